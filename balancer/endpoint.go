@@ -1,0 +1,52 @@
+package balancer
+
+// Health is an endpoint's health as the control plane says.
+type Health uint8
+
+// The states of Envoy's HealthStatus, in its order. Healthy and Unknown are
+// used; Degraded is used when the others do not suffice; the rest are not.
+const (
+	Unknown Health = iota
+	Healthy
+	Unhealthy
+	Draining
+	Timeout
+	Degraded
+)
+
+// Locality is where an endpoint runs.
+type Locality struct{ Region, Zone, SubZone string }
+
+// String returns "region/zone/subzone" without empty parts at the end.
+func (l Locality) String() string {
+	switch {
+	case l.SubZone != "":
+		return l.Region + "/" + l.Zone + "/" + l.SubZone
+	case l.Zone != "":
+		return l.Region + "/" + l.Zone
+	}
+	return l.Region
+}
+
+// Endpoint is one address of a cluster, as configured. It is immutable.
+type Endpoint struct {
+	// Address is "host:port" with a literal IP address.
+	Address string
+	// Hostname is the endpoint's name, or "".
+	Hostname string
+	// Weight is relative to the other endpoints of the locality; 0 counts as 1.
+	Weight uint32
+	Health Health
+	// Metadata is filter metadata with string values: namespace, key, value.
+	Metadata map[string]map[string]string
+}
+
+// LocalityEndpoints is the endpoints of one locality at one priority.
+type LocalityEndpoints struct {
+	Locality Locality
+	// Weight is the locality's share of its priority.
+	Weight uint32
+	// Priority 0 is used first.
+	Priority  uint32
+	Endpoints []Endpoint
+}

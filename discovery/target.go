@@ -1,0 +1,218 @@
+package discovery
+
+import (
+	"time"
+
+	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/breaker"
+	"github.com/inboardmesh/inboard/retry"
+)
+
+// Target is the complete, consistent configuration of one destination.
+type Target struct {
+	// Name is what was asked for: "payment.shop.svc.cluster.local:8080".
+	Name string
+	// Listener carries the settings of the HTTP connection manager. Never nil.
+	Listener *APIListener
+	// Routes is never nil.
+	Routes *RouteTable
+	// Clusters holds every cluster that a route of the table can choose.
+	Clusters map[string]ClusterResult
+}
+
+// ClusterResult is a running cluster, or why there is none. A bad cluster
+// fails its own calls and nobody else's.
+type ClusterResult struct {
+	Cluster *Cluster
+	// Endpoints is never nil if Err is nil; it may be empty.
+	Endpoints *Assignment
+	Err       error
+}
+
+// APIListener is an xDS Listener with an api_listener: the client side of a
+// destination.
+type APIListener struct {
+	Name string
+	// RouteName is the RouteConfiguration to follow; "" if Routes is inline.
+	RouteName string
+	Routes    *RouteTable
+	// Filters are the HTTP filters in order, without the terminal router.
+	Filters []HTTPFilter
+	// MaxStreamDuration is common_http_protocol_options.max_stream_duration;
+	// 0 means none.
+	MaxStreamDuration time.Duration
+}
+
+// HTTPFilter is one HTTP filter of a listener.
+type HTTPFilter struct {
+	// Name is the instance's name in the configuration; per-route
+	// configuration is found by it.
+	Name     string
+	Config   FilterConfig
+	Disabled bool
+}
+
+// FilterConfig is the typed configuration of an HTTP filter: *Fault so far.
+type FilterConfig interface{ filterConfig() }
+
+// Cluster is how to reach one set of endpoints.
+type Cluster struct {
+	Name string
+	// EDSName is the ClusterLoadAssignment to follow; "" if Static is set.
+	EDSName string
+	// Static is the inline assignment of a STATIC cluster.
+	Static *Assignment
+
+	Balancer balancer.Config
+	// ConnectTimeout covers TCP and TLS. Envoy's default is 5 s.
+	ConnectTimeout time.Duration
+	// Limits are the circuit breakers' limits by routing priority.
+	Limits [2]breaker.Limits
+	// RetryBudget overrides Limits.MaxRetries when set.
+	RetryBudget [2]*retry.Budget
+	// Breaker is the error-rate breaker; nil means off.
+	Breaker *breaker.Settings
+	// TLS is nil for plaintext.
+	TLS *UpstreamTLS
+	// Protocol is how to speak HTTP to the endpoints.
+	Protocol HTTPProtocol
+	// MaxRequestsPerConnection closes a connection gracefully after so many
+	// requests; 0 means no limit.
+	MaxRequestsPerConnection uint32
+	// IdleTimeout closes a connection without requests. Envoy's default is 1 h.
+	IdleTimeout time.Duration
+	// MaxConnectionDuration closes a connection gracefully; 0 means no limit.
+	MaxConnectionDuration time.Duration
+}
+
+// HTTPProtocol is the HTTP version towards an upstream.
+type HTTPProtocol uint8
+
+const (
+	// HTTP1 is HTTP/1.1, Envoy's default.
+	HTTP1 HTTPProtocol = iota
+	// HTTP2 is HTTP/2, with or without TLS.
+	HTTP2
+	// HTTPAuto lets ALPN decide; without TLS it is HTTP/1.1.
+	HTTPAuto
+	// HTTPDownstream uses the version that the application's request asks
+	// for: HTTP/2 if Request.ProtoMajor is 2, else HTTP/1.1.
+	HTTPDownstream
+)
+
+// RoutingPriority selects a set of circuit-breaker limits.
+type RoutingPriority uint8
+
+const (
+	// PriorityDefault is Envoy's DEFAULT.
+	PriorityDefault RoutingPriority = iota
+	// PriorityHigh is Envoy's HIGH.
+	PriorityHigh
+)
+
+// UpstreamTLS is TLS towards an upstream. Connections made under different
+// settings are never shared.
+type UpstreamTLS struct {
+	// IdentityInstance is the certificate provider instance whose certificate
+	// is presented; "" presents none.
+	IdentityInstance string
+	// RootInstance is the certificate provider instance whose roots verify the
+	// peer.
+	RootInstance string
+	// SANs are the allowed subject alternative names. Empty means that any
+	// member of the own trust domain is accepted (decision D11).
+	SANs []StringMatch
+	SNI  string
+	ALPN []string
+}
+
+// StringMatch is Envoy's StringMatcher.
+type StringMatch struct {
+	Kind       StringMatchKind
+	Value      string
+	IgnoreCase bool
+	// Regex is set for MatchRegex: anchored, the whole string must match.
+	Regex *Regex
+}
+
+// StringMatchKind is how a [StringMatch] compares.
+type StringMatchKind uint8
+
+// The kinds of Envoy's StringMatcher.
+const (
+	MatchExact StringMatchKind = iota
+	MatchPrefix
+	MatchSuffix
+	MatchContains
+	MatchRegex
+)
+
+// Assignment is the endpoints of a cluster (ClusterLoadAssignment).
+type Assignment struct {
+	Name       string
+	Localities []LocalityEndpoints
+	// OverprovisioningFactor is in percent; Envoy's default is 140.
+	OverprovisioningFactor uint32
+	// Drops are drop_overloads, applied one after the other.
+	Drops []Drop
+}
+
+// LocalityEndpoints is the endpoints of one locality at one priority.
+type LocalityEndpoints = balancer.LocalityEndpoints
+
+// Drop refuses a share of calls before they are sent.
+type Drop struct {
+	Category string
+	// PerMillion of the calls are dropped.
+	PerMillion uint32
+}
+
+// Inbound is the configuration of a listener of this process.
+type Inbound struct {
+	// Name is the resource's name, Address the listener's.
+	Name    string
+	Address string
+	Chains  []FilterChain
+	// Default is used if no chain matches; nil refuses the connection.
+	Default *FilterChain
+}
+
+// FilterChain is what happens to the connections that it matches.
+type FilterChain struct {
+	Name  string
+	Match ChainMatch
+	// TLS is nil for plaintext.
+	TLS *DownstreamTLS
+	// Filters are the inbound HTTP filters in order, without the router.
+	Filters []HTTPFilter
+	Routes  *RouteTable
+	// RouteName is the RouteConfiguration to follow; "" if Routes is inline.
+	// A published Inbound has Routes always.
+	RouteName string
+	// MaxStreamDuration is common_http_protocol_options.max_stream_duration.
+	MaxStreamDuration time.Duration
+}
+
+// ChainMatch selects a filter chain by what is known of a connection.
+type ChainMatch struct {
+	// TransportProtocol is "tls", "raw_buffer" or "" for any.
+	TransportProtocol string
+	// ApplicationProtocols are the ALPN names of which the client must offer
+	// one; empty matches any.
+	ApplicationProtocols []string
+	// DestinationPort is 0 for any.
+	DestinationPort uint32
+}
+
+// DownstreamTLS is TLS for accepted connections.
+type DownstreamTLS struct {
+	IdentityInstance string
+	RootInstance     string
+	// RequireClientCertificate makes it mutual.
+	RequireClientCertificate bool
+	// SANs are the allowed peers; empty allows any peer that the roots verify.
+	SANs []StringMatch
+	ALPN []string
+	// MinVersion is a tls.Version constant, 0 for TLS 1.3.
+	MinVersion uint16
+}

@@ -1,0 +1,219 @@
+// Package observe is what the mesh reports about itself, without saying to
+// whom: [Hooks] is a struct of functions, each of which may be nil.
+//
+// otel/meshotel implements it with OpenTelemetry; tests implement the one hook
+// that they need. Hooks run on the goroutine that reports, some of them on the
+// way of a request: they must not block and must not call back into the mesh.
+package observe
+
+import (
+	"context"
+	"time"
+
+	"github.com/inboardmesh/inboard/outcome"
+)
+
+// Direction tells which side of a call this process is.
+type Direction uint8
+
+const (
+	// Outbound is a call that this process makes.
+	Outbound Direction = iota
+	// Inbound is a call that this process serves.
+	Inbound
+)
+
+// Protocol is the application protocol of a call.
+type Protocol uint8
+
+const (
+	// HTTP is HTTP/1.1 or HTTP/2.
+	HTTP Protocol = iota
+	// GRPC is gRPC.
+	GRPC
+	// TCP is a raw connection.
+	TCP
+)
+
+// String returns "http", "grpc" or "tcp".
+func (p Protocol) String() string {
+	switch p {
+	case HTTP:
+		return "http"
+	case GRPC:
+		return "grpc"
+	}
+	return "tcp"
+}
+
+// Carrier is the header block of a request, for context propagation. It has
+// the methods of OpenTelemetry's propagation.TextMapCarrier.
+type Carrier interface {
+	Get(key string) string
+	Set(key, value string)
+	Keys() []string
+}
+
+// Call is one call as the application sees it, retries included. The mesh
+// fills the upper fields before CallStarted and the lower ones before
+// CallEnded. Observers keep no reference to it after CallEnded.
+type Call struct {
+	Direction Direction
+	Protocol  Protocol
+	// Method is the HTTP method, or the full gRPC method ("/pkg.Service/Method").
+	Method string
+	// Host is the authority that the caller asked for, with the port.
+	Host string
+	// Scheme is "http" or "https".
+	Scheme string
+	// Path is the request's path without the query. It is unbounded: never a
+	// metric label.
+	Path string
+	// Headers are the incoming headers on the Inbound side; nil on the
+	// Outbound side, where an attempt carries them.
+	Headers Carrier
+	// PeerID is the verified SPIFFE ID of the caller (Inbound), or "".
+	PeerID string
+	// PeerAddress is the caller's network address (Inbound).
+	PeerAddress string
+	// Streaming is true for gRPC streams.
+	Streaming bool
+
+	// Target is the xDS resource that configured the call, e.g.
+	// "payment.shop.svc.cluster.local:8080"; "" if it bypassed the mesh.
+	Target string
+	// Route is the name of the matched route, Cluster of the chosen cluster.
+	Route   string
+	Cluster string
+	// Attempts is how many attempts were started.
+	Attempts int
+	// Outcome is the result that the caller got.
+	Outcome outcome.Outcome
+	// Start and End delimit the call; End is when the response body, or the
+	// stream, ended.
+	Start, End time.Time
+
+	// State belongs to the observer: what CallStarted puts here, CallEnded
+	// finds here.
+	State any
+}
+
+// Attempt is one attempt of an outbound call.
+type Attempt struct {
+	Call *Call
+	// Number counts from 1.
+	Number int
+	// Cluster and Endpoint are where the attempt goes. Endpoint is known from
+	// AttemptEnded on; it is "" if none could be picked.
+	Cluster  string
+	Endpoint string
+	// Locality is the endpoint's zone ("region/zone/subzone"), or "".
+	Locality string
+	// Headers are the outgoing headers; the observer may add to them.
+	Headers Carrier
+	Outcome outcome.Outcome
+	Start   time.Time
+	End     time.Time
+	// State belongs to the observer.
+	State any
+}
+
+// BreakerEvent is a change of an error-rate breaker.
+type BreakerEvent struct {
+	Cluster string
+	// From and To are "closed", "open" or "half-open".
+	From, To string
+}
+
+// OverflowEvent is an attempt refused by a limit.
+type OverflowEvent struct {
+	Cluster string
+	// Resource is "connections", "pending", "requests", "retries", "budget"
+	// or "breaker".
+	Resource string
+}
+
+// ConnEvent is a connection that was opened or closed.
+type ConnEvent struct {
+	Direction Direction
+	Cluster   string
+	Endpoint  string
+	// Protocol is what was negotiated: "http/1.1", "h2", "grpc" or "tcp".
+	Protocol string
+	// TLS tells whether the connection is mutually authenticated; PeerID is
+	// the peer's verified identity then.
+	TLS    bool
+	PeerID string
+	// Err is why it could not be opened, or why it broke; nil otherwise.
+	Err error
+	// Duration is the time to connect (opened) or the connection's life (closed).
+	Duration time.Duration
+}
+
+// StreamEvent is a change of the connection to an xDS server.
+type StreamEvent struct {
+	Server    string
+	Connected bool
+	Err       error
+}
+
+// ResourceEvent is something that happened to an xDS resource.
+type ResourceEvent struct {
+	Server string
+	// Type is the short type name: "Listener", "RouteConfiguration",
+	// "Cluster" or "ClusterLoadAssignment".
+	Type string
+	// Name is "" for a response that was rejected as a whole.
+	Name    string
+	Version string
+	Err     error
+}
+
+// CertificateEvent is a new workload certificate, or a failure to get one.
+type CertificateEvent struct {
+	// Source names the certificate provider instance, e.g. "default".
+	Source   string
+	ID       string
+	NotAfter time.Time
+	Err      error
+}
+
+// HandshakeEvent is an inbound connection that was refused before it reached
+// the application.
+type HandshakeEvent struct {
+	Listener    string
+	PeerAddress string
+	Err         error
+}
+
+// Hooks is what the mesh reports. Every field may be nil; the zero value
+// reports nothing. It is frozen when it is passed to the mesh.
+type Hooks struct {
+	// CallStarted runs when a call enters the mesh. The context that it
+	// returns is used for the call. On the Inbound side it extracts the
+	// caller's trace context from call.Headers.
+	CallStarted func(ctx context.Context, call *Call) context.Context
+	// CallEnded runs when the response body or the stream has ended. It runs
+	// exactly once for each CallStarted.
+	CallEnded func(ctx context.Context, call *Call)
+	// AttemptStarted runs before an attempt is sent. It may add headers for
+	// context propagation. The context that it returns is used for the attempt.
+	AttemptStarted func(ctx context.Context, attempt *Attempt) context.Context
+	// AttemptEnded runs exactly once for each AttemptStarted.
+	AttemptEnded func(ctx context.Context, attempt *Attempt)
+
+	BreakerChanged func(BreakerEvent)
+	Overflowed     func(OverflowEvent)
+	ConnOpened     func(ConnEvent)
+	ConnClosed     func(ConnEvent)
+
+	// StreamChanged runs when an xDS stream comes up or breaks.
+	StreamChanged func(StreamEvent)
+	// ResourceRejected runs once per distinct rejection (NACK).
+	ResourceRejected func(ResourceEvent)
+	// ResourceAccepted runs when a changed resource is taken over.
+	ResourceAccepted func(ResourceEvent)
+
+	CertificateChanged func(CertificateEvent)
+	HandshakeFailed    func(HandshakeEvent)
+}

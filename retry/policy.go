@@ -1,0 +1,65 @@
+package retry
+
+import "time"
+
+// Policy says when and how a call is tried again. It is immutable once a call
+// uses it. The zero value makes one attempt.
+type Policy struct {
+	// MaxRetries is num_retries: attempts after the first. The decoder fills
+	// in Envoy's default of 1.
+	MaxRetries uint32
+	// On is the set of conditions of which one must hold.
+	On Conditions
+	// RetriableStatusCodes is for the condition RetriableStatusCodes.
+	RetriableStatusCodes []int
+	// PerTryTimeout ends one attempt; 0 means none. One that is not shorter
+	// than the route's timeout has no effect.
+	PerTryTimeout time.Duration
+	// PerTryIdleTimeout ends an attempt without progress; 0 means none.
+	PerTryIdleTimeout time.Duration
+	Backoff           Backoff
+	// AvoidPreviousHosts is the previous_hosts predicate.
+	AvoidPreviousHosts bool
+	// HostSelectionAttempts is host_selection_retry_max_attempts; 0 means 1.
+	HostSelectionAttempts uint32
+}
+
+// Backoff is the wait between attempts.
+type Backoff struct {
+	// Base is base_interval; 0 means Envoy's default of 25 ms.
+	Base time.Duration
+	// Max is max_interval; 0 means ten times Base.
+	Max time.Duration
+}
+
+// Budget bounds the retries in flight by a share of the requests in flight.
+type Budget struct {
+	// Percent of the active and pending requests; Envoy's default of 20 is
+	// filled in by the decoder.
+	Percent float64
+	// MinConcurrency is always allowed; Envoy's default of 3 is filled in by
+	// the decoder.
+	MinConcurrency uint32
+}
+
+// Conditions is a set of reasons to try again (retry_on).
+type Conditions uint32
+
+// The conditions of Envoy's router and of gRFC A44.
+const (
+	On5xx Conditions = 1 << iota
+	OnGatewayError
+	OnReset
+	OnResetBeforeRequest
+	OnConnectFailure
+	OnRefusedStream
+	OnRetriable4xx
+	OnRetriableStatusCodes
+	OnRetriableHeaders
+	OnEnvoyRateLimited
+	OnGRPCCancelled
+	OnGRPCDeadlineExceeded
+	OnGRPCInternal
+	OnGRPCResourceExhausted
+	OnGRPCUnavailable
+)
