@@ -39,12 +39,23 @@ const (
 	Local
 	// BodyFailure means that the caller's own request body failed to be read.
 	BodyFailure
+	// NoRoute means that no route of the target matched the request.
+	NoRoute
+	// UnknownHost means that the control plane does not know the host and that
+	// the outbound policy refuses such hosts.
+	UnknownHost
+	// NoConfig means that there is no usable configuration for the target: it
+	// has not arrived in time, or it was rejected.
+	NoConfig
+	// Closed means that the mesh was closed.
+	Closed
 )
 
 var kindNames = [...]string{
 	"response", "connect-failure", "refused-stream", "reset-before-request",
 	"reset", "per-try-timeout", "timeout", "canceled", "overflow",
-	"no-endpoint", "local", "body-failure",
+	"no-endpoint", "local", "body-failure", "no-route", "unknown-host",
+	"no-config", "closed",
 }
 
 // String returns the name used in logs and metric labels.

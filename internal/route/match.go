@@ -1,0 +1,169 @@
+package route
+
+import (
+	"math/rand/v2"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/inboardmesh/inboard/discovery"
+)
+
+// matchRoute reports whether a request meets every condition of a route.
+func matchRoute(m *discovery.RouteMatch, req *Request) bool {
+	if !matchPath(&m.Path, req.Path) {
+		return false
+	}
+	for i := range m.Headers {
+		if !MatchHeader(&m.Headers[i], req) {
+			return false
+		}
+	}
+	if len(m.Query) > 0 && !matchQuery(m.Query, req.Query) {
+		return false
+	}
+	return m.PerMillion == nil || Draw(*m.PerMillion)
+}
+
+// Draw is true for n out of a million calls, at random.
+func Draw(n uint32) bool {
+	const million = 1_000_000
+	return n >= million || n > 0 && rand.Uint32N(million) < n
+}
+
+func matchPath(m *discovery.PathMatch, path string) bool {
+	switch m.Kind {
+	case discovery.PathExact:
+		if m.IgnoreCase {
+			return strings.EqualFold(path, m.Value)
+		}
+		return path == m.Value
+	case discovery.PathRegex:
+		return m.Regex.MatchString(path)
+	case discovery.PathSeparatedPrefix:
+		if !hasPrefix(path, m.Value, m.IgnoreCase) {
+			return false
+		}
+		return len(path) == len(m.Value) || path[len(m.Value)] == '/'
+	}
+	return hasPrefix(path, m.Value, m.IgnoreCase)
+}
+
+func hasPrefix(s, prefix string, fold bool) bool {
+	if len(s) < len(prefix) {
+		return false
+	}
+	if fold {
+		return strings.EqualFold(s[:len(prefix)], prefix)
+	}
+	return s[:len(prefix)] == prefix
+}
+
+// headerValue returns the header's values joined by commas, as gRFC A28 and
+// Envoy compare them. Pseudo-headers are taken from the request line; "host"
+// is ":authority". Binary headers of gRPC are never seen (gRFC A28).
+func headerValue(req *Request, name string) (string, bool) {
+	switch name {
+	case ":method":
+		return req.Method, true
+	case ":path":
+		if req.Query != "" {
+			return req.Path + "?" + req.Query, true
+		}
+		return req.Path, true
+	case ":authority", "host":
+		return req.Host, true
+	case ":scheme":
+		return req.Scheme, true
+	}
+	if strings.HasSuffix(name, "-bin") || req.Header == nil {
+		return "", false
+	}
+	switch values := req.Header.Values(name); len(values) {
+	case 0:
+		return "", false
+	case 1:
+		return values[0], true
+	default:
+		return strings.Join(values, ","), true
+	}
+}
+
+// MatchHeader applies Envoy's HeaderMatcher: a missing header matches nothing,
+// not even an inverted comparison, except present_match, and except where it is
+// treated as empty.
+func MatchHeader(m *discovery.HeaderMatch, req *Request) bool {
+	value, ok := headerValue(req, m.Name)
+	if m.Kind == discovery.HeaderPresent {
+		return (ok == m.Present) != m.Invert
+	}
+	if !ok {
+		if !m.TreatMissingAsEmpty {
+			return false
+		}
+		value = ""
+	}
+	var match bool
+	switch m.Kind {
+	case discovery.HeaderRange:
+		n, err := strconv.ParseInt(value, 10, 64)
+		match = err == nil && m.Start <= n && n < m.End
+	default:
+		match = MatchString(&m.String, value)
+	}
+	return match != m.Invert
+}
+
+// MatchString applies Envoy's StringMatcher.
+func MatchString(m *discovery.StringMatch, s string) bool {
+	switch m.Kind {
+	case discovery.MatchRegex:
+		return m.Regex.MatchString(s)
+	case discovery.MatchPrefix:
+		return hasPrefix(s, m.Value, m.IgnoreCase)
+	case discovery.MatchSuffix:
+		return len(s) >= len(m.Value) && hasPrefix(s[len(s)-len(m.Value):], m.Value, m.IgnoreCase)
+	case discovery.MatchContains:
+		if m.IgnoreCase {
+			return strings.Contains(strings.ToLower(s), strings.ToLower(m.Value))
+		}
+		return strings.Contains(s, m.Value)
+	}
+	if m.IgnoreCase {
+		return strings.EqualFold(s, m.Value)
+	}
+	return s == m.Value
+}
+
+// matchQuery compares the first value of each named parameter.
+func matchQuery(matches []discovery.QueryMatch, raw string) bool {
+	for i := range matches {
+		m := &matches[i]
+		value, ok := queryValue(raw, m.Name)
+		if !ok || !m.AnyValue && !MatchString(&m.String, value) {
+			return false
+		}
+	}
+	return true
+}
+
+// queryValue finds the first parameter of that name without building a map of
+// the whole query. What cannot be unescaped is compared as it was sent.
+func queryValue(raw, name string) (string, bool) {
+	for raw != "" {
+		var pair string
+		pair, raw, _ = strings.Cut(raw, "&")
+		key, value, _ := strings.Cut(pair, "=")
+		if unescape(key) == name {
+			return unescape(value), true
+		}
+	}
+	return "", false
+}
+
+func unescape(s string) string {
+	if decoded, err := url.QueryUnescape(s); err == nil {
+		return decoded
+	}
+	return s
+}

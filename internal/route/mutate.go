@@ -1,0 +1,121 @@
+package route
+
+import "github.com/inboardmesh/inboard/discovery"
+
+// levels returns the mutation levels of a decision in the order in which they
+// are applied: weighted cluster, route, virtual host, route configuration, so
+// that the later overwrite the earlier; most_specific_header_mutations_wins
+// reverses it (Envoy docs, "Custom request/response headers").
+func (d *Decision) levels() (levels [4]*discovery.HeaderMutations, n int) {
+	add := func(m *discovery.HeaderMutations) {
+		levels[n] = m
+		n++
+	}
+	if d.Cluster != nil {
+		add(&d.Cluster.Headers)
+	}
+	add(&d.Route.Headers)
+	add(&d.VirtualHost.Headers)
+	add(&d.Table.Headers)
+	if d.Table.MostSpecificHeaderMutationsWins {
+		for i, j := 0, n-1; i < j; i, j = i+1, j-1 {
+			levels[i], levels[j] = levels[j], levels[i]
+		}
+	}
+	return levels, n
+}
+
+// MutateRequest applies the request header operations of all levels.
+func (d *Decision) MutateRequest(h HeaderMap) {
+	levels, n := d.levels()
+	for _, m := range levels[:n] {
+		mutate(h, m.RequestAdd, m.RequestRemove)
+	}
+}
+
+// MutateResponse applies the response header operations of all levels.
+func (d *Decision) MutateResponse(h HeaderMap) {
+	levels, n := d.levels()
+	for _, m := range levels[:n] {
+		mutate(h, m.ResponseAdd, m.ResponseRemove)
+	}
+}
+
+// MutatesResponse reports whether MutateResponse has anything to do.
+func (d *Decision) MutatesResponse() bool {
+	levels, n := d.levels()
+	for _, m := range levels[:n] {
+		if len(m.ResponseAdd)+len(m.ResponseRemove) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// mutate removes before it adds, as Envoy's HeaderParser does.
+func mutate(h HeaderMap, add []discovery.HeaderValue, remove []string) {
+	for _, name := range remove {
+		h.Del(name)
+	}
+	for i := range add {
+		v := &add[i]
+		if v.Value == "" && !v.KeepEmpty {
+			continue
+		}
+		switch v.Action {
+		case discovery.AppendIfExistsOrAdd:
+			h.Add(v.Name, v.Value)
+		case discovery.AddIfAbsent:
+			if len(h.Values(v.Name)) == 0 {
+				h.Add(v.Name, v.Value)
+			}
+		case discovery.OverwriteIfExistsOrAdd:
+			h.Set(v.Name, v.Value)
+		case discovery.OverwriteIfExists:
+			if len(h.Values(v.Name)) > 0 {
+				h.Set(v.Name, v.Value)
+			}
+		}
+	}
+}
+
+// Filter returns the configuration of a filter for this decision: the most
+// specific override, else the listener's. ok is false if it is switched off.
+func (d *Decision) Filter(f *discovery.HTTPFilter) (config discovery.FilterConfig, ok bool) {
+	config, ok = f.Config, !f.Disabled
+	for _, overrides := range [...]map[string]discovery.FilterOverride{
+		d.VirtualHost.Filters, d.Route.Filters, d.clusterFilters(),
+	} {
+		if o, found := overrides[f.Name]; found {
+			ok = !o.Disabled
+			if o.Config != nil {
+				config = o.Config
+			}
+		}
+	}
+	return config, ok && config != nil
+}
+
+func (d *Decision) clusterFilters() map[string]discovery.FilterOverride {
+	if d.Cluster == nil {
+		return nil
+	}
+	return d.Cluster.Filters
+}
+
+// RewritePath returns the path after the route's prefix rewrite, which
+// replaces what was matched and nothing else.
+func (d *Decision) RewritePath(path string) string {
+	forward := d.Route.Forward
+	if forward == nil || forward.PrefixRewrite == "" {
+		return path
+	}
+	m := &d.Route.Match.Path
+	switch m.Kind {
+	case discovery.PathExact:
+		return forward.PrefixRewrite
+	case discovery.PathRegex:
+		return path
+	}
+	return forward.PrefixRewrite + path[len(m.Value):]
+}

@@ -1,0 +1,34 @@
+package route
+
+// Request is what routing may look at, in terms that HTTP and gRPC share.
+type Request struct {
+	// Method is the HTTP method; "POST" for gRPC.
+	Method string
+	// Scheme is "http" or "https".
+	Scheme string
+	// Host is the authority with its port, if it has one.
+	Host string
+	// Path is the escaped path without the query; "/pkg.Service/Method" for
+	// gRPC.
+	Path string
+	// Query is the raw query without the question mark.
+	Query string
+	// Header finds headers by lower-case name.
+	Header Header
+}
+
+// Header is read access to a request's headers.
+type Header interface {
+	// Values returns the values of the header with this lower-case name, nil
+	// if it is absent.
+	Values(name string) []string
+}
+
+// HeaderMap is write access to headers, for header mutations. Names are lower
+// case.
+type HeaderMap interface {
+	Header
+	Set(name, value string)
+	Add(name, value string)
+	Del(name string)
+}
