@@ -1,0 +1,153 @@
+package layout
+
+// plane tells which half of the mesh a package belongs to. The data plane and
+// the control plane share a wire format and nothing else, so that either can
+// be replaced by somebody else's.
+type plane uint8
+
+const (
+	// shared packages are leaves that both planes may use.
+	shared plane = iota
+	dataPlane
+	controlPlane
+	// whole packages put both planes together: programs and test fixtures.
+	whole
+)
+
+// place is where a package stands. It imports only from lower floors.
+type place struct {
+	floor int
+	plane plane
+}
+
+// floors lists every package of the module by its path below the module's. A
+// path that ends in "/..." stands for everything below it. A new package gets
+// its line here together with the commit that adds it.
+var floors = map[string]place{
+	"outcome":           {0, dataPlane},
+	"internal/watch":    {0, shared},
+	"internal/memnet":   {0, shared},
+	"internal/layout":   {0, shared},
+	"observe":           {1, dataPlane},
+	"retry":             {1, dataPlane},
+	"breaker":           {1, dataPlane},
+	"balancer":          {1, dataPlane},
+	"tls/meshtls":       {1, dataPlane},
+	"internal/adstest":  {1, shared},
+	"internal/meshfail": {1, dataPlane},
+
+	"tls/istioca":         {2, dataPlane},
+	"tls/filesource":      {2, dataPlane},
+	"otel/meshotel":       {2, dataPlane},
+	"discovery":           {2, dataPlane},
+	"discovery/bootstrap": {2, dataPlane},
+
+	"discovery/xds/internal/ads":    {3, dataPlane},
+	"discovery/xds/internal/decode": {3, dataPlane},
+	"internal/route":                {3, dataPlane},
+	"internal/upstream":             {3, dataPlane},
+	"internal/inbound":              {3, dataPlane},
+
+	"discovery/xds":     {4, dataPlane},
+	"internal/pipeline": {4, dataPlane},
+	"internal/httpmesh": {5, dataPlane},
+	"internal/grpcmesh": {5, dataPlane},
+	"mesh":              {6, dataPlane},
+
+	"controlplane/istio": {2, controlPlane},
+	"controlplane/ca":    {2, controlPlane},
+	"controlplane":       {3, controlPlane},
+
+	"admin":         {7, dataPlane},
+	"mesh/meshtest": {7, whole},
+	"cmd/inboard":   {8, whole},
+	"examples/...":  {8, whole},
+}
+
+// confinement keeps a dependency in the places that are made for it. Test
+// files are free: they script the other side.
+type confinement struct {
+	// imported is the import path, which may end in "/...".
+	imported string
+	// allowed are the packages that may import it, which may end in "/...".
+	allowed []string
+	reason  string
+}
+
+var confinements = []confinement{
+	{
+		imported: "github.com/envoyproxy/go-control-plane/...",
+		allowed:  []string{"discovery/xds/...", "controlplane/...", "internal/adstest"},
+		reason:   "Envoy's protobufs end at the decoders: above them there is only the model of discovery",
+	},
+	{
+		imported: "github.com/cncf/xds/...",
+		allowed:  []string{"discovery/xds/...", "controlplane/...", "internal/adstest"},
+		reason:   "xDS protobufs end at the decoders: above them there is only the model of discovery",
+	},
+	{
+		imported: "istio.io/api/...",
+		allowed:  []string{"controlplane/...", "tls/istioca"},
+		reason:   "Istio's API is the control plane's input and the CA's protocol; nothing else may know it",
+	},
+	{
+		imported: "google.golang.org/grpc/...",
+		allowed: []string{
+			"discovery/...", "controlplane/...", "tls/istioca", "internal/adstest",
+			"internal/meshfail", "internal/grpcmesh", "mesh/...", "admin", "cmd/...", "examples/...",
+		},
+		reason: "the leaves and the pipeline are neutral of the protocol and must not pull grpc-go in",
+	},
+	{
+		imported: "go.opentelemetry.io/otel/...",
+		allowed:  []string{"otel/meshotel", "mesh/...", "cmd/...", "examples/..."},
+		reason:   "everything else reports to observe.Hooks, so that telemetry can be replaced",
+	},
+	{
+		imported: "github.com/sony/gobreaker/...",
+		allowed:  []string{"breaker"},
+		reason:   "the breaker's library is a detail of breaker",
+	},
+	{
+		imported: "testing/...",
+		allowed:  []string{"internal/adstest", "mesh/meshtest"},
+		reason:   "it registers flags in the program that imports it",
+	},
+	{
+		imported: "log",
+		reason:   "use log/slog with the logger that was passed in; package log is global state",
+	},
+	{
+		imported: "expvar",
+		reason:   "it registers a handler on http.DefaultServeMux when it is imported",
+	},
+	{
+		imported: "net/http/pprof",
+		reason:   "it registers handlers on http.DefaultServeMux when it is imported",
+	},
+	{
+		imported: "math/rand",
+		reason:   "use math/rand/v2",
+	},
+	{
+		imported: "unsafe",
+		reason:   "nothing here is worth it",
+	},
+	{
+		imported: "github.com/golang/protobuf/...",
+		reason:   "use google.golang.org/protobuf",
+	},
+	{
+		imported: "gopkg.in/yaml.v3/...",
+		reason:   "it is unmaintained; use go.yaml.in/yaml/v3",
+	},
+}
+
+// registersInInit are the packages that may have init functions, each with its
+// reason.
+var registersInInit = map[string]string{
+	"internal/grpcmesh": "grpc-go finds load-balancing policies only in its global registry; ours holds no state",
+}
+
+// maxLines is the length from which on a file holds more than one idea.
+const maxLines = 600
