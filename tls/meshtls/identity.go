@@ -1,0 +1,112 @@
+package meshtls
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Identity is what a workload is and whom it trusts: its certificate with the
+// private key, and the roots that verify its peers. The two change together,
+// so they are one immutable value. Make it with [NewIdentity] or [NewRoots].
+type Identity struct {
+	// Certificate is the chain, leaf first, with the key and with Leaf set. It
+	// is empty in an Identity that only holds roots.
+	Certificate tls.Certificate
+	// Roots verify peers. It is nil if there are none; then no peer is verified.
+	Roots *x509.CertPool
+	// RootsKey is a digest of the roots, equal for equal sets of roots, so that
+	// what depends on the roots can be keyed by it. It is "" without roots.
+	RootsKey string
+	// ID is the SPIFFE ID of the certificate.
+	ID ID
+	// NotAfter is when the certificate expires; zero without a certificate.
+	NotAfter time.Time
+}
+
+// NewIdentity builds an identity. The leaf, the first certificate of cert, must
+// have exactly one URI SAN that is a SPIFFE ID, must not be a CA certificate,
+// and must belong to the private key. Validity is not checked here: it is, at
+// every handshake. roots may be empty; then every verification of a peer fails.
+func NewIdentity(cert tls.Certificate, roots []*x509.Certificate) (*Identity, error) {
+	if len(cert.Certificate) == 0 {
+		return nil, errors.New("identity: certificate is missing")
+	}
+	leaf, err := x509.ParseCertificate(cert.Certificate[0])
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	id, err := certificateID(leaf)
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	if err := checkLeaf(leaf); err != nil {
+		return nil, fmt.Errorf("identity %q: %w", id, err)
+	}
+	if err := checkKey(leaf, cert.PrivateKey); err != nil {
+		return nil, fmt.Errorf("identity %q: %w", id, err)
+	}
+	cert.Leaf = leaf
+	cert.Certificate = slices.Clone(cert.Certificate)
+	pool, key := rootPool(roots)
+	return &Identity{Certificate: cert, Roots: pool, RootsKey: key, ID: id, NotAfter: leaf.NotAfter}, nil
+}
+
+// NewRoots builds an identity that has no certificate: it can verify peers and
+// present nothing.
+func NewRoots(roots []*x509.Certificate) (*Identity, error) {
+	if len(roots) == 0 {
+		return nil, errors.New("roots: no certificate")
+	}
+	pool, key := rootPool(roots)
+	return &Identity{Roots: pool, RootsKey: key}, nil
+}
+
+// checkLeaf refuses what X509-SVID, section 4, forbids in a leaf.
+func checkLeaf(leaf *x509.Certificate) error {
+	switch {
+	case leaf.IsCA:
+		return errors.New("certificate is a CA certificate: want a leaf")
+	case leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
+		return errors.New("certificate may sign certificates: want a leaf")
+	}
+	return nil
+}
+
+func checkKey(leaf *x509.Certificate, key crypto.PrivateKey) error {
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return fmt.Errorf("private key of type %T: want a crypto.Signer", key)
+	}
+	public, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !public.Equal(leaf.PublicKey) {
+		return errors.New("private key does not belong to the certificate")
+	}
+	return nil
+}
+
+func rootPool(roots []*x509.Certificate) (*x509.CertPool, string) {
+	if len(roots) == 0 {
+		return nil, ""
+	}
+	pool := x509.NewCertPool()
+	ders := make([][]byte, 0, len(roots))
+	for _, root := range roots {
+		pool.AddCert(root)
+		ders = append(ders, root.Raw)
+	}
+	slices.SortFunc(ders, bytes.Compare)
+	digest := sha256.New()
+	for _, der := range slices.CompactFunc(ders, bytes.Equal) {
+		sum := sha256.Sum256(der)
+		digest.Write(sum[:])
+	}
+	return pool, hex.EncodeToString(digest.Sum(nil))
+}
