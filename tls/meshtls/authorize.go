@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 )
 
 // Authorizer decides whether a verified peer may be talked to: nil allows it,
@@ -30,54 +28,51 @@ func AuthorizeMemberOf(trustDomain string) Authorizer {
 	}
 }
 
+// AuthorizeOwnTrustDomain allows every peer of the trust domain in which source
+// has its identity at the time of the handshake. While source has none, it
+// allows nobody.
+func AuthorizeOwnTrustDomain(source Source) Authorizer {
+	return func(peer ID, cert *x509.Certificate) error {
+		own, err := source.Identity()
+		if err != nil {
+			return fmt.Errorf("own trust domain: %w", err)
+		}
+		if own.ID.IsZero() {
+			return errors.New("own trust domain: the source holds roots only")
+		}
+		return AuthorizeMemberOf(own.ID.TrustDomain())(peer, cert)
+	}
+}
+
 // AuthorizeIDs allows the given peers. Without any, it allows nobody.
 func AuthorizeIDs(ids ...ID) Authorizer {
-	matchers := make([]SANMatcher, len(ids))
-	for i, id := range ids {
-		matchers[i] = ExactSAN(id.String())
+	ids = slices.Clone(ids)
+	return func(peer ID, _ *x509.Certificate) error {
+		if peer.IsZero() || !slices.Contains(ids, peer) {
+			return fmt.Errorf("want one of %q", ids)
+		}
+		return nil
 	}
-	return AuthorizeSANs(matchers)
 }
 
 // SANMatcher matches the URI SAN of a peer's certificate, which is its SPIFFE
 // ID. Names of other types (DNS, email, IP, other) and the subject are never
 // matched: a certificate that carries an allowed name in the wrong place is
 // refused.
-type SANMatcher struct {
-	// Match is asked with the SPIFFE ID. A nil Match matches nothing.
-	Match func(uri string) bool
-	// Text describes the matcher in the error, e.g. `prefix "spiffe://td/"`.
-	Text string
-}
-
-// ExactSAN matches one SPIFFE ID. An empty one matches nothing.
-func ExactSAN(uri string) SANMatcher {
-	return SANMatcher{
-		Match: func(san string) bool { return uri != "" && san == uri },
-		Text:  strconv.Quote(uri),
-	}
-}
+type SANMatcher func(uri string) bool
 
 // AuthorizeSANs allows a peer that one of the matchers matches. Without any, it
 // allows nobody; whether an empty list in a configuration means "any" is for
 // the caller to decide (gRFC A29 reads it so).
 func AuthorizeSANs(matchers []SANMatcher) Authorizer {
 	matchers = slices.Clone(matchers)
-	texts := make([]string, len(matchers))
-	for i, matcher := range matchers {
-		texts[i] = matcher.Text
-	}
-	refusal := errors.New("want " + strings.Join(texts, " or "))
-	if len(matchers) == 0 {
-		refusal = errors.New("no peer is allowed")
-	}
 	return func(peer ID, _ *x509.Certificate) error {
 		uri := peer.String()
-		for _, matcher := range matchers {
-			if matcher.Match != nil && matcher.Match(uri) {
+		for _, match := range matchers {
+			if match(uri) {
 				return nil
 			}
 		}
-		return refusal
+		return fmt.Errorf("URI SAN matches none of the %d allowed names", len(matchers))
 	}
 }
