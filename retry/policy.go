@@ -41,25 +41,3 @@ type Budget struct {
 	// the decoder.
 	MinConcurrency uint32
 }
-
-// Conditions is a set of reasons to try again (retry_on).
-type Conditions uint32
-
-// The conditions of Envoy's router and of gRFC A44.
-const (
-	On5xx Conditions = 1 << iota
-	OnGatewayError
-	OnReset
-	OnResetBeforeRequest
-	OnConnectFailure
-	OnRefusedStream
-	OnRetriable4xx
-	OnRetriableStatusCodes
-	OnRetriableHeaders
-	OnEnvoyRateLimited
-	OnGRPCCancelled
-	OnGRPCDeadlineExceeded
-	OnGRPCInternal
-	OnGRPCResourceExhausted
-	OnGRPCUnavailable
-)
