@@ -1,0 +1,158 @@
+package bootstrap
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/inboardmesh/inboard/balancer"
+)
+
+// maxMetadataDepth bounds how deep node metadata may be nested. Servers refuse
+// messages that are nested too deeply; Istio's metadata has depth three.
+const maxMetadataDepth = 32
+
+// Config is a bootstrap. It is frozen when it is passed on and may then be
+// shared between goroutines.
+type Config struct {
+	// Servers are the control plane's servers in order of preference. At least
+	// one is required.
+	Servers []Server
+	// Node says who is asking.
+	Node Node
+	// CertificateProviders are the plugin instances that clusters and
+	// listeners refer to, by instance name (gRFC A29).
+	CertificateProviders map[string]CertificateProvider
+	// ServerListenerTemplate names the Listener of an address that this
+	// process listens on; "%s" stands for the address, such as
+	// "0.0.0.0:8080" (gRFC A36). "" means that listeners of this process
+	// cannot be configured by the control plane.
+	ServerListenerTemplate string
+	// ClientListenerTemplate names the Listener of a destination; "%s" stands
+	// for the destination, such as "payment.shop.svc.cluster.local:8080"
+	// (gRFC A47). "" means "%s".
+	ClientListenerTemplate string
+}
+
+// Node is the identity that the control plane configures. It proves nothing:
+// credentials do.
+type Node struct {
+	ID       string
+	Cluster  string
+	Locality balancer.Locality
+	// Metadata holds what encoding/json decodes into an any: nil, bool,
+	// float64, string, []any and map[string]any.
+	Metadata map[string]any
+}
+
+// CertificateProvider is one certificate provider plugin instance. Its plugin
+// decides what Config means; [CertificateProvider.FileWatcher] reads that of
+// "file_watcher".
+type CertificateProvider struct {
+	// Plugin is plugin_name, such as "file_watcher" or "istio_ca".
+	Plugin string
+	// Config is the plugin's configuration, nil without one.
+	Config json.RawMessage
+}
+
+// String returns the plugin's name. The configuration is not shown: it can
+// hold secrets.
+func (p CertificateProvider) String() string { return p.Plugin }
+
+// MarshalText returns the plugin's name, so that no structured log shows the
+// configuration.
+func (p CertificateProvider) MarshalText() ([]byte, error) { return []byte(p.Plugin), nil }
+
+// ListenerName returns the name of the Listener of a destination.
+func (c *Config) ListenerName(destination string) string {
+	if c.ClientListenerTemplate == "" {
+		return destination
+	}
+	return strings.ReplaceAll(c.ClientListenerTemplate, "%s", destination)
+}
+
+// ServerListenerName returns the name of the Listener for an address that this
+// process listens on. It is an error if the bootstrap has no template for it
+// (gRFC A36).
+func (c *Config) ServerListenerName(address string) (string, error) {
+	if c.ServerListenerTemplate == "" {
+		return "", fmt.Errorf("listener %q: the bootstrap has no server_listener_resource_name_template: "+
+			"set it, for istiod to %q", address, "xds.istio.io/grpc/lds/inbound/%s")
+	}
+	return strings.ReplaceAll(c.ServerListenerTemplate, "%s", address), nil
+}
+
+// Validate reports every mistake in a Config that was written in Go, with the
+// path that the field has in the JSON format. [Parse] has done it already.
+func (c *Config) Validate() error {
+	var found problems
+	c.check(&found, nil)
+	return found.err()
+}
+
+// credentialPaths says where the credentials of a server stand in the JSON
+// text, in which unsupported entries were skipped.
+type credentialPaths struct {
+	channel string
+	call    []string
+}
+
+// check adds the mistakes of c to found. paths has an entry per server, or is
+// nil for a Config that was not parsed.
+func (c *Config) check(found *problems, paths []credentialPaths) {
+	if len(c.Servers) == 0 {
+		found.addf("$.xds_servers", "is required: a list with at least one server")
+	}
+	for i := range c.Servers {
+		path := fmt.Sprintf("$.xds_servers[%d]", i)
+		where := credentialPaths{channel: path + ".channel_creds"}
+		if i < len(paths) {
+			where = paths[i]
+		}
+		c.Servers[i].check(found, path, where)
+	}
+	if deeperThan(c.Node.Metadata, maxMetadataDepth) {
+		found.addf("$.node.metadata", "is nested deeper than %d levels", maxMetadataDepth)
+	} else if _, err := structpb.NewStruct(c.Node.Metadata); err != nil {
+		found.addf("$.node.metadata", "expected values as encoding/json decodes them: %s", text(err))
+	}
+	for _, name := range sortedKeys(c.CertificateProviders) {
+		provider := c.CertificateProviders[name]
+		path := child("$.certificate_providers", name)
+		if provider.Plugin == "" {
+			found.addf(path+".plugin_name", "is required: %q, or another certificate provider plugin", pluginFileWatcher)
+		}
+		if provider.Plugin == pluginFileWatcher {
+			provider.fileWatcher(found, path+".config")
+		}
+	}
+	checkTemplate(found, "$.server_listener_resource_name_template", c.ServerListenerTemplate)
+	checkTemplate(found, "$.client_default_listener_resource_name_template", c.ClientListenerTemplate)
+}
+
+func checkTemplate(found *problems, path, template string) {
+	if strings.HasPrefix(template, "xdstp:") {
+		found.addf(path, "expected a name without an authority, found an xdstp: name: federation (gRFC A47) is not supported")
+	}
+}
+
+// deeperThan reports whether v has more than limit levels of lists and maps.
+func deeperThan(v any, limit int) bool {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, inner := range v {
+			if limit == 0 || deeperThan(inner, limit-1) {
+				return true
+			}
+		}
+	case []any:
+		for _, inner := range v {
+			if limit == 0 || deeperThan(inner, limit-1) {
+				return true
+			}
+		}
+	}
+	return false
+}
