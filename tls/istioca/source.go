@@ -1,0 +1,209 @@
+package istioca
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/inboardmesh/inboard/internal/watch"
+	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/tls/meshtls"
+)
+
+const (
+	minRetryPause = 200 * time.Millisecond
+	maxRetryPause = 30 * time.Second
+	// minRenewalPause protects the CA from a certificate that expires at once.
+	minRenewalPause = 50 * time.Millisecond
+)
+
+// Source is the workload's identity, kept fresh. Safe for concurrent use.
+type Source struct {
+	config Config
+	state  watch.Value[state]
+	cancel context.CancelFunc
+	loop   sync.WaitGroup
+}
+
+// state is what Identity returns; err is set if identity is nil.
+type state struct {
+	identity *meshtls.Identity
+	err      error
+}
+
+var _ meshtls.Source = (*Source)(nil)
+
+// New returns a source that has its first certificate. ctx bounds the wait for
+// that, in which failed requests are repeated, and not the source's life: the
+// source must be closed. The error says what the last request failed of.
+func New(ctx context.Context, config Config) (*Source, error) {
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	if config.Lifetime <= 0 {
+		config.Lifetime = DefaultLifetime
+	}
+	running, cancel := context.WithCancel(context.Background())
+	s := &Source{config: config, cancel: cancel}
+	s.state.Store(state{err: fmt.Errorf("istio_ca: no answer from %q yet", config.ServerURI)})
+	s.loop.Go(func() { s.run(running) })
+	for {
+		now, changed := s.state.Watch()
+		if now.identity != nil {
+			return s, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			s.Close()
+			return nil, fmt.Errorf("first certificate: %w: %w", context.Cause(ctx), s.state.Load().err)
+		}
+	}
+}
+
+// Identity returns the current certificate with the roots, and an error once it
+// has expired without a successor.
+func (s *Source) Identity() (*meshtls.Identity, error) {
+	now := s.state.Load()
+	if now.identity != nil && time.Now().After(now.identity.NotAfter) {
+		return nil, s.expired(now.identity, nil)
+	}
+	return now.identity, now.err
+}
+
+// Changed returns a channel that is closed at the next change of what Identity
+// returns.
+func (s *Source) Changed() <-chan struct{} {
+	_, changed := s.state.Watch()
+	return changed
+}
+
+// Close ends the renewal and returns when the last request has ended. The
+// current certificate stays available until it expires, so that handshakes
+// that are under way do not fail.
+func (s *Source) Close() {
+	s.cancel()
+	s.loop.Wait()
+}
+
+// run asks for certificates until Close cancels ctx.
+func (s *Source) run(ctx context.Context) {
+	var (
+		current  *meshtls.Identity
+		failures int
+	)
+	for {
+		identity, err := s.obtain(ctx, valid(current))
+		if ctx.Err() != nil {
+			return
+		}
+		var pause time.Duration
+		if err != nil {
+			err = fmt.Errorf("istio_ca: certificate from %q: %w", s.config.ServerURI, err)
+			failures++
+			pause = retryPause(failures)
+			if current == nil {
+				s.state.Store(state{err: err})
+			}
+			s.report(current, err)
+		} else {
+			failures = 0
+			current = identity
+			pause = max(renewal(time.Now(), identity), minRenewalPause)
+			s.state.Store(state{identity: identity})
+			s.report(current, nil)
+		}
+		if current != nil {
+			// The certificate may expire before the next request.
+			if left := max(0, time.Until(current.NotAfter)); left < pause {
+				if !sleep(ctx, left+time.Nanosecond) {
+					return
+				}
+				pause -= left
+				err = s.expired(current, err)
+				s.state.Store(state{err: err})
+				s.report(current, err)
+				current = nil
+			}
+		}
+		if !sleep(ctx, pause) {
+			return
+		}
+	}
+}
+
+func (s *Source) expired(identity *meshtls.Identity, cause error) error {
+	if cause == nil {
+		cause = errors.New("renewal is under way")
+	}
+	return fmt.Errorf("istio_ca: certificate of %q expired at %s: %w",
+		identity.ID, identity.NotAfter.Format(time.RFC3339), cause)
+}
+
+func (s *Source) report(identity *meshtls.Identity, err error) {
+	if s.config.OnChange == nil {
+		return
+	}
+	event := observe.CertificateEvent{Source: s.config.Name, Err: err}
+	if identity != nil {
+		event.ID, event.NotAfter = identity.ID.String(), identity.NotAfter
+	}
+	s.config.OnChange(event)
+}
+
+// valid returns identity if it can still authenticate.
+func valid(identity *meshtls.Identity) *meshtls.Identity {
+	if identity == nil || time.Now().After(identity.NotAfter) {
+		return nil
+	}
+	return identity
+}
+
+// renewal returns the time to wait before a certificate is renewed: a random
+// point between one half and two thirds of its life, so that many workloads do
+// not come at the same time. The life begins now: CAs set NotBefore to an
+// earlier time, because clocks differ. Where two thirds as measured from
+// NotBefore come earlier within that range, they are the limit.
+func renewal(now time.Time, identity *meshtls.Identity) time.Duration {
+	left := identity.NotAfter.Sub(now)
+	earliest, latest := left/2, left/3*2
+	whole := identity.NotAfter.Sub(identity.Certificate.Leaf.NotBefore)
+	if limit := left - whole/3; limit > earliest {
+		latest = min(latest, limit)
+	}
+	return between(earliest, latest)
+}
+
+// retryPause grows from minRetryPause to maxRetryPause, and takes a random part
+// of up to one half away.
+func retryPause(failures int) time.Duration {
+	pause := maxRetryPause
+	if doublings := failures - 1; doublings < 8 {
+		pause = min(pause, minRetryPause<<doublings)
+	}
+	return between(pause/2, pause)
+}
+
+// between returns a random duration of at least low and less than high, or low
+// if there is none.
+func between(low, high time.Duration) time.Duration {
+	if high <= low {
+		return low
+	}
+	return low + rand.N(high-low)
+}
+
+// sleep reports whether d has passed before ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
