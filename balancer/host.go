@@ -1,0 +1,71 @@
+package balancer
+
+import "sync/atomic"
+
+// Host is one endpoint at run time. It lives as long as its address is in the
+// cluster, through every update, and keeps its counters meanwhile. A Set makes
+// it; all methods are safe for concurrent use.
+type Host struct {
+	// All fields fit into one cache line, which picks read and calls write.
+	active      atomic.Int64
+	unreachable atomic.Bool
+	position    uint32 // in the order of the latest update; belongs to Set.Update
+	config      atomic.Pointer[hostConfig]
+	set         *Set
+	attached    any
+	seen        uint64 // number of the latest update with it; belongs to Set.Update
+}
+
+type hostConfig struct {
+	endpoint *Endpoint
+	locality *Locality
+}
+
+// Endpoint returns the current configuration, which must not be changed. After
+// the host has left its cluster it is the last one.
+func (h *Host) Endpoint() *Endpoint { return h.config.Load().endpoint }
+
+// Locality returns where the endpoint runs.
+func (h *Host) Locality() Locality { return *h.config.Load().locality }
+
+// Attached returns what the attach function of [NewSet] returned for this host.
+func (h *Host) Attached() any { return h.attached }
+
+// Active returns how many requests are in flight.
+func (h *Host) Active() int64 { return h.active.Load() }
+
+// Begin counts a request in flight. It is followed by exactly one [Host.End].
+func (h *Host) Begin() { h.active.Add(1) }
+
+// End takes back a [Host.Begin]. Without one it panics: a wrong count would keep
+// traffic away, or attract it, for ever.
+func (h *Host) End() {
+	if h.active.Add(-1) < 0 {
+		panic("balancer: Host.End without Begin")
+	}
+}
+
+// Reachable reports what SetReachable said last. A new host is reachable.
+func (h *Host) Reachable() bool { return !h.unreachable.Load() }
+
+// SetReachable tells that connecting failed and its back-off runs (false), or
+// that it is worth trying again (true). Picks prefer reachable hosts and use
+// others only if there is nothing else.
+func (h *Host) SetReachable(reachable bool) {
+	// The counter must move after the flag, see group.scan.
+	if h.unreachable.Swap(!reachable) == reachable && reachable {
+		h.set.revivals.Add(1)
+	}
+}
+
+// usable reports whether a pick may take the host without looking further.
+func (h *Host) usable(avoid []*Host) bool { return h.Reachable() && !contains(avoid, h) }
+
+func contains(hosts []*Host, h *Host) bool {
+	for _, other := range hosts {
+		if other == h {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,172 @@
+package balancer
+
+import (
+	"errors"
+	"sync/atomic"
+)
+
+var (
+	// ErrNoEndpoint is returned by Pick if the cluster has no endpoint at all.
+	ErrNoEndpoint = errors.New("no endpoint in the cluster")
+	// ErrNoHealthyEndpoint is returned by Pick if the cluster has endpoints, but
+	// none may be used: all are unhealthy and there is no panic mode, or no
+	// locality has a weight.
+	ErrNoHealthyEndpoint = errors.New("no healthy endpoint in the cluster")
+)
+
+// PickInfo is what a pick depends on besides the set. The zero value is right
+// for a first attempt.
+type PickInfo struct {
+	// Avoid is the hosts tried before. They are not picked again while another
+	// reachable host gets traffic. It should be short; Pick does not keep it.
+	Avoid []*Host
+}
+
+// Pick returns the host for the next attempt, or [ErrNoEndpoint], or
+// [ErrNoHealthyEndpoint]. It takes no lock and allocates nothing.
+//
+// Hosts that are not reachable are passed over, as are those of info.Avoid. If
+// all that get traffic are unreachable, the priorities and the degraded hosts
+// that get none step in; if these are unreachable too, one is picked anyway.
+func (s *Set) Pick(info PickInfo) (*Host, error) {
+	snapshot := s.snapshot.Load()
+	if snapshot.err != nil {
+		return nil, snapshot.err
+	}
+	g := s.draw(snapshot)
+	h := g.pick()
+	if h.usable(info.Avoid) {
+		return h, nil
+	}
+	return s.pickOther(snapshot, g, h, info.Avoid), nil
+}
+
+// draw returns the group for the next request.
+func (s *Set) draw(snapshot *snapshot) *group {
+	if len(snapshot.choices) == 1 {
+		return snapshot.choices[0].pick()
+	}
+	percent := uint32(below(high(s.random()), 100))
+	for i := range snapshot.choices {
+		if c := &snapshot.choices[i]; percent < c.below {
+			return c.pick()
+		}
+	}
+	return snapshot.choices[len(snapshot.choices)-1].pick()
+}
+
+// redraws is how often the policy is asked again before the hosts are searched.
+// With half of them unreachable it fails once in 256 times.
+const redraws = 8
+
+// pickOther finds a host instead of first, which is unreachable or to be avoided.
+func (s *Set) pickOther(snapshot *snapshot, g *group, first *Host, avoid []*Host) *Host {
+	for range redraws {
+		if h := g.pick(); h.usable(avoid) {
+			return h
+		}
+	}
+	search := search{avoid: avoid, revivals: s.revivals.Load(), random: s.random}
+	if h := search.in(g); h != nil {
+		return h
+	}
+	for i := range snapshot.choices {
+		for _, other := range snapshot.choices[i].groups {
+			if h := search.in(other); h != nil {
+				return h
+			}
+		}
+	}
+	if search.avoided != nil {
+		return search.avoided
+	}
+	for _, other := range snapshot.reserve {
+		if h := search.in(other); h != nil {
+			return h
+		}
+	}
+	if search.avoided != nil {
+		return search.avoided
+	}
+	return g.unreachable(first, avoid)
+}
+
+// group is hosts that are picked from by the policy.
+type group struct {
+	hosts []*Host
+	// chooser is nil for a group that is only searched.
+	chooser chooser
+	// exhausted is the number of revivals at which no host was reachable.
+	exhausted atomic.Uint64
+}
+
+// chooser returns the index of the host that is next by a policy. It is safe for
+// concurrent use.
+type chooser interface{ next() int }
+
+func (g *group) pick() *Host { return g.hosts[g.chooser.next()] }
+
+// unreachable returns a host to try although none is reachable: first, unless it
+// is to be avoided and another one is not.
+func (g *group) unreachable(first *Host, avoid []*Host) *Host {
+	if !contains(avoid, first) {
+		return first
+	}
+	for _, h := range g.hosts {
+		if !contains(avoid, h) {
+			return h
+		}
+	}
+	return first
+}
+
+// search looks for a usable host, one group after the other.
+type search struct {
+	avoid    []*Host
+	revivals uint64
+	random   func() uint64
+	// avoided is the first reachable host that was found but is to be avoided.
+	avoided *Host
+}
+
+// in returns a usable host of the group, nil without one. It looks at all hosts
+// if it must, but if none is reachable it remembers that until any host of the
+// set has become reachable again.
+func (s *search) in(g *group) *Host {
+	// Revivals were counted before the flags are read here, and are counted after
+	// a flag is set: a host that becomes reachable during the search makes the
+	// note that none is outdated at once.
+	if g.exhausted.Load() == s.revivals {
+		return nil
+	}
+	found := false
+	start := below(high(s.random()), uint32(len(g.hosts)))
+	for i := range g.hosts {
+		i += start
+		if i >= len(g.hosts) {
+			i -= len(g.hosts)
+		}
+		h := g.hosts[i]
+		if !h.Reachable() {
+			continue
+		}
+		if !contains(s.avoid, h) {
+			return h
+		}
+		found = true
+		if s.avoided == nil {
+			s.avoided = h
+		}
+	}
+	if !found {
+		g.exhausted.Store(s.revivals)
+	}
+	return nil
+}
+
+// high returns the upper half of a random number.
+func high(r uint64) uint32 { return uint32(r >> 32) }
+
+// below maps a random number to [0, n) by multiplication. The error is below
+// n/2^32.
+func below(r, n uint32) int { return int(uint64(r) * uint64(n) >> 32) }

@@ -1,0 +1,123 @@
+package balancer
+
+import (
+	"iter"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+)
+
+// Set is the endpoints of one cluster and picks among them.
+//
+// Pick, Hosts and Len are safe for concurrent use with each other and with
+// Update: they read one immutable snapshot. Update belongs to one goroutine at a
+// time.
+type Set struct {
+	snapshot atomic.Pointer[snapshot]
+	// revivals counts how often a host became reachable, from 1.
+	revivals atomic.Uint64
+	random   func() uint64
+
+	// The rest belongs to Update.
+	attach  func(*Host) any
+	updates uint64
+	index   map[string]*Host
+	cursors map[cursorKey]*cursor
+}
+
+// NewSet returns a set without endpoints that balances as cfg says until Update
+// says otherwise. attach, if not nil, is called once for each new host, before it
+// can be picked; what it returns is [Host.Attached].
+func NewSet(cfg Config, attach func(*Host) any) *Set {
+	return newSet(cfg, attach, rand.Uint64)
+}
+
+// newSet takes the source of all random choices. It must be safe for concurrent
+// use if the set is used concurrently.
+func newSet(cfg Config, attach func(*Host) any, random func() uint64) *Set {
+	s := &Set{random: random, attach: attach, index: make(map[string]*Host)}
+	s.revivals.Store(1)
+	s.Update(cfg, nil)
+	return s
+}
+
+// Update applies a new configuration. Hosts are matched by address and keep their
+// counters; those that came and those that left are returned. Of several
+// endpoints with one address the first counts.
+//
+// It keeps references into localities, which must not be changed any more. It
+// costs time in proportion to the number of endpoints, and one map operation for
+// each that is not where it was before.
+func (s *Set) Update(cfg Config, localities []LocalityEndpoints) (added, removed []*Host) {
+	total := 0
+	for i := range localities {
+		total += len(localities[i].Endpoints)
+	}
+	var old []*Host
+	if previous := s.snapshot.Load(); previous != nil {
+		old = previous.hosts
+	}
+	s.updates++
+	hosts := make([]*Host, 0, total)
+	configs := make([]hostConfig, total) // one allocation for all
+	spans := make([]span, 0, len(localities))
+	next := 0 // where in old the next host is expected
+	for i := range localities {
+		l := &localities[i]
+		start := len(hosts)
+		for j := range l.Endpoints {
+			e := &l.Endpoints[j]
+			h := s.match(old, next, e.Address)
+			if h != nil && h.seen == s.updates {
+				continue
+			}
+			config := &configs[len(hosts)]
+			*config = hostConfig{endpoint: e, locality: &l.Locality}
+			if h == nil {
+				h = s.add(config)
+				added = append(added, h)
+			} else {
+				next = int(h.position) + 1
+				h.config.Store(config)
+			}
+			h.seen = s.updates
+			h.position = uint32(len(hosts))
+			hosts = append(hosts, h)
+		}
+		spans = append(spans, span{locality: l, hosts: hosts[start:len(hosts):len(hosts)]})
+	}
+	for _, h := range old {
+		if h.seen != s.updates {
+			delete(s.index, h.Endpoint().Address)
+			removed = append(removed, h)
+		}
+	}
+	b := builder{config: cfg, random: s.random, old: s.cursors, cursors: make(map[cursorKey]*cursor)}
+	s.snapshot.Store(b.build(hosts, spans))
+	s.cursors = b.cursors
+	return added, removed
+}
+
+// match returns the host of an address, nil if it is new.
+func (s *Set) match(old []*Host, next int, address string) *Host {
+	if next < len(old) && old[next].Endpoint().Address == address {
+		return old[next]
+	}
+	return s.index[address]
+}
+
+func (s *Set) add(config *hostConfig) *Host {
+	h := &Host{set: s}
+	h.config.Store(config)
+	if s.attach != nil {
+		h.attached = s.attach(h)
+	}
+	s.index[config.endpoint.Address] = h
+	return h
+}
+
+// Hosts returns the hosts of the latest update in the order of the configuration.
+func (s *Set) Hosts() iter.Seq[*Host] { return slices.Values(s.snapshot.Load().hosts) }
+
+// Len returns the number of hosts, whatever their health.
+func (s *Set) Len() int { return len(s.snapshot.Load().hosts) }

@@ -1,0 +1,237 @@
+package balancer
+
+import "slices"
+
+// snapshot is everything that a pick needs. It is immutable but for the cursors
+// and the notes of groups.
+type snapshot struct {
+	// hosts is all of them, in the order of the configuration.
+	hosts []*Host
+	// choices are what traffic is divided among; empty if err is set.
+	choices []choice
+	// reserve is what has no traffic and serves if no host of the choices is
+	// reachable, best first.
+	reserve []*group
+	err     error
+}
+
+// choice is the part of a priority that gets a share of the traffic: its healthy
+// hosts, its degraded hosts, or in a panic all.
+type choice struct {
+	// below is the share in percent, added to that of the choices before.
+	below uint32
+	// groups has one element, or one for each weighted locality.
+	groups []*group
+	// order chooses one of several groups.
+	order chooser
+}
+
+// pick returns the group for the next request.
+func (c *choice) pick() *group {
+	if c.order == nil {
+		return c.groups[0]
+	}
+	return c.groups[c.order.next()]
+}
+
+// span is the hosts of one locality of the configuration.
+type span struct {
+	locality *LocalityEndpoints
+	hosts    []*Host
+}
+
+// class is a kind of hosts that are used together.
+type class uint8
+
+const (
+	healthyHosts class = iota
+	degradedHosts
+	allHosts
+)
+
+func (h *Host) in(c class) bool {
+	switch h.Endpoint().Health {
+	case Unknown, Healthy:
+		return c == healthyHosts || c == allHosts
+	case Degraded:
+		return c == degradedHosts || c == allHosts
+	}
+	return c == allHosts
+}
+
+// builder makes a snapshot.
+type builder struct {
+	config Config
+	random func() uint64
+	// old are the cursors of the snapshot before, by what they turn over, so
+	// that an update does not begin every turn anew; cursors are those in use.
+	old, cursors map[cursorKey]*cursor
+}
+
+type cursorKey struct {
+	priority uint32
+	locality Locality
+	class    class
+	// order is true for the cursor that chooses among localities.
+	order bool
+}
+
+func (b *builder) build(hosts []*Host, spans []span) *snapshot {
+	s := &snapshot{hosts: hosts}
+	levels := b.levels(spans)
+	shares, panicking := divide(levels, b.config)
+	var below uint32
+	for i, level := range levels {
+		share := shares[i]
+		if panicking[i] {
+			// A panic knows neither health nor localities, as in Envoy.
+			if all := share.healthy + share.degraded; all > 0 {
+				below += all
+				s.choices = append(s.choices, choice{below: below, groups: []*group{b.merged(level, allHosts)}})
+			}
+			continue
+		}
+		for _, part := range []struct {
+			class class
+			share uint32
+		}{{healthyHosts, share.healthy}, {degradedHosts, share.degraded}} {
+			if part.share > 0 {
+				below += part.share
+				s.choices = append(s.choices, b.choice(level, part.class, below))
+			}
+		}
+	}
+	switch {
+	case len(hosts) == 0:
+		s.err = ErrNoEndpoint
+	case len(s.choices) == 0:
+		s.err = ErrNoHealthyEndpoint
+	default:
+		s.reserve = b.reserve(levels, shares, panicking)
+	}
+	return s
+}
+
+// levels sorts the localities by priority. With weighted localities those without
+// a weight are not there (gRFC A27).
+func (b *builder) levels(spans []span) []*level {
+	byPriority := make(map[uint32]*level)
+	var levels []*level
+	for _, sp := range spans {
+		if len(sp.hosts) == 0 || b.config.LocalityWeighted && sp.locality.Weight == 0 {
+			continue
+		}
+		l := byPriority[sp.locality.Priority]
+		if l == nil {
+			l = &level{priority: sp.locality.Priority}
+			byPriority[l.priority] = l
+			levels = append(levels, l)
+		}
+		l.add(sp)
+	}
+	sortLevels(levels)
+	return levels
+}
+
+// choice makes the choice for one class of a level.
+func (b *builder) choice(l *level, c class, below uint32) choice {
+	if !b.config.LocalityWeighted {
+		return choice{below: below, groups: []*group{b.merged(l, c)}}
+	}
+	made := choice{below: below}
+	var weights []uint64
+	for i, sp := range l.spans {
+		available := l.counts[i].of(c)
+		if available == 0 {
+			continue
+		}
+		hosts := selectHosts([]span{sp}, c, available)
+		key := cursorKey{priority: l.priority, locality: sp.locality.Locality, class: c}
+		made.groups = append(made.groups, b.group(hosts, key))
+		weights = append(weights, localityWeight(sp.locality.Weight, available, l.counts[i].total, b.config.overprovisioning()))
+	}
+	if len(made.groups) > 1 {
+		made.order = newTurns(weights, b.cursor(cursorKey{priority: l.priority, class: c, order: true}))
+	}
+	return made
+}
+
+// merged makes one group of all localities of a level.
+func (b *builder) merged(l *level, c class) *group {
+	return b.group(selectHosts(l.spans, c, l.sum.of(c)), cursorKey{priority: l.priority, class: c})
+}
+
+// reserve makes the groups without traffic: first the healthy ones of all
+// priorities, then the degraded ones.
+func (b *builder) reserve(levels []*level, shares []share, panicking []bool) []*group {
+	var groups []*group
+	for _, c := range []class{healthyHosts, degradedHosts} {
+		for i, l := range levels {
+			if !panicking[i] && shares[i].of(c) == 0 && l.sum.of(c) > 0 {
+				groups = append(groups, &group{hosts: selectHosts(l.spans, c, l.sum.of(c))})
+			}
+		}
+	}
+	return groups
+}
+
+// group makes a group that is picked from by the policy.
+func (b *builder) group(hosts []*Host, key cursorKey) *group {
+	weights := weightsOf(hosts)
+	g := &group{hosts: hosts}
+	switch b.config.Policy {
+	case LeastRequest:
+		g.chooser = newLeastRequest(hosts, weights, b.config, b.random)
+	case Random:
+		g.chooser = newDraw(len(hosts), weights, b.random)
+	default:
+		if weights == nil {
+			g.chooser = &turns{cursor: b.cursor(key), n: uint64(len(hosts))}
+		} else {
+			g.chooser = newTurns(weights, b.cursor(key))
+		}
+	}
+	return g
+}
+
+func (b *builder) cursor(key cursorKey) *cursor {
+	c := b.old[key]
+	if c == nil {
+		c = &cursor{}
+		// A random start, so that many clients do not begin at one host.
+		c.n.Store(b.random())
+	}
+	b.cursors[key] = c
+	return c
+}
+
+// selectHosts returns the n hosts of a class. It copies only if it must.
+func selectHosts(spans []span, c class, n int) []*Host {
+	if len(spans) == 1 && len(spans[0].hosts) == n {
+		return spans[0].hosts
+	}
+	hosts := make([]*Host, 0, n)
+	for _, sp := range spans {
+		for _, h := range sp.hosts {
+			if h.in(c) {
+				hosts = append(hosts, h)
+			}
+		}
+	}
+	return hosts
+}
+
+// weightsOf returns the weights of the hosts, nil if they are equal.
+func weightsOf(hosts []*Host) []uint64 {
+	first := hosts[0].weight()
+	if !slices.ContainsFunc(hosts, func(h *Host) bool { return h.weight() != first }) {
+		return nil
+	}
+	weights := make([]uint64, len(hosts))
+	for i, h := range hosts {
+		weights[i] = h.weight()
+	}
+	return weights
+}
+
+func (h *Host) weight() uint64 { return uint64(max(h.Endpoint().Weight, 1)) }
