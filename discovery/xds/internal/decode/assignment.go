@@ -1,0 +1,193 @@
+package decode
+
+import (
+	"math"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+
+	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/discovery"
+)
+
+var assignmentFields = []messageFields{
+	{message: (*endpointv3.ClusterLoadAssignment)(nil), read: "cluster_name endpoints policy"},
+	{message: (*endpointv3.ClusterLoadAssignment_Policy)(nil), read: "drop_overloads overprovisioning_factor"},
+	{message: (*endpointv3.ClusterLoadAssignment_Policy_DropOverload)(nil), read: "category drop_percentage"},
+	{
+		message: (*endpointv3.LocalityLbEndpoints)(nil),
+		read:    "locality lb_endpoints load_balancing_weight priority",
+		// Metadata of localities has no reader; no Envoy implements proximity.
+		harmless: "metadata proximity",
+	},
+	{message: (*corev3.Locality)(nil), read: "region zone sub_zone"},
+	{message: (*endpointv3.LbEndpoint)(nil), read: "endpoint health_status metadata load_balancing_weight"},
+	{
+		message: (*endpointv3.Endpoint)(nil),
+		read:    "address hostname",
+		// It is for active health checks, which a cluster cannot ask for; the
+		// other names metrics.
+		harmless: "health_check_config observability_name",
+	},
+}
+
+// defaultOverprovisioning is Envoy's overprovisioning_factor.
+const defaultOverprovisioning = 140
+
+// edsAssignment decodes the resource.
+func (d *decoder) edsAssignment(at path, m *endpointv3.ClusterLoadAssignment) *discovery.Assignment {
+	return d.assignment(at, m, true)
+}
+
+// assignment decodes a ClusterLoadAssignment. weighted leaves out the
+// localities without a weight.
+func (d *decoder) assignment(at path, m *endpointv3.ClusterLoadAssignment, weighted bool) *discovery.Assignment {
+	a := &discovery.Assignment{
+		Name:                   m.GetClusterName(),
+		Localities:             d.localities(at, m.GetEndpoints(), weighted),
+		OverprovisioningFactor: defaultOverprovisioning,
+	}
+	if factor := m.GetPolicy().GetOverprovisioningFactor(); factor != nil {
+		a.OverprovisioningFactor = factor.GetValue()
+	}
+	for _, drop := range m.GetPolicy().GetDropOverloads() {
+		a.Drops = append(a.Drops, discovery.Drop{
+			Category:   drop.GetCategory(),
+			PerMillion: perMillion(drop.GetDropPercentage()),
+		})
+	}
+	return a
+}
+
+// localityKey is what must be unique among the localities.
+type localityKey struct {
+	locality balancer.Locality
+	priority uint32
+}
+
+// localities decodes and checks the localities as gRFC A27 asks: no gap in the
+// priorities, no locality twice in a priority, no endpoint twice, and weights
+// whose sum fits 32 bits.
+func (d *decoder) localities(at path, list []*endpointv3.LocalityLbEndpoints, weighted bool) []discovery.LocalityEndpoints {
+	var localities []discovery.LocalityEndpoints
+	seen := make(map[localityKey]path, len(list))
+	weights := make(map[uint32]uint64)
+	endpoints := make(endpointPlaces, endpointCount(list))
+	for i, m := range list {
+		in := at.element("endpoints", i)
+		l := discovery.LocalityEndpoints{
+			Locality: balancer.Locality{
+				Region:  m.GetLocality().GetRegion(),
+				Zone:    m.GetLocality().GetZone(),
+				SubZone: m.GetLocality().GetSubZone(),
+			},
+			Weight:    m.GetLoadBalancingWeight().GetValue(),
+			Priority:  m.GetPriority(),
+			Endpoints: d.endpoints(in, i, m.GetLbEndpoints(), endpoints),
+		}
+		key := localityKey{locality: l.Locality, priority: l.Priority}
+		if first, ok := seen[key]; ok {
+			d.refuse(in.field("locality"), "%q is also the locality of %s, at the same priority", l.Locality, first)
+		} else {
+			seen[key] = in
+		}
+		weights[l.Priority] += uint64(l.Weight)
+		if weights[l.Priority] > math.MaxUint32 {
+			d.refuse(in.field("load_balancing_weight"), "the weights of priority %d add up to more than %d", l.Priority, uint32(math.MaxUint32))
+		}
+		if l.Weight > 0 || !weighted {
+			localities = append(localities, l)
+		}
+	}
+	for p := range uint32(len(weights)) {
+		if _, ok := weights[p]; !ok {
+			d.refuse(at.field("endpoints"), "no locality has priority %d, but one has a later priority", p)
+			break
+		}
+	}
+	return localities
+}
+
+func endpointCount(list []*endpointv3.LocalityLbEndpoints) int {
+	n := 0
+	for _, l := range list {
+		n += len(l.GetLbEndpoints())
+	}
+	return n
+}
+
+// endpointPlace is where an address stands: the indexes of the locality and of
+// the endpoint in it.
+type endpointPlace struct{ locality, endpoint int }
+
+type endpointPlaces map[string]endpointPlace
+
+// endpoints decodes the endpoints of one locality.
+func (d *decoder) endpoints(at path, locality int, list []*endpointv3.LbEndpoint, places endpointPlaces) []balancer.Endpoint {
+	if len(list) == 0 {
+		return nil
+	}
+	endpoints := make([]balancer.Endpoint, len(list))
+	var weights uint64
+	for i, m := range list {
+		in := at.element("lb_endpoints", i)
+		e := balancer.Endpoint{
+			Address:  d.socketAddress(in.field("endpoint").field("address"), m.GetEndpoint().GetAddress()),
+			Hostname: m.GetEndpoint().GetHostname(),
+			Weight:   m.GetLoadBalancingWeight().GetValue(),
+			Health:   health(m.GetHealthStatus()),
+			Metadata: endpointMetadata(m.GetMetadata()),
+		}
+		weights += uint64(e.Weight)
+		if weights > math.MaxUint32 {
+			d.refuse(in.field("load_balancing_weight"), "the weights of the locality add up to more than %d", uint32(math.MaxUint32))
+		}
+		if first, ok := places[e.Address]; ok && e.Address != "" {
+			d.refuse(in, "%s is also the address of endpoints[%d].lb_endpoints[%d]", e.Address, first.locality, first.endpoint)
+		} else {
+			places[e.Address] = endpointPlace{locality: locality, endpoint: i}
+		}
+		endpoints[i] = e
+	}
+	return endpoints
+}
+
+// health converts a HealthStatus. One that this version does not know is not
+// fit for use (gRFC A27).
+func health(s corev3.HealthStatus) balancer.Health {
+	switch s {
+	case corev3.HealthStatus_UNKNOWN:
+		return balancer.Unknown
+	case corev3.HealthStatus_HEALTHY:
+		return balancer.Healthy
+	case corev3.HealthStatus_DRAINING:
+		return balancer.Draining
+	case corev3.HealthStatus_TIMEOUT:
+		return balancer.Timeout
+	case corev3.HealthStatus_DEGRADED:
+		return balancer.Degraded
+	}
+	return balancer.Unhealthy
+}
+
+// endpointMetadata keeps the string values of filter metadata; values of other
+// types have no place in the model.
+func endpointMetadata(m *corev3.Metadata) map[string]map[string]string {
+	var metadata map[string]map[string]string
+	for namespace, values := range m.GetFilterMetadata() {
+		for key, value := range values.GetFields() {
+			text, ok := stringValue(value)
+			if !ok {
+				continue
+			}
+			if metadata == nil {
+				metadata = make(map[string]map[string]string, len(m.GetFilterMetadata()))
+			}
+			if metadata[namespace] == nil {
+				metadata[namespace] = make(map[string]string, len(values.GetFields()))
+			}
+			metadata[namespace][key] = text
+		}
+	}
+	return metadata
+}

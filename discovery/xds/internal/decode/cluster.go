@@ -1,0 +1,194 @@
+package decode
+
+import (
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/inboardmesh/inboard/breaker"
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/retry"
+)
+
+var clusterFields = []messageFields{
+	{
+		message: (*clusterv3.Cluster)(nil),
+		read: "name type eds_cluster_config load_assignment connect_timeout lb_policy least_request_lb_config " +
+			"round_robin_lb_config common_lb_config load_balancing_policy circuit_breakers transport_socket " +
+			"typed_extension_protocol_options metadata outlier_detection health_checks",
+		// Metrics; Envoy's buffers, threads and start order; and the settings
+		// of DNS and original-destination clusters, which are refused.
+		harmless: "alt_stat_name stats_matcher track_timeout_budgets track_cluster_stats " +
+			"per_connection_buffer_limit_bytes wait_for_warm_on_init cleanup_interval " +
+			"dns_refresh_rate dns_jitter dns_failure_refresh_rate respect_dns_ttl dns_lookup_family " +
+			"dns_resolvers use_tcp_for_dns_lookups dns_resolution_config typed_dns_resolver_config",
+	},
+	{message: (*clusterv3.Cluster_EdsClusterConfig)(nil), read: "eds_config service_name"},
+	{message: (*clusterv3.CircuitBreakers)(nil), read: "thresholds"},
+	{
+		message: (*clusterv3.CircuitBreakers_Thresholds)(nil),
+		read:    "priority max_connections max_pending_requests max_requests max_retries retry_budget",
+		// It adds gauges.
+		harmless: "track_remaining",
+	},
+	{
+		message: (*clusterv3.CircuitBreakers_Thresholds_RetryBudget)(nil),
+		read:    "budget_percent min_retry_concurrency",
+		zero:    "budget_interval",
+	},
+	{
+		message: (*clusterv3.OutlierDetection)(nil),
+		read: "enforcing_consecutive_5xx enforcing_success_rate enforcing_consecutive_gateway_failure " +
+			"split_external_local_origin_errors enforcing_consecutive_local_origin_failure " +
+			"enforcing_local_origin_success_rate enforcing_failure_percentage " +
+			"enforcing_failure_percentage_local_origin",
+		zero: "detect_degraded_hosts",
+		// They tune what outlierDetection makes sure is not enforced.
+		harmless: "consecutive_5xx interval base_ejection_time max_ejection_percent success_rate_minimum_hosts " +
+			"success_rate_request_volume success_rate_stdev_factor consecutive_gateway_failure " +
+			"consecutive_local_origin_failure failure_percentage_threshold failure_percentage_minimum_hosts " +
+			"failure_percentage_request_volume max_ejection_time max_ejection_time_jitter " +
+			"successful_active_health_check_uneject_host always_eject_one_host",
+	},
+	{message: (*rawbufferv3.RawBuffer)(nil)},
+}
+
+// Envoy's defaults.
+const (
+	defaultConnectTimeout = 5 * time.Second
+	defaultBudgetPercent  = 20
+	defaultBudgetRetries  = 3
+)
+
+// cluster decodes a Cluster of type EDS or STATIC.
+func (d *decoder) cluster(at path, m *clusterv3.Cluster) *discovery.Cluster {
+	c := &discovery.Cluster{
+		Name:           m.GetName(),
+		Balancer:       d.balancer(at, m),
+		ConnectTimeout: defaultConnectTimeout,
+		TLS:            d.upstreamTLS(at.field("transport_socket"), m.GetTransportSocket()),
+		Breaker:        d.breakerSettings(at.field("metadata"), m.GetMetadata()),
+	}
+	if m.GetConnectTimeout() != nil {
+		c.ConnectTimeout = d.duration(at.field("connect_timeout"), m.GetConnectTimeout())
+	}
+	c.Limits, c.RetryBudget = d.limits(at.field("circuit_breakers"), m.GetCircuitBreakers())
+	d.endpointSource(at, m, c)
+	d.httpProtocol(at, m.GetTypedExtensionProtocolOptions(), c)
+	d.outlierDetection(at.field("outlier_detection"), m.GetOutlierDetection())
+	if len(m.GetHealthChecks()) > 0 {
+		d.refuse(at.field("health_checks"), "active health checks are not supported: leave health to the endpoints' health_status")
+	}
+	return c
+}
+
+// endpointSource decodes where the endpoints come from.
+func (d *decoder) endpointSource(at path, m *clusterv3.Cluster, c *discovery.Cluster) {
+	switch m.GetType() {
+	case clusterv3.Cluster_EDS:
+		if m.GetLoadAssignment() != nil {
+			d.refuse(at.field("load_assignment"), "must not be set for type EDS")
+		}
+		c.EDSName = d.edsName(at, m)
+	case clusterv3.Cluster_STATIC:
+		if m.GetEdsClusterConfig() != nil {
+			d.refuse(at.field("eds_cluster_config"), "must not be set for type STATIC")
+		}
+		if m.GetLoadAssignment() == nil {
+			d.refuse(at.field("load_assignment"), "must be set for type STATIC")
+			return
+		}
+		// Envoy looks at locality weights only if it balances by them; the rule
+		// of gRFC A27 is for EDS.
+		c.Static = d.assignment(at.field("load_assignment"), m.GetLoadAssignment(), c.Balancer.LocalityWeighted)
+	default:
+		d.refuse(at.field("type"), "%s is not supported: use EDS or STATIC", m.GetType())
+	}
+}
+
+// edsName decodes eds_cluster_config into the name of the assignment.
+func (d *decoder) edsName(at path, m *clusterv3.Cluster) string {
+	in := at.field("eds_cluster_config")
+	if m.GetEdsClusterConfig() == nil {
+		d.refuse(in, "must be set for type EDS")
+		return ""
+	}
+	d.adsSource(in.field("eds_config"), m.GetEdsClusterConfig().GetEdsConfig())
+	if name := m.GetEdsClusterConfig().GetServiceName(); name != "" {
+		return name
+	}
+	if isFederated(m.GetName()) {
+		// gRFC A47: the type is part of such a name, so that it cannot name
+		// the assignment too.
+		d.refuse(in.field("service_name"), "must be set for a cluster with an xdstp name")
+	}
+	return m.GetName()
+}
+
+// limits decodes circuit_breakers.
+func (d *decoder) limits(at path, m *clusterv3.CircuitBreakers) (limits [2]breaker.Limits, budgets [2]*retry.Budget) {
+	limits = [2]breaker.Limits{breaker.DefaultLimits, breaker.DefaultLimits}
+	var seen [2]bool
+	for i, t := range m.GetThresholds() {
+		in := at.element("thresholds", i)
+		p := d.priority(in.field("priority"), t.GetPriority())
+		if seen[p] {
+			d.refuse(in.field("priority"), "%s has thresholds already", t.GetPriority())
+		}
+		seen[p] = true
+		l := &limits[p]
+		if v := t.GetMaxConnections(); v != nil {
+			l.MaxConnections = v.GetValue()
+		}
+		if v := t.GetMaxPendingRequests(); v != nil {
+			l.MaxPendingRequests = v.GetValue()
+		}
+		if v := t.GetMaxRequests(); v != nil {
+			l.MaxRequests = v.GetValue()
+		}
+		if v := t.GetMaxRetries(); v != nil {
+			l.MaxRetries = v.GetValue()
+		}
+		budgets[p] = d.retryBudget(in.field("retry_budget"), t.GetRetryBudget())
+	}
+	return limits, budgets
+}
+
+func (d *decoder) retryBudget(at path, m *clusterv3.CircuitBreakers_Thresholds_RetryBudget) *retry.Budget {
+	if m == nil {
+		return nil
+	}
+	b := &retry.Budget{
+		Percent:        d.percent(at.field("budget_percent"), m.GetBudgetPercent(), defaultBudgetPercent),
+		MinConcurrency: defaultBudgetRetries,
+	}
+	if v := m.GetMinRetryConcurrency(); v != nil {
+		b.MinConcurrency = v.GetValue()
+	}
+	return b
+}
+
+// outlierDetection refuses an OutlierDetection that would eject anybody.
+func (d *decoder) outlierDetection(at path, m *clusterv3.OutlierDetection) {
+	if m == nil {
+		return
+	}
+	ejects := !isZero(m.GetEnforcingConsecutive_5Xx()) || // 100 % by default, like the other two below
+		!isZero(m.GetEnforcingSuccessRate()) ||
+		m.GetEnforcingConsecutiveGatewayFailure().GetValue() > 0 ||
+		m.GetEnforcingFailurePercentage().GetValue() > 0
+	if m.GetSplitExternalLocalOriginErrors() {
+		ejects = ejects ||
+			!isZero(m.GetEnforcingConsecutiveLocalOriginFailure()) ||
+			!isZero(m.GetEnforcingLocalOriginSuccessRate()) ||
+			m.GetEnforcingFailurePercentageLocalOrigin().GetValue() > 0
+	}
+	if ejects {
+		d.refuse(at, "ejection of endpoints is not supported: set every enforcing field to 0")
+	}
+}
+
+// isZero tells whether a value is there and 0.
+func isZero(v *wrapperspb.UInt32Value) bool { return v != nil && v.GetValue() == 0 }

@@ -1,0 +1,67 @@
+package decode
+
+import (
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+
+	"github.com/inboardmesh/inboard/discovery"
+)
+
+var connectionManagerFields = []messageFields{
+	{
+		message: (*hcmv3.HttpConnectionManager)(nil),
+		read:    "rds route_config http_filters common_http_protocol_options",
+		// What false, 0 and 0 s say is what the mesh does: it adds and changes
+		// no headers and sets no timers by itself.
+		zero: "add_user_agent use_remote_address generate_request_id normalize_path " +
+			"stream_idle_timeout request_timeout request_headers_timeout",
+		// Metrics, spans and access logs.
+		harmless: "stat_prefix tracing access_log access_log_options access_log_flush_interval " +
+			"flush_access_log_on_new_request record_route_resolution_stats",
+	},
+	{message: (*hcmv3.Rds)(nil), read: "config_source route_config_name"},
+	{
+		message: (*corev3.HttpProtocolOptions)(nil),
+		read:    "idle_timeout max_connection_duration max_stream_duration max_requests_per_connection",
+	},
+}
+
+// connectionManager is what is read from an HttpConnectionManager.
+type connectionManager struct {
+	// routes is set for an inline route_config, routeName otherwise.
+	routes            *discovery.RouteTable
+	routeName         string
+	filters           []discovery.HTTPFilter
+	maxStreamDuration time.Duration
+}
+
+// connectionManager decodes an HttpConnectionManager of either side.
+func (d *decoder) connectionManager(at path, m *hcmv3.HttpConnectionManager) connectionManager {
+	manager := connectionManager{filters: d.httpFilters(at, m.GetHttpFilters())}
+	switch s := m.GetRouteSpecifier().(type) {
+	case *hcmv3.HttpConnectionManager_Rds:
+		in := at.field("rds")
+		d.adsSource(in.field("config_source"), s.Rds.GetConfigSource())
+		manager.routeName = s.Rds.GetRouteConfigName()
+		if manager.routeName == "" {
+			d.refuse(in.field("route_config_name"), "must not be empty")
+		}
+	case *hcmv3.HttpConnectionManager_RouteConfig:
+		manager.routes = d.routeTable(at.field("route_config"), s.RouteConfig)
+	}
+	options := m.GetCommonHttpProtocolOptions()
+	in := at.field("common_http_protocol_options")
+	manager.maxStreamDuration = d.duration(in.field("max_stream_duration"), options.GetMaxStreamDuration())
+	if options.GetIdleTimeout().AsDuration() != 0 {
+		d.refuse(in.field("idle_timeout"), "not supported in a listener")
+	}
+	if options.GetMaxConnectionDuration().AsDuration() != 0 {
+		d.refuse(in.field("max_connection_duration"), "not supported in a listener")
+	}
+	if options.GetMaxRequestsPerConnection().GetValue() != 0 {
+		d.refuse(in.field("max_requests_per_connection"), "not supported in a listener")
+	}
+	return manager
+}

@@ -1,0 +1,99 @@
+package decode
+
+import (
+	"fmt"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/inboardmesh/inboard/discovery"
+)
+
+// The type URLs of the resources that this package decodes.
+const (
+	ListenerURL = "type.googleapis.com/envoy.config.listener.v3.Listener"
+	RouteURL    = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+	ClusterURL  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+	EndpointURL = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+)
+
+// ListenerResource is a decoded Listener: exactly one field is set.
+type ListenerResource struct {
+	// Outbound is a Listener with an api_listener.
+	Outbound *discovery.APIListener
+	// Inbound is a Listener for connections to this process.
+	Inbound *discovery.Inbound
+}
+
+// Listener decodes an envoy.config.listener.v3.Listener. The name is returned
+// beside an error too, unless the bytes are not a Listener at all; the other
+// functions of this package do the same. The error joins one error per problem.
+func Listener(value []byte) (name string, l *ListenerResource, err error) {
+	m := &listenerv3.Listener{}
+	l, err = resource(value, m, m.GetName, (*decoder).listener)
+	return m.GetName(), l, err
+}
+
+// RouteConfiguration decodes an envoy.config.route.v3.RouteConfiguration.
+func RouteConfiguration(value []byte) (string, *discovery.RouteTable, error) {
+	m := &routev3.RouteConfiguration{}
+	table, err := resource(value, m, m.GetName, (*decoder).routeTable)
+	return m.GetName(), table, err
+}
+
+// Cluster decodes an envoy.config.cluster.v3.Cluster.
+func Cluster(value []byte) (string, *discovery.Cluster, error) {
+	m := &clusterv3.Cluster{}
+	cluster, err := resource(value, m, m.GetName, (*decoder).cluster)
+	return m.GetName(), cluster, err
+}
+
+// Assignment decodes an envoy.config.endpoint.v3.ClusterLoadAssignment. A
+// locality without a weight is left out (gRFC A27).
+func Assignment(value []byte) (string, *discovery.Assignment, error) {
+	m := &endpointv3.ClusterLoadAssignment{}
+	assignment, err := resource(value, m, m.GetClusterName, (*decoder).edsAssignment)
+	return m.GetClusterName(), assignment, err
+}
+
+// decoder collects the problems of one resource.
+type decoder struct {
+	problems problems
+}
+
+// resource takes value through the three gates.
+func resource[M proto.Message, T any](value []byte, m M, name func() string, build func(*decoder, path, M) *T) (*T, error) {
+	if err := proto.Unmarshal(value, m); err != nil {
+		// What was read before the damage is not to be trusted, the name
+		// included.
+		proto.Reset(m)
+		return nil, fmt.Errorf("not a valid %s: %w", m.ProtoReflect().Descriptor().FullName(), err)
+	}
+	d := &decoder{}
+	d.check(path{}, m)
+	if name() == "" {
+		d.problems.add(path{}.field(nameField(m)), "must not be empty")
+	}
+	v := build(d, path{}, m)
+	if err := d.problems.err(); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// nameField is the field that names the resource.
+func nameField(m proto.Message) string {
+	if _, ok := m.(*endpointv3.ClusterLoadAssignment); ok {
+		return "cluster_name"
+	}
+	return "name"
+}
+
+// check takes a message through the first two gates.
+func (d *decoder) check(at path, m proto.Message) {
+	d.constraints(at, m)
+	d.fields(at, m.ProtoReflect(), supportedFields())
+}

@@ -1,0 +1,196 @@
+package decode
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/inboardmesh/inboard/discovery"
+)
+
+// marshal encodes m the same way each time.
+func marshal(t testing.TB, m proto.Message) []byte {
+	t.Helper()
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// fromJSON reads a protobuf in its JSON form, in which test resources are the
+// most readable: {"@type": ...} is an Any.
+func fromJSON[M any, P interface {
+	*M
+	proto.Message
+}](t testing.TB, text string) P {
+	t.Helper()
+	m := P(new(M))
+	if err := protojson.Unmarshal([]byte(text), m); err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+	return m
+}
+
+func wrap(t testing.TB, m proto.Message) *anypb.Any {
+	t.Helper()
+	a, err := anypb.New(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// sameModel compares decoded values. Two expressions are equal if their sources
+// and programs are.
+var sameModel = cmp.Comparer(func(a, b *discovery.Regex) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Source == b.Source && a.Program.String() == b.Program.String()
+})
+
+// wantErrors checks the lines of an error, none for a nil error.
+func wantErrors(t testing.TB, err error, want ...string) {
+	t.Helper()
+	var got []string
+	if err != nil {
+		got = strings.Split(err.Error(), "\n")
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("errors (-want +got):\n%s", diff)
+	}
+}
+
+func seconds(n int64) *durationpb.Duration { return durationpb.New(time.Duration(n) * time.Second) }
+
+func ads() *corev3.ConfigSource {
+	return &corev3.ConfigSource{ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
+}
+
+func edsCluster(name string) *clusterv3.Cluster {
+	return &clusterv3.Cluster{
+		Name:                 name,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads()},
+	}
+}
+
+func TestUndecodableBytesAreAnErrorWithoutAName(t *testing.T) {
+	t.Parallel()
+	junk := []byte("\x0a\x03abc\xff")
+	for typ, decode := range map[string]func() (string, bool, error){
+		"envoy.config.listener.v3.Listener": func() (string, bool, error) {
+			name, v, err := Listener(junk)
+			return name, v == nil, err
+		},
+		"envoy.config.route.v3.RouteConfiguration": func() (string, bool, error) {
+			name, v, err := RouteConfiguration(junk)
+			return name, v == nil, err
+		},
+		"envoy.config.cluster.v3.Cluster": func() (string, bool, error) {
+			name, v, err := Cluster(junk)
+			return name, v == nil, err
+		},
+		"envoy.config.endpoint.v3.ClusterLoadAssignment": func() (string, bool, error) {
+			name, v, err := Assignment(junk)
+			return name, v == nil, err
+		},
+	} {
+		name, isNil, err := decode()
+		if name != "" || !isNil || err == nil || !strings.HasPrefix(err.Error(), "not a valid "+typ+": ") {
+			t.Errorf("%s: name %q, nil %v, error %v", typ, name, isNil, err)
+		}
+	}
+}
+
+func TestX53_ABadResourceIsNamedBesideItsError(t *testing.T) {
+	t.Parallel()
+	bad := edsCluster("outbound|80||bad.shop")
+	bad.LbPolicy = clusterv3.Cluster_MAGLEV
+	name, c, err := Cluster(marshal(t, bad))
+	if name != "outbound|80||bad.shop" || c != nil {
+		t.Errorf("name %q, cluster %v: want the name and no cluster", name, c)
+	}
+	wantErrors(t, err, "lb_policy: MAGLEV is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM")
+
+	if _, c, err := Cluster(marshal(t, edsCluster("good"))); c == nil || err != nil {
+		t.Errorf("a good resource after a bad one: %v, %v", c, err)
+	}
+}
+
+func TestX54_EveryProblemIsListed(t *testing.T) {
+	t.Parallel()
+	c := edsCluster("bad")
+	c.ConnectTimeout = seconds(0)                         // Envoy's own constraint
+	c.EdsClusterConfig.EdsConfig = &corev3.ConfigSource{} // the same, and then ours
+	c.CloseConnectionsOnHostHealthFailure = true          // not read
+	c.LbPolicy = clusterv3.Cluster_RING_HASH              // not supported
+	_, _, err := Cluster(marshal(t, c))
+	wantErrors(t, err,
+		"eds_cluster_config.eds_config.config_source_specifier: value is required",
+		"connect_timeout: value must be greater than 0s",
+		"close_connections_on_host_health_failure: not supported",
+		"lb_policy: RING_HASH is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM",
+		"eds_cluster_config.eds_config: must be ads or self",
+	)
+}
+
+func TestX55_AnUndecodableResourceHasNoNameToInferADeletionFrom(t *testing.T) {
+	t.Parallel()
+	// The name is intact, the rest is cut off.
+	b := marshal(t, edsCluster("cut"))
+	name, c, err := Cluster(b[:len(b)-1])
+	if name != "" || c != nil || err == nil {
+		t.Errorf("name %q, cluster %v, error %v", name, c, err)
+	}
+}
+
+func TestX59_UnknownFieldsAreIgnored(t *testing.T) {
+	t.Parallel()
+	m := edsCluster("c")
+	m.ProtoReflect().SetUnknown([]byte{0xfa, 0xff, 0x03, 0x01, 'x'}) // field 8191
+	_, c, err := Cluster(marshal(t, m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, want, err := Cluster(marshal(t, edsCluster("c")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, c, sameModel); diff != "" {
+		t.Errorf("an unknown field changed the cluster (-without +with):\n%s", diff)
+	}
+}
+
+func TestManyProblemsAreCounted(t *testing.T) {
+	t.Parallel()
+	var p problems
+	for i := range maxProblems + 5 {
+		p.add(path{}.element("endpoints", i), "bad")
+	}
+	p.add(path{}.element("endpoints", 0), "a second problem of one field")
+	lines := strings.Split(p.err().Error(), "\n")
+	if got := len(lines); got != maxProblems+1 {
+		t.Errorf("%d lines, want %d", got, maxProblems+1)
+	}
+	if got := lines[len(lines)-1]; got != "and 5 more problems" {
+		t.Errorf("last line is %q", got)
+	}
+}
+
+func TestPathsReadLikeProtobufFields(t *testing.T) {
+	t.Parallel()
+	at := path{}.element("virtual_hosts", 2).field("match").entry("typed_per_filter_config", "envoy.filters.http.fault").field("delay")
+	if got, want := at.String(), `virtual_hosts[2].match.typed_per_filter_config["envoy.filters.http.fault"].delay`; got != want {
+		t.Errorf("path %s, want %s", got, want)
+	}
+}

@@ -1,0 +1,61 @@
+package decode
+
+import (
+	commonfaultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/fault/v3"
+	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+
+	"github.com/inboardmesh/inboard/discovery"
+)
+
+var faultFields = []messageFields{
+	{
+		message: (*faultv3.HTTPFault)(nil),
+		read:    "delay abort headers max_active_faults",
+		// There is no runtime that could override anything; the rest is for
+		// metrics and access logs.
+		harmless: "delay_percent_runtime abort_percent_runtime delay_duration_runtime " +
+			"abort_http_status_runtime max_active_faults_runtime response_rate_limit_percent_runtime " +
+			"abort_grpc_status_runtime disable_downstream_cluster_stats filter_metadata",
+	},
+	{message: (*commonfaultv3.FaultDelay)(nil), read: "fixed_delay percentage"},
+	{message: (*faultv3.FaultAbort)(nil), read: "http_status grpc_status percentage"},
+}
+
+// maxGRPCCode is UNAUTHENTICATED.
+const maxGRPCCode = 16
+
+// fault decodes the configuration of the fault filter (gRFC A33).
+func (d *decoder) fault(at path, m *faultv3.HTTPFault) *discovery.Fault {
+	f := &discovery.Fault{
+		Headers:   d.headerMatches(at, "headers", m.GetHeaders()),
+		MaxActive: m.GetMaxActiveFaults().GetValue(),
+	}
+	if delay := m.GetDelay(); delay != nil {
+		f.Delay = &discovery.FaultDelay{
+			Fixed:      d.duration(at.field("delay").field("fixed_delay"), delay.GetFixedDelay()),
+			PerMillion: perMillion(delay.GetPercentage()),
+		}
+	}
+	if abort := m.GetAbort(); abort != nil {
+		f.Abort = d.faultAbort(at.field("abort"), abort)
+	}
+	if m.GetMaxActiveFaults() != nil && f.MaxActive == 0 {
+		// In the model 0 means no cap; here it means that no fault is allowed.
+		f.Delay, f.Abort = nil, nil
+	}
+	return f
+}
+
+func (d *decoder) faultAbort(at path, m *faultv3.FaultAbort) *discovery.FaultAbort {
+	a := &discovery.FaultAbort{PerMillion: perMillion(m.GetPercentage())}
+	switch kind := m.GetErrorType().(type) {
+	case *faultv3.FaultAbort_HttpStatus:
+		a.HTTPStatus = int(kind.HttpStatus)
+	case *faultv3.FaultAbort_GrpcStatus:
+		a.IsGRPC, a.GRPCStatus = true, kind.GrpcStatus
+		if kind.GrpcStatus > maxGRPCCode {
+			d.refuse(at.field("grpc_status"), "%d is not a gRPC status code: must be between 0 and %d", kind.GrpcStatus, maxGRPCCode)
+		}
+	}
+	return a
+}

@@ -1,0 +1,119 @@
+package decode
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// messageFields says what happens to the fields of one message type. A
+// populated field that it does not list is refused. The lists are field names
+// separated by spaces.
+type messageFields struct {
+	message proto.Message
+	// read are the fields that a decoder reads.
+	read string
+	// zero are the fields that are accepted only with the zero value that they
+	// wrap: a BoolValue of false, a Duration of 0 s. That value is what the
+	// mesh does.
+	zero string
+	// harmless are the fields that change nothing here whatever they hold. Each
+	// list of a message says why.
+	harmless string
+}
+
+// fieldUse is what happens to a populated field.
+type fieldUse uint8
+
+const (
+	unsupported fieldUse = iota
+	readField
+	zeroField
+	harmlessField
+)
+
+// fieldTable holds the use of each field of each known message, by the index of
+// the field in its descriptor.
+type fieldTable map[protoreflect.MessageDescriptor][]fieldUse
+
+// supportedFields is the table of all messages that this package decodes. It is
+// built at the first use, because that loads the protobufs' descriptors.
+var supportedFields = sync.OnceValue(func() fieldTable {
+	return newFieldTable(slices.Concat(
+		listenerFields, connectionManagerFields, httpFilterFields, faultFields,
+		routeTableFields, routeFields, routeMatchFields, matcherFields, retryFields, mutationFields,
+		clusterFields, balancingFields, protocolFields, tlsFields,
+		assignmentFields, commonFields,
+	))
+})
+
+func newFieldTable(messages []messageFields) fieldTable {
+	table := make(fieldTable, len(messages))
+	for _, m := range messages {
+		descriptor := m.message.ProtoReflect().Descriptor()
+		if table[descriptor] != nil {
+			panic(fmt.Sprintf("decode: %s is listed twice", descriptor.FullName()))
+		}
+		uses := make([]fieldUse, descriptor.Fields().Len())
+		for use, names := range map[fieldUse]string{readField: m.read, zeroField: m.zero, harmlessField: m.harmless} {
+			for name := range strings.FieldsSeq(names) {
+				fd := descriptor.Fields().ByName(protoreflect.Name(name))
+				if fd == nil || uses[fd.Index()] != unsupported {
+					panic(fmt.Sprintf("decode: field %q of %s is unknown or listed twice", name, descriptor.FullName()))
+				}
+				uses[fd.Index()] = use
+			}
+		}
+		table[descriptor] = uses
+	}
+	return table
+}
+
+// fields refuses every populated field of m, and of the messages in it, that no
+// decoder reads. What an Any holds is checked where it is unpacked.
+func (d *decoder) fields(at path, m protoreflect.Message, table fieldTable) {
+	descriptor := m.Descriptor()
+	uses := table[descriptor]
+	fields := descriptor.Fields()
+	for i := range fields.Len() {
+		fd := fields.Get(i)
+		if !m.Has(fd) {
+			continue
+		}
+		use := unsupported
+		if uses != nil {
+			use = uses[i]
+		}
+		switch use {
+		case unsupported:
+			d.refuse(at.field(string(fd.Name())), "not supported")
+		case zeroField:
+			if v := m.Get(fd); fd.IsList() || fd.Message() == nil || proto.Size(v.Message().Interface()) > 0 {
+				d.refuse(at.field(string(fd.Name())), "not supported with another value than zero")
+			}
+		case readField:
+			if fd.Message() == nil || fd.IsMap() || isWellKnown(fd.Message()) {
+				continue
+			}
+			if !fd.IsList() {
+				d.fields(at.field(string(fd.Name())), m.Get(fd).Message(), table)
+				continue
+			}
+			list := m.Get(fd).List()
+			for j := range list.Len() {
+				d.fields(at.element(string(fd.Name()), j), list.Get(j).Message(), table)
+			}
+		case harmlessField:
+		}
+	}
+}
+
+// isWellKnown tells whether a message is one of protobuf's own, which have no
+// fields of their own to check: durations, wrappers, structs, Any.
+func isWellKnown(m protoreflect.MessageDescriptor) bool {
+	return m.ParentFile().Package() == "google.protobuf"
+}

@@ -1,0 +1,77 @@
+package decode
+
+import (
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+
+	"github.com/inboardmesh/inboard/discovery"
+)
+
+// The transport protocols that tls_inspector tells apart.
+const (
+	transportTLS = "tls"
+	transportRaw = "raw_buffer"
+)
+
+// filterChain decodes a FilterChain: an HTTP connection manager and nothing
+// else, with or without TLS.
+func (d *decoder) filterChain(at path, m *listenerv3.FilterChain) discovery.FilterChain {
+	match := m.GetFilterChainMatch()
+	chain := discovery.FilterChain{
+		Name: m.GetName(),
+		Match: discovery.ChainMatch{
+			TransportProtocol:    match.GetTransportProtocol(),
+			ApplicationProtocols: match.GetApplicationProtocols(),
+			DestinationPort:      match.GetDestinationPort().GetValue(),
+		},
+		TLS: d.downstreamTLS(at.field("transport_socket"), m.GetTransportSocket()),
+	}
+	switch match.GetTransportProtocol() {
+	case "", transportRaw:
+	case transportTLS:
+		if m.GetTransportSocket() == nil {
+			d.refuse(at.field("transport_socket"), "must be set: the chain matches TLS connections")
+		}
+	default:
+		d.refuse(at.field("filter_chain_match").field("transport_protocol"), "%q is not supported: use %q or %q", match.GetTransportProtocol(), transportTLS, transportRaw)
+	}
+	if len(m.GetFilters()) != 1 {
+		d.refuse(at.field("filters"), "must hold one filter, the HTTP connection manager: holds %d", len(m.GetFilters()))
+		return chain
+	}
+	hcm := &hcmv3.HttpConnectionManager{}
+	in := at.element("filters", 0).field("typed_config")
+	if !d.unpack(in, m.GetFilters()[0].GetTypedConfig(), hcm) {
+		return chain
+	}
+	manager := d.connectionManager(in, hcm)
+	chain.Filters = manager.filters
+	chain.Routes = manager.routes
+	chain.RouteName = manager.routeName
+	chain.MaxStreamDuration = manager.maxStreamDuration
+	return chain
+}
+
+// chainKey is one combination of criteria; "" and 0 match anything.
+type chainKey struct {
+	transport string
+	alpn      string
+	port      uint32
+}
+
+// uniqueMatch refuses a match of which a former chain has a combination, for
+// then neither would be the more specific. seen holds the former ones.
+func (d *decoder) uniqueMatch(at path, m *listenerv3.FilterChainMatch, seen map[chainKey]path) {
+	protocols := m.GetApplicationProtocols()
+	if len(protocols) == 0 {
+		protocols = []string{""}
+	}
+	for _, alpn := range protocols {
+		key := chainKey{transport: m.GetTransportProtocol(), alpn: alpn, port: m.GetDestinationPort().GetValue()}
+		if first, ok := seen[key]; ok {
+			d.refuse(at, "matches what %s matches", first)
+			return
+		}
+		seen[key] = at
+	}
+}

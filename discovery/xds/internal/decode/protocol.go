@@ -1,0 +1,98 @@
+package decode
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/inboardmesh/inboard/discovery"
+)
+
+var protocolFields = []messageFields{
+	{
+		message: (*httpv3.HttpProtocolOptions)(nil),
+		read: "common_http_protocol_options upstream_http_protocol_options explicit_http_config " +
+			"use_downstream_protocol_config auto_config",
+		// It steers hashing load balancers only, which are refused.
+		harmless: "hash_policy",
+	},
+	// All of its fields are false unless they are populated.
+	{message: (*corev3.UpstreamHttpProtocolOptions)(nil)},
+	{
+		message: (*httpv3.HttpProtocolOptions_ExplicitHttpConfig)(nil),
+		read:    "http_protocol_options http2_protocol_options",
+	},
+	{
+		message: (*httpv3.HttpProtocolOptions_UseDownstreamHttpConfig)(nil),
+		read:    "http_protocol_options http2_protocol_options",
+	},
+	{
+		message: (*httpv3.HttpProtocolOptions_AutoHttpConfig)(nil),
+		read:    "http_protocol_options http2_protocol_options",
+	},
+	{message: (*corev3.Http1ProtocolOptions)(nil)},
+	{
+		message: (*corev3.Http2ProtocolOptions)(nil),
+		// They size tables, windows and the codec's defences.
+		harmless: "hpack_table_size initial_stream_window_size initial_connection_window_size " +
+			"max_outbound_frames max_outbound_control_frames " +
+			"max_consecutive_inbound_frames_with_empty_payload max_inbound_priority_frames_per_stream " +
+			"max_inbound_window_update_frames_per_data_frame_sent use_oghttp2_codec enable_huffman_encoding " +
+			"stream_reset_burst stream_reset_rate",
+	},
+}
+
+// httpOptionsName is the key of typed_extension_protocol_options.
+const httpOptionsName = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+// defaultIdleTimeout is Envoy's HttpProtocolOptions.idle_timeout.
+const defaultIdleTimeout = time.Hour
+
+// httpProtocol decodes typed_extension_protocol_options into c.
+func (d *decoder) httpProtocol(at path, options map[string]*anypb.Any, c *discovery.Cluster) {
+	c.IdleTimeout = defaultIdleTimeout
+	for _, name := range slices.Sorted(maps.Keys(options)) {
+		in := at.entry("typed_extension_protocol_options", name)
+		if name != httpOptionsName {
+			d.refuse(in, "not supported: use %q", httpOptionsName)
+			continue
+		}
+		m := &httpv3.HttpProtocolOptions{}
+		if d.unpack(in, options[name], m) {
+			d.connectionLife(in.field("common_http_protocol_options"), m.GetCommonHttpProtocolOptions(), c)
+			c.Protocol = httpVersion(m)
+		}
+	}
+}
+
+// connectionLife decodes HttpProtocolOptions for connections to an upstream.
+func (d *decoder) connectionLife(at path, m *corev3.HttpProtocolOptions, c *discovery.Cluster) {
+	if m.GetIdleTimeout() != nil {
+		c.IdleTimeout = d.duration(at.field("idle_timeout"), m.GetIdleTimeout())
+	}
+	c.MaxConnectionDuration = d.duration(at.field("max_connection_duration"), m.GetMaxConnectionDuration())
+	c.MaxRequestsPerConnection = m.GetMaxRequestsPerConnection().GetValue()
+	if m.GetMaxStreamDuration().AsDuration() != 0 {
+		d.refuse(at.field("max_stream_duration"), "not supported in a cluster: set it in the route")
+	}
+}
+
+// httpVersion decodes upstream_protocol_options, which Envoy's constraints
+// require.
+func httpVersion(m *httpv3.HttpProtocolOptions) discovery.HTTPProtocol {
+	switch p := m.GetUpstreamProtocolOptions().(type) {
+	case *httpv3.HttpProtocolOptions_ExplicitHttpConfig_:
+		if p.ExplicitHttpConfig.GetHttp2ProtocolOptions() != nil {
+			return discovery.HTTP2
+		}
+	case *httpv3.HttpProtocolOptions_UseDownstreamProtocolConfig:
+		return discovery.HTTPDownstream
+	case *httpv3.HttpProtocolOptions_AutoConfig:
+		return discovery.HTTPAuto
+	}
+	return discovery.HTTP1
+}

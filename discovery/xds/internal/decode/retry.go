@@ -1,0 +1,159 @@
+package decode
+
+import (
+	"math"
+	"strings"
+	"time"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+
+	"github.com/inboardmesh/inboard/retry"
+)
+
+var retryFields = []messageFields{
+	{
+		message: (*routev3.RetryPolicy)(nil),
+		read: "retry_on num_retries per_try_timeout per_try_idle_timeout retry_host_predicate " +
+			"host_selection_retry_max_attempts retriable_status_codes retry_back_off",
+	},
+	{message: (*routev3.RetryPolicy_RetryHostPredicate)(nil), read: "name typed_config"},
+	{message: (*routev3.RetryPolicy_RetryBackOff)(nil), read: "base_interval max_interval"},
+	{message: (*previoushostsv3.PreviousHostsPredicate)(nil)},
+}
+
+// previousHostsName is the name by which Envoy finds the predicate when it has
+// no typed configuration.
+const previousHostsName = "envoy.retry_host_predicates.previous_hosts"
+
+// minBackoff is the least base_interval: Envoy rounds shorter ones up.
+const minBackoff = time.Millisecond
+
+// retryPolicy decodes a RetryPolicy; nil without one.
+func (d *decoder) retryPolicy(at path, m *routev3.RetryPolicy) *retry.Policy {
+	if m == nil {
+		return nil
+	}
+	p := &retry.Policy{
+		MaxRetries:           1,
+		On:                   d.retryConditions(at.field("retry_on"), m.GetRetryOn()),
+		PerTryTimeout:        d.duration(at.field("per_try_timeout"), m.GetPerTryTimeout()),
+		PerTryIdleTimeout:    d.duration(at.field("per_try_idle_timeout"), m.GetPerTryIdleTimeout()),
+		Backoff:              d.retryBackoff(at.field("retry_back_off"), m.GetRetryBackOff()),
+		RetriableStatusCodes: d.retriableStatusCodes(at, m.GetRetriableStatusCodes()),
+	}
+	if n := m.GetNumRetries(); n != nil {
+		p.MaxRetries = n.GetValue()
+	}
+	for i, predicate := range m.GetRetryHostPredicate() {
+		d.previousHosts(at.element("retry_host_predicate", i), predicate)
+		p.AvoidPreviousHosts = true
+	}
+	if n := m.GetHostSelectionRetryMaxAttempts(); n < 0 || n > math.MaxUint32 {
+		d.refuse(at.field("host_selection_retry_max_attempts"), "must be between 0 and %d: is %d", uint32(math.MaxUint32), n)
+	} else {
+		p.HostSelectionAttempts = uint32(n)
+	}
+	return p
+}
+
+// retryConditions decodes retry_on, a list of names separated by commas.
+func (d *decoder) retryConditions(at path, names string) retry.Conditions {
+	var on retry.Conditions
+	for name := range strings.SplitSeq(names, ",") {
+		name = strings.TrimSpace(name)
+		switch name {
+		case "", "http3-post-connect-failure":
+			// Without HTTP/3 the condition never holds.
+		case "retriable-headers":
+			d.refuse(at, "%q is not supported", name)
+		default:
+			condition, ok := retryCondition(name)
+			if !ok {
+				d.refuse(at, "%q is not a retry condition of Envoy or gRPC", name)
+			}
+			on |= condition
+		}
+	}
+	return on
+}
+
+// retryCondition knows the names of Envoy's x-envoy-retry-on and
+// x-envoy-retry-grpc-on.
+func retryCondition(name string) (retry.Conditions, bool) {
+	switch name {
+	case "5xx":
+		return retry.On5xx, true
+	case "gateway-error":
+		return retry.OnGatewayError, true
+	case "reset":
+		return retry.OnReset, true
+	case "reset-before-request":
+		return retry.OnResetBeforeRequest, true
+	case "connect-failure":
+		return retry.OnConnectFailure, true
+	case "refused-stream":
+		return retry.OnRefusedStream, true
+	case "retriable-4xx":
+		return retry.OnRetriable4xx, true
+	case "retriable-status-codes":
+		return retry.OnRetriableStatusCodes, true
+	case "envoy-ratelimited":
+		return retry.OnEnvoyRateLimited, true
+	case "cancelled":
+		return retry.OnGRPCCancelled, true
+	case "deadline-exceeded":
+		return retry.OnGRPCDeadlineExceeded, true
+	case "internal":
+		return retry.OnGRPCInternal, true
+	case "resource-exhausted":
+		return retry.OnGRPCResourceExhausted, true
+	case "unavailable":
+		return retry.OnGRPCUnavailable, true
+	}
+	return 0, false
+}
+
+func (d *decoder) retriableStatusCodes(at path, codes []uint32) []int {
+	if len(codes) == 0 {
+		return nil
+	}
+	statuses := make([]int, len(codes))
+	for i, code := range codes {
+		if code < 100 || code > 599 {
+			d.refuse(at.element("retriable_status_codes", i), "%d is not an HTTP status: must be between 100 and 599", code)
+		}
+		statuses[i] = int(code)
+	}
+	return statuses
+}
+
+// retryBackoff decodes retry_back_off, of which Envoy's constraints have
+// checked that the intervals are positive.
+func (d *decoder) retryBackoff(at path, m *routev3.RetryPolicy_RetryBackOff) retry.Backoff {
+	if m == nil {
+		return retry.Backoff{}
+	}
+	b := retry.Backoff{
+		Base: max(d.duration(at.field("base_interval"), m.GetBaseInterval()), minBackoff),
+		Max:  d.duration(at.field("max_interval"), m.GetMaxInterval()),
+	}
+	if m.GetMaxInterval() != nil {
+		b.Max = max(b.Max, minBackoff)
+		if b.Max < b.Base {
+			d.refuse(at.field("max_interval"), "%v is less than base_interval %v", b.Max, b.Base)
+		}
+	}
+	return b
+}
+
+// previousHosts checks that a retry_host_predicate is the only one supported.
+func (d *decoder) previousHosts(at path, m *routev3.RetryPolicy_RetryHostPredicate) {
+	if m.GetTypedConfig() != nil {
+		d.unpack(at.field("typed_config"), m.GetTypedConfig(), &previoushostsv3.PreviousHostsPredicate{})
+		return
+	}
+	if m.GetName() != previousHostsName {
+		d.refuse(at.field("name"), "%q is not supported: must be %q", m.GetName(), previousHostsName)
+	}
+}

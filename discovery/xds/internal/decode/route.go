@@ -1,0 +1,211 @@
+package decode
+
+import (
+	"math"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/retry"
+)
+
+var routeFields = []messageFields{
+	{
+		message: (*routev3.Route)(nil),
+		read: "name match route redirect direct_response non_forwarding_action typed_per_filter_config " +
+			"request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove",
+		// stat_prefix names metrics; decorator names Envoy's spans and tracing
+		// samples them; metadata is for filters and access logs that are not
+		// there.
+		harmless: "stat_prefix decorator tracing metadata",
+	},
+	{
+		message: (*routev3.RouteAction)(nil),
+		read: "cluster weighted_clusters cluster_specifier_plugin prefix_rewrite host_rewrite_literal " +
+			"timeout idle_timeout retry_policy priority max_stream_duration",
+		// false is to keep the authority, which is the default.
+		zero: "auto_host_rewrite",
+		// It steers hashing load balancers only, and a cluster with one of them
+		// is refused, alone.
+		harmless: "hash_policy",
+	},
+	{
+		message: (*routev3.RouteAction_MaxStreamDuration)(nil),
+		read:    "max_stream_duration grpc_timeout_header_max",
+		// Nothing is subtracted.
+		zero: "grpc_timeout_header_offset",
+	},
+	{
+		message: (*routev3.WeightedCluster)(nil),
+		read:    "clusters total_weight",
+		// false is to draw at random, which is the default.
+		zero: "use_hash_policy",
+		// There is no runtime that could override the weights.
+		harmless: "runtime_key_prefix",
+	},
+	{
+		message: (*routev3.WeightedCluster_ClusterWeight)(nil),
+		read: "name weight request_headers_to_add request_headers_to_remove " +
+			"response_headers_to_add response_headers_to_remove typed_per_filter_config",
+	},
+	{
+		message: (*routev3.RedirectAction)(nil),
+		read: "https_redirect scheme_redirect host_redirect port_redirect path_redirect prefix_rewrite " +
+			"response_code strip_query",
+	},
+	{message: (*routev3.DirectResponseAction)(nil), read: "status body"},
+	{message: (*corev3.DataSource)(nil), read: "inline_bytes inline_string"},
+	{message: (*routev3.NonForwardingAction)(nil)},
+}
+
+// defaultRouteTimeout is Envoy's RouteAction.timeout.
+const defaultRouteTimeout = 15 * time.Second
+
+// route decodes a Route. hostPolicy is the virtual host's retry policy.
+func (t *tableDecoder) route(at path, m *routev3.Route, hostPolicy *retry.Policy) *discovery.Route {
+	r := &discovery.Route{
+		Name:    m.GetName(),
+		Match:   t.routeMatch(at.field("match"), m.GetMatch()),
+		Headers: t.headerMutations(at, m),
+		Filters: t.filterOverrides(at, m.GetTypedPerFilterConfig()),
+	}
+	switch action := m.GetAction().(type) {
+	case *routev3.Route_Route:
+		r.Forward = t.forward(at.field("route"), action.Route, hostPolicy)
+	case *routev3.Route_Redirect:
+		r.Redirect = t.redirect(at.field("redirect"), action.Redirect)
+	case *routev3.Route_DirectResponse:
+		r.Direct = t.directResponse(at.field("direct_response"), action.DirectResponse)
+	case *routev3.Route_NonForwardingAction:
+		r.Local = true
+	}
+	return r
+}
+
+// forward decodes a RouteAction.
+func (t *tableDecoder) forward(at path, m *routev3.RouteAction, hostPolicy *retry.Policy) *discovery.Forward {
+	f := &discovery.Forward{
+		Clusters:      t.clusters(at, m),
+		Timeout:       defaultRouteTimeout,
+		IdleTimeout:   t.duration(at.field("idle_timeout"), m.GetIdleTimeout()),
+		Retry:         hostPolicy,
+		Priority:      t.priority(at.field("priority"), m.GetPriority()),
+		PrefixRewrite: m.GetPrefixRewrite(),
+		HostRewrite:   m.GetHostRewriteLiteral(),
+	}
+	if m.GetTimeout() != nil {
+		f.Timeout = t.duration(at.field("timeout"), m.GetTimeout())
+	}
+	if m.GetRetryPolicy() != nil {
+		f.Retry = t.retryPolicy(at.field("retry_policy"), m.GetRetryPolicy())
+	}
+	if limits := m.GetMaxStreamDuration(); limits != nil {
+		in := at.field("max_stream_duration")
+		f.MaxStreamDuration = t.optionalDuration(in.field("max_stream_duration"), limits.GetMaxStreamDuration())
+		f.GRPCTimeoutHeaderMax = t.optionalDuration(in.field("grpc_timeout_header_max"), limits.GetGrpcTimeoutHeaderMax())
+	}
+	return f
+}
+
+// clusters decodes cluster_specifier.
+func (t *tableDecoder) clusters(at path, m *routev3.RouteAction) []discovery.WeightedCluster {
+	switch s := m.GetClusterSpecifier().(type) {
+	case *routev3.RouteAction_Cluster:
+		return []discovery.WeightedCluster{{Name: s.Cluster, Weight: 1}}
+	case *routev3.RouteAction_WeightedClusters:
+		return t.weightedClusters(at.field("weighted_clusters"), s.WeightedClusters)
+	case *routev3.RouteAction_ClusterSpecifierPlugin:
+		if _, optional := t.plugins[s.ClusterSpecifierPlugin]; optional {
+			t.refuse(at.field("cluster_specifier_plugin"), "%q is of a kind that is not supported", s.ClusterSpecifierPlugin)
+		} else {
+			t.refuse(at.field("cluster_specifier_plugin"), "%q is not in cluster_specifier_plugins", s.ClusterSpecifierPlugin)
+		}
+	}
+	return nil
+}
+
+// weightedClusters decodes a WeightedCluster. Clusters of weight 0 are never
+// chosen and so left out.
+func (t *tableDecoder) weightedClusters(at path, m *routev3.WeightedCluster) []discovery.WeightedCluster {
+	var clusters []discovery.WeightedCluster
+	var sum uint64
+	for i, c := range m.GetClusters() {
+		in := at.element("clusters", i)
+		if c.GetName() == "" {
+			t.refuse(in.field("name"), "must not be empty")
+		}
+		cluster := discovery.WeightedCluster{
+			Name:    c.GetName(),
+			Weight:  c.GetWeight().GetValue(),
+			Headers: t.headerMutations(in, c),
+			Filters: t.filterOverrides(in, c.GetTypedPerFilterConfig()),
+		}
+		if cluster.Weight > 0 {
+			sum += uint64(cluster.Weight)
+			clusters = append(clusters, cluster)
+		}
+	}
+	if sum == 0 || sum > math.MaxUint32 {
+		t.refuse(at, "the weights add up to %d: must be between 1 and %d", sum, uint32(math.MaxUint32))
+	} else if total := m.GetTotalWeight().GetValue(); total > 0 && uint64(total) != sum {
+		t.refuse(at.field("total_weight"), "is %d, but the weights add up to %d", total, sum)
+	}
+	return clusters
+}
+
+// priority decodes a RoutingPriority.
+func (d *decoder) priority(at path, p corev3.RoutingPriority) discovery.RoutingPriority {
+	switch p {
+	case corev3.RoutingPriority_DEFAULT:
+	case corev3.RoutingPriority_HIGH:
+		return discovery.PriorityHigh
+	default:
+		d.refuse(at, "%d is not a routing priority", p)
+	}
+	return discovery.PriorityDefault
+}
+
+// redirect decodes a RedirectAction.
+func (d *decoder) redirect(at path, m *routev3.RedirectAction) *discovery.Redirect {
+	r := &discovery.Redirect{
+		Scheme:        m.GetSchemeRedirect(),
+		Host:          m.GetHostRedirect(),
+		Port:          m.GetPortRedirect(),
+		Path:          m.GetPathRedirect(),
+		PrefixRewrite: m.GetPrefixRewrite(),
+		StripQuery:    m.GetStripQuery(),
+	}
+	if m.GetHttpsRedirect() {
+		r.Scheme = "https"
+	}
+	switch m.GetResponseCode() {
+	case routev3.RedirectAction_MOVED_PERMANENTLY:
+		r.Status = 301
+	case routev3.RedirectAction_FOUND:
+		r.Status = 302
+	case routev3.RedirectAction_SEE_OTHER:
+		r.Status = 303
+	case routev3.RedirectAction_TEMPORARY_REDIRECT:
+		r.Status = 307
+	case routev3.RedirectAction_PERMANENT_REDIRECT:
+		r.Status = 308
+	}
+	return r
+}
+
+// directResponse decodes a DirectResponseAction.
+func (t *tableDecoder) directResponse(at path, m *routev3.DirectResponseAction) *discovery.DirectResponse {
+	r := &discovery.DirectResponse{Status: int(m.GetStatus())}
+	switch body := m.GetBody().GetSpecifier().(type) {
+	case *corev3.DataSource_InlineBytes:
+		r.Body = body.InlineBytes
+	case *corev3.DataSource_InlineString:
+		r.Body = []byte(body.InlineString)
+	}
+	if len(r.Body) > t.maxBody {
+		t.refuse(at.field("body"), "has %d bytes: at most %d are allowed (max_direct_response_body_size_bytes)", len(r.Body), t.maxBody)
+	}
+	return r
+}

@@ -1,0 +1,130 @@
+package decode
+
+import (
+	"maps"
+	"strings"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"github.com/inboardmesh/inboard/discovery"
+)
+
+var routeTableFields = []messageFields{
+	{
+		message: (*routev3.RouteConfiguration)(nil),
+		read: "name virtual_hosts response_headers_to_add response_headers_to_remove " +
+			"request_headers_to_add request_headers_to_remove most_specific_header_mutations_wins " +
+			"max_direct_response_body_size_bytes cluster_specifier_plugins ignore_port_in_host_matching " +
+			"typed_per_filter_config",
+		// A table may name clusters that are not there: they fail their own
+		// calls.
+		zero: "validate_clusters",
+		// Metadata is for filters and access logs that are not there.
+		harmless: "metadata",
+	},
+	{message: (*routev3.ClusterSpecifierPlugin)(nil), read: "extension is_optional"},
+	{
+		message: (*routev3.VirtualHost)(nil),
+		read: "name domains routes request_headers_to_add request_headers_to_remove " +
+			"response_headers_to_add response_headers_to_remove typed_per_filter_config retry_policy",
+		// virtual_clusters name metrics. Metadata is for filters and access
+		// logs that are not there. include_request_attempt_count, which istiod
+		// sets everywhere, tells the upstream in x-envoy-attempt-count what it
+		// needs not know to serve the request.
+		harmless: "virtual_clusters metadata include_request_attempt_count",
+	},
+}
+
+// defaultDirectResponseSize is Envoy's max_direct_response_body_size_bytes.
+const defaultDirectResponseSize = 4096
+
+// tableDecoder is a decoder with what the whole table says about its routes.
+type tableDecoder struct {
+	*decoder
+	maxBody int
+	// plugins are the names of the optional cluster specifier plugins.
+	plugins map[string]struct{}
+}
+
+// routeTable decodes a RouteConfiguration.
+func (d *decoder) routeTable(at path, m *routev3.RouteConfiguration) *discovery.RouteTable {
+	t := &tableDecoder{decoder: d, maxBody: defaultDirectResponseSize, plugins: d.optionalPlugins(at, m)}
+	if limit := m.GetMaxDirectResponseBodySizeBytes(); limit != nil {
+		t.maxBody = int(limit.GetValue())
+	}
+	table := &discovery.RouteTable{
+		Name:                            m.GetName(),
+		Headers:                         d.headerMutations(at, m),
+		MostSpecificHeaderMutationsWins: m.GetMostSpecificHeaderMutationsWins(),
+		IgnorePortInHostMatching:        m.GetIgnorePortInHostMatching(),
+	}
+	filters := d.filterOverrides(at, m.GetTypedPerFilterConfig())
+	domains := make(map[string]path)
+	for i, vh := range m.GetVirtualHosts() {
+		host := t.virtualHost(at.element("virtual_hosts", i), vh, domains)
+		host.Filters = withDefaults(host.Filters, filters)
+		table.VirtualHosts = append(table.VirtualHosts, host)
+	}
+	return table
+}
+
+// optionalPlugins refuses the cluster specifier plugins, none of which is
+// known, and returns the names of those that are optional.
+func (d *decoder) optionalPlugins(at path, m *routev3.RouteConfiguration) map[string]struct{} {
+	names := make(map[string]struct{})
+	for i, plugin := range m.GetClusterSpecifierPlugins() {
+		if plugin.GetIsOptional() {
+			names[plugin.GetExtension().GetName()] = struct{}{}
+			continue
+		}
+		d.refuse(at.element("cluster_specifier_plugins", i), "cluster specifier plugin %q is not supported", typeName(plugin.GetExtension().GetTypedConfig()))
+	}
+	return names
+}
+
+// withDefaults adds the filter configuration of the table, which is the least
+// specific, to that of a virtual host.
+func withDefaults(of, defaults map[string]discovery.FilterOverride) map[string]discovery.FilterOverride {
+	if len(defaults) == 0 {
+		return of
+	}
+	all := maps.Clone(defaults)
+	maps.Copy(all, of)
+	return all
+}
+
+// virtualHost decodes a VirtualHost. domains holds those of the former hosts.
+func (t *tableDecoder) virtualHost(at path, m *routev3.VirtualHost, domains map[string]path) *discovery.VirtualHost {
+	host := &discovery.VirtualHost{
+		Name:    m.GetName(),
+		Domains: m.GetDomains(),
+		Headers: t.headerMutations(at, m),
+		Retry:   t.retryPolicy(at.field("retry_policy"), m.GetRetryPolicy()),
+		Filters: t.filterOverrides(at, m.GetTypedPerFilterConfig()),
+	}
+	for i, domain := range m.GetDomains() {
+		t.domain(at.element("domains", i), domain, domains)
+	}
+	for i, r := range m.GetRoutes() {
+		host.Routes = append(host.Routes, t.route(at.element("routes", i), r, host.Retry))
+	}
+	return host
+}
+
+// domain checks a domain of a virtual host: a name, "*.suffix", "prefix.*" or
+// "*", once in a table, without regard to case.
+func (d *decoder) domain(at path, domain string, domains map[string]path) {
+	if len(domain) > 1 && strings.Contains(domain[1:len(domain)-1], "*") ||
+		len(domain) > 1 && domain[0] == '*' && domain[len(domain)-1] == '*' {
+		d.refuse(at, `%q: "*" must be the first or the last character, and only once`, domain)
+	}
+	if domain == "" {
+		d.refuse(at, "must not be empty")
+	}
+	key := strings.ToLower(domain)
+	if first, ok := domains[key]; ok {
+		d.refuse(at, "%q is also %s", domain, first)
+		return
+	}
+	domains[key] = at
+}
