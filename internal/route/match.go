@@ -41,22 +41,12 @@ func matchPath(m *discovery.PathMatch, path string) bool {
 	case discovery.PathRegex:
 		return m.Regex.MatchString(path)
 	case discovery.PathSeparatedPrefix:
-		if !hasPrefix(path, m.Value, m.IgnoreCase) {
+		if !discovery.HasPrefix(path, m.Value, m.IgnoreCase) {
 			return false
 		}
 		return len(path) == len(m.Value) || path[len(m.Value)] == '/'
 	}
-	return hasPrefix(path, m.Value, m.IgnoreCase)
-}
-
-func hasPrefix(s, prefix string, fold bool) bool {
-	if len(s) < len(prefix) {
-		return false
-	}
-	if fold {
-		return strings.EqualFold(s[:len(prefix)], prefix)
-	}
-	return s[:len(prefix)] == prefix
+	return discovery.HasPrefix(path, m.Value, m.IgnoreCase)
 }
 
 // headerValue returns the header's values joined by commas, as gRFC A28 and
@@ -109,30 +99,9 @@ func MatchHeader(m *discovery.HeaderMatch, req *Request) bool {
 		n, err := strconv.ParseInt(value, 10, 64)
 		match = err == nil && m.Start <= n && n < m.End
 	default:
-		match = MatchString(&m.String, value)
+		match = m.String.Matches(value)
 	}
 	return match != m.Invert
-}
-
-// MatchString applies Envoy's StringMatcher.
-func MatchString(m *discovery.StringMatch, s string) bool {
-	switch m.Kind {
-	case discovery.MatchRegex:
-		return m.Regex.MatchString(s)
-	case discovery.MatchPrefix:
-		return hasPrefix(s, m.Value, m.IgnoreCase)
-	case discovery.MatchSuffix:
-		return len(s) >= len(m.Value) && hasPrefix(s[len(s)-len(m.Value):], m.Value, m.IgnoreCase)
-	case discovery.MatchContains:
-		if m.IgnoreCase {
-			return strings.Contains(strings.ToLower(s), strings.ToLower(m.Value))
-		}
-		return strings.Contains(s, m.Value)
-	}
-	if m.IgnoreCase {
-		return strings.EqualFold(s, m.Value)
-	}
-	return s == m.Value
 }
 
 // matchQuery compares the first value of each named parameter.
@@ -140,7 +109,7 @@ func matchQuery(matches []discovery.QueryMatch, raw string) bool {
 	for i := range matches {
 		m := &matches[i]
 		value, ok := queryValue(raw, m.Name)
-		if !ok || !m.AnyValue && !MatchString(&m.String, value) {
+		if !ok || !m.AnyValue && !m.String.Matches(value) {
 			return false
 		}
 	}

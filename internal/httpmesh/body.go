@@ -1,0 +1,218 @@
+package httpmesh
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+
+	"github.com/inboardmesh/inboard/outcome"
+)
+
+// replayLimit is how much of a body without GetBody is kept for a retry.
+// Linkerd's limit is the same.
+const replayLimit = 64 << 10
+
+// errSuperseded ends the reads of an attempt that another has replaced.
+var errSuperseded = errors.New("the attempt was given up")
+
+// replayBody gives each attempt the whole request body, exactly or not at all.
+// With GetBody each attempt gets a body of its own; without, what has been read
+// is kept, up to replayLimit. A nil replayBody is a request without a body.
+type replayBody struct {
+	source  io.ReadCloser
+	getBody func() (io.ReadCloser, error)
+
+	// reading is held while source is read, which can take as long as the
+	// caller likes. It is locked before mu.
+	reading sync.Mutex
+
+	mu       sync.Mutex
+	kept     []byte // guarded by mu; read from source so far
+	overflow bool   // guarded by mu; more was read than can be kept
+	ended    error  // guarded by mu; what ended source, io.EOF included
+	attempts int    // guarded by mu
+	closed   bool   // guarded by mu
+	failed   error  // guarded by mu; the caller's body could not be read
+}
+
+func newReplayBody(req *http.Request) *replayBody {
+	if req.Body == nil || req.Body == http.NoBody {
+		return nil
+	}
+	return &replayBody{source: req.Body, getBody: req.GetBody}
+}
+
+// replayable reports whether another attempt can send the body from its start.
+func (b *replayBody) replayable() bool {
+	if b == nil {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.closed && b.failed == nil && (b.getBody != nil || !b.overflow)
+}
+
+// next returns the body of the next attempt; the one before reads no more.
+func (b *replayBody) next() (io.ReadCloser, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.attempts++
+	a := &attemptBody{shared: b, number: b.attempts}
+	if b.getBody != nil && b.attempts > 1 {
+		own, err := b.getBody()
+		if err != nil {
+			b.failed = err
+			return nil, err
+		}
+		a.own = own
+	}
+	return a, nil
+}
+
+// failure is why the caller's body could not be read, or nil.
+func (b *replayBody) failure() error {
+	if b == nil {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.failed
+}
+
+// closeSource closes the caller's body, when no attempt will read it any more.
+func (b *replayBody) closeSource() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	first := !b.closed
+	b.closed = true
+	b.mu.Unlock()
+	if first {
+		_ = b.source.Close()
+	}
+}
+
+// attemptBody is the body as one attempt reads it.
+type attemptBody struct {
+	shared *replayBody
+	number int
+	own    io.ReadCloser // a body from GetBody; nil reads the shared one
+	offset int           // in shared.kept
+}
+
+func (a *attemptBody) Read(p []byte) (int, error) {
+	if a.own != nil {
+		n, err := a.own.Read(p)
+		if err != nil && !errors.Is(err, io.EOF) {
+			a.shared.fail(err)
+		}
+		return n, err
+	}
+	return a.readShared(p)
+}
+
+// readShared reads what earlier attempts kept, then the caller's body.
+func (a *attemptBody) readShared(p []byte) (int, error) {
+	b := a.shared
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	if n, done, err := a.readKept(p); done {
+		return n, err
+	}
+	n, err := b.source.Read(p)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.keepLocked(p[:n])
+	if !b.overflow {
+		a.offset = len(b.kept)
+	}
+	if err != nil {
+		b.ended = err
+		if !errors.Is(err, io.EOF) {
+			b.failed = err
+		}
+	}
+	return n, err
+}
+
+// readKept reads what needs no read of the caller's body. done is false if
+// there is nothing of that kind left.
+func (a *attemptBody) readKept(p []byte) (n int, done bool, err error) {
+	b := a.shared
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.closed || a.number != b.attempts:
+		return 0, true, errSuperseded
+	case a.offset < len(b.kept):
+		n := copy(p, b.kept[a.offset:])
+		a.offset += n
+		return n, true, nil
+	case b.ended != nil:
+		return 0, true, b.ended
+	case b.overflow && a.number > 1:
+		// replayable forbids it; but never a truncated body.
+		return 0, true, errSuperseded
+	}
+	return 0, false, nil
+}
+
+// keepLocked remembers what was read, as long as a replay may need it.
+func (b *replayBody) keepLocked(p []byte) {
+	if b.overflow || b.getBody != nil {
+		return
+	}
+	if len(b.kept)+len(p) > replayLimit {
+		b.overflow, b.kept = true, nil
+		return
+	}
+	b.kept = append(b.kept, p...)
+}
+
+func (b *replayBody) fail(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.failed = err
+}
+
+// Close ends this attempt's use. The caller's body stays open for another.
+func (a *attemptBody) Close() error {
+	if a.own != nil {
+		return a.own.Close()
+	}
+	return nil
+}
+
+// responseBody ends the call when the response has been read or closed.
+type responseBody struct {
+	io.ReadCloser
+	exchange *exchange
+	outcome  outcome.Outcome
+	once     sync.Once
+}
+
+func (b *responseBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.end(err)
+	}
+	return n, err
+}
+
+func (b *responseBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.end(nil)
+	return err
+}
+
+func (b *responseBody) end(err error) {
+	b.once.Do(func() { b.exchange.finish(b.exchange.bodyOutcome(b.outcome, err)) })
+}
+
+// upgradedBody is the body of a 101 response: it can be written to.
+type upgradedBody struct {
+	*responseBody
+	io.Writer
+}

@@ -1,0 +1,239 @@
+package httpmesh
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/inboardmesh/inboard/internal/pipeline"
+	"github.com/inboardmesh/inboard/internal/route"
+	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/outcome"
+)
+
+// expectedTimeout tells the next hop how long its caller still waits, in
+// milliseconds. It is the header of Envoy's router.
+const expectedTimeout = "X-Envoy-Expected-Rq-Timeout-Ms"
+
+// exchange is one call: the HTTP adapter of the pipeline.
+type exchange struct {
+	call    *pipeline.Call
+	request *http.Request // the caller's; never changed
+	view    route.Request
+	headers header // what view sees
+
+	// out is the request as routed: rewritten, with the headers of the
+	// configuration. Every attempt sends a copy of it.
+	out     *http.Request
+	attempt *http.Request
+	body    *replayBody // nil if the request has none
+	resp    *http.Response
+}
+
+var _ pipeline.Adapter = (*exchange)(nil)
+
+func newExchange(out *pipeline.Outbound, target *pipeline.Target, req *http.Request) *exchange {
+	x := &exchange{request: req, headers: header(req.Header)}
+	x.call = out.NewCall(target, x)
+	host := req.Host
+	if host == "" {
+		host = req.URL.Host
+	}
+	method := req.Method
+	if method == "" {
+		method = http.MethodGet
+	}
+	path := req.URL.EscapedPath()
+	if path == "" {
+		path = "/"
+	}
+	x.view = route.Request{
+		Method: method, Scheme: req.URL.Scheme, Host: host,
+		Path: path, Query: req.URL.RawQuery, Header: x.headers,
+	}
+	o := &x.call.Observed
+	o.Protocol, o.Method, o.Host, o.Scheme, o.Path = observe.HTTP, method, host, req.URL.Scheme, path
+	x.body = newReplayBody(req)
+	return x
+}
+
+func (x *exchange) roundTrip() (*http.Response, error) {
+	o := x.call.Run(x.request.Context(), &x.view)
+	switch o.Kind {
+	case outcome.Response:
+		return x.deliver(&o), nil
+	case outcome.Local:
+		x.body.closeSource()
+		return x.answer(), nil
+	}
+	x.body.closeSource()
+	return nil, o.Err
+}
+
+// Routed applies rewrites and header operations to a copy of the request.
+func (x *exchange) Routed(d *route.Decision) {
+	x.out = x.request.WithContext(x.request.Context())
+	x.out.Header = x.request.Header.Clone()
+	if x.out.Header == nil {
+		x.out.Header = make(http.Header)
+	}
+	d.MutateRequest(header(x.out.Header))
+	forward := d.Route.Forward
+	if forward.HostRewrite != "" {
+		x.out.Host = forward.HostRewrite
+	}
+	if path := d.RewritePath(x.view.Path); path != x.view.Path {
+		x.out.URL = rewritten(x.request.URL, path)
+	}
+}
+
+func rewritten(from *url.URL, escapedPath string) *url.URL {
+	to := *from
+	to.Path, to.RawPath = escapedPath, ""
+	if path, err := url.PathUnescape(escapedPath); err == nil {
+		to.Path, to.RawPath = path, escapedPath
+	}
+	return &to
+}
+
+// Carrier prepares the request of an attempt. The first may use the headers as
+// they are; a later one must not touch what net/http may still read.
+func (x *exchange) Carrier(a *pipeline.Attempt) observe.Carrier {
+	x.attempt = x.out
+	if a.Observed.Number > 1 {
+		x.attempt = x.out.WithContext(x.out.Context())
+		x.attempt.Header = x.out.Header.Clone()
+	}
+	if a.Deadline.IsZero() {
+		delete(x.attempt.Header, expectedTimeout)
+	} else {
+		// A hop never gets more time than its caller has left.
+		left := max(time.Until(a.Deadline).Milliseconds(), 1)
+		x.attempt.Header[expectedTimeout] = []string{strconv.FormatInt(left, 10)}
+	}
+	return header(x.attempt.Header)
+}
+
+// Attempt sends the request to one endpoint and returns with its response
+// headers.
+func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Outcome {
+	endpoint, err := a.Pick()
+	if err != nil {
+		return outcome.Outcome{Kind: outcome.NoEndpoint, Err: err}
+	}
+	req := x.attempt.WithContext(ctx)
+	if x.body != nil {
+		body, err := x.body.next()
+		if err != nil {
+			return outcome.Outcome{Kind: outcome.BodyFailure, Err: err}
+		}
+		req.Body, req.GetBody = body, nil
+	}
+	resp, failure := endpoint.RoundTrip(req, a.Priority())
+	if failure != nil {
+		if err := x.body.failure(); err != nil {
+			return outcome.Outcome{Kind: outcome.BodyFailure, Sent: true, Err: err}
+		}
+		return outcome.Outcome{Kind: failure.Kind, Sent: failure.Sent, Err: failure.Err}
+	}
+	x.resp = resp
+	o := outcome.Outcome{Kind: outcome.Response, Status: resp.StatusCode, Sent: true}
+	if resp.StatusCode >= http.StatusBadRequest {
+		o.Header = resp.Header.Get
+	}
+	return o
+}
+
+// Abandon closes a response that is not delivered. A little is read first, so
+// that a small answer does not cost its connection.
+func (x *exchange) Abandon() {
+	if x.resp == nil {
+		return
+	}
+	const worthReading = 4 << 10
+	_, _ = io.CopyN(io.Discard, x.resp.Body, worthReading)
+	_ = x.resp.Body.Close()
+	x.resp = nil
+}
+
+// Replayable reports whether the body can be sent again, whole.
+func (x *exchange) Replayable() bool { return x.body.replayable() }
+
+// deliver hands the response to the caller. The call ends with its body.
+func (x *exchange) deliver(o *outcome.Outcome) *http.Response {
+	resp := x.resp
+	resp.Request = x.request
+	if x.call.Decision.MutatesResponse() {
+		x.call.Decision.MutateResponse(header(resp.Header))
+	}
+	if resp.Body == nil || resp.Body == http.NoBody {
+		resp.Body = http.NoBody
+		x.finish(*o)
+		return resp
+	}
+	body := &responseBody{ReadCloser: resp.Body, exchange: x, outcome: *o}
+	if writer, ok := resp.Body.(io.Writer); ok {
+		// A 101 response: its body is the upgraded connection.
+		resp.Body = &upgradedBody{responseBody: body, Writer: writer}
+	} else {
+		resp.Body = body
+	}
+	return resp
+}
+
+func (x *exchange) finish(o outcome.Outcome) {
+	x.call.Finish(o)
+	x.body.closeSource()
+}
+
+// answer is a response that the mesh gives itself.
+func (x *exchange) answer() *http.Response {
+	a := x.call.Answer
+	resp := &http.Response{
+		Status:     strconv.Itoa(a.Status) + " " + http.StatusText(a.Status),
+		StatusCode: a.Status,
+		Proto:      "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header:        make(http.Header),
+		Body:          io.NopCloser(bytes.NewReader(a.Body)),
+		ContentLength: int64(len(a.Body)),
+		Request:       x.request,
+	}
+	if a.IsGRPC {
+		resp.StatusCode, resp.Status = http.StatusOK, "200 OK"
+		resp.Header.Set("Content-Type", "application/grpc")
+		resp.Header.Set("Grpc-Status", strconv.FormatUint(uint64(a.Code), 10))
+		resp.Header.Set("Grpc-Message", a.Reason)
+		return resp
+	}
+	if a.Location != "" {
+		resp.Header.Set("Location", a.Location)
+	}
+	if len(a.Body) > 0 {
+		resp.Header.Set("Content-Type", "text/plain; charset=utf-8")
+	}
+	if x.call.Decision.Route != nil {
+		x.call.Decision.MutateResponse(header(resp.Header))
+	}
+	return resp
+}
+
+// bodyOutcome says how the call ended when its response body ended with err.
+func (x *exchange) bodyOutcome(o outcome.Outcome, err error) outcome.Outcome {
+	if err == nil || errors.Is(err, io.EOF) {
+		return o
+	}
+	o.Err = err
+	o.Kind = outcome.Reset
+	switch ctx := x.call.Context(); {
+	case x.request.Context().Err() != nil && !errors.Is(x.request.Context().Err(), context.DeadlineExceeded):
+		o.Kind = outcome.Canceled
+	case ctx.Err() != nil:
+		o.Kind = outcome.Timeout
+	}
+	return o
+}

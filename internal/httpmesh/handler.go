@@ -1,0 +1,195 @@
+package httpmesh
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/inbound"
+	"github.com/inboardmesh/inboard/internal/pipeline"
+	"github.com/inboardmesh/inboard/internal/route"
+	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/tls/meshtls"
+)
+
+// Handler serves the requests that arrive at listeners of the mesh: it applies
+// the filter chain of their connection and hands them to Next.
+//
+// In order: the connection's filter chain, observe, headers that only the mesh
+// may set, deadline, route, filters, Next.
+type Handler struct {
+	Listeners *inbound.Listeners
+	Hooks     *observe.Hooks
+	Next      http.Handler
+}
+
+var _ http.Handler = (*Handler)(nil)
+
+// ServeHTTP serves one request. A request that did not come through a listener
+// of the mesh is refused: no policy can be said to hold for it.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	ln := h.Listeners.Find(local)
+	if ln == nil {
+		http.Error(w, "mesh: this listener is not the mesh's: serve on one from Mesh.Listen", http.StatusServiceUnavailable)
+		return
+	}
+	chain := ln.Chain(r.TLS != nil)
+	if chain == nil {
+		// The policy changed after this connection was accepted.
+		w.Header().Set("Connection", "close")
+		http.Error(w, "connection not allowed", http.StatusForbidden)
+		return
+	}
+	s := &serving{handler: h, listener: ln, chain: chain, request: r, headers: header(r.Header)}
+	s.serve(w)
+}
+
+// serving is one request being served.
+type serving struct {
+	handler  *Handler
+	listener *inbound.Listener
+	chain    *inbound.Chain
+	request  *http.Request
+	headers  header
+	view     route.Request
+	call     observe.Call
+	decision route.Decision
+}
+
+func (s *serving) serve(w http.ResponseWriter) {
+	h, r := s.handler, s.request
+	h.Listeners.Begin()
+	defer h.Listeners.End()
+	if h.Listeners.Draining() {
+		w.Header().Set("Connection", "close")
+	}
+	path := r.URL.EscapedPath()
+	scheme := "http"
+	ctx := r.Context()
+	if r.TLS != nil {
+		scheme = "https"
+		if id, ok := meshtls.PeerID(*r.TLS); ok {
+			ctx = inbound.WithPeer(ctx, id)
+			s.call.PeerID = id.String()
+		}
+	}
+	s.view = route.Request{Method: r.Method, Scheme: scheme, Host: r.Host, Path: path, Query: r.URL.RawQuery, Header: s.headers}
+	c := &s.call
+	c.Direction, c.Protocol, c.Method, c.Host, c.Scheme, c.Path = observe.Inbound, observe.HTTP, r.Method, r.Host, scheme, path
+	c.Headers, c.PeerAddress, c.Target, c.Attempts, c.Start = s.headers, r.RemoteAddr, s.listener.Name(), 1, time.Now()
+	if h.Hooks.CallStarted != nil {
+		ctx = h.Hooks.CallStarted(ctx, c)
+	}
+	rec := &recorder{ResponseWriter: w}
+	defer s.end(ctx, rec)
+	ctx, cancel := withDeadline(ctx, r.Header)
+	defer cancel()
+	if s.answered(ctx, rec) {
+		return
+	}
+	if s.decision.MutatesResponse() {
+		rec.mutate = &s.decision
+	}
+	r = r.WithContext(ctx)
+	s.decision.MutateRequest(header(r.Header))
+	h.Next.ServeHTTP(rec.wrapped(), r)
+}
+
+// answered routes the request and runs the filters. It reports true when the
+// request was answered and must not reach the application.
+func (s *serving) answered(ctx context.Context, w http.ResponseWriter) bool {
+	decision, ok := s.chain.Routes.Match(&s.view)
+	if !ok {
+		http.Error(w, "no route", http.StatusNotFound)
+		return true
+	}
+	s.decision = decision
+	s.call.Route = decision.Route.Name
+	filters := s.chain.Config.Filters
+	for i := range filters {
+		config, ok := decision.Filter(&filters[i])
+		if !ok {
+			continue
+		}
+		fault, ok := config.(*discovery.Fault)
+		if !ok { // refused when the listener was configured; a route may override
+			http.Error(w, "filter not supported", http.StatusInternalServerError)
+			return true
+		}
+		answer, err := s.handler.Listeners.Faults.Inject(ctx, fault, &s.view)
+		if err != nil {
+			http.Error(w, "the deadline passed in an injected delay", http.StatusGatewayTimeout)
+			return true
+		}
+		if answer != nil {
+			writeAnswer(w, answer)
+			return true
+		}
+	}
+	switch {
+	case decision.Route.Direct != nil:
+		writeAnswer(w, &pipeline.Answer{Status: decision.Route.Direct.Status, Body: decision.Route.Direct.Body})
+		return true
+	case !decision.Route.Local:
+		http.Error(w, "the route leads to another process", http.StatusNotFound)
+		return true
+	}
+	return false
+}
+
+func writeAnswer(w http.ResponseWriter, a *pipeline.Answer) {
+	if a.IsGRPC {
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Grpc-Status", strconv.FormatUint(uint64(a.Code), 10))
+		w.Header().Set("Grpc-Message", a.Reason)
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	w.WriteHeader(a.Status)
+	_, _ = w.Write(a.Body) // the peer went away: nothing is left to do
+}
+
+// end reports the call, also when the application panicked.
+func (s *serving) end(ctx context.Context, rec *recorder) {
+	s.call.Outcome = outcome.Outcome{Kind: outcome.Response, Status: rec.status, Sent: true}
+	if s.call.Outcome.Status == 0 {
+		s.call.Outcome.Status = http.StatusOK
+	}
+	cause := recover()
+	switch {
+	case cause != nil && rec.status == 0:
+		s.call.Outcome.Status = http.StatusInternalServerError
+	case cause != nil:
+		s.call.Outcome.Kind = outcome.Reset
+	case s.request.Context().Err() != nil:
+		s.call.Outcome.Kind = outcome.Canceled
+	}
+	s.call.End = time.Now()
+	if hook := s.handler.Hooks.CallEnded; hook != nil {
+		hook(ctx, &s.call)
+	}
+	if cause != nil {
+		panic(cause) // for net/http, which ends the connection
+	}
+}
+
+// withDeadline bounds the context by what the caller said that it still waits.
+// The caller can only shorten: an unreadable value is ignored.
+func withDeadline(ctx context.Context, h http.Header) (context.Context, context.CancelFunc) {
+	values := h[expectedTimeout]
+	if len(values) != 1 {
+		return ctx, func() {}
+	}
+	const longest = int64(24 * time.Hour / time.Millisecond)
+	ms, err := strconv.ParseInt(strings.TrimSpace(values[0]), 10, 64)
+	if err != nil || ms <= 0 || ms > longest {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, time.Duration(ms)*time.Millisecond)
+}

@@ -1,0 +1,37 @@
+package httpmesh
+
+import (
+	"net/http"
+	"net/textproto"
+
+	"github.com/inboardmesh/inboard/internal/route"
+	"github.com/inboardmesh/inboard/observe"
+)
+
+// header is an http.Header as routing and observers see it.
+type header http.Header
+
+var (
+	_ route.HeaderMap = header(nil)
+	_ observe.Carrier = header(nil)
+)
+
+func (h header) Values(name string) []string {
+	return h[textproto.CanonicalMIMEHeaderKey(name)]
+}
+
+func (h header) Get(name string) string { return http.Header(h).Get(name) }
+
+func (h header) Set(name, value string) { http.Header(h).Set(name, value) }
+
+func (h header) Add(name, value string) { http.Header(h).Add(name, value) }
+
+func (h header) Del(name string) { http.Header(h).Del(name) }
+
+func (h header) Keys() []string {
+	keys := make([]string, 0, len(h))
+	for key := range h {
+		keys = append(keys, key)
+	}
+	return keys
+}

@@ -1,0 +1,79 @@
+package httpmesh
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+
+	"github.com/inboardmesh/inboard/internal/route"
+)
+
+// recorder remembers the status of a response and applies the configuration's
+// header operations before it is sent.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	mutate *route.Decision // nil if there is nothing to do
+}
+
+// Unwrap is for [http.ResponseController].
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+func (r *recorder) WriteHeader(status int) {
+	r.started(status)
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	r.started(http.StatusOK)
+	return r.ResponseWriter.Write(p)
+}
+
+// started takes note of the final status; an informational one is not final.
+func (r *recorder) started(status int) {
+	if r.status != 0 || status < http.StatusOK && status != http.StatusSwitchingProtocols {
+		return
+	}
+	r.status = status
+	if r.mutate != nil {
+		r.mutate.MutateResponse(header(r.Header()))
+	}
+}
+
+// wrapped returns the recorder with those optional interfaces that the
+// underlying writer has: applications ask for them by type.
+func (r *recorder) wrapped() http.ResponseWriter {
+	_, flushes := r.ResponseWriter.(http.Flusher)
+	_, hijacks := r.ResponseWriter.(http.Hijacker)
+	_, reads := r.ResponseWriter.(io.ReaderFrom)
+	switch {
+	case flushes && hijacks && reads: // HTTP/1.1
+		return http1Recorder{flushRecorder{r}}
+	case flushes: // HTTP/2
+		return flushRecorder{r}
+	}
+	return r
+}
+
+type flushRecorder struct{ *recorder }
+
+func (r flushRecorder) Flush() {
+	r.started(http.StatusOK)
+	r.ResponseWriter.(http.Flusher).Flush()
+}
+
+type http1Recorder struct{ flushRecorder }
+
+func (r http1Recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := r.ResponseWriter.(http.Hijacker).Hijack()
+	if err == nil && r.status == 0 {
+		r.status = http.StatusSwitchingProtocols
+	}
+	return conn, buffered, err
+}
+
+func (r http1Recorder) ReadFrom(src io.Reader) (int64, error) {
+	r.started(http.StatusOK)
+	return r.ResponseWriter.(io.ReaderFrom).ReadFrom(src)
+}

@@ -1,0 +1,92 @@
+// Package httpmesh carries HTTP calls: the client's [Transport] and the
+// server's [Handler].
+package httpmesh
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/meshfail"
+	"github.com/inboardmesh/inboard/internal/pipeline"
+	"github.com/inboardmesh/inboard/outcome"
+)
+
+// Transport sends requests through the mesh. It implements
+// [http.RoundTripper] and keeps its contract: the request is not changed, its
+// body is always closed, and a response is never accompanied by an error. Safe
+// for concurrent use.
+type Transport struct {
+	// Outbound holds the targets.
+	Outbound *pipeline.Outbound
+	// Direct carries requests to hosts that the mesh does not know, and all
+	// https requests. nil refuses them.
+	Direct http.RoundTripper
+}
+
+var _ http.RoundTripper = (*Transport)(nil)
+
+// RoundTrip sends one request. A response is what a peer, or the configuration,
+// answered; everything else is a *meshfail.Error.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := check(req); err != nil {
+		return nil, errors.Join(err, closeBody(req))
+	}
+	name := targetName(req)
+	if req.URL.Scheme == "https" {
+		// The application's own TLS cannot be looked into. It is passed
+		// through, as a sidecar does.
+		return t.direct(req, name, errors.New(
+			"https is end-to-end and cannot be meshed: use an http URL and let the mesh do TLS"))
+	}
+	target := t.Outbound.Target(name)
+	if _, err := target.Config(req.Context()); errors.Is(err, discovery.ErrNotFound) {
+		return t.direct(req, name, err)
+	}
+	return newExchange(t.Outbound, target, req).roundTrip()
+}
+
+// direct sends a request round the mesh, if the outbound policy allows that.
+func (t *Transport) direct(req *http.Request, name string, reason error) (*http.Response, error) {
+	if t.Direct != nil {
+		return t.Direct.RoundTrip(req)
+	}
+	err := &meshfail.Error{
+		Kind: outcome.UnknownHost, Target: name,
+		Err: fmt.Errorf("refused by the outbound policy (registry only): %w", reason),
+	}
+	return nil, errors.Join(err, closeBody(req))
+}
+
+func check(req *http.Request) error {
+	switch {
+	case req.URL == nil:
+		return errors.New("mesh: request without a URL")
+	case req.URL.Host == "":
+		return fmt.Errorf("mesh: URL %q has no host", req.URL)
+	case req.URL.Scheme != "http" && req.URL.Scheme != "https":
+		return fmt.Errorf("mesh: URL %q: unsupported scheme %q: use http", req.URL, req.URL.Scheme)
+	}
+	return nil
+}
+
+func closeBody(req *http.Request) error {
+	if req.Body == nil {
+		return nil
+	}
+	return req.Body.Close()
+}
+
+// targetName is the destination's name in the configuration: "host:port".
+func targetName(req *http.Request) string {
+	host := req.URL.Host
+	if port := req.URL.Port(); port != "" {
+		return host
+	}
+	if req.URL.Scheme == "https" {
+		return net.JoinHostPort(req.URL.Hostname(), "443")
+	}
+	return net.JoinHostPort(req.URL.Hostname(), "80")
+}

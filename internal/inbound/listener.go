@@ -1,0 +1,227 @@
+package inbound
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/route"
+	"github.com/inboardmesh/inboard/internal/watch"
+	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/tls/meshtls"
+)
+
+// Chain is a filter chain, compiled.
+type Chain struct {
+	Config *discovery.FilterChain
+	Routes *route.Table
+}
+
+// Listener accepts connections as its filter chains say. It implements
+// [net.Listener].
+type Listener struct {
+	owner *Listeners
+	name  string
+	inner net.Listener
+	mesh  *meshtls.Listener // set before Listen returns
+	stop  func()
+	state watch.Value[*state]
+
+	closeOnce sync.Once
+	closed    chan struct{}
+}
+
+var _ net.Listener = (*Listener)(nil)
+
+func newListener(owner *Listeners, inner net.Listener) *Listener {
+	ln := &Listener{owner: owner, name: resourceAddress(inner.Addr()), closed: make(chan struct{})}
+	ln.inner = &trackedListener{Listener: inner, name: ln.name, hooks: owner.options.Hooks}
+	ln.state.Store(&state{err: errors.New("no configuration yet")})
+	return ln
+}
+
+// update takes over what the source published. It runs on the source's
+// goroutine.
+func (ln *Listener) update(u discovery.Update[*discovery.Inbound]) {
+	if u.Value == nil {
+		ln.state.Store(&state{err: u.Err})
+		return
+	}
+	if old := ln.state.Load(); old.source == u.Value {
+		return
+	}
+	next, err := ln.compile(u.Value)
+	if err != nil {
+		// What cannot be enforced is refused: the listener accepts nothing.
+		next = &state{source: u.Value, err: err}
+	}
+	ln.state.Store(next)
+}
+
+// compile chooses the filter chain for each kind of connection and prepares it.
+func (ln *Listener) compile(in *discovery.Inbound) (*state, error) {
+	s := &state{source: in}
+	var err error
+	if chain := ln.choose(in, "tls"); chain != nil {
+		if chain.TLS == nil {
+			return nil, fmt.Errorf("filter chain %q: matches TLS connections but has no TLS settings", chain.Name)
+		}
+		s.tls = &Chain{Config: chain, Routes: route.Compile(chain.Routes)}
+		if s.policy.TLS, err = ln.serverTLS(chain); err != nil {
+			return nil, fmt.Errorf("filter chain %q: %w", chain.Name, err)
+		}
+	}
+	if chain := ln.choose(in, "raw_buffer"); chain != nil {
+		s.plaintext = &Chain{Config: chain, Routes: route.Compile(chain.Routes)}
+		s.policy.Plaintext = true
+	}
+	if s.tls == nil && s.plaintext == nil {
+		return nil, errors.New("no filter chain matches any connection")
+	}
+	for _, chain := range []*Chain{s.tls, s.plaintext} {
+		if chain != nil {
+			if err := checkFilters(chain.Config); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return s, nil
+}
+
+// choose returns the chain for a transport protocol ("tls" or "raw_buffer"):
+// the one that names the port before one that does not, the one that names the
+// protocol before one that does not (Envoy, filter chain match order), else the
+// default chain.
+func (ln *Listener) choose(in *discovery.Inbound, transport string) *discovery.FilterChain {
+	best, bestRank := in.Default, -1
+	for i := range in.Chains {
+		chain := &in.Chains[i]
+		rank := 0
+		switch m := &chain.Match; {
+		case m.DestinationPort != 0 && m.DestinationPort != ln.port(),
+			m.TransportProtocol != "" && m.TransportProtocol != transport:
+			continue
+		default:
+			if m.DestinationPort != 0 {
+				rank += 2
+			}
+			if m.TransportProtocol != "" {
+				rank++
+			}
+		}
+		// A chain that does not name the protocol is for TLS if it has TLS
+		// settings, and for plaintext if it has none.
+		if chain.Match.TransportProtocol == "" && (chain.TLS != nil) != (transport == "tls") {
+			continue
+		}
+		if rank > bestRank {
+			best, bestRank = chain, rank
+		}
+	}
+	if best != nil && best == in.Default && (best.TLS != nil) != (transport == "tls") {
+		return nil
+	}
+	return best
+}
+
+func (ln *Listener) port() uint32 {
+	if tcp, ok := ln.inner.Addr().(*net.TCPAddr); ok {
+		return uint32(tcp.Port) //nolint:gosec // a port fits
+	}
+	return 0
+}
+
+// checkFilters refuses what the servers of this package cannot enforce.
+func checkFilters(chain *discovery.FilterChain) error {
+	if len(chain.Match.ApplicationProtocols) > 0 {
+		return fmt.Errorf("filter chain %q: filter_chain_match.application_protocols: not supported", chain.Name)
+	}
+	for i := range chain.Filters {
+		if _, ok := chain.Filters[i].Config.(*discovery.Fault); !ok {
+			return fmt.Errorf("filter chain %q: http_filters[%d] %q: not supported", chain.Name, i, chain.Filters[i].Name)
+		}
+	}
+	return nil
+}
+
+// waitReady waits for the first usable configuration.
+func (ln *Listener) waitReady(ctx context.Context) error {
+	for {
+		s, changed := ln.state.Watch()
+		if s.err == nil {
+			return nil
+		}
+		if s.source != nil || errors.Is(s.err, discovery.ErrNotFound) {
+			return s.err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%w (%w)", s.err, context.Cause(ctx))
+		}
+	}
+}
+
+func (ln *Listener) accept() {
+	hooks := ln.owner.options.Hooks
+	ln.mesh = meshtls.NewListener(ln.inner, meshtls.ListenerConfig{
+		Policy: ln.policy,
+		OnRefused: func(remote net.Addr, err error) {
+			if hooks.HandshakeFailed != nil {
+				hooks.HandshakeFailed(observe.HandshakeEvent{Listener: ln.name, PeerAddress: remote.String(), Err: err})
+			}
+		},
+	})
+}
+
+func (ln *Listener) policy() (meshtls.ListenPolicy, error) {
+	s := ln.state.Load()
+	return s.policy, s.err
+}
+
+// Chain returns the filter chain in force for a connection. It is asked for
+// every request, so that a change of policy applies to open connections too:
+// nil means that such a connection must not be served any more.
+func (ln *Listener) Chain(isTLS bool) *Chain {
+	s := ln.state.Load()
+	switch {
+	case s.err != nil:
+		return nil
+	case isTLS:
+		return s.tls
+	}
+	return s.plaintext
+}
+
+// Name is the address under which the control plane knows the listener.
+func (ln *Listener) Name() string { return ln.name }
+
+// Accept returns the next connection that the policy lets through: a *tls.Conn
+// after its handshake, or a plaintext connection. While the mesh drains it
+// waits, so that a server's loop does not end before its requests have.
+func (ln *Listener) Accept() (net.Conn, error) {
+	conn, err := ln.mesh.Accept()
+	if err != nil && ln.owner.Draining() {
+		<-ln.closed
+	}
+	return conn, err
+}
+
+// Close stops accepting and unsubscribes. Connections that were accepted stay
+// open.
+func (ln *Listener) Close() error {
+	ln.closeOnce.Do(func() { close(ln.closed) })
+	ln.unsubscribe()
+	return ln.mesh.Close()
+}
+
+func (ln *Listener) unsubscribe() {
+	ln.owner.remove(ln)
+	ln.stop()
+}
+
+// Addr is the listener's network address.
+func (ln *Listener) Addr() net.Addr { return ln.inner.Addr() }

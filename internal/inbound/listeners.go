@@ -1,0 +1,165 @@
+// Package inbound runs the listeners of this process: which connections they
+// accept, with which TLS, and what is done with their requests, as the control
+// plane says. HTTP and gRPC servers share it.
+package inbound
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/pipeline"
+	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/tls/meshtls"
+)
+
+// ErrClosed is returned by Listen after Close.
+var ErrClosed = errors.New("mesh closed")
+
+// Options configure [Listeners].
+type Options struct {
+	Source discovery.Source
+	// Identity finds the certificate provider instance that a filter chain's
+	// TLS settings name.
+	Identity func(instance string) (meshtls.Source, error)
+	Hooks    *observe.Hooks
+}
+
+// Listeners holds the listeners of one mesh. Safe for concurrent use.
+type Listeners struct {
+	options Options
+
+	// Faults injects the faults of inbound filters.
+	Faults pipeline.Faults
+
+	mu     sync.RWMutex
+	open   map[string]*Listener // guarded by mu; by address
+	closed bool                 // guarded by mu
+
+	calls tracker
+}
+
+// New returns a set without listeners.
+func New(options Options) *Listeners {
+	return &Listeners{options: options, open: make(map[string]*Listener)}
+}
+
+// Listen takes over inner and serves it under the control plane's
+// configuration for its address. It waits for the first configuration, until
+// ctx ends: a listener never accepts without a policy. On error inner is
+// closed.
+func (l *Listeners) Listen(ctx context.Context, inner net.Listener) (*Listener, error) {
+	ln := newListener(l, inner)
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil, errors.Join(ErrClosed, inner.Close())
+	}
+	l.open[ln.name] = ln
+	l.mu.Unlock()
+	ln.stop = l.options.Source.WatchInbound(ln.name, ln.update)
+	if err := ln.waitReady(ctx); err != nil {
+		ln.unsubscribe()
+		return nil, errors.Join(fmt.Errorf("listen %q: %w", ln.name, err), inner.Close())
+	}
+	ln.accept()
+	return ln, nil
+}
+
+// Find returns the listener that a connection was accepted by, given the
+// connection's local address; nil if it is none of the mesh's.
+func (l *Listeners) Find(local net.Addr) *Listener {
+	if local == nil {
+		return nil
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if ln := l.open[local.String()]; ln != nil {
+		return ln
+	}
+	tcp, ok := local.(*net.TCPAddr)
+	if !ok {
+		return nil
+	}
+	return l.open[(&net.TCPAddr{IP: net.IPv4zero, Port: tcp.Port}).String()]
+}
+
+func (l *Listeners) remove(ln *Listener) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open[ln.name] == ln {
+		delete(l.open, ln.name)
+	}
+}
+
+// Close closes every listener. Connections that were accepted stay with their
+// servers.
+func (l *Listeners) Close() error {
+	l.mu.Lock()
+	l.closed = true
+	open := make([]*Listener, 0, len(l.open))
+	for _, ln := range l.open {
+		open = append(open, ln)
+	}
+	l.mu.Unlock()
+	var errs []error
+	for _, ln := range open {
+		if err := ln.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Draining reports whether Drain was called: servers then end their connections
+// with the responses that they give.
+func (l *Listeners) Draining() bool { return l.calls.draining.Load() }
+
+// Drain stops accepting connections and waits until the requests that run have
+// ended, or ctx has. Accept of the listeners waits meanwhile.
+func (l *Listeners) Drain(ctx context.Context) error {
+	l.calls.draining.Store(true)
+	l.mu.RLock()
+	open := make([]*Listener, 0, len(l.open))
+	for _, ln := range l.open {
+		open = append(open, ln)
+	}
+	l.mu.RUnlock()
+	var errs []error
+	for _, ln := range open {
+		if err := ln.mesh.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if n := l.calls.wait(ctx); n > 0 {
+		errs = append(errs, fmt.Errorf("drain: %d requests still run: %w", n, context.Cause(ctx)))
+	}
+	return errors.Join(errs...)
+}
+
+// Begin counts a request in; the caller must call End once.
+func (l *Listeners) Begin() { l.calls.begin() }
+
+// End counts a request out.
+func (l *Listeners) End() { l.calls.end() }
+
+// resourceAddress is the address under which the control plane knows a
+// listener: a wildcard is "0.0.0.0", whichever family it was opened with.
+func resourceAddress(addr net.Addr) string {
+	if tcp, ok := addr.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		return (&net.TCPAddr{IP: net.IPv4zero, Port: tcp.Port}).String()
+	}
+	return addr.String()
+}
+
+// state is what is in force at a listener.
+type state struct {
+	source    *discovery.Inbound
+	tls       *Chain // for connections that are TLS; nil refuses them
+	plaintext *Chain // for those that are not; nil refuses them
+	policy    meshtls.ListenPolicy
+	err       error // why there is none
+}

@@ -1,0 +1,190 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/breaker"
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/upstream"
+	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/retry"
+)
+
+// admitted is the permits that an attempt holds. They are released exactly
+// once, when the attempt's response body or stream has ended.
+type admitted struct {
+	gate      *breaker.Gate
+	isRetry   bool
+	errorRate breaker.Permit
+	measured  bool // errorRate is held
+	host      *balancer.Host
+}
+
+// try makes one attempt. It must be below retry, so that each attempt needs its
+// own permits, and above the balancer, so that a refused attempt does not
+// disturb the endpoints' counters.
+func (c *Call) try(policy *retry.Policy, isRetry bool) outcome.Outcome {
+	a := &c.first
+	if c.attempt != nil {
+		a = new(Attempt) // the observer and gRPC's picker may still hold the last one
+	}
+	c.attempt = a
+	c.Observed.Attempts++
+	a.call = c
+	a.admitted.isRetry = isRetry
+	a.Observed = observe.Attempt{Call: &c.Observed, Number: c.Observed.Attempts, Cluster: c.cluster.Name(), Start: time.Now()}
+	if o, refused := a.admit(); refused {
+		return o
+	}
+	a.bound(policy)
+	a.Observed.Headers = c.adapter.Carrier(a)
+	if hook := c.out.hooks.AttemptStarted; hook != nil {
+		a.ctx = hook(a.ctx, &a.Observed)
+	}
+	o := c.adapter.Attempt(a.ctx, a)
+	if a.timer != nil {
+		a.timer.Stop() // the per-try timeout ends with the response headers
+	}
+	if o.Kind != outcome.Response && o.Kind != outcome.BodyFailure && a.ctx.Err() != nil {
+		o.Kind = endedBy(a.ctx)
+		if o.Kind != outcome.PerTryTimeout && c.observed.Err() == nil {
+			o.Kind = endedBy(c.ctx)
+		}
+		o.Err = context.Cause(a.ctx)
+	}
+	return o
+}
+
+// admit takes the permits of the attempt, or says why it is refused.
+func (a *Attempt) admit() (o outcome.Outcome, refused bool) {
+	cluster := a.call.cluster
+	if err := cluster.Err(); err != nil {
+		a.releaseRetry()
+		return outcome.Outcome{Kind: outcome.NoConfig, Err: err}, true
+	}
+	if breaker := cluster.ErrorRate(); breaker != nil {
+		permit, err := breaker.Allow()
+		if err != nil {
+			a.releaseRetry()
+			a.call.overflowed("breaker")
+			return outcome.Outcome{Kind: outcome.Overflow, Err: err}, true
+		}
+		a.errorRate, a.measured = permit, true
+	}
+	gate := cluster.Gate(a.call.priority())
+	if !gate.TryRequest() {
+		a.releaseRetry()
+		a.doneErrorRate(outcome.Ignored)
+		a.call.overflowed("requests")
+		return outcome.Outcome{Kind: outcome.Overflow, Err: errors.New("circuit breaker: too many requests")}, true
+	}
+	a.gate = gate
+	return outcome.Outcome{}, false
+}
+
+// bound sets the per-try timeout. One that is not shorter than the route's
+// timeout has no effect (Envoy router docs).
+func (a *Attempt) bound(policy *retry.Policy) {
+	c := a.call
+	a.ctx, a.Deadline = c.ctx, c.Deadline
+	if policy.PerTryTimeout <= 0 {
+		return
+	}
+	deadline := a.Observed.Start.Add(policy.PerTryTimeout)
+	if !c.Deadline.IsZero() && !deadline.Before(c.Deadline) {
+		return
+	}
+	a.Deadline = deadline
+	ctx, cancel := context.WithCancelCause(c.ctx)
+	a.ctx, a.cancel = ctx, cancel
+	a.timer = time.AfterFunc(policy.PerTryTimeout, func() { cancel(errPerTryTimeout) })
+}
+
+// Pick chooses an endpoint of the call's cluster. Calling it again chooses
+// another one, for when the first turned out not to be connectable before
+// anything was sent.
+func (a *Attempt) Pick() (*upstream.Endpoint, error) {
+	c := a.call
+	if a.host != nil {
+		c.tried = append(c.tried, a.host)
+		a.host.End()
+		a.host, a.Endpoint = nil, nil
+	}
+	endpoint, err := c.cluster.Pick(c.tried)
+	if err != nil {
+		return nil, err
+	}
+	a.Endpoint, a.host = endpoint, endpoint.Host()
+	a.host.Begin()
+	a.Observed.Endpoint = endpoint.Address()
+	a.Observed.Locality = a.host.Locality().String()
+	return endpoint, nil
+}
+
+// Priority is the routing priority, which selects the limits.
+func (a *Attempt) Priority() discovery.RoutingPriority { return a.call.priority() }
+
+// Cluster is the cluster that the attempt goes to.
+func (a *Attempt) Cluster() *upstream.Cluster { return a.call.cluster }
+
+// endAttempt ends the attempt that is open, if any.
+func (c *Call) endAttempt(o *outcome.Outcome) {
+	a := c.attempt
+	if a == nil || a.ended {
+		return
+	}
+	a.ended = true
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	if a.cancel != nil {
+		a.cancel(context.Canceled)
+	}
+	if a.host != nil {
+		if c.remembers(o) {
+			c.tried = append(c.tried, a.host)
+		}
+		a.host.End()
+	}
+	a.doneErrorRate(o.Verdict())
+	a.releaseRetry()
+	if a.gate == nil {
+		return // it was refused: nobody was told of its start
+	}
+	a.gate.ReleaseRequest()
+	a.Observed.Outcome = *o
+	a.Observed.End = time.Now()
+	if hook := c.out.hooks.AttemptEnded; hook != nil {
+		hook(a.ctx, &a.Observed)
+	}
+}
+
+// remembers reports whether a next attempt should avoid the endpoint of this
+// one: by the policy's previous_hosts predicate, and always if the endpoint
+// could not be reached.
+func (c *Call) remembers(o *outcome.Outcome) bool {
+	switch o.Kind {
+	case outcome.ConnectFailure, outcome.RefusedStream:
+		return true
+	}
+	policy := c.Decision.Route.Forward.Retry
+	return policy != nil && policy.AvoidPreviousHosts
+}
+
+func (a *Attempt) releaseRetry() {
+	if a.isRetry {
+		a.isRetry = false
+		a.call.cluster.Gate(a.call.priority()).ReleaseRetry()
+	}
+}
+
+func (a *Attempt) doneErrorRate(v outcome.Verdict) {
+	if a.measured {
+		a.measured = false
+		a.errorRate.Done(v)
+	}
+}

@@ -1,0 +1,392 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/meshfail"
+	"github.com/inboardmesh/inboard/internal/route"
+	"github.com/inboardmesh/inboard/internal/upstream"
+	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/retry"
+)
+
+// errRouteTimeout is the cause of a context that the route's timeout ended.
+var errRouteTimeout = errors.New("route timeout")
+
+// errPerTryTimeout is the cause of a context that the per-try timeout ended.
+var errPerTryTimeout = errors.New("per-try timeout")
+
+// transparentRetries bounds the attempts that are repeated without asking the
+// retry policy, because it is certain that the peer did not process them (gRFC
+// A6, "Transparent Retries").
+const transparentRetries = 3
+
+// Adapter is what a protocol brings to a call. Its methods are called by
+// [Call.Run] on the goroutine that called it, one at a time.
+type Adapter interface {
+	// Routed is told the decision once, before the first attempt. It applies
+	// rewrites and header mutations.
+	Routed(d *route.Decision)
+	// Carrier prepares the headers of an attempt and returns them, so that the
+	// observer can add to them.
+	Carrier(a *Attempt) observe.Carrier
+	// Attempt makes one attempt. It picks the endpoint with a.Pick and returns
+	// when there is a response, or none will come. ctx bounds the attempt. A
+	// local failure while ctx has ended is reported as any Kind but Response:
+	// Run finds out whose time it was.
+	Attempt(ctx context.Context, a *Attempt) outcome.Outcome
+	// Abandon lets go of what the last attempt returned: another follows.
+	Abandon()
+	// Replayable reports whether the request can be sent again, now.
+	Replayable() bool
+}
+
+// Call is one outbound call. It is used by one goroutine at a time.
+type Call struct {
+	// Observed is what hooks see. The adapter fills Protocol, Method, Host,
+	// Scheme, Path and Streaming before Run.
+	Observed observe.Call
+	// Decision is what routing said; valid once Run has called Routed.
+	Decision route.Decision
+	// Answer is set when the mesh itself answers: then Run returns an outcome
+	// of Kind Local.
+	Answer *Answer
+	// Deadline is when the whole call must have ended; zero without a limit.
+	Deadline time.Time
+
+	out      *Outbound
+	target   *Target
+	config   *Config
+	cluster  *upstream.Cluster
+	adapter  Adapter
+	observed context.Context
+	ctx      context.Context
+	cancel   context.CancelFunc
+	tried    []*balancer.Host
+	attempt  *Attempt
+	first    Attempt // the attempt that most calls need, without an allocation
+	finished bool
+}
+
+// Attempt is one attempt of a call.
+type Attempt struct {
+	Observed observe.Attempt
+	// Endpoint is what Pick chose last.
+	Endpoint *upstream.Endpoint
+	// Deadline is when the attempt must have ended: the earlier of the call's
+	// and the per-try timeout's. Zero without a limit.
+	Deadline time.Time
+
+	call *Call
+	ctx  context.Context
+	admitted
+	timer  *time.Timer
+	cancel context.CancelCauseFunc
+	ended  bool
+}
+
+// NewCall prepares a call to a target.
+func (o *Outbound) NewCall(target *Target, adapter Adapter) *Call {
+	return &Call{out: o, target: target, adapter: adapter}
+}
+
+// Run takes the call to its outcome, attempts and all. With Kind Response the
+// last attempt is still open: its response body, or stream, is being read, and
+// the adapter must call Finish when that has ended. With any other Kind the
+// call has ended, and Err explains the failure.
+func (c *Call) Run(ctx context.Context, req *route.Request) (o outcome.Outcome) {
+	c.Observed.Direction = observe.Outbound
+	c.Observed.Target = c.target.name
+	c.Observed.Start = time.Now()
+	if hook := c.out.hooks.CallStarted; hook != nil {
+		ctx = hook(ctx, &c.Observed)
+	}
+	c.observed = ctx
+	done := false
+	defer func() {
+		if !done { // a panic or Goexit in foreign code: nothing may stay counted
+			c.Finish(outcome.Outcome{Kind: outcome.Canceled, Sent: true})
+		}
+	}()
+	o = c.run(ctx, req)
+	done = true
+	if o.Kind != outcome.Response {
+		c.Finish(o)
+	}
+	return o
+}
+
+func (c *Call) run(ctx context.Context, req *route.Request) outcome.Outcome {
+	config, err := c.target.Config(ctx)
+	if err != nil {
+		e := c.target.configError(ctx, err)
+		return outcome.Outcome{Kind: e.Kind, Err: e}
+	}
+	c.config = config
+	decision, ok := config.Routes.Match(req)
+	if !ok {
+		return c.fail(outcome.NoRoute, errors.New("no route matches "+req.Method+" "+strconv.Quote(req.Host+req.Path)))
+	}
+	c.Decision = decision
+	c.Observed.Route = decision.Route.Name
+	if decision.Cluster != nil {
+		c.Observed.Cluster = decision.Cluster.Name
+	}
+	if o, ended := c.injectFaults(ctx, req); ended {
+		return o
+	}
+	switch r := decision.Route; {
+	case r.Direct != nil:
+		return c.answer(&Answer{Status: r.Direct.Status, Body: r.Direct.Body, Reason: "direct response"})
+	case r.Redirect != nil:
+		return c.answer(redirect(r, req))
+	case r.Forward == nil:
+		return c.fail(outcome.NoRoute, errors.New("the route is for requests that arrive, not for requests that leave"))
+	}
+	c.cluster = config.Clusters[decision.Cluster.Name]
+	if c.cluster == nil {
+		return c.fail(outcome.NoConfig, errors.New("no such cluster"))
+	}
+	if category, dropped := c.cluster.Dropped(); dropped {
+		return c.answer(&Answer{Status: http.StatusServiceUnavailable, Reason: "drop_overload " + category})
+	}
+	c.bound(ctx)
+	c.adapter.Routed(&c.Decision)
+	return c.attempts()
+}
+
+// injectFaults runs the fault filters. They are above retry, so that a fault
+// counts once per call, and above the timeout's start only in that a delay uses
+// up the caller's time and not the route's.
+func (c *Call) injectFaults(ctx context.Context, req *route.Request) (o outcome.Outcome, ended bool) {
+	filters := c.config.Target.Listener.Filters
+	for i := range filters {
+		config, ok := c.Decision.Filter(&filters[i])
+		if !ok {
+			continue
+		}
+		fault, ok := config.(*discovery.Fault)
+		if !ok {
+			return c.fail(outcome.NoConfig, errors.New("filter "+strconv.Quote(filters[i].Name)+" is not supported on the way out")), true
+		}
+		answer, err := c.out.faults.Inject(ctx, fault, req)
+		switch {
+		case err != nil:
+			return c.fail(endedBy(ctx), err), true
+		case answer != nil:
+			return c.answer(answer), true
+		}
+	}
+	return outcome.Outcome{}, false
+}
+
+// redirect computes where a redirect points to.
+func redirect(r *discovery.Route, req *route.Request) *Answer {
+	to := url.URL{Scheme: req.Scheme, Host: req.Host, Path: req.Path, RawQuery: req.Query}
+	if path, err := url.PathUnescape(req.Path); err == nil {
+		to.Path, to.RawPath = path, req.Path
+	}
+	if r.Redirect.Scheme != "" {
+		to.Scheme = r.Redirect.Scheme
+	}
+	if r.Redirect.Host != "" {
+		to.Host = r.Redirect.Host
+	}
+	if r.Redirect.Port != 0 {
+		to.Host = to.Hostname() + ":" + strconv.FormatUint(uint64(r.Redirect.Port), 10)
+	}
+	switch {
+	case r.Redirect.Path != "":
+		to.Path, to.RawPath = r.Redirect.Path, ""
+	case r.Redirect.PrefixRewrite != "":
+		to.Path, to.RawPath = r.Redirect.PrefixRewrite+req.Path[min(len(r.Match.Path.Value), len(req.Path)):], ""
+	}
+	if r.Redirect.StripQuery {
+		to.RawQuery = ""
+	}
+	return &Answer{Status: r.Redirect.Status, Location: to.String(), Reason: "redirect"}
+}
+
+// bound sets the overall timeout. It must be above retry, so that it covers all
+// attempts and their back-off.
+func (c *Call) bound(ctx context.Context) {
+	limit := c.Decision.Route.Forward.Limit(c.Observed.Protocol == observe.GRPC, c.config.Target.Listener.MaxStreamDuration)
+	if limit > 0 {
+		c.ctx, c.cancel = context.WithTimeoutCause(ctx, limit, errRouteTimeout)
+	} else {
+		c.ctx, c.cancel = context.WithCancel(ctx)
+	}
+	if deadline, ok := c.ctx.Deadline(); ok {
+		c.Deadline = deadline
+	}
+}
+
+// attempts makes attempts until one is final.
+func (c *Call) attempts() outcome.Outcome {
+	policy := c.Decision.Route.Forward.Retry
+	if policy == nil {
+		policy = &noRetries
+	}
+	sequence := policy.Start()
+	transparent := 0
+	isRetry := false
+	for {
+		o := c.try(policy, isRetry)
+		if o.Kind == outcome.Timeout || o.Kind == outcome.Canceled || c.ctx.Err() != nil {
+			return c.final(o)
+		}
+		if c.isTransparent(&o, &transparent) {
+			c.endAttempt(&o)
+			c.adapter.Abandon()
+			continue
+		}
+		delay, ok := sequence.Next(&o)
+		if !ok || !c.adapter.Replayable() {
+			return c.final(o)
+		}
+		if !c.cluster.Gate(c.priority()).TryRetry() {
+			// The response that is there is given back (Envoy, retry overflow).
+			c.overflowed("retries")
+			return c.final(o)
+		}
+		c.endAttempt(&o)
+		c.adapter.Abandon()
+		err := sleep(c.ctx, delay)
+		if err != nil {
+			c.cluster.Gate(c.priority()).ReleaseRetry()
+			return c.failAttempt(endedBy(c.ctx), err)
+		}
+		isRetry = true
+	}
+}
+
+var noRetries = retry.Policy{}
+
+// isTransparent reports whether the attempt may be repeated whatever the policy
+// says, because the peer cannot have acted on it: nothing was written, or the
+// peer said so itself.
+func (c *Call) isTransparent(o *outcome.Outcome, count *int) bool {
+	switch o.Kind {
+	case outcome.ResetBeforeRequest:
+		if *count >= transparentRetries {
+			return false
+		}
+	case outcome.RefusedStream:
+		if *count >= 1 {
+			return false
+		}
+	default:
+		return false
+	}
+	*count++
+	return c.adapter.Replayable()
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return context.Cause(ctx)
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// final decides what the caller gets for the last outcome.
+func (c *Call) final(o outcome.Outcome) outcome.Outcome {
+	if o.Kind == outcome.Response || o.Kind == outcome.Local {
+		return o
+	}
+	return c.failOutcome(o)
+}
+
+func (c *Call) priority() discovery.RoutingPriority { return c.Decision.Route.Forward.Priority }
+
+func (c *Call) answer(a *Answer) outcome.Outcome {
+	c.Answer = a
+	o := outcome.Outcome{Kind: outcome.Local, Status: a.Status}
+	if c.Observed.Protocol == observe.GRPC {
+		o = outcome.Outcome{Kind: outcome.Local, GRPC: true, Code: uint32(a.GRPCCode())}
+	}
+	return o
+}
+
+// fail ends a call before any attempt.
+func (c *Call) fail(kind outcome.Kind, err error) outcome.Outcome {
+	return c.failOutcome(outcome.Outcome{Kind: kind, Err: err})
+}
+
+// failAttempt ends a call after its last attempt was abandoned.
+func (c *Call) failAttempt(kind outcome.Kind, err error) outcome.Outcome {
+	return c.failOutcome(outcome.Outcome{Kind: kind, Err: err, Sent: true})
+}
+
+// failOutcome adds to an error where in the call it happened.
+func (c *Call) failOutcome(o outcome.Outcome) outcome.Outcome {
+	if o.Err == nil {
+		o.Err = errors.New(o.Kind.String())
+	}
+	e := &meshfail.Error{
+		Kind: o.Kind, Target: c.target.name, Route: c.Observed.Route, Cluster: c.Observed.Cluster,
+		Attempts: c.Observed.Attempts, Sent: o.Sent || c.Observed.Attempts > 1, Err: o.Err,
+	}
+	if c.attempt != nil && c.attempt.Endpoint != nil {
+		e.Endpoint = c.attempt.Endpoint.Address()
+	}
+	o.Err = e
+	return o
+}
+
+// endedBy says whose time ended a context.
+func endedBy(ctx context.Context) outcome.Kind {
+	switch {
+	case ctx.Err() == nil:
+		return outcome.Reset
+	case errors.Is(context.Cause(ctx), errPerTryTimeout):
+		return outcome.PerTryTimeout
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return outcome.Timeout
+	}
+	return outcome.Canceled
+}
+
+func (c *Call) overflowed(resource string) {
+	if hook := c.out.hooks.Overflowed; hook != nil {
+		hook(observe.OverflowEvent{Cluster: c.cluster.Name(), Resource: resource})
+	}
+}
+
+// Finish ends the call: its last attempt's permits are released, its context
+// ends, hooks are told. Only the first call has an effect. It is safe to call
+// from another goroutine than Run's, once Run has returned.
+func (c *Call) Finish(o outcome.Outcome) {
+	if c.finished {
+		return
+	}
+	c.finished = true
+	c.endAttempt(&o)
+	if c.cancel != nil {
+		c.cancel()
+	}
+	c.Observed.Outcome = o
+	c.Observed.End = time.Now()
+	if hook := c.out.hooks.CallEnded; hook != nil {
+		hook(c.observed, &c.Observed)
+	}
+}
+
+// Context bounds the call: it ends with the caller's context, with the route's
+// timeout, or at Finish. It is nil before routing.
+func (c *Call) Context() context.Context { return c.ctx }

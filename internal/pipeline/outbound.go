@@ -1,0 +1,237 @@
+// Package pipeline takes one outbound call from its target's name to its
+// outcome: it pins the configuration, routes, injects faults, bounds the time,
+// admits, picks and tries again. It knows no protocol: an [Adapter] per
+// protocol makes the attempts.
+//
+// The order of the layers, outermost first: observe the call; pin the
+// configuration; route; faults; overall timeout; retry; limits and error-rate
+// breaker; pick; per-try timeout; observe the attempt. "Above" is nearer the
+// application.
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/meshfail"
+	"github.com/inboardmesh/inboard/internal/route"
+	"github.com/inboardmesh/inboard/internal/upstream"
+	"github.com/inboardmesh/inboard/internal/watch"
+	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/outcome"
+)
+
+const (
+	// configWait bounds the wait for the first configuration of a target when
+	// the caller has no deadline of its own. It is the time after which a
+	// resource counts as absent (gRFC A57).
+	configWait = 15 * time.Second
+	// unknownLifetime is how long an unused target that the control plane does
+	// not know is remembered.
+	unknownLifetime = 10 * time.Minute
+)
+
+// Outbound holds the targets that this process calls. Safe for concurrent use.
+type Outbound struct {
+	source    discovery.Source
+	upstreams *upstream.Manager
+	hooks     *observe.Hooks
+	faults    Faults
+
+	mu      sync.RWMutex
+	targets map[string]*Target // guarded by mu
+	closed  bool               // guarded by mu
+	sweeper *time.Timer        // guarded by mu
+}
+
+// NewOutbound returns an Outbound without targets. It does not own source and
+// upstreams.
+func NewOutbound(source discovery.Source, upstreams *upstream.Manager, hooks *observe.Hooks) *Outbound {
+	return &Outbound{source: source, upstreams: upstreams, hooks: hooks, targets: make(map[string]*Target)}
+}
+
+// Target returns the destination with this name ("host:port"), subscribing to
+// it on first use.
+func (o *Outbound) Target(name string) *Target {
+	o.mu.RLock()
+	t := o.targets[name]
+	o.mu.RUnlock()
+	if t != nil {
+		return t
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if t := o.targets[name]; t != nil {
+		return t
+	}
+	t = &Target{name: name, out: o}
+	t.used.Store(time.Now().Unix())
+	if o.closed {
+		t.state.Store(targetState{err: upstream.ErrClosed})
+		return t
+	}
+	o.targets[name] = t
+	if o.sweeper == nil {
+		o.sweeper = time.AfterFunc(unknownLifetime, o.sweep)
+	}
+	// The source never notifies on the caller's goroutine, so holding the lock
+	// here cannot deadlock; it keeps Close from missing the subscription.
+	t.stop = o.source.WatchTarget(name, t.update)
+	return t
+}
+
+// sweep forgets unknown targets that nobody asked for in a while.
+func (o *Outbound) sweep() {
+	var gone []*Target
+	o.mu.Lock()
+	if o.closed {
+		o.mu.Unlock()
+		return
+	}
+	limit := time.Now().Add(-unknownLifetime).Unix()
+	for name, t := range o.targets {
+		if t.config.Load() == nil && t.used.Load() < limit {
+			delete(o.targets, name)
+			gone = append(gone, t)
+		}
+	}
+	o.sweeper = nil
+	if len(o.targets) > 0 {
+		o.sweeper = time.AfterFunc(unknownLifetime, o.sweep)
+	}
+	o.mu.Unlock()
+	for _, t := range gone {
+		t.close(errors.New("forgotten, as it was not used"))
+	}
+}
+
+// Close unsubscribes from every target. Later calls fail.
+func (o *Outbound) Close() {
+	o.mu.Lock()
+	o.closed = true
+	targets := o.targets
+	o.targets = nil
+	if o.sweeper != nil {
+		o.sweeper.Stop()
+	}
+	o.mu.Unlock()
+	for _, t := range targets {
+		t.close(upstream.ErrClosed)
+	}
+}
+
+// Target is one destination. Safe for concurrent use.
+type Target struct {
+	name string
+	out  *Outbound
+	stop func()
+
+	// config is the configuration in force, nil while there is none. It is the
+	// fast road to what state says.
+	config atomic.Pointer[Config]
+	state  watch.Value[targetState]
+	used   atomic.Int64 // Unix seconds of the last wait
+}
+
+type targetState struct {
+	config *Config
+	err    error
+}
+
+// Config is one version of a target's configuration, compiled. A call loads it
+// once and keeps it until it ends.
+type Config struct {
+	Target   *discovery.Target
+	Routes   *route.Table
+	Clusters map[string]*upstream.Cluster
+}
+
+// Name is the target's name.
+func (t *Target) Name() string { return t.name }
+
+// update takes over what the source published. It runs on the source's
+// goroutine, off the way of any request.
+func (t *Target) update(u discovery.Update[*discovery.Target]) {
+	old := t.config.Load()
+	switch {
+	case u.Value == nil:
+		t.config.Store(nil)
+		t.state.Store(targetState{err: u.Err})
+	case old != nil && old.Target == u.Value:
+		return // only the ambient error changed
+	default:
+		next := &Config{Target: u.Value}
+		if old != nil && old.Target.Routes == u.Value.Routes {
+			next.Routes = old.Routes
+		} else {
+			next.Routes = route.Compile(u.Value.Routes)
+		}
+		next.Clusters = t.out.upstreams.Hold(u.Value.Clusters)
+		t.config.Store(next)
+		t.state.Store(targetState{config: next})
+	}
+	if old != nil {
+		// Only now, so that a cluster in both is never without a holder.
+		t.out.upstreams.Release(old.Clusters)
+	}
+}
+
+func (t *Target) close(err error) {
+	t.stop()
+	old := t.config.Swap(nil)
+	t.state.Store(targetState{err: err})
+	if old != nil {
+		t.out.upstreams.Release(old.Clusters)
+	}
+}
+
+// Config returns the configuration in force. Before the first has arrived it
+// waits, until the context ends or, without a deadline, for 15 s. A name that
+// the control plane does not know fails at once with [discovery.ErrNotFound].
+func (t *Target) Config(ctx context.Context) (*Config, error) {
+	if c := t.config.Load(); c != nil {
+		return c, nil
+	}
+	t.used.Store(time.Now().Unix())
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, configWait)
+		defer cancel()
+	}
+	for {
+		state, changed := t.state.Watch()
+		switch {
+		case state.config != nil:
+			return state.config, nil
+		case errors.Is(state.err, discovery.ErrNotFound), errors.Is(state.err, upstream.ErrClosed):
+			return nil, state.err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if state.err == nil {
+				return nil, fmt.Errorf("no configuration yet: %w", context.Cause(ctx))
+			}
+			return nil, fmt.Errorf("no configuration: %w (%w)", state.err, context.Cause(ctx))
+		}
+	}
+}
+
+// configError says what it means for a call that there is no configuration.
+func (t *Target) configError(ctx context.Context, err error) *meshfail.Error {
+	kind := outcome.NoConfig
+	switch {
+	case errors.Is(err, discovery.ErrNotFound):
+		kind = outcome.UnknownHost
+	case errors.Is(err, upstream.ErrClosed):
+		kind = outcome.Closed
+	case errors.Is(ctx.Err(), context.Canceled):
+		kind = outcome.Canceled
+	}
+	return &meshfail.Error{Kind: kind, Target: t.name, Err: err}
+}

@@ -1,0 +1,209 @@
+package upstream
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+
+	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/breaker"
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/observe"
+)
+
+// Cluster is one running cluster. Safe for concurrent use.
+type Cluster struct {
+	name    string
+	manager *Manager
+	set     *balancer.Set
+	gates   [2]*breaker.Gate
+
+	// holders is guarded by manager.mu.
+	holders int
+
+	// state is replaced as a whole by apply.
+	state atomic.Pointer[clusterState]
+
+	// applyMu lets one update run at a time.
+	applyMu sync.Mutex
+	// draining is guarded by applyMu.
+	draining bool
+}
+
+type clusterState struct {
+	config    *discovery.Cluster
+	endpoints *discovery.Assignment
+	err       error
+	tls       *clientTLS
+	transport *transports
+	errorRate *breaker.ErrorRate
+}
+
+func newCluster(m *Manager, name string) *Cluster {
+	c := &Cluster{name: name, manager: m}
+	c.set = balancer.NewSet(balancer.Config{}, func(h *balancer.Host) any { return newEndpoint(c, h) })
+	for i := range c.gates {
+		c.gates[i] = breaker.NewGate(breaker.DefaultLimits)
+	}
+	c.state.Store(&clusterState{err: errors.New("no configuration yet")})
+	return c
+}
+
+// apply takes over a new configuration. Parts that did not change, which are
+// the same pointers, cost nothing.
+func (c *Cluster) apply(r discovery.ClusterResult) {
+	c.applyMu.Lock()
+	defer c.applyMu.Unlock()
+	c.draining = false
+	old := c.state.Load()
+	if r.Err != nil || r.Cluster == nil {
+		if r.Err == nil {
+			r.Err = errors.New("no configuration")
+		}
+		next := *old
+		next.err = r.Err
+		c.state.Store(&next)
+		return
+	}
+	next := &clusterState{
+		config: r.Cluster, endpoints: r.Endpoints,
+		tls: old.tls, transport: old.transport, errorRate: old.errorRate,
+	}
+	if next.endpoints == nil {
+		next.endpoints = &discovery.Assignment{Name: r.Cluster.Name}
+	}
+	changed := old.config != next.config
+	if changed {
+		c.applyLimits(next.config)
+		next.errorRate = c.nextErrorRate(old, next.config)
+		tls, err := c.manager.clientTLS(next.config.TLS)
+		if err != nil {
+			// A cluster without its identity is not usable; plaintext would be
+			// a way round its policy (gRFC A29).
+			next.err = fmt.Errorf("cluster %q: %w", c.name, err)
+			c.state.Store(next)
+			return
+		}
+		next.tls, next.transport = tls, newTransports(c.manager, next.config, tls)
+	}
+	c.state.Store(next)
+	if changed && old.config != nil && connectionsDiffer(old.config, next.config) {
+		for h := range c.set.Hosts() {
+			endpointOf(h).renew()
+		}
+	}
+	if changed || old.endpoints != next.endpoints {
+		config := next.config.Balancer
+		if next.endpoints.OverprovisioningFactor != 0 {
+			config.OverprovisioningFactor = next.endpoints.OverprovisioningFactor
+		}
+		_, removed := c.set.Update(config, next.endpoints.Localities)
+		for _, h := range removed {
+			endpointOf(h).drain()
+		}
+	}
+}
+
+func (c *Cluster) applyLimits(config *discovery.Cluster) {
+	for i, gate := range c.gates {
+		gate.SetLimits(config.Limits[i])
+		if b := config.RetryBudget[i]; b != nil {
+			gate.SetRetryBudget(b.Percent, b.MinConcurrency, true)
+		} else {
+			gate.SetRetryBudget(0, 0, false)
+		}
+	}
+}
+
+// nextErrorRate keeps the breaker, and what it has counted, while its settings
+// stay the same.
+func (c *Cluster) nextErrorRate(old *clusterState, config *discovery.Cluster) *breaker.ErrorRate {
+	if config.Breaker == nil {
+		return nil
+	}
+	if old.errorRate != nil {
+		old.errorRate.SetSettings(*config.Breaker)
+		return old.errorRate
+	}
+	hooks := c.manager.options.Hooks
+	return breaker.NewErrorRate(c.name, *config.Breaker, func(from, to breaker.State) {
+		if hooks.BreakerChanged != nil {
+			hooks.BreakerChanged(observe.BreakerEvent{Cluster: c.name, From: from.String(), To: to.String()})
+		}
+	})
+}
+
+// drain lets idle connections go; calls in flight end where they are.
+func (c *Cluster) drain() {
+	c.applyMu.Lock()
+	defer c.applyMu.Unlock()
+	c.draining = true
+	for h := range c.set.Hosts() {
+		endpointOf(h).drain()
+	}
+}
+
+func (c *Cluster) close() {
+	c.applyMu.Lock()
+	defer c.applyMu.Unlock()
+	for h := range c.set.Hosts() {
+		endpointOf(h).close()
+	}
+}
+
+// Name is the cluster's name.
+func (c *Cluster) Name() string { return c.name }
+
+// Err is why the cluster cannot be used, or nil.
+func (c *Cluster) Err() error { return c.state.Load().err }
+
+// Config is the configuration in force. It is nil only if Err is not.
+func (c *Cluster) Config() *discovery.Cluster { return c.state.Load().config }
+
+// Gate holds the limits of a routing priority.
+func (c *Cluster) Gate(p discovery.RoutingPriority) *breaker.Gate { return c.gates[p] }
+
+// ErrorRate is the cluster's error-rate breaker, nil if it has none.
+func (c *Cluster) ErrorRate() *breaker.ErrorRate { return c.state.Load().errorRate }
+
+// Endpoints calls yield for every endpoint.
+func (c *Cluster) Endpoints(yield func(*Endpoint) bool) {
+	for h := range c.set.Hosts() {
+		if !yield(endpointOf(h)) {
+			return
+		}
+	}
+}
+
+// Pick chooses an endpoint that is not in avoid, if there is another.
+func (c *Cluster) Pick(avoid []*balancer.Host) (*Endpoint, error) {
+	h, err := c.set.Pick(balancer.PickInfo{Avoid: avoid})
+	if err != nil {
+		return nil, err
+	}
+	return endpointOf(h), nil
+}
+
+// Dropped draws drop_overloads, one after the other, and returns the category
+// that drops this call (gRFC A27).
+func (c *Cluster) Dropped() (category string, dropped bool) {
+	endpoints := c.state.Load().endpoints
+	if endpoints == nil {
+		return "", false
+	}
+	for i := range endpoints.Drops {
+		const million = 1_000_000
+		if rand.Uint32N(million) < endpoints.Drops[i].PerMillion {
+			return endpoints.Drops[i].Category, true
+		}
+	}
+	return "", false
+}
+
+// connectionsDiffer reports whether connections made under one configuration
+// must not carry calls under the other.
+func connectionsDiffer(a, b *discovery.Cluster) bool {
+	return a.Protocol != b.Protocol || !a.TLS.Equal(b.TLS)
+}

@@ -1,0 +1,150 @@
+package upstream
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/discovery"
+)
+
+// An endpoint that could not be connected to is avoided while others can be
+// reached, for a time that grows with each failure in a row. It is short enough
+// that a process which restarts on its old address is found again at once.
+const (
+	firstBackoff  = 250 * time.Millisecond
+	maxBackoff    = 10 * time.Second
+	backoffFactor = 1.6
+	backoffJitter = 0.2
+)
+
+// Endpoint is one address of a cluster with its connections. It lives as long
+// as the address is in the cluster. Safe for concurrent use.
+type Endpoint struct {
+	cluster *Cluster
+	host    *balancer.Host
+	address string
+
+	mu       sync.Mutex
+	pools    map[poolKey]*pool // guarded by mu
+	draining bool              // guarded by mu
+	failures int               // guarded by mu; connects failed in a row
+	retry    *time.Timer       // guarded by mu; makes the host reachable again
+}
+
+// poolKey separates connections that must not be mixed.
+type poolKey struct {
+	protocol wireProtocol
+	priority discovery.RoutingPriority
+}
+
+func newEndpoint(c *Cluster, h *balancer.Host) *Endpoint {
+	return &Endpoint{cluster: c, host: h, address: h.Endpoint().Address, pools: make(map[poolKey]*pool)}
+}
+
+func endpointOf(h *balancer.Host) *Endpoint { return h.Attached().(*Endpoint) }
+
+// Address is the endpoint's "host:port".
+func (e *Endpoint) Address() string { return e.address }
+
+// Host is the endpoint as the balancer knows it: Begin and End count the
+// requests in flight.
+func (e *Endpoint) Host() *balancer.Host { return e.host }
+
+// Cluster is the cluster that the endpoint belongs to.
+func (e *Endpoint) Cluster() *Cluster { return e.cluster }
+
+// ConnectFailed tells the balancer to avoid the endpoint for a while.
+func (e *Endpoint) ConnectFailed() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.retry != nil || e.draining {
+		return
+	}
+	backoff := float64(firstBackoff)
+	for range min(e.failures, 16) {
+		backoff *= backoffFactor
+	}
+	backoff = min(backoff, float64(maxBackoff)) * (1 - backoffJitter + 2*backoffJitter*rand.Float64())
+	e.failures++
+	e.host.SetReachable(false)
+	e.retry = time.AfterFunc(time.Duration(backoff), func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.retry = nil
+		e.host.SetReachable(true)
+	})
+}
+
+// Connected ends what ConnectFailed began.
+func (e *Endpoint) Connected() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.reachableLocked()
+}
+
+func (e *Endpoint) reachableLocked() {
+	e.failures = 0
+	if e.retry != nil {
+		e.retry.Stop()
+		e.retry = nil
+	}
+	e.host.SetReachable(true)
+}
+
+// pool returns the connections of one protocol and priority.
+func (e *Endpoint) pool(key poolKey) *pool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.pools[key]
+	if p == nil {
+		p = newPool(e, key, e.draining)
+		e.pools[key] = p
+	}
+	return p
+}
+
+// drain lets the connections go when their calls have ended. Calls that were
+// routed here before still find their way.
+func (e *Endpoint) drain() {
+	e.mu.Lock()
+	e.draining = true
+	e.reachableLocked()
+	pools := e.poolsLocked()
+	e.mu.Unlock()
+	for _, p := range pools {
+		p.drain()
+	}
+}
+
+// renew replaces the connections: new calls get new ones, made under the
+// configuration of now.
+func (e *Endpoint) renew() {
+	e.mu.Lock()
+	pools := e.poolsLocked()
+	clear(e.pools)
+	e.mu.Unlock()
+	for _, p := range pools {
+		p.drain()
+	}
+}
+
+func (e *Endpoint) close() {
+	e.mu.Lock()
+	e.draining = true
+	e.reachableLocked()
+	pools := e.poolsLocked()
+	e.mu.Unlock()
+	for _, p := range pools {
+		p.close()
+	}
+}
+
+func (e *Endpoint) poolsLocked() []*pool {
+	pools := make([]*pool, 0, len(e.pools))
+	for _, p := range e.pools {
+		pools = append(pools, p)
+	}
+	return pools
+}

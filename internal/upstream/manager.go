@@ -1,0 +1,118 @@
+// Package upstream runs the clusters of a mesh: their endpoints, connections,
+// limits and breakers. HTTP and gRPC calls to one endpoint share its state.
+package upstream
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/tls/meshtls"
+)
+
+// ErrClosed is returned for a use after Close.
+var ErrClosed = errors.New("mesh closed")
+
+// Options configure a [Manager].
+type Options struct {
+	// Identity finds the certificate provider instance that a cluster's TLS
+	// settings name.
+	Identity func(instance string) (meshtls.Source, error)
+	// Dial opens connections to endpoints.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Transport is the template for HTTP connections. It is only cloned.
+	Transport *http.Transport
+	Hooks     *observe.Hooks
+}
+
+// Manager owns the running clusters of one mesh. Safe for concurrent use.
+type Manager struct {
+	options Options
+	// ctx ends at Close and bounds everything in the background.
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu       sync.Mutex
+	clusters map[string]*Cluster // guarded by mu
+	closed   bool                // guarded by mu
+}
+
+// NewManager returns a manager without clusters. Close ends it.
+func NewManager(options Options) *Manager {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Manager{options: options, ctx: ctx, cancel: cancel, clusters: make(map[string]*Cluster)}
+}
+
+// Hold applies the newest configuration of each cluster and returns the
+// running ones, each held once more than before: what survives keeps its
+// connections, counters and breaker. Release gives them back.
+func (m *Manager) Hold(results map[string]discovery.ClusterResult) map[string]*Cluster {
+	held := make(map[string]*Cluster, len(results))
+	m.mu.Lock()
+	for name := range results {
+		c := m.clusters[name]
+		if c == nil {
+			c = newCluster(m, name)
+			m.clusters[name] = c
+		}
+		c.holders++
+		held[name] = c
+	}
+	m.mu.Unlock()
+	for name, c := range held {
+		c.apply(results[name])
+	}
+	return held
+}
+
+// Release gives back what Hold returned. A cluster that nobody holds any more
+// drains: calls in flight end where they are, idle connections are closed.
+func (m *Manager) Release(held map[string]*Cluster) {
+	var gone []*Cluster
+	m.mu.Lock()
+	for name, c := range held {
+		c.holders--
+		if c.holders == 0 && m.clusters[name] == c {
+			delete(m.clusters, name)
+			gone = append(gone, c)
+		}
+	}
+	m.mu.Unlock()
+	for _, c := range gone {
+		c.drain()
+	}
+}
+
+// Close closes every connection and waits for the manager's goroutines. Calls
+// in flight fail.
+func (m *Manager) Close() {
+	m.mu.Lock()
+	m.closed = true
+	clusters := make([]*Cluster, 0, len(m.clusters))
+	for _, c := range m.clusters {
+		clusters = append(clusters, c)
+	}
+	m.mu.Unlock()
+	m.cancel()
+	for _, c := range clusters {
+		c.close()
+	}
+	m.wg.Wait()
+}
+
+// background runs f on a goroutine that Close waits for. It reports false, and
+// does nothing, once the manager is closed.
+func (m *Manager) background(f func()) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return false
+	}
+	m.wg.Go(f)
+	return true
+}

@@ -1,0 +1,478 @@
+package upstream
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/inboardmesh/inboard/breaker"
+	"github.com/inboardmesh/inboard/observe"
+)
+
+// overflowError is a call that a limit refused.
+type overflowError struct{ resource string }
+
+func (e *overflowError) Error() string {
+	return "circuit breaker: too many " + e.resource
+}
+
+// pool is the HTTP connections to one endpoint, of one protocol and priority.
+//
+// A connection is in use by one call (HTTP/1.1) or shared (HTTP/2). A call
+// that finds none waits; each wait starts a dial if one is missing, and takes
+// whichever comes first, a new connection or one that another call gave back.
+type pool struct {
+	endpoint *Endpoint
+	key      poolKey
+	gate     *breaker.Gate
+
+	mu       sync.Mutex
+	conns    map[*conn]struct{} // guarded by mu; every open connection
+	idle     []*conn            // guarded by mu; HTTP/1.1, last used last
+	waiters  []*waiter          // guarded by mu; first come first served
+	dialing  int                // guarded by mu
+	draining bool               // guarded by mu
+	closed   bool               // guarded by mu
+	reaper   *time.Timer        // guarded by mu; closes idle connections
+}
+
+// conn is one HTTP connection. Its fields are guarded by pool.mu unless they
+// are never written after it was added.
+type conn struct {
+	cc       *http.ClientConn
+	pool     *pool
+	http2    bool
+	gated    bool // holds a permit of the connection limit
+	opened   time.Time
+	info     *dialInfo
+	rootsKey string
+
+	// taken is true from the moment an HTTP/1.1 connection is handed to a call;
+	// reserved from the moment the call holds the reservation, after which no
+	// request in flight means that the call has ended.
+	taken     bool
+	reserved  bool
+	requests  uint32
+	draining  bool
+	removed   bool
+	idleSince time.Time
+}
+
+type waiter struct {
+	ready chan acquired // buffered: a hand-over never blocks
+}
+
+type acquired struct {
+	conn *conn
+	err  error
+}
+
+func newPool(e *Endpoint, key poolKey, draining bool) *pool {
+	return &pool{
+		endpoint: e, key: key, gate: e.cluster.Gate(key.priority),
+		conns: make(map[*conn]struct{}), draining: draining,
+	}
+}
+
+// get returns a connection with a reservation for one request. reused is true
+// if it has carried a request before.
+func (p *pool) get(ctx context.Context) (c *conn, reused bool, err error) {
+	for {
+		c, err := p.next(ctx)
+		if err != nil {
+			return nil, false, err
+		}
+		// Reserve runs the connection's state hook, which takes the lock of the
+		// pool: it must be called without.
+		if c.cc.Reserve() != nil {
+			if !c.http2 || c.cc.Err() != nil {
+				p.discard(c)
+			}
+			continue // of an HTTP/2 connection somebody else took the last stream
+		}
+		p.mu.Lock()
+		c.reserved = true
+		c.requests++
+		reused := c.requests > 1
+		if limit := p.maxRequests(); limit > 0 && c.requests >= limit {
+			c.draining = true
+		}
+		p.mu.Unlock()
+		return c, reused, nil
+	}
+}
+
+// next takes an available connection or waits for one.
+func (p *pool) next(ctx context.Context) (*conn, error) {
+	rootsKey := p.endpoint.cluster.state.Load().tls.rootsKey()
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil, ErrClosed
+	}
+	if c := p.availableLocked(rootsKey); c != nil {
+		c.taken = true
+		p.mu.Unlock()
+		return c, nil
+	}
+	if !p.gate.TryPending() {
+		p.mu.Unlock()
+		return nil, &overflowError{"pending requests"}
+	}
+	defer p.gate.ReleasePending()
+	w := &waiter{ready: make(chan acquired, 1)}
+	p.waiters = append(p.waiters, w)
+	overflow := p.dialMissingLocked()
+	p.mu.Unlock()
+	if overflow {
+		p.overflowed("connections")
+	}
+	select {
+	case got := <-w.ready:
+		return got.conn, got.err
+	case <-ctx.Done():
+		p.abandon(w)
+		return nil, context.Cause(ctx)
+	}
+}
+
+// availableLocked takes a connection that can carry a request now. One that was
+// made under other roots, or is too old, is left to drain.
+func (p *pool) availableLocked(rootsKey string) *conn {
+	for len(p.idle) > 0 {
+		c := p.idle[len(p.idle)-1]
+		p.idle = p.idle[:len(p.idle)-1]
+		if p.freshLocked(c, rootsKey) {
+			return c
+		}
+		p.retireLocked(c)
+	}
+	for c := range p.conns {
+		if !c.http2 {
+			continue
+		}
+		if !p.freshLocked(c, rootsKey) {
+			p.retireLocked(c)
+			continue
+		}
+		if c.cc.Available() > 0 {
+			return c
+		}
+	}
+	return nil
+}
+
+func (p *pool) freshLocked(c *conn, rootsKey string) bool {
+	if c.draining || c.removed || c.rootsKey != rootsKey || c.cc.Err() != nil {
+		return false
+	}
+	config := p.endpoint.cluster.Config()
+	if config == nil {
+		return true
+	}
+	age := config.MaxConnectionDuration
+	return age <= 0 || time.Since(c.opened) < age
+}
+
+// retireLocked lets a connection go: at once if it is idle, else when its
+// calls have ended. Closing runs the state hook, hence the goroutine.
+func (p *pool) retireLocked(c *conn) {
+	if c.removed {
+		return
+	}
+	c.draining = true
+	if c.cc.InFlight() == 0 {
+		p.endpoint.cluster.manager.background(func() { p.discard(c) })
+	}
+}
+
+// dialMissingLocked starts as many dials as there are waiters that nothing
+// under way will serve. It reports whether the connection limit kept it from
+// that: the waiters then get connections that other calls give back.
+func (p *pool) dialMissingLocked() (overflow bool) {
+	want := len(p.waiters)
+	if p.key.protocol != wireHTTP1 {
+		want = min(want, 1) // one HTTP/2 connection serves many
+	}
+	for p.dialing < want {
+		gated := p.gate.TryConnection()
+		if !gated && len(p.conns)+p.dialing > 0 {
+			// A pool without any connection gets one in spite of the limit, or
+			// its calls would wait for ever (as in Envoy's connection pools).
+			return true
+		}
+		p.dialing++
+		if !p.endpoint.cluster.manager.background(func() { p.dial(gated) }) {
+			p.dialing--
+			p.releaseGate(gated)
+			p.failLocked(ErrClosed, len(p.waiters))
+			return false
+		}
+	}
+	return false
+}
+
+// dial opens one connection and hands it to those who wait. It ends with the
+// connect timeout, or when the manager is closed.
+func (p *pool) dial(gated bool) {
+	start := time.Now()
+	cluster := p.endpoint.cluster
+	cc, info, rootsKey, err := cluster.dial(cluster.manager.ctx, p.endpoint.address, p.key.protocol)
+	event := observe.ConnEvent{Cluster: cluster.name, Endpoint: p.endpoint.address, Duration: time.Since(start), Err: err}
+	if err != nil {
+		p.endpoint.ConnectFailed()
+		p.mu.Lock()
+		p.dialing--
+		p.releaseGate(gated)
+		n := 1
+		if p.key.protocol != wireHTTP1 {
+			n = len(p.waiters)
+		}
+		p.failLocked(&connectError{err}, n)
+		p.dialMissingLocked()
+		p.mu.Unlock()
+		p.opened(event)
+		return
+	}
+	p.endpoint.Connected()
+	c := &conn{
+		cc: cc, pool: p, gated: gated, opened: start, rootsKey: rootsKey, info: info,
+		http2: p.key.protocol == wireHTTP2 || info.protocol == "h2",
+	}
+	p.mu.Lock()
+	p.dialing--
+	if p.closed {
+		p.releaseGate(gated)
+		p.mu.Unlock()
+		_ = cc.Close()
+		return
+	}
+	p.conns[c] = struct{}{}
+	p.mu.Unlock()
+	event.TLS, event.PeerID, event.Protocol = info.tls, info.peerID, c.protocol()
+	p.opened(event)
+	cc.SetStateHook(func(*http.ClientConn) { p.changed(c) })
+	p.changed(c)
+}
+
+func (c *conn) protocol() string {
+	if c.http2 {
+		return "h2"
+	}
+	return "http/1.1"
+}
+
+// changed takes note of what happened to a connection: it broke, a call ended,
+// more streams are allowed. It is the connection's state hook.
+func (p *pool) changed(c *conn) {
+	p.mu.Lock()
+	if c.removed {
+		p.mu.Unlock()
+		return
+	}
+	broken, inFlight := c.cc.Err() != nil, c.cc.InFlight()
+	if !c.http2 && c.taken && !broken {
+		if !c.reserved || inFlight > 0 {
+			p.mu.Unlock()
+			return // a call has it, or is about to
+		}
+		c.taken, c.reserved = false, false
+	}
+	switch {
+	case broken || inFlight == 0 && (c.draining || p.draining && len(p.waiters) == 0):
+		p.mu.Unlock()
+		p.discard(c)
+		return
+	case c.http2:
+		p.offerSharedLocked(c)
+	case !slices.Contains(p.idle, c):
+		p.offerLocked(c)
+	}
+	p.dialMissingLocked()
+	p.reapLaterLocked()
+	p.mu.Unlock()
+}
+
+// offerLocked hands an idle HTTP/1.1 connection to the first who waits.
+func (p *pool) offerLocked(c *conn) {
+	if w := p.popWaiterLocked(); w != nil {
+		c.taken = true
+		w.ready <- acquired{conn: c}
+		return
+	}
+	c.idleSince = time.Now()
+	p.idle = append(p.idle, c)
+}
+
+// offerSharedLocked hands an HTTP/2 connection to as many as it can carry.
+func (p *pool) offerSharedLocked(c *conn) {
+	if c.draining {
+		return
+	}
+	for n := c.cc.Available(); n > 0 && len(p.waiters) > 0; n-- {
+		p.popWaiterLocked().ready <- acquired{conn: c}
+	}
+	if c.cc.InFlight() == 0 {
+		c.idleSince = time.Now()
+	}
+}
+
+func (p *pool) popWaiterLocked() *waiter {
+	if len(p.waiters) == 0 {
+		return nil
+	}
+	w := p.waiters[0]
+	p.waiters = p.waiters[1:]
+	return w
+}
+
+// failLocked ends the wait of the first n waiters.
+func (p *pool) failLocked(err error, n int) {
+	for ; n > 0 && len(p.waiters) > 0; n-- {
+		p.popWaiterLocked().ready <- acquired{err: err}
+	}
+}
+
+// abandon takes a waiter out, giving back what it may have been handed.
+func (p *pool) abandon(w *waiter) {
+	p.mu.Lock()
+	if i := slices.Index(p.waiters, w); i >= 0 {
+		p.waiters = slices.Delete(p.waiters, i, i+1)
+		p.mu.Unlock()
+		return
+	}
+	p.mu.Unlock()
+	if got := <-w.ready; got.conn != nil {
+		p.mu.Lock()
+		got.conn.taken = false
+		p.mu.Unlock()
+		p.changed(got.conn)
+	}
+}
+
+// discard closes a connection and forgets it.
+func (p *pool) discard(c *conn) {
+	p.mu.Lock()
+	if c.removed {
+		p.mu.Unlock()
+		return
+	}
+	c.removed = true
+	delete(p.conns, c)
+	p.idle = slices.DeleteFunc(p.idle, func(other *conn) bool { return other == c })
+	p.releaseGate(c.gated)
+	p.dialMissingLocked()
+	p.mu.Unlock()
+	err := c.cc.Err()
+	_ = c.cc.Close()
+	if hook := p.endpoint.cluster.manager.options.Hooks.ConnClosed; hook != nil {
+		hook(observe.ConnEvent{
+			Cluster: p.endpoint.cluster.name, Endpoint: p.endpoint.address, Protocol: c.protocol(),
+			TLS: c.info.tls, PeerID: c.info.peerID, Err: err, Duration: time.Since(c.opened),
+		})
+	}
+}
+
+// drain closes idle connections now and the others when their calls end. Calls
+// that still come are served by connections that are closed behind them.
+func (p *pool) drain() {
+	p.mu.Lock()
+	p.draining = true
+	for c := range p.conns {
+		p.retireLocked(c)
+	}
+	p.stopReaperLocked()
+	p.mu.Unlock()
+}
+
+// close closes every connection, in use or not, and ends every wait.
+func (p *pool) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.failLocked(ErrClosed, len(p.waiters))
+	conns := make([]*conn, 0, len(p.conns))
+	for c := range p.conns {
+		conns = append(conns, c)
+	}
+	p.stopReaperLocked()
+	p.mu.Unlock()
+	for _, c := range conns {
+		p.discard(c)
+	}
+}
+
+// reapLaterLocked makes sure that connections idle for too long are closed.
+func (p *pool) reapLaterLocked() {
+	if p.reaper != nil || p.closed || p.draining || len(p.conns) == 0 {
+		return
+	}
+	limit := p.idleTimeout()
+	next := limit
+	for c := range p.conns {
+		if !c.idleSince.IsZero() && c.cc.InFlight() == 0 {
+			next = min(next, limit-time.Since(c.idleSince))
+		}
+	}
+	p.reaper = time.AfterFunc(max(next, time.Millisecond), p.reap)
+}
+
+func (p *pool) stopReaperLocked() {
+	if p.reaper != nil {
+		p.reaper.Stop()
+		p.reaper = nil
+	}
+}
+
+func (p *pool) reap() {
+	limit := p.idleTimeout()
+	p.mu.Lock()
+	p.reaper = nil
+	for c := range p.conns {
+		if !c.taken && !c.idleSince.IsZero() && c.cc.InFlight() == 0 && time.Since(c.idleSince) >= limit {
+			p.retireLocked(c)
+		}
+	}
+	p.reapLaterLocked()
+	p.mu.Unlock()
+}
+
+func (p *pool) idleTimeout() time.Duration {
+	const defaultIdleTimeout = time.Hour // Envoy's idle_timeout
+	if config := p.endpoint.cluster.Config(); config != nil && config.IdleTimeout > 0 {
+		return config.IdleTimeout
+	}
+	return defaultIdleTimeout
+}
+
+func (p *pool) maxRequests() uint32 {
+	if config := p.endpoint.cluster.Config(); config != nil {
+		return config.MaxRequestsPerConnection
+	}
+	return 0
+}
+
+func (p *pool) releaseGate(gated bool) {
+	if gated {
+		p.gate.ReleaseConnection()
+	}
+}
+
+func (p *pool) opened(event observe.ConnEvent) {
+	if hook := p.endpoint.cluster.manager.options.Hooks.ConnOpened; hook != nil {
+		hook(event)
+	}
+}
+
+func (p *pool) overflowed(resource string) {
+	if hook := p.endpoint.cluster.manager.options.Hooks.Overflowed; hook != nil {
+		hook(observe.OverflowEvent{Cluster: p.endpoint.cluster.name, Resource: resource})
+	}
+}
+
+// connectError is a connection that could not be made.
+type connectError struct{ err error }
+
+func (e *connectError) Error() string { return e.err.Error() }
+func (e *connectError) Unwrap() error { return e.err }

@@ -1,0 +1,120 @@
+package upstream
+
+import (
+	"errors"
+	"net/http"
+	"reflect"
+	"strings"
+
+	"golang.org/x/net/http2"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/outcome"
+)
+
+// Failure is why an endpoint gave no response.
+type Failure struct {
+	Kind outcome.Kind
+	// Sent is false only if no byte of the request was written.
+	Sent bool
+	Err  error
+}
+
+// RoundTrip sends one request to the endpoint, once: nothing in it, and nothing
+// in net/http below it, sends a request again. The request's context bounds
+// the wait for a connection and the exchange. On failure the request's body has
+// been closed.
+func (e *Endpoint) RoundTrip(req *http.Request, priority discovery.RoutingPriority) (*http.Response, *Failure) {
+	config := e.cluster.Config()
+	if config == nil {
+		return nil, fail(req, outcome.NoConfig, e.cluster.Err())
+	}
+	p := e.pool(poolKey{protocol: protocolOf(config, req), priority: priority})
+	c, _, err := p.get(req.Context())
+	if err != nil {
+		return nil, fail(req, waitKind(err), err)
+	}
+	resp, err := c.cc.RoundTrip(req)
+	if err != nil {
+		kind, sent := exchangeKind(err)
+		p.changed(c)
+		return nil, &Failure{Kind: kind, Sent: sent, Err: err}
+	}
+	return resp, nil
+}
+
+// fail closes the body of a request that is not sent.
+func fail(req *http.Request, kind outcome.Kind, err error) *Failure {
+	if req.Body != nil {
+		err = errors.Join(err, req.Body.Close())
+	}
+	return &Failure{Kind: kind, Err: err}
+}
+
+func protocolOf(config *discovery.Cluster, req *http.Request) wireProtocol {
+	switch config.Protocol {
+	case discovery.HTTP2:
+		return wireHTTP2
+	case discovery.HTTPAuto:
+		return wireALPN
+	case discovery.HTTPDownstream:
+		if req.ProtoMajor == 2 {
+			return wireHTTP2
+		}
+	}
+	return wireHTTP1
+}
+
+// waitKind classifies a failure to get a connection. A context that ended is
+// left to the caller, who knows whose time ran out.
+func waitKind(err error) outcome.Kind {
+	if _, ok := errors.AsType[*overflowError](err); ok {
+		return outcome.Overflow
+	}
+	if _, ok := errors.AsType[*connectError](err); ok {
+		return outcome.ConnectFailure
+	}
+	if errors.Is(err, ErrClosed) {
+		return outcome.Closed
+	}
+	return outcome.Canceled
+}
+
+// exchangeKind classifies a failure on a connection.
+//
+// net/http does not export what it knows, so two of its marks are read from
+// outside; a test holds each against the real thing, and when a mark is not
+// recognized the request counts as sent, which is the safe reading.
+func exchangeKind(err error) (kind outcome.Kind, sent bool) {
+	if isNothingWritten(err) {
+		return outcome.ResetBeforeRequest, false
+	}
+	if stream, ok := errors.AsType[http2.StreamError](err); ok && stream.Code == http2.ErrCodeRefusedStream {
+		return outcome.RefusedStream, true
+	}
+	if isUnprocessed(err) {
+		return outcome.RefusedStream, true
+	}
+	return outcome.Reset, true
+}
+
+// isNothingWritten recognizes net/http's nothingWrittenError: the connection
+// broke before the first byte of the request was written.
+func isNothingWritten(err error) bool {
+	for err != nil {
+		if reflect.TypeOf(err).String() == "http.nothingWrittenError" {
+			return true
+		}
+		err = errors.Unwrap(err)
+	}
+	return false
+}
+
+// isUnprocessed recognizes the errors of net/http's HTTP/2 client for streams
+// that a graceful GOAWAY excluded, or that never started.
+func isUnprocessed(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "http2: Transport received Server's graceful shutdown GOAWAY") ||
+		strings.Contains(text, "http2: client conn not usable") ||
+		strings.Contains(text, "http2: client conn could not be established")
+}
