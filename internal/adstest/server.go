@@ -2,6 +2,7 @@ package adstest
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net"
 	"sync"
@@ -142,7 +143,7 @@ func (s *Server) Stop() {
 	}
 	s.Thaw()
 	server.Stop()
-	if err := <-done; err != nil {
+	if err := <-done; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		s.tb.Errorf("serve ADS: %v", err)
 	}
 }

@@ -1,0 +1,95 @@
+package ads
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// State is the state of a resource, as CSDS names it (gRFC A40, A88).
+type State uint8
+
+const (
+	// StateRequested: asked for, or about to be; nothing is known.
+	StateRequested State = iota
+	// StateDoesNotExist: the server says so, or did not answer in time. A
+	// version that was accepted earlier may still be in force.
+	StateDoesNotExist
+	// StateAcked: the last version that came is in force.
+	StateAcked
+	// StateNacked: the last version that came was rejected.
+	StateNacked
+	// StateReceivedError: the server reported an error for the resource.
+	StateReceivedError
+	// StateTimeout: the server did not answer in time, which counts as a
+	// transient error.
+	StateTimeout
+)
+
+// String returns the name that CSDS uses.
+func (s State) String() string {
+	switch s {
+	case StateRequested:
+		return "REQUESTED"
+	case StateDoesNotExist:
+		return "DOES_NOT_EXIST"
+	case StateAcked:
+		return "ACKED"
+	case StateNacked:
+		return "NACKED"
+	case StateReceivedError:
+		return "RECEIVED_ERROR"
+	case StateTimeout:
+		return "TIMEOUT"
+	}
+	return "UNKNOWN"
+}
+
+// ResourceState is what a [Client] knows of one resource.
+type ResourceState struct {
+	// TypeURL and Type are the type's URL and short name.
+	TypeURL string
+	Type    string
+	Name    string
+	State   State
+	// Version is the version in force, Resource its value; "" and nil without.
+	Version  string
+	Resource any
+	// Err is what is wrong with the resource, the connection apart.
+	Err error
+	// RejectedVersion is the version that was rejected last, "" if a good one
+	// came since. Rejections counts all that were ever rejected.
+	RejectedVersion string
+	Rejections      int
+	// Updated is when the state last changed.
+	Updated time.Time
+}
+
+// Dump returns the state of everything that is watched, by type in the order of
+// the first watch, and by name.
+func (c *Client) Dump() []ResourceState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var states []ResourceState
+	for _, ts := range c.order {
+		for _, name := range slices.Sorted(maps.Keys(ts.entries)) {
+			if name == Wildcard {
+				continue
+			}
+			e := ts.entries[name]
+			states = append(states, ResourceState{
+				TypeURL:         ts.URL,
+				Type:            ts.Name,
+				Name:            name,
+				State:           e.state,
+				Version:         e.version,
+				Resource:        e.resource,
+				Err:             e.err,
+				RejectedVersion: e.rejectedVersion,
+				Rejections:      e.rejections,
+				Updated:         e.updated,
+			})
+		}
+	}
+	return states
+}

@@ -1,0 +1,86 @@
+package ads
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// errIdle ends a stream that nobody needs.
+var errIdle = errors.New("nothing is watched")
+
+// errNotReading ends a stream whose server does not take the answers to its
+// responses.
+var errNotReading = errors.New("the server sends without reading the acknowledgements")
+
+// Error is what a [Watcher] is told: which resource has a problem, and which.
+type Error struct {
+	// Type is the type's short name.
+	Type string
+	// Name is the resource's name.
+	Name string
+	// Err is the reason.
+	Err error
+}
+
+// Error returns the type, the quoted name and the reason.
+func (e *Error) Error() string { return fmt.Sprintf("%s %q: %v", e.Type, e.Name, e.Err) }
+
+// Unwrap returns the reason.
+func (e *Error) Unwrap() error { return e.Err }
+
+// maxDetail limits the text of a rejection, so that the request that carries
+// it stays far below the 4 MiB that a gRPC server accepts by default.
+const maxDetail = 256 << 10
+
+// rejection is why a response is rejected: one error per bad resource.
+type rejection struct {
+	total    int
+	problems []problem
+}
+
+// problem is one bad entry of a response. Its name is "" if unknown.
+type problem struct {
+	index int
+	name  string
+	err   error
+}
+
+func (p *problem) String() string {
+	if p.name == "" {
+		return fmt.Sprintf("resource %d: %v", p.index, p.err)
+	}
+	return fmt.Sprintf("resource %d %q: %v", p.index, p.name, p.err)
+}
+
+// Error lists every bad entry by index, name and reason, up to maxDetail bytes.
+// It is valid UTF-8 whatever the reasons hold, because protobuf strings must be.
+func (r *rejection) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "rejected %d of %d resources: ", len(r.problems), r.total)
+	for i := range r.problems {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		text := strings.ToValidUTF8(r.problems[i].String(), "\uFFFD")
+		if room := maxDetail - b.Len(); len(text) > room {
+			b.WriteString(clip(text, max(room, 0)))
+			fmt.Fprintf(&b, "... (%d more)", len(r.problems)-i-1)
+			break
+		}
+		b.WriteString(text)
+	}
+	return b.String()
+}
+
+// clip returns at most n bytes of s, cut between runes.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}

@@ -1,0 +1,75 @@
+package ads
+
+import (
+	"maps"
+	"slices"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+)
+
+// sotw is the state-of-the-world variant: each request carries all names.
+type sotw struct {
+	stream discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesClient
+}
+
+func (s *sotw) send(m proto.Message) error { return s.stream.SendMsg(m) }
+
+func (s *sotw) recv() (*response, error) {
+	m, err := s.stream.Recv()
+	if err != nil {
+		return nil, err
+	}
+	return parseSotW(m), nil
+}
+
+func (s *sotw) nextLocked(c *Client, ts *typeState, node *corev3.Node) (proto.Message, []string) {
+	// The version is read first: releasing the last resource forgets it, but
+	// the request that unsubscribes still belongs to it.
+	version := ts.version
+	_, wildcard := ts.sub.sent[Wildcard]
+	subscribe, unsubscribe := c.reconcileLocked(ts)
+	r := ts.takeReplyLocked()
+	if r == nil && len(subscribe) == 0 && len(unsubscribe) == 0 {
+		return nil, nil
+	}
+	request := &discoveryv3.DiscoveryRequest{
+		Node:          node,
+		TypeUrl:       ts.URL,
+		VersionInfo:   version,
+		ResponseNonce: ts.sub.nonce,
+		ResourceNames: slices.Sorted(maps.Keys(ts.sub.sent)),
+	}
+	if r != nil {
+		request.VersionInfo, request.ResponseNonce = r.version, r.nonce
+		request.ErrorDetail = detail(r.err)
+	}
+	ts.sub.started = true
+	switch _, all := ts.sub.sent[Wildcard]; {
+	case ts.sub.named:
+	case all && len(ts.sub.sent) == 1:
+		// Every server understands the empty list, not every one "*".
+		request.ResourceNames = nil
+	case wildcard && len(ts.sub.sent) == 0:
+		// An empty list would still mean everything. The wildcard has to be
+		// named once before it can be given up by the next request.
+		request.ResourceNames = []string{Wildcard}
+		ts.sub.named = true
+		ts.sub.sent[Wildcard] = struct{}{}
+		ts.pending[Wildcard] = struct{}{}
+	default:
+		ts.sub.named = true
+	}
+	return request, subscribe
+}
+
+// detail is the error_detail of a NACK, nil for an ACK.
+func detail(err error) *statuspb.Status {
+	if err == nil {
+		return nil
+	}
+	return &statuspb.Status{Code: int32(codes.InvalidArgument), Message: err.Error()}
+}

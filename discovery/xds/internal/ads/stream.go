@@ -1,0 +1,212 @@
+package ads
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	// maxResponse is the largest response that is accepted. gRPC's own default
+	// of 4 MiB is too small for a mesh of some size, and a server that is told
+	// so sends the same again.
+	maxResponse = 256 << 20
+	// maxReplies is how many responses of one type may wait for their answer
+	// to be sent, before the server is taken for one that does not read.
+	maxReplies = 1024
+)
+
+// stream is one ADS stream.
+type stream struct {
+	wire wire
+	// node goes out with the first request; nil afterwards. Only the sender
+	// uses it.
+	node *corev3.Node
+}
+
+// wire is one variant of the protocol on an open stream.
+type wire interface {
+	// nextLocked returns the next request about a type, nil if there is none,
+	// and the names that it subscribes.
+	nextLocked(c *Client, ts *typeState, node *corev3.Node) (proto.Message, []string)
+	// send sends what nextLocked returned.
+	send(proto.Message) error
+	// recv waits for a response.
+	recv() (*response, error)
+}
+
+// open opens a stream on conn. It waits until the connection is up, or has
+// failed.
+func open(ctx context.Context, conn *grpc.ClientConn, mode Mode) (wire, error) {
+	client := discoveryv3.NewAggregatedDiscoveryServiceClient(conn)
+	limit := grpc.MaxCallRecvMsgSize(maxResponse)
+	if mode == ModeSotW {
+		s, err := client.StreamAggregatedResources(ctx, limit)
+		return &sotw{stream: s}, err
+	}
+	s, err := client.DeltaAggregatedResources(ctx, limit)
+	return &delta{stream: s}, err
+}
+
+// session opens a stream and runs it to its end.
+func (c *Client) session(ctx context.Context, conn *grpc.ClientConn, mode Mode) sessionEnd {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w, err := open(ctx, conn, mode)
+	if err != nil {
+		return sessionEnd{err: err}
+	}
+	s := &stream{wire: w, node: c.node}
+	c.connectedTo(s)
+	sent := make(chan error, 1)
+	go func() {
+		// Ends when the stream breaks or ctx ends; session waits for it below.
+		err := c.sendAll(ctx, s)
+		if err != nil {
+			cancel() // makes recv end; without err it ends by itself
+		}
+		sent <- err
+	}()
+	responded, err := c.receiveAll(ctx, s)
+	cancel()
+	if sendErr := <-sent; sendErr != nil {
+		err = sendErr
+	}
+	return sessionEnd{err: err, opened: true, responded: responded}
+}
+
+// receiveAll takes responses until the stream breaks.
+func (c *Client) receiveAll(ctx context.Context, s *stream) (responded bool, err error) {
+	for {
+		r, err := s.wire.recv()
+		if err != nil {
+			return responded, err
+		}
+		err = c.handle(ctx, s, r)
+		if !responded {
+			responded = true
+			c.recovered()
+		}
+		if err != nil {
+			return true, err
+		}
+		// Flow control: a server that is faster than the watchers waits.
+		c.serial.flush()
+	}
+}
+
+// sendAll sends requests as they become due. It returns nil if the stream broke
+// by itself: then recv knows why.
+func (c *Client) sendAll(ctx context.Context, s *stream) error {
+	// A delta server has nothing to say to a client that is up to date. After
+	// a while a stream that is open counts as a good one.
+	settled := time.NewTimer(absenceTimeout)
+	defer settled.Stop()
+	idle := time.NewTimer(idleTimeout)
+	idle.Stop()
+	defer idle.Stop()
+	for {
+		message, ts, names := c.next(s)
+		if message != nil {
+			if err := s.wire.send(message); err != nil {
+				if errors.Is(err, io.EOF) || ctx.Err() != nil {
+					return nil
+				}
+				return err
+			}
+			s.node = nil
+			c.asked(s, ts, names)
+			continue
+		}
+		if c.watched() {
+			idle.Stop()
+		} else {
+			idle.Reset(idleTimeout)
+		}
+		select {
+		case <-c.wake:
+		case <-settled.C:
+			c.recovered()
+		case <-idle.C:
+			if !c.watched() {
+				return errIdle
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// next returns the next request to send, nil if there is none. Types go in the
+// order in which they were first watched, so that after a reconnect the
+// resources that refer to others come first.
+func (c *Client) next(s *stream) (proto.Message, *typeState, []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, ts := range c.order {
+		if message, names := s.wire.nextLocked(c, ts, s.node); message != nil {
+			return message, ts, names
+		}
+	}
+	return nil, nil, nil
+}
+
+// asked starts the timers of the names that a request has just subscribed.
+func (c *Client) asked(s *stream, ts *typeState, names []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.stream != s {
+		return
+	}
+	for _, name := range names {
+		if e := ts.entries[name]; e != nil {
+			c.awaitLocked(e)
+		}
+	}
+}
+
+// reconcileLocked compares what is watched with what the server was told, and
+// notes the difference as told.
+func (c *Client) reconcileLocked(ts *typeState) (subscribe, unsubscribe []string) {
+	for name := range ts.pending {
+		e := ts.entries[name]
+		wanted := e != nil && len(e.watchers) > 0
+		_, told := ts.sub.sent[name]
+		switch {
+		case wanted && !told:
+			ts.sub.sent[name] = struct{}{}
+			subscribe = append(subscribe, name)
+		case wanted && told:
+			// Unsubscribed and subscribed before the server heard of it. If
+			// the value was lost in between, the timer has to run again.
+			c.awaitLocked(e)
+		case told:
+			delete(ts.sub.sent, name)
+			unsubscribe = append(unsubscribe, name)
+		}
+		if e != nil && !wanted {
+			c.releaseLocked(e)
+		}
+	}
+	clear(ts.pending)
+	return subscribe, unsubscribe
+}
+
+// takeReplyLocked returns the oldest answer that is due, nil if there is none.
+func (ts *typeState) takeReplyLocked() *reply {
+	if len(ts.sub.replies) == 0 {
+		return nil
+	}
+	r := ts.sub.replies[0]
+	ts.sub.replies = ts.sub.replies[1:]
+	if len(ts.sub.replies) == 0 {
+		ts.sub.replies = nil
+	}
+	return &r
+}

@@ -1,0 +1,144 @@
+package ads
+
+import "slices"
+
+// audienceLocked returns who hears of an entry: its watchers and those of the
+// wildcard.
+func (e *entry) audienceLocked() []*watch {
+	if e.name == Wildcard {
+		return slices.Clone(e.watchers)
+	}
+	audience := slices.Clone(e.watchers)
+	if all := e.ts.wildcardLocked(); all != nil {
+		audience = append(audience, all.watchers...)
+	}
+	return audience
+}
+
+// tellChangedLocked tells the value, which also means that all is well.
+func (c *Client) tellChangedLocked(e *entry) {
+	e.told, e.offline = "", false
+	resource := e.resource
+	for _, w := range e.audienceLocked() {
+		c.serial.add(w.changed(resource))
+	}
+}
+
+// tellErrorLocked tells an error, unless it was the last thing told.
+func (c *Client) tellErrorLocked(e *entry, err error) {
+	e.offline = false
+	c.tellOnceLocked(e, err, e.audienceLocked())
+}
+
+func (c *Client) tellOnceLocked(e *entry, err error, audience []*watch) {
+	text := e.toldLocked(err)
+	if text == e.told {
+		return
+	}
+	e.told = text
+	for _, w := range audience {
+		c.serial.add(w.failed(err, e.held))
+	}
+}
+
+// toldLocked is what telling err amounts to: whether there is still a value is
+// part of it.
+func (e *entry) toldLocked(err error) string {
+	if e.held {
+		return "ambient: " + err.Error()
+	}
+	return err.Error()
+}
+
+// greetLocked tells a new watcher what is known.
+func (c *Client) greetLocked(e *entry, w *watch) {
+	if e.name == Wildcard {
+		for _, other := range e.ts.entries {
+			if other != e && other.held {
+				c.greetOneLocked(other, w)
+			}
+		}
+	} else {
+		c.greetOneLocked(e, w)
+	}
+	if c.connErr == nil || !e.concernedLocked() {
+		return
+	}
+	err := e.wrap(c.connErr)
+	c.serial.add(w.failed(err, e.held))
+	if e.told == "" {
+		e.told, e.offline = e.toldLocked(err), true
+	}
+}
+
+// concernedLocked reports whether the watchers of an entry should hear that the
+// server is away. What is known of a resource that does not exist or is invalid
+// is not replaced by that; and a wildcard that has shown something has no value
+// of its own to worry about.
+func (e *entry) concernedLocked() bool {
+	if e.name == Wildcard {
+		return len(e.ts.accepted) == 0
+	}
+	return e.held || e.state == StateRequested
+}
+
+func (c *Client) greetOneLocked(e *entry, w *watch) {
+	if e.held {
+		c.serial.add(w.changed(e.resource))
+	}
+	if e.err != nil {
+		c.serial.add(w.failed(e.err, e.held))
+	}
+}
+
+// offlineLocked tells the watchers of an entry that the server is away.
+func (c *Client) offlineLocked(e *entry) {
+	if len(e.watchers) == 0 || !e.concernedLocked() {
+		return
+	}
+	c.tellOnceLocked(e, e.wrap(c.connErr), e.watchers)
+	e.offline = true
+}
+
+// onlineLocked takes back what offlineLocked told.
+func (c *Client) onlineLocked(e *entry) {
+	if !e.offline {
+		return
+	}
+	e.offline, e.told = false, ""
+	switch {
+	case e.held && e.err == nil:
+		for _, w := range e.watchers {
+			c.serial.add(w.changed(e.resource))
+		}
+	case e.err != nil:
+		c.tellOnceLocked(e, e.err, e.watchers)
+	}
+}
+
+func (w *watch) changed(resource any) func() {
+	return func() {
+		if !w.cancelled.Load() {
+			w.watcher.Changed(resource)
+		}
+	}
+}
+
+func (w *watch) failed(err error, held bool) func() {
+	if held {
+		return func() {
+			if !w.cancelled.Load() {
+				w.watcher.AmbientError(err)
+			}
+		}
+	}
+	return w.resourceError(err)
+}
+
+func (w *watch) resourceError(err error) func() {
+	return func() {
+		if !w.cancelled.Load() {
+			w.watcher.ResourceError(err)
+		}
+	}
+}
