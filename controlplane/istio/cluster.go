@@ -1,0 +1,130 @@
+package istio
+
+import (
+	"math"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+	networking "istio.io/api/networking/v1alpha3"
+)
+
+const (
+	httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+	// defaultConnectTimeout is connectTimeout of Istio's mesh configuration.
+	defaultConnectTimeout = 10 * time.Second
+)
+
+// cluster translates one cluster of a port: the whole service (subset -1), or
+// a subset of its rule.
+func (r *registry) cluster(name string, s *service, p *servicePort, rule *destinationRule, subset int, endpoints []*endpoint) (*clusterv3.Cluster, error) {
+	policy := rule.policyFor(p.number, subset)
+	c := &clusterv3.Cluster{
+		Name:                 name,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(), ServiceName: name},
+		ConnectTimeout:       durationpb.New(defaultConnectTimeout),
+		LbPolicy:             lbPolicy(policy.lb),
+		CircuitBreakers: &clusterv3.CircuitBreakers{
+			Thresholds: []*clusterv3.CircuitBreakers_Thresholds{thresholds(policy)},
+		},
+	}
+	if timeout := policy.pool.GetTcp().GetConnectTimeout(); timeout != nil {
+		c.ConnectTimeout = timeout
+	}
+	if rule != nil && rule.breaker != nil {
+		c.Metadata = &corev3.Metadata{
+			FilterMetadata: map[string]*structpb.Struct{breakerAnnotation: rule.breaker},
+		}
+	}
+	options, err := pack(httpProtocol(p, policy.pool))
+	if err != nil {
+		return nil, err
+	}
+	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptions: options}
+	if context := r.upstreamTLS(s, p, name, policy, endpoints); context != nil {
+		if c.TransportSocket, err = transportSocket(context); err != nil {
+			return nil, err
+		}
+	}
+	return c, validate(c)
+}
+
+// lbPolicy is least request unless another is asked for, as in Istio.
+func lbPolicy(lb *networking.LoadBalancerSettings) clusterv3.Cluster_LbPolicy {
+	switch lb.GetSimple() {
+	case networking.LoadBalancerSettings_ROUND_ROBIN:
+		return clusterv3.Cluster_ROUND_ROBIN
+	case networking.LoadBalancerSettings_RANDOM:
+		return clusterv3.Cluster_RANDOM
+	default:
+		return clusterv3.Cluster_LEAST_REQUEST
+	}
+}
+
+// thresholds are the limits of a cluster. Istio's defaults are no limits,
+// where Envoy's are 1024 requests and 3 retries; 0 is the default too.
+func thresholds(p policy) *clusterv3.CircuitBreakers_Thresholds {
+	limit := func(n int32) *wrapperspb.UInt32Value {
+		if n > 0 {
+			return wrapperspb.UInt32(uint32(n))
+		}
+		return wrapperspb.UInt32(math.MaxUint32)
+	}
+	t := &clusterv3.CircuitBreakers_Thresholds{
+		MaxConnections:     limit(p.pool.GetTcp().GetMaxConnections()),
+		MaxPendingRequests: limit(p.pool.GetHttp().GetHttp1MaxPendingRequests()),
+		MaxRequests:        limit(p.pool.GetHttp().GetHttp2MaxRequests()),
+		MaxRetries:         limit(p.pool.GetHttp().GetMaxRetries()),
+	}
+	if b := p.budget; b != nil {
+		t.RetryBudget = &clusterv3.CircuitBreakers_Thresholds_RetryBudget{
+			BudgetPercent:       &typev3.Percent{Value: 20},
+			MinRetryConcurrency: wrapperspb.UInt32(3),
+		}
+		if b.Percent != nil {
+			t.RetryBudget.BudgetPercent.Value = b.Percent.Value
+		}
+		if b.MinRetryConcurrency > 0 {
+			t.RetryBudget.MinRetryConcurrency.Value = b.MinRetryConcurrency
+		}
+	}
+	return t
+}
+
+func httpProtocol(p *servicePort, pool *networking.ConnectionPoolSettings) *httpv3.HttpProtocolOptions {
+	explicit := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
+		ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
+			HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
+		},
+	}
+	upgrade := pool.GetHttp().GetH2UpgradePolicy() == networking.ConnectionPoolSettings_HTTPSettings_UPGRADE
+	if p.http2 || upgrade {
+		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+		}
+	}
+	o := &httpv3.HttpProtocolOptions{
+		UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit},
+	}
+	common := &corev3.HttpProtocolOptions{
+		IdleTimeout:           pool.GetHttp().GetIdleTimeout(),
+		MaxConnectionDuration: pool.GetTcp().GetMaxConnectionDuration(),
+	}
+	if common.IdleTimeout == nil {
+		common.IdleTimeout = pool.GetTcp().GetIdleTimeout()
+	}
+	if n := pool.GetHttp().GetMaxRequestsPerConnection(); n > 0 {
+		common.MaxRequestsPerConnection = wrapperspb.UInt32(uint32(n))
+	}
+	if common.IdleTimeout != nil || common.MaxConnectionDuration != nil || common.MaxRequestsPerConnection != nil {
+		o.CommonHttpProtocolOptions = common
+	}
+	return o
+}

@@ -1,0 +1,24 @@
+// Package istio turns Istio's own YAML documents into xDS resources.
+//
+// [Parse] reads ServiceEntry, WorkloadEntry, DestinationRule, VirtualService
+// and PeerAuthentication documents, as kubectl takes them, and gives either a
+// [Config] or every problem that the documents have, each with its file, line,
+// column, object and field. A Config answers what resource a node gets for a
+// name, in the dialect that Istio speaks to proxyless gRPC clients:
+//
+//   - Listener "host:port" with an API listener, and
+//     "xds.istio.io/grpc/lds/inbound/IP:PORT" for a listener of the node;
+//   - RouteConfiguration "outbound|PORT||HOST";
+//   - Cluster and ClusterLoadAssignment "outbound|PORT|SUBSET|HOST".
+//
+// The meaning of every field and every default is Istio's, with three
+// differences, all on the safe side. A field, a value or a kind that is not
+// translated is a problem, never skipped. References are checked: hosts,
+// subsets and ports that a document names must exist in the same set of
+// documents. And where Istio decides on mutual TLS endpoint by endpoint, a
+// cluster here has one answer: a mixture is a problem until a DestinationRule
+// gives the mode.
+//
+// The package is pure: it opens no connection, watches no file and keeps no
+// state outside a Config.
+package istio

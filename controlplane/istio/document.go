@@ -1,0 +1,180 @@
+package istio
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const defaultNamespace = "default"
+
+// syntaxLine finds the line in the text of an error of the YAML library, which
+// has no other way to give it.
+var syntaxLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): `)
+
+// readFile decodes the objects of one file. A file that is not YAML ends at
+// the mistake; everything before it is still decoded.
+func readFile(rep *reporter, file File) []*object {
+	data := file.Data
+	if path.Ext(file.Name) == ".json" {
+		// A tab is white space in JSON and not allowed in a JSON string, but
+		// YAML, which is otherwise a superset, does not let it indent.
+		data = bytes.ReplaceAll(data, []byte{'\t'}, []byte{' '})
+	}
+	var objects []*object
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	for {
+		var document yaml.Node
+		err := decoder.Decode(&document)
+		if errors.Is(err, io.EOF) {
+			return objects
+		}
+		if err != nil {
+			rep.add(syntaxProblem(file.Name, err))
+			return objects
+		}
+		if len(document.Content) == 1 && !isNull(document.Content[0]) {
+			objects = append(objects, readDocument(rep, file.Name, document.Content[0])...)
+		}
+	}
+}
+
+func syntaxProblem(file string, err error) Problem {
+	line, text := 1, strings.TrimPrefix(err.Error(), "yaml: ")
+	if m := syntaxLine.FindStringSubmatch(err.Error()); m != nil {
+		if n, convErr := strconv.Atoi(m[1]); convErr == nil {
+			line, text = n, strings.TrimPrefix(err.Error(), m[0])
+		}
+	}
+	return Problem{File: file, Line: line, Message: "not valid YAML: " + text}
+}
+
+// readDocument decodes one document: an object, or a List of objects.
+func readDocument(rep *reporter, file string, root *yaml.Node) []*object {
+	obj := &object{file: file, places: make(map[string]place), root: positionOf(root)}
+	whole := at{rep: rep, obj: obj}
+	d := &decoder{rep: rep, obj: obj}
+	fields, ok := d.mapping(root, whole)
+	if !ok {
+		return nil
+	}
+	apiVersion := d.optionalText(fields, whole, "apiVersion")
+	obj.kind = d.optionalText(fields, whole, "kind")
+	if obj.kind == "List" {
+		return readList(rep, file, fields, whole)
+	}
+	if obj.kind == "" {
+		whole.field("kind").errorf("is required, as in any Kubernetes document")
+		return nil
+	}
+	d.metadata(fields, whole)
+	known, ok := kinds[obj.kind]
+	if !ok {
+		whole.field("kind").errorf("kind %q %s", obj.kind, refusal(obj.kind))
+		return nil
+	}
+	if !slices.Contains(known.apiVersions, apiVersion) {
+		whole.field("apiVersion").errorf("%q is not an API version of %s: use %s",
+			apiVersion, obj.kind, strings.Join(known.apiVersions, ", "))
+		return nil
+	}
+	for _, f := range fields {
+		switch f.name {
+		case "apiVersion", "kind", "metadata", "status":
+		case "spec":
+		default:
+			whole.field(f.name).refuse("unknown field")
+		}
+	}
+	obj.spec = known.newSpec()
+	if spec, ok := fields.get("spec"); ok && !isNull(spec.value) {
+		d.message(spec.value, obj.spec.ProtoReflect(), whole.field("spec"))
+	}
+	return []*object{obj}
+}
+
+func readList(rep *reporter, file string, fields fieldList, whole at) []*object {
+	items, ok := fields.get("items")
+	if !ok || isNull(items.value) {
+		return nil
+	}
+	if items.value.Kind != yaml.SequenceNode {
+		whole.field("items").errorf("expected a list, found %s", describe(items.value))
+		return nil
+	}
+	var objects []*object
+	for _, item := range items.value.Content {
+		objects = append(objects, readDocument(rep, file, item)...)
+	}
+	return objects
+}
+
+// bookkeeping are the fields of metadata that Kubernetes fills in and that
+// change nothing.
+var bookkeeping = []string{
+	"creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers",
+	"generation", "managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid",
+}
+
+func (d *decoder) metadata(fields fieldList, whole at) {
+	meta := whole.field("metadata")
+	d.obj.namespace = defaultNamespace
+	if f, ok := fields.get("metadata"); ok && !isNull(f.value) {
+		inner, ok := d.mapping(f.value, meta)
+		if !ok {
+			return
+		}
+		d.obj.name = d.optionalText(inner, meta, "name")
+		if ns := d.optionalText(inner, meta, "namespace"); ns != "" {
+			d.obj.namespace = ns
+		}
+		d.obj.labels = d.textMap(inner, meta, "labels")
+		d.obj.annotations = d.textMap(inner, meta, "annotations")
+		for _, f := range inner {
+			switch f.name {
+			case "name", "namespace", "labels", "annotations":
+			default:
+				if !slices.Contains(bookkeeping, f.name) {
+					meta.field(f.name).refuse("unknown field")
+				}
+			}
+		}
+	}
+	if _, known := kinds[d.obj.kind]; !known {
+		return
+	}
+	switch {
+	case d.obj.name == "":
+		meta.field("name").errorf("is required")
+	case !isDNSSubdomain(d.obj.name):
+		meta.field("name").errorf("%q is not a name: use lower case letters, digits, '-' and '.'", d.obj.name)
+	}
+	if !isDNSLabel(d.obj.namespace) {
+		meta.field("namespace").errorf("%q is not a namespace: use lower case letters, digits and '-', at most 63", d.obj.namespace)
+	}
+	d.annotations(meta.field("annotations"))
+}
+
+// annotations refuses the annotations that would change the meaning of the
+// object in Istio, or that are ours and misspelt.
+func (d *decoder) annotations(a at) {
+	for _, key := range sortedKeys(d.obj.annotations) {
+		domain, _, _ := strings.Cut(key, "/")
+		switch {
+		case key == breakerAnnotation && d.obj.kind == kindDestinationRule:
+		case key == breakerAnnotation:
+			a.key(key).refuse("belongs on a DestinationRule")
+		case strings.HasPrefix(key, "inboard."):
+			a.key(key).refuse("unknown annotation: only %q is known", breakerAnnotation)
+		case domain == "istio.io" || strings.HasSuffix(domain, ".istio.io"):
+			a.key(key).refuse("annotations of Istio are not supported: remove it")
+		}
+	}
+}

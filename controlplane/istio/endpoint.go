@@ -1,0 +1,178 @@
+package istio
+
+import (
+	"maps"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+	networking "istio.io/api/networking/v1alpha3"
+)
+
+const (
+	tlsModeLabel = "security.istio.io/tlsMode"
+	// localityLabel is where Istio looks if an endpoint has no locality; it
+	// may be written with dots, since a label has no slashes.
+	localityLabel = "istio-locality"
+)
+
+// endpoint is a WorkloadEntry, or an inline endpoint of a ServiceEntry.
+type endpoint struct {
+	// at is the WorkloadEntry's spec, or the element of spec.endpoints.
+	at             at
+	namespace      string
+	address        string
+	ports          map[string]uint32
+	labels         map[string]string
+	locality       string
+	weight         uint32
+	serviceAccount string
+}
+
+// newEndpoint checks one endpoint. The labels are the caller's to set.
+func newEndpoint(namespace string, spec *networking.WorkloadEntry, a at) *endpoint {
+	e := &endpoint{
+		at: a, namespace: namespace,
+		address: spec.Address, ports: spec.Ports,
+		locality: spec.Locality, weight: spec.Weight, serviceAccount: spec.ServiceAccount,
+	}
+	if address, err := netip.ParseAddr(spec.Address); err != nil || address.Zone() != "" {
+		a.field("address").errorf("%q is not an IP address: names and sockets are not supported", spec.Address)
+	} else {
+		e.address = address.Unmap().String()
+	}
+	for _, name := range sortedKeys(spec.Ports) {
+		if !isDNSLabel(name) {
+			a.field("ports").key(name).refuse("%q is not a port name: use lower case letters, digits and '-'", name)
+		}
+		if !isPort(spec.Ports[name]) {
+			a.field("ports").key(name).errorf("%d is not a port: use 1..65535", spec.Ports[name])
+		}
+	}
+	if spec.Network != "" {
+		a.field("network").errorf("%q: networks are not supported: every endpoint must be reachable, remove it", spec.Network)
+	}
+	if strings.Count(spec.Locality, "/") > 2 {
+		a.field("locality").errorf("%q is not a locality: write region/zone/subzone", spec.Locality)
+	}
+	if spec.ServiceAccount != "" && !isDNSSubdomain(spec.ServiceAccount) {
+		a.field("serviceAccount").errorf("%q is not the name of a service account", spec.ServiceAccount)
+	}
+	if e.weight == 0 {
+		e.weight = 1
+	}
+	return e
+}
+
+// workloadEndpoint is the endpoint of a WorkloadEntry document. Its labels are
+// those of the spec and of the metadata; the latter win, as in Istio.
+func workloadEndpoint(o *object, spec *networking.WorkloadEntry, a at) *endpoint {
+	e := newEndpoint(o.namespace, spec, a)
+	e.labels = maps.Clone(spec.Labels)
+	if e.labels == nil {
+		e.labels = make(map[string]string, len(o.labels))
+	}
+	maps.Copy(e.labels, o.labels)
+	return e
+}
+
+// portFor is where the endpoint serves a port of its service: by the port's
+// name, else by its targetPort, else its number.
+func (e *endpoint) portFor(p *servicePort) uint32 {
+	if port, ok := e.ports[p.name]; ok && port > 0 {
+		return port
+	}
+	return p.target
+}
+
+// mutualTLS reports whether the endpoint itself offers mutual TLS: by Istio's
+// label, else because it has a service account.
+func (e *endpoint) mutualTLS() bool {
+	if mode, ok := e.labels[tlsModeLabel]; ok {
+		return mode == "istio"
+	}
+	return e.serviceAccount != ""
+}
+
+func (e *endpoint) localityParts() Locality {
+	text := e.locality
+	if text == "" {
+		text = e.labels[localityLabel]
+		if !strings.Contains(text, "/") {
+			text = strings.ReplaceAll(text, ".", "/")
+		}
+	}
+	parts := strings.SplitN(text, "/", 3)
+	parts = append(parts, "", "")
+	return Locality{Region: parts[0], Zone: parts[1], SubZone: parts[2]}
+}
+
+// serviceAccountIDs are the SPIFFE IDs of the endpoints' service accounts,
+// sorted, each once.
+func serviceAccountIDs(trustDomain string, endpoints []*endpoint) []string {
+	var ids []string
+	for _, e := range endpoints {
+		if e.serviceAccount != "" {
+			ids = append(ids, spiffeID(trustDomain, e.namespace, e.serviceAccount))
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+func spiffeID(trustDomain, namespace, serviceAccount string) string {
+	return "spiffe://" + trustDomain + "/ns/" + namespace + "/sa/" + serviceAccount
+}
+
+// assignment is the ClusterLoadAssignment of a cluster: one group per
+// locality, sorted, all of priority 0, each weighted by the sum of its
+// endpoints.
+func assignment(name string, p *servicePort, endpoints []*endpoint, a at) *endpointv3.ClusterLoadAssignment {
+	cla := &endpointv3.ClusterLoadAssignment{ClusterName: name}
+	groups := make(map[Locality][]*endpointv3.LbEndpoint)
+	sums := make(map[Locality]uint64)
+	var total uint64
+	for _, e := range endpoints {
+		locality := e.localityParts()
+		groups[locality] = append(groups[locality], lbEndpoint(e, p))
+		sums[locality] += uint64(e.weight)
+		total += uint64(e.weight)
+	}
+	if total > math.MaxUint32 {
+		a.errorf("the weights of the endpoints of %q sum up to %d: at most %d is possible",
+			name, total, uint32(math.MaxUint32))
+		return cla
+	}
+	localities := slices.SortedFunc(maps.Keys(groups), func(a, b Locality) int {
+		return slices.Compare(
+			[]string{a.Region, a.Zone, a.SubZone}, []string{b.Region, b.Zone, b.SubZone})
+	})
+	for _, l := range localities {
+		cla.Endpoints = append(cla.Endpoints, &endpointv3.LocalityLbEndpoints{
+			Locality:            &corev3.Locality{Region: l.Region, Zone: l.Zone, SubZone: l.SubZone},
+			LbEndpoints:         groups[l],
+			LoadBalancingWeight: wrapperspb.UInt32(uint32(sums[l])),
+		})
+	}
+	return cla
+}
+
+func lbEndpoint(e *endpoint, p *servicePort) *endpointv3.LbEndpoint {
+	return &endpointv3.LbEndpoint{
+		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
+			Address: socketAddress(e.address, e.portFor(p)),
+		}},
+		LoadBalancingWeight: wrapperspb.UInt32(e.weight),
+	}
+}
+
+func socketAddress(host string, port uint32) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address:       host,
+		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
+	}}}
+}

@@ -1,0 +1,128 @@
+package istio
+
+import (
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	networking "istio.io/api/networking/v1alpha3"
+	security "istio.io/api/security/v1beta1"
+)
+
+// kind is a kind of document that is translated.
+type kind struct {
+	apiVersions []string
+	newSpec     func() proto.Message
+}
+
+const (
+	kindServiceEntry       = "ServiceEntry"
+	kindWorkloadEntry      = "WorkloadEntry"
+	kindDestinationRule    = "DestinationRule"
+	kindVirtualService     = "VirtualService"
+	kindPeerAuthentication = "PeerAuthentication"
+)
+
+var networkingVersions = []string{
+	"networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3",
+}
+
+var kinds = map[string]kind{
+	kindServiceEntry:    {networkingVersions, func() proto.Message { return new(networking.ServiceEntry) }},
+	kindWorkloadEntry:   {networkingVersions, func() proto.Message { return new(networking.WorkloadEntry) }},
+	kindDestinationRule: {networkingVersions, func() proto.Message { return new(networking.DestinationRule) }},
+	kindVirtualService:  {networkingVersions, func() proto.Message { return new(networking.VirtualService) }},
+	kindPeerAuthentication: {
+		[]string{"security.istio.io/v1", "security.istio.io/v1beta1"},
+		func() proto.Message { return new(security.PeerAuthentication) },
+	},
+}
+
+const supportedKinds = "ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication"
+
+// refusal says why a kind is refused and what to do about it.
+func refusal(kind string) string {
+	switch kind {
+	case "Service", "Endpoints", "EndpointSlice", "Pod", "Deployment":
+		return "is not read: describe the service with a ServiceEntry of resolution STATIC"
+	case "Namespace", "ServiceAccount":
+		return "is not read: namespaces and service accounts exist by being named; remove the document"
+	case "AuthorizationPolicy", "RequestAuthentication":
+		return "cannot be enforced yet: remove the document, and do not rely on it"
+	}
+	return "is not supported: use one of " + supportedKinds
+}
+
+// translated lists, by message, the fields that are translated. A field that
+// is not listed is refused, so that a field which a newer istio.io/api adds is
+// refused until somebody translates it.
+var translated = map[protoreflect.FullName][]protoreflect.Name{
+	"istio.networking.v1alpha3.ServiceEntry": {
+		"hosts", "ports", "location", "resolution", "endpoints", "workload_selector",
+		"export_to", "subject_alt_names",
+	},
+	"istio.networking.v1alpha3.ServicePort":      {"number", "protocol", "name", "target_port"},
+	"istio.networking.v1alpha3.WorkloadSelector": {"labels"},
+	"istio.networking.v1alpha3.WorkloadEntry": {
+		"address", "ports", "labels", "network", "locality", "weight", "service_account",
+	},
+
+	"istio.networking.v1alpha3.DestinationRule": {"host", "traffic_policy", "subsets", "export_to"},
+	"istio.networking.v1alpha3.Subset":          {"name", "labels", "traffic_policy"},
+	"istio.networking.v1alpha3.TrafficPolicy": {
+		"load_balancer", "connection_pool", "tls", "port_level_settings", "retry_budget",
+	},
+	"istio.networking.v1alpha3.TrafficPolicy.PortTrafficPolicy": {
+		"port", "load_balancer", "connection_pool", "tls",
+	},
+	"istio.networking.v1alpha3.TrafficPolicy.RetryBudget": {"percent", "min_retry_concurrency"},
+	"istio.networking.v1alpha3.PortSelector":              {"number"},
+	"istio.networking.v1alpha3.LoadBalancerSettings":      {"simple"},
+	"istio.networking.v1alpha3.ConnectionPoolSettings":    {"tcp", "http"},
+	"istio.networking.v1alpha3.ConnectionPoolSettings.TCPSettings": {
+		"max_connections", "connect_timeout", "max_connection_duration", "idle_timeout",
+	},
+	"istio.networking.v1alpha3.ConnectionPoolSettings.HTTPSettings": {
+		"http1_max_pending_requests", "http2_max_requests", "max_requests_per_connection",
+		"max_retries", "idle_timeout", "h2_upgrade_policy",
+	},
+	"istio.networking.v1alpha3.ClientTLSSettings": {"mode", "subject_alt_names", "sni"},
+
+	"istio.networking.v1alpha3.VirtualService": {"hosts", "gateways", "http", "export_to"},
+	"istio.networking.v1alpha3.HTTPRoute": {
+		"name", "match", "route", "redirect", "direct_response", "rewrite", "timeout",
+		"retries", "fault", "headers",
+	},
+	"istio.networking.v1alpha3.HTTPMatchRequest": {
+		"name", "uri", "method", "authority", "headers", "port", "gateways", "query_params",
+		"ignore_uri_case", "without_headers",
+	},
+	"istio.networking.v1alpha3.StringMatch":              {"exact", "prefix", "regex"},
+	"istio.networking.v1alpha3.HTTPRouteDestination":     {"destination", "weight", "headers"},
+	"istio.networking.v1alpha3.Destination":              {"host", "subset", "port"},
+	"istio.networking.v1alpha3.Headers":                  {"request", "response"},
+	"istio.networking.v1alpha3.Headers.HeaderOperations": {"set", "add", "remove"},
+	"istio.networking.v1alpha3.HTTPRedirect": {
+		"uri", "authority", "port", "derive_port", "scheme", "redirect_code", "prefix_rewrite",
+	},
+	"istio.networking.v1alpha3.HTTPDirectResponse": {"status", "body"},
+	"istio.networking.v1alpha3.HTTPBody":           {"string", "bytes"},
+	"istio.networking.v1alpha3.HTTPRewrite":        {"uri", "authority"},
+	"istio.networking.v1alpha3.HTTPRetry": {
+		"attempts", "per_try_timeout", "retry_on", "retry_ignore_previous_hosts", "backoff",
+	},
+	"istio.networking.v1alpha3.HTTPFaultInjection": {"delay", "abort"},
+	"istio.networking.v1alpha3.HTTPFaultInjection.Delay": {
+		"percent", "fixed_delay", "percentage",
+	},
+	"istio.networking.v1alpha3.HTTPFaultInjection.Abort": {"http_status", "grpc_status", "percentage"},
+	"istio.networking.v1alpha3.Percent":                  {"value"},
+
+	"istio.security.v1beta1.PeerAuthentication":           {"selector", "mtls", "port_level_mtls"},
+	"istio.security.v1beta1.PeerAuthentication.MutualTLS": {"mode"},
+	"istio.type.v1beta1.WorkloadSelector":                 {"match_labels"},
+}
+
+func isTranslated(fd protoreflect.FieldDescriptor) bool {
+	return slices.Contains(translated[fd.ContainingMessage().FullName()], fd.Name())
+}

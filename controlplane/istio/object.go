@@ -1,0 +1,126 @@
+package istio
+
+import (
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// object is one decoded document. It never changes after it was decoded.
+type object struct {
+	kind        string
+	namespace   string
+	name        string
+	labels      map[string]string
+	annotations map[string]string
+	spec        proto.Message
+
+	file string
+	// places knows where each field was written, by its path.
+	places map[string]place
+	root   position
+}
+
+type position struct{ line, column int }
+
+// place is where a field is: its key and its value. An element of a list has
+// only a value.
+type place struct{ key, value position }
+
+// title names the object in problems.
+func (o *object) title() string {
+	if o.name == "" {
+		return o.kind
+	}
+	return o.kind + " " + o.namespace + "/" + o.name
+}
+
+// source names the object together with the place where it begins.
+func (o *object) source() string {
+	return fmt.Sprintf("%s (%s:%d)", o.title(), o.file, o.root.line)
+}
+
+// at is a field of an object, which may or may not have been written. It
+// carries what is needed to report a problem with the field.
+type at struct {
+	rep  *reporter
+	obj  *object
+	path string
+}
+
+func (a at) field(name string) at {
+	if a.path != "" {
+		name = a.path + "." + name
+	}
+	a.path = name
+	return a
+}
+
+func (a at) index(i int) at {
+	a.path = fmt.Sprintf("%s[%d]", a.path, i)
+	return a
+}
+
+func (a at) key(k string) at {
+	a.path = a.path + "[" + k + "]"
+	return a
+}
+
+// written reports whether the field is in the document.
+func (a at) written() bool {
+	_, ok := a.obj.places[a.path]
+	return ok
+}
+
+// errorf reports a wrong value, at the value.
+func (a at) errorf(format string, args ...any) {
+	a.rep.add(a.problem(func(p place) position { return p.value }, fmt.Sprintf(format, args...)))
+}
+
+// doubt reports a translation that Envoy would refuse, if nothing else is
+// wrong.
+func (a at) doubt(err error) {
+	p := a.problem(func(p place) position { return p.key }, fmt.Sprintf("translates to what Envoy refuses: %v", err))
+	a.rep.doubts = append(a.rep.doubts, p)
+}
+
+// refuse reports a field that must not be there, at its key.
+func (a at) refuse(format string, args ...any) {
+	a.rep.add(a.problem(func(p place) position {
+		if p.key.line > 0 {
+			return p.key
+		}
+		return p.value
+	}, fmt.Sprintf(format, args...)))
+}
+
+func (a at) problem(pick func(place) position, message string) Problem {
+	pos := a.obj.root
+	if p, ok := a.obj.places[a.path]; ok {
+		pos = pick(p)
+	} else if p, ok := a.enclosing(); ok {
+		pos = p.value
+		if p.key.line > 0 {
+			pos = p.key
+		}
+	}
+	return Problem{
+		File: a.obj.file, Line: pos.line, Column: pos.column,
+		Object: a.obj.title(), Field: a.path, Message: message,
+	}
+}
+
+// enclosing finds the innermost written field that contains a missing one.
+func (a at) enclosing() (place, bool) {
+	for path := a.path; ; {
+		cut := strings.LastIndexAny(path, ".[")
+		if cut < 0 {
+			return place{}, false
+		}
+		path = path[:cut]
+		if p, ok := a.obj.places[path]; ok {
+			return p, true
+		}
+	}
+}

@@ -1,0 +1,187 @@
+package istio
+
+import (
+	"slices"
+	"strings"
+
+	networking "istio.io/api/networking/v1alpha3"
+)
+
+// service is one host of a ServiceEntry.
+type service struct {
+	host string
+	// at is the spec of the ServiceEntry.
+	at       at
+	external bool
+	ports    []*servicePort
+	// endpoints are all endpoints, in a fixed order.
+	endpoints []*endpoint
+	// sans are the names that a peer may prove with mutual TLS; given tells
+	// that they are subjectAltNames and not the service accounts.
+	sans  []string
+	given bool
+}
+
+type servicePort struct {
+	number, target uint32
+	name           string
+	http2          bool
+}
+
+func (s *service) port(number uint32) (*servicePort, bool) {
+	i := slices.IndexFunc(s.ports, func(p *servicePort) bool { return p.number == number })
+	if i < 0 {
+		return nil, false
+	}
+	return s.ports[i], true
+}
+
+func (r *registry) addService(o *object, spec *networking.ServiceEntry, a at, workloads []*endpoint) {
+	checkExportTo(spec.ExportTo, a.field("exportTo"))
+	if spec.Resolution != networking.ServiceEntry_STATIC {
+		a.field("resolution").errorf("%v is not supported: use STATIC and list the endpoints", spec.Resolution)
+	}
+	ports := servicePorts(spec.Ports, a.field("ports"))
+	endpoints := r.serviceEndpoints(o, spec, a, ports, workloads)
+	checkDuplicates(endpoints, ports)
+	sans := spec.SubjectAltNames
+	for i, san := range sans {
+		if san == "" {
+			a.field("subjectAltNames").index(i).errorf("must not be empty")
+		}
+	}
+	if len(sans) == 0 {
+		sans = serviceAccountIDs(r.opts.TrustDomain, endpoints)
+	}
+	if len(spec.Hosts) == 0 {
+		a.field("hosts").errorf("is required")
+	}
+	for i, host := range spec.Hosts {
+		hostAt := a.field("hosts").index(i)
+		if !checkHost(host, hostAt) {
+			continue
+		}
+		if other, ok := r.services[host]; ok {
+			hostAt.errorf("%q is already a host of %s: merging is not supported", host, other.at.obj.source())
+			continue
+		}
+		r.services[host] = &service{
+			host: host, at: a,
+			external: spec.Location == networking.ServiceEntry_MESH_EXTERNAL,
+			ports:    ports, endpoints: endpoints,
+			sans: sans, given: len(spec.SubjectAltNames) > 0,
+		}
+	}
+}
+
+func servicePorts(specs []*networking.ServicePort, a at) []*servicePort {
+	if len(specs) == 0 {
+		a.errorf("is required")
+	}
+	ports := make([]*servicePort, 0, len(specs))
+	for i, spec := range specs {
+		pa := a.index(i)
+		p := &servicePort{number: spec.Number, target: spec.TargetPort, name: spec.Name}
+		if !isPort(spec.Number) {
+			pa.field("number").errorf("%d is not a port: use 1..65535", spec.Number)
+		}
+		if pa.field("targetPort").written() && !isPort(spec.TargetPort) {
+			pa.field("targetPort").errorf("%d is not a port: use 1..65535", spec.TargetPort)
+		}
+		if p.target == 0 {
+			p.target = p.number
+		}
+		if !isDNSLabel(spec.Name) {
+			pa.field("name").errorf("%q is not a port name: use lower case letters, digits and '-'", spec.Name)
+		}
+		switch strings.ToUpper(spec.Protocol) {
+		case "HTTP":
+		case "HTTP2", "GRPC":
+			p.http2 = true
+		case "":
+			pa.field("protocol").errorf("is required, because protocols are not guessed: use HTTP, HTTP2 or GRPC")
+		default:
+			pa.field("protocol").errorf("%q is not supported: use HTTP, HTTP2 or GRPC", spec.Protocol)
+		}
+		for _, other := range ports {
+			if other.name == p.name {
+				pa.field("name").errorf("%q is the name of two ports", p.name)
+			}
+			if other.number == p.number {
+				pa.field("number").errorf("%d is the number of two ports", p.number)
+			}
+		}
+		ports = append(ports, p)
+	}
+	return ports
+}
+
+func (r *registry) serviceEndpoints(o *object, spec *networking.ServiceEntry, a at, ports []*servicePort, workloads []*endpoint) []*endpoint {
+	if spec.WorkloadSelector == nil {
+		endpoints := make([]*endpoint, 0, len(spec.Endpoints))
+		for i, e := range spec.Endpoints {
+			ea := a.field("endpoints").index(i)
+			ep := newEndpoint(o.namespace, e, ea)
+			ep.labels = e.Labels
+			for _, name := range sortedKeys(e.Ports) {
+				if !slices.ContainsFunc(ports, func(p *servicePort) bool { return p.name == name }) {
+					ea.field("ports").key(name).refuse("no port of the ServiceEntry has this name")
+				}
+			}
+			endpoints = append(endpoints, ep)
+		}
+		return endpoints
+	}
+	if len(spec.Endpoints) > 0 {
+		a.field("workloadSelector").refuse("cannot be set together with \"endpoints\"")
+	}
+	labels := spec.WorkloadSelector.Labels
+	if len(labels) == 0 {
+		a.field("workloadSelector").field("labels").errorf("is required")
+		return nil
+	}
+	checkSelector(labels, a.field("workloadSelector").field("labels"))
+	var endpoints []*endpoint
+	for _, w := range workloads {
+		if w.namespace == o.namespace && subsetOf(labels, w.labels) {
+			endpoints = append(endpoints, w)
+		}
+	}
+	return endpoints
+}
+
+// checkSelector refuses what looks like a pattern: labels are compared
+// literally.
+func checkSelector(labels map[string]string, a at) {
+	for _, k := range sortedKeys(labels) {
+		if k == "" || strings.Contains(k+labels[k], "*") {
+			a.key(k).errorf("%q: \"%s\" is not a label: wildcards are not supported", k, labels[k])
+		}
+	}
+}
+
+// checkDuplicates refuses an address that occurs twice behind one port, which
+// gRPC clients reject and which would count twice in balancing.
+func checkDuplicates(endpoints []*endpoint, ports []*servicePort) {
+	for _, p := range ports {
+		first := make(map[string]*endpoint)
+		for _, e := range endpoints {
+			address := hostPort(e.address, e.portFor(p))
+			if other, ok := first[address]; ok {
+				e.at.field("address").errorf("%s is already an endpoint: %s", address, other.at.obj.source())
+				continue
+			}
+			first[address] = e
+		}
+	}
+}
+
+// subsetOf reports whether labels has everything that selector asks for.
+func subsetOf(selector, labels map[string]string) bool {
+	for k, v := range selector {
+		if have, ok := labels[k]; !ok || have != v {
+			return false
+		}
+	}
+	return true
+}
