@@ -1,0 +1,104 @@
+package meshotel
+
+import (
+	"context"
+
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/inboardmesh/inboard/observe"
+)
+
+// Values of inboard.breaker.state.
+const (
+	breakerClosed = iota
+	breakerHalfOpen
+	breakerOpen
+)
+
+func (t *Telemetry) breakerChanged(e observe.BreakerEvent) {
+	t.count(breakerTransitions, e.Cluster, e.To)
+	value := int64(breakerClosed)
+	switch e.To {
+	case "open":
+		value = breakerOpen
+	case "half-open":
+		value = breakerHalfOpen
+	}
+	t.set(breakerState, t.meters.breakerState, value, e.Cluster)
+}
+
+func (t *Telemetry) overflowed(e observe.OverflowEvent) {
+	t.count(overflows, e.Cluster, e.Resource)
+}
+
+func (t *Telemetry) connOpened(e observe.ConnEvent) {
+	if e.Err != nil {
+		t.count(connectionFailures, directionName(e.Direction), e.Cluster)
+		return
+	}
+	t.connection(1, &e)
+}
+
+func (t *Telemetry) connClosed(e observe.ConnEvent) { t.connection(-1, &e) }
+
+func (t *Telemetry) connection(n int64, e *observe.ConnEvent) {
+	protocol := e.Protocol
+	switch protocol {
+	case "http/1.1", "h2", "grpc", "tcp", "":
+	default:
+		// The peer has its word in what is negotiated.
+		protocol = other
+	}
+	security := "none"
+	if e.TLS {
+		security = "mutual_tls"
+	}
+	series := t.series(connections, directionName(e.Direction), e.Cluster, protocol, security)
+	t.meters.connections.Add(context.Background(), n, series.add...)
+}
+
+func (t *Telemetry) streamChanged(e observe.StreamEvent) {
+	value := int64(0)
+	if e.Connected {
+		value = 1
+	}
+	t.set(streamConnected, t.meters.streamConnected, value, e.Server)
+}
+
+func (t *Telemetry) resourceRejected(e observe.ResourceEvent) {
+	t.count(resourcesRejected, e.Server, e.Type)
+}
+
+func (t *Telemetry) resourceAccepted(e observe.ResourceEvent) {
+	t.count(resourcesAccepted, e.Server, e.Type)
+}
+
+func (t *Telemetry) certificateChanged(e observe.CertificateEvent) {
+	if e.Err != nil {
+		t.count(certificateFailures, e.Source)
+		return
+	}
+	t.set(certificateExpiry, t.meters.certificateExpiry, e.NotAfter.Unix(), e.Source)
+}
+
+func (t *Telemetry) handshakeFailed(e observe.HandshakeEvent) {
+	t.count(handshakeFailures, e.Listener)
+}
+
+func (t *Telemetry) series(e event, labels ...string) *labelled {
+	k := eventKey{event: e}
+	copy(k.labels[:], labels)
+	return t.events.get(k)
+}
+
+func (t *Telemetry) count(e event, labels ...string) {
+	t.meters.counters[e].Add(context.Background(), 1, t.series(e, labels...).add...)
+}
+
+// set records a state. States of different things do not add up, so past the
+// limit there is nothing to report.
+func (t *Telemetry) set(e event, gauge metric.Int64Gauge, value int64, labels ...string) {
+	if series := t.series(e, labels...); !series.overflow {
+		gauge.Record(context.Background(), value, series.record...)
+	}
+}

@@ -1,0 +1,167 @@
+package meshotel
+
+import (
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+
+	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/outcome"
+)
+
+// durationKey is a series of the durations of calls. Its strings come from the
+// configuration or are normalized, never from the wire as they are.
+type durationKey struct {
+	result
+
+	protocol observe.Protocol
+	overflow bool
+	// method is normalized for HTTP, without a slash for gRPC.
+	method, scheme string
+	target         string
+	route          string
+	cluster        string
+}
+
+func (k durationKey) overflowed() durationKey {
+	return durationKey{result: result{direction: k.direction}, protocol: k.protocol, overflow: true}
+}
+
+func (k durationKey) attributes() []attribute.KeyValue {
+	if k.overflow {
+		return []attribute.KeyValue{overflowKey.Bool(true)}
+	}
+	attrs := make([]attribute.KeyValue, 0, 10)
+	switch k.protocol {
+	case observe.HTTP:
+		attrs = append(attrs, semconv.HTTPRequestMethodKey.String(k.method))
+		attrs = appendNonEmpty(attrs, semconv.URLSchemeKey, k.scheme)
+	case observe.GRPC:
+		attrs = append(attrs, semconv.RPCSystemNameGRPC, semconv.RPCMethod(k.method))
+	case observe.TCP:
+		attrs = append(attrs, semconv.NetworkTransportTCP)
+	}
+	if k.direction == observe.Outbound {
+		attrs = appendTarget(attrs, k.target)
+	}
+	attrs = appendNonEmpty(attrs, TargetKey, k.target)
+	attrs = appendNonEmpty(attrs, RouteKey, k.route)
+	attrs = appendNonEmpty(attrs, ClusterKey, k.cluster)
+	return k.appendTo(attrs)
+}
+
+// appendTarget appends server.address and server.port of a client. A host that
+// the configuration does not know is not bounded.
+func appendTarget(attrs []attribute.KeyValue, target string) []attribute.KeyValue {
+	if target == "" {
+		return append(attrs, semconv.ServerAddress(other))
+	}
+	return appendServer(attrs, target)
+}
+
+// activeKey is a series of the requests that are open.
+type activeKey struct {
+	direction observe.Direction
+	protocol  observe.Protocol
+	overflow  bool
+	// method and scheme are of inbound HTTP, target and cluster of outbound
+	// attempts.
+	method, scheme  string
+	target, cluster string
+}
+
+func (k activeKey) overflowed() activeKey {
+	return activeKey{direction: k.direction, protocol: k.protocol, overflow: true}
+}
+
+func (k activeKey) attributes() []attribute.KeyValue {
+	if k.overflow {
+		return []attribute.KeyValue{overflowKey.Bool(true)}
+	}
+	var attrs []attribute.KeyValue
+	if k.direction == observe.Outbound {
+		attrs = appendTarget(attrs, k.target)
+	}
+	if k.protocol == observe.GRPC {
+		attrs = append(attrs, semconv.RPCSystemNameGRPC)
+	}
+	attrs = appendNonEmpty(attrs, semconv.HTTPRequestMethodKey, k.method)
+	attrs = appendNonEmpty(attrs, semconv.URLSchemeKey, k.scheme)
+	return appendNonEmpty(attrs, ClusterKey, k.cluster)
+}
+
+// attemptKey is a series of the attempts that have ended.
+type attemptKey struct {
+	protocol observe.Protocol
+	kind     outcome.Kind
+	verdict  outcome.Verdict
+	resend   bool
+	overflow bool
+	cluster  string
+}
+
+func (k attemptKey) overflowed() attemptKey { return attemptKey{overflow: true} }
+
+func (k attemptKey) attributes() []attribute.KeyValue {
+	if k.overflow {
+		return []attribute.KeyValue{overflowKey.Bool(true)}
+	}
+	return appendNonEmpty([]attribute.KeyValue{
+		ProtocolKey.String(k.protocol.String()),
+		OutcomeKey.String(k.kind.String()),
+		VerdictKey.String(verdictName(k.verdict)),
+		ResendKey.Bool(k.resend),
+	}, ClusterKey, k.cluster)
+}
+
+// event is an instrument that is off the way of a request.
+type event uint8
+
+const (
+	breakerState event = iota
+	breakerTransitions
+	overflows
+	connections
+	connectionFailures
+	streamConnected
+	resourcesRejected
+	resourcesAccepted
+	certificateExpiry
+	certificateFailures
+	handshakeFailures
+)
+
+// eventLabels are the attributes of each instrument, in the order in which
+// they stand in an eventKey.
+var eventLabels = [...][]attribute.Key{
+	breakerState:        {ClusterKey},
+	breakerTransitions:  {ClusterKey, stateKey},
+	overflows:           {ClusterKey, resourceKey},
+	connections:         {directionKey, ClusterKey, alpnKey, securityKey},
+	connectionFailures:  {directionKey, ClusterKey},
+	streamConnected:     {serverKey},
+	resourcesRejected:   {serverKey, typeKey},
+	resourcesAccepted:   {serverKey, typeKey},
+	certificateExpiry:   {sourceKey},
+	certificateFailures: {sourceKey},
+	handshakeFailures:   {listenerKey},
+}
+
+// eventKey is a series of an event.
+type eventKey struct {
+	event    event
+	overflow bool
+	labels   [4]string
+}
+
+func (k eventKey) overflowed() eventKey { return eventKey{event: k.event, overflow: true} }
+
+func (k eventKey) attributes() []attribute.KeyValue {
+	if k.overflow {
+		return []attribute.KeyValue{overflowKey.Bool(true)}
+	}
+	var attrs []attribute.KeyValue
+	for i, key := range eventLabels[k.event] {
+		attrs = appendNonEmpty(attrs, key, k.labels[i])
+	}
+	return attrs
+}

@@ -1,0 +1,134 @@
+package meshotel
+
+import (
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/outcome"
+)
+
+// The options of the three kinds of spans, made once.
+var (
+	// A call's span is internal: what goes over the wire, and what the peer's
+	// server span hangs below, are its attempts.
+	internalSpan = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindInternal)}
+	clientSpan   = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient)}
+	serverSpan   = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
+)
+
+// spanName is the method, by the semantic conventions: a path is not bounded.
+func spanName(call *observe.Call) string {
+	switch call.Protocol {
+	case observe.HTTP:
+		if m := httpMethod(call.Method); m != other {
+			return m
+		}
+		return "HTTP"
+	case observe.GRPC:
+		return rpcMethod(call.Method)
+	case observe.TCP:
+	}
+	return "tcp"
+}
+
+// callAttributes are those that are known when a call begins.
+func callAttributes(call *observe.Call) []attribute.KeyValue {
+	attrs := make([]attribute.KeyValue, 0, 12)
+	attrs = appendRequest(attrs, call)
+	if call.Direction == observe.Outbound {
+		return attrs
+	}
+	if call.Protocol == observe.HTTP {
+		attrs = append(attrs, semconv.URLPath(call.Path))
+	}
+	if call.PeerAddress != "" {
+		host, port := splitHostPort(call.PeerAddress)
+		attrs = append(attrs, semconv.ClientAddress(host), semconv.NetworkPeerAddress(host))
+		if port > 0 {
+			attrs = append(attrs, semconv.NetworkPeerPort(port))
+		}
+	}
+	return appendNonEmpty(attrs, PeerIDKey, call.PeerID)
+}
+
+// appendRequest appends what calls and attempts have in common.
+func appendRequest(attrs []attribute.KeyValue, call *observe.Call) []attribute.KeyValue {
+	switch call.Protocol {
+	case observe.HTTP:
+		method := httpMethod(call.Method)
+		attrs = append(attrs, semconv.HTTPRequestMethodKey.String(method))
+		if method == other {
+			attrs = append(attrs, semconv.HTTPRequestMethodOriginal(call.Method))
+		}
+		attrs = appendNonEmpty(attrs, semconv.URLSchemeKey, call.Scheme)
+	case observe.GRPC:
+		attrs = append(attrs, semconv.RPCSystemNameGRPC, semconv.RPCMethod(rpcMethod(call.Method)))
+	case observe.TCP:
+		attrs = append(attrs, semconv.NetworkTransportTCP)
+	}
+	if call.Host != "" {
+		attrs = appendServer(attrs, call.Host)
+	}
+	return attrs
+}
+
+// finishCall adds what is known when a call has ended.
+func finishCall(span trace.Span, call *observe.Call) {
+	attrs := make([]attribute.KeyValue, 0, 6)
+	attrs = appendNonEmpty(attrs, TargetKey, call.Target)
+	attrs = appendNonEmpty(attrs, RouteKey, call.Route)
+	attrs = appendNonEmpty(attrs, ClusterKey, call.Cluster)
+	if call.Direction == observe.Outbound {
+		attrs = append(attrs, AttemptsKey.Int(call.Attempts))
+	}
+	finish(span, attrs, call.Direction, &call.Outcome)
+}
+
+// attemptAttributes are those that are known when an attempt begins.
+func attemptAttributes(attempt *observe.Attempt) []attribute.KeyValue {
+	call := attempt.Call
+	attrs := make([]attribute.KeyValue, 0, 10)
+	attrs = appendRequest(attrs, call)
+	attrs = append(attrs, AttemptKey.Int(attempt.Number))
+	if call.Protocol == observe.HTTP {
+		attrs = append(attrs, semconv.URLFull(call.Scheme+"://"+call.Host+call.Path))
+		if attempt.Number > 1 {
+			attrs = append(attrs, semconv.HTTPRequestResendCount(attempt.Number-1))
+		}
+	}
+	attrs = appendNonEmpty(attrs, TargetKey, call.Target)
+	attrs = appendNonEmpty(attrs, RouteKey, call.Route)
+	return appendNonEmpty(attrs, ClusterKey, attempt.Cluster)
+}
+
+// finishAttempt adds what is known when an attempt has ended.
+func finishAttempt(span trace.Span, attempt *observe.Attempt) {
+	attrs := make([]attribute.KeyValue, 0, 6)
+	if attempt.Endpoint != "" {
+		host, port := splitHostPort(attempt.Endpoint)
+		attrs = append(attrs, semconv.NetworkPeerAddress(host))
+		if port > 0 {
+			attrs = append(attrs, semconv.NetworkPeerPort(port))
+		}
+	}
+	attrs = appendNonEmpty(attrs, LocalityKey, attempt.Locality)
+	finish(span, attrs, attempt.Call.Direction, &attempt.Outcome)
+}
+
+// finish sets the attributes and the status of a span that ends.
+func finish(span trace.Span, attrs []attribute.KeyValue, d observe.Direction, o *outcome.Outcome) {
+	r := newResult(d, o)
+	span.SetAttributes(r.appendTo(attrs)...)
+	// A caller that went away is nobody's failure.
+	if r.errorType() == "" || o.Kind == outcome.Canceled {
+		return
+	}
+	description := ""
+	if o.Err != nil {
+		description = o.Err.Error()
+	}
+	span.SetStatus(codes.Error, description)
+}
