@@ -1,0 +1,175 @@
+package xds
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/discovery/bootstrap"
+	"github.com/inboardmesh/inboard/discovery/xds/internal/ads"
+	"github.com/inboardmesh/inboard/discovery/xds/internal/decode"
+	"github.com/inboardmesh/inboard/observe"
+)
+
+// Options are what a [Source] reports to. The zero value reports nothing.
+type Options struct {
+	// Hooks is told of the stream and of resources.
+	Hooks observe.Hooks
+	// Logger is told of what goes wrong; nil discards it.
+	Logger *slog.Logger
+}
+
+// Source follows a control plane over one stream. Create it with [NewSource]
+// and end it with [Source.Close]. It is safe for concurrent use.
+type Source struct {
+	config    *bootstrap.Config
+	client    *ads.Client
+	publisher *publisher
+	channel   *channel
+	wg        sync.WaitGroup
+	close     func() error
+}
+
+var _ discovery.Source = (*Source)(nil)
+
+// NewSource returns a source for a bootstrap, which it keeps. It connects when
+// the first watch appears, so a control plane that is away is no error here.
+//
+// Of several servers the first is used: fallback to the others (gRFC A71) is
+// not supported, which is logged.
+func NewSource(config *bootstrap.Config, options Options) (*Source, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	version := moduleVersion()
+	node, err := newNode(&config.Node, version)
+	if err != nil {
+		return nil, err
+	}
+	server := config.Servers[0]
+	if more := len(config.Servers) - 1; more > 0 && options.Logger != nil {
+		options.Logger.Warn("fallback to other xDS servers is not supported, only the first is used",
+			"xds_server", server.URI, "unused", more)
+	}
+	server.DialOptions = append([]grpc.DialOption{grpc.WithUserAgent(userAgent + "/" + version)}, server.DialOptions...)
+	s := &Source{config: config, publisher: newPublisher(), channel: &channel{server: server}}
+	s.client, err = ads.NewClient(ads.Options{
+		Servers: []ads.ServerConfig{{
+			Name:                          server.URI,
+			Dial:                          s.channel.dial,
+			Mode:                          modeOf(server.API),
+			FailOnDataErrors:              server.Has(bootstrap.FeatureFailOnDataErrors),
+			ResourceTimerIsTransientError: server.Has(bootstrap.FeatureResourceTimerIsTransientError),
+		}},
+		Types: []ads.Type{
+			{URL: decode.ListenerURL, Name: "Listener", FullStateInSotW: true, Decode: decoder(decode.Listener)},
+			{URL: decode.RouteURL, Name: "RouteConfiguration", Decode: decoder(decode.RouteConfiguration)},
+			{URL: decode.ClusterURL, Name: "Cluster", FullStateInSotW: true, Decode: decoder(decode.Cluster)},
+			{URL: decode.EndpointURL, Name: "ClusterLoadAssignment", Decode: decoder(decode.Assignment)},
+		},
+		Node:   node,
+		Hooks:  options.Hooks,
+		Logger: options.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.wg.Go(s.publisher.run) // ends with Close
+	s.close = sync.OnceValue(func() error {
+		err := s.client.Close()
+		s.publisher.close()
+		s.wg.Wait()
+		s.channel.free()
+		return err
+	})
+	return s, nil
+}
+
+// modeOf returns the variant of the protocol that a server is spoken to in.
+func modeOf(api bootstrap.APIType) ads.Mode {
+	switch api {
+	case bootstrap.APIDelta:
+		return ads.ModeDelta
+	case bootstrap.APISotW:
+		return ads.ModeSotW
+	case bootstrap.APIAuto:
+	}
+	return ads.ModeAuto
+}
+
+// decoder adapts a function of package decode.
+func decoder[V any](f func([]byte) (string, *V, error)) func([]byte) (string, any, error) {
+	return func(value []byte) (string, any, error) {
+		name, resource, err := f(value)
+		if err != nil {
+			return name, nil, err
+		}
+		return name, resource, nil
+	}
+}
+
+// WatchTarget follows a destination, "host:port", as [discovery.Source] says.
+//
+// An update without a value has an error that wraps [discovery.ErrNotFound]
+// only if the control plane has no Listener for the destination. A resource
+// that the Listener needs and that does not exist makes the destination
+// unusable, not unknown.
+//
+// A call of notify that has begun when stop is called may still be running when
+// stop has returned. After Close a watch is told nothing.
+func (s *Source) WatchTarget(name string, notify func(discovery.Update[*discovery.Target])) (stop func()) {
+	return newTarget(name, s.config.ListenerName(name), s.client, s.publisher, notify).stop
+}
+
+// WatchInbound follows the listener of this process at an address,
+// "0.0.0.0:8080", as [discovery.Source] says. A bootstrap without
+// server_listener_resource_name_template is told as an error, and so is a
+// Listener for another address. stop is as in [Source.WatchTarget].
+func (s *Source) WatchInbound(address string, notify func(discovery.Update[*discovery.Inbound])) (stop func()) {
+	name, err := s.config.ServerListenerName(address)
+	if err != nil {
+		in := &inbound{publisher: s.publisher, notify: notify, listener: &resource[discovery.Inbound]{err: err}}
+		s.publisher.add(in)
+		return in.stop
+	}
+	return newInbound(address, name, s.client, s.publisher, notify).stop
+}
+
+// Close ends every watch and the connection and waits for the goroutines. It
+// must not be called inside notify. Later calls wait as well.
+func (s *Source) Close() error { return s.close() }
+
+// channel dials the control plane. The client has one connection at a time and
+// closes it before it dials again.
+type channel struct {
+	server bootstrap.Server
+
+	mu      sync.Mutex
+	release func() // guarded by mu; frees the credentials of the last connection
+}
+
+func (c *channel) dial(context.Context) (*grpc.ClientConn, error) {
+	c.free()
+	conn, release, err := c.server.Dial()
+	if err != nil {
+		// Like every other reason why there is no connection, it has a status.
+		return nil, unavailable{err}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.release = release
+	return conn, nil
+}
+
+func (c *channel) free() {
+	c.mu.Lock()
+	release := c.release
+	c.release = nil
+	c.mu.Unlock()
+	if release != nil {
+		release()
+	}
+}

@@ -1,0 +1,247 @@
+package xds
+
+import (
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/discovery/xds/internal/decode"
+)
+
+// target follows the resources of one destination, from the Listener to the
+// endpoints (gRFC A74), and publishes them when they are complete.
+//
+// A new route table is a plan until each of its clusters either can be used or
+// has a definite error; until then the old plan stays in force with everything
+// it needs, and changes of its clusters are published (make before break). A
+// cluster that cannot be had fails its own calls and holds nobody up.
+type target struct {
+	name      string
+	client    watchClient
+	publisher *publisher
+	notify    func(discovery.Update[*discovery.Target])
+
+	sync.Mutex
+
+	stopped  bool                             // guarded by Mutex
+	listener *resource[discovery.APIListener] // guarded by Mutex
+	routes   *resource[discovery.RouteTable]  // guarded by Mutex; nil for an inline table
+	clusters map[string]*cluster              // guarded by Mutex; those of current and next
+	current  *plan                            // guarded by Mutex; in force, or nil
+	next     *plan                            // guarded by Mutex; not ready yet, or nil
+
+	last discovery.Update[*discovery.Target] // guarded by Mutex; what was published
+}
+
+// plan is a listener and a route table that belong together. It is immutable.
+type plan struct {
+	listener *discovery.APIListener
+	table    *discovery.RouteTable
+	// from is the resource that table came by; nil if it was inline.
+	from     *resource[discovery.RouteTable]
+	clusters []string
+}
+
+func newTarget(name, listener string, client watchClient, p *publisher, notify func(discovery.Update[*discovery.Target])) *target {
+	t := &target{name: name, client: client, publisher: p, notify: notify, clusters: make(map[string]*cluster)}
+	t.Lock()
+	defer t.Unlock()
+	t.listener = watchLocked(client, t, decode.ListenerURL, listener, outbound)
+	return t
+}
+
+// stop ends all watches.
+func (t *target) stop() {
+	t.Lock()
+	defer t.Unlock()
+	t.stopped = true
+	t.current, t.next = nil, nil
+	t.listener.leaveLocked()
+	t.routes = t.routes.leaveLocked()
+	t.followClustersLocked()
+}
+
+// updateLocked works out what an event means.
+func (t *target) updateLocked() {
+	t.planLocked()
+	t.followClustersLocked()
+	if t.next != nil && t.readyLocked(t.next) {
+		t.current, t.next = t.next, nil
+		t.followClustersLocked()
+	}
+	t.publisher.add(t)
+}
+
+// planLocked finds the newest plan. It is next unless it is in force already.
+func (t *target) planLocked() {
+	listener := t.listener.value
+	if listener == nil {
+		t.current, t.next = nil, nil
+		t.routes = t.routes.leaveLocked()
+		return
+	}
+	table := listener.Routes
+	switch {
+	case table != nil:
+		t.routes = t.routes.leaveLocked()
+	case t.routes == nil || t.routes.name != listener.RouteName:
+		t.routes.leaveLocked()
+		t.routes = watchLocked(t.client, t, decode.RouteURL, listener.RouteName, asIs[discovery.RouteTable])
+	default:
+		table = t.routes.value
+	}
+	switch {
+	case table == nil:
+		t.next = nil
+		if t.current != nil && t.current.from != nil && t.current.from == t.routes {
+			t.current = nil // what is in force was withdrawn
+		}
+	case t.current.is(listener, table):
+		t.next = nil
+	case !t.next.is(listener, table):
+		t.next = &plan{listener: listener, table: table, from: t.routes, clusters: clustersOf(table)}
+	}
+}
+
+func (p *plan) is(listener *discovery.APIListener, table *discovery.RouteTable) bool {
+	return p != nil && p.listener == listener && p.table == table
+}
+
+// clustersOf returns the clusters that a route of the table can choose, sorted.
+// A cluster of weight 0 is none of them (gRFC A28).
+func clustersOf(table *discovery.RouteTable) []string {
+	seen := make(map[string]struct{})
+	for _, host := range table.VirtualHosts {
+		for _, route := range host.Routes {
+			if route.Forward == nil {
+				continue
+			}
+			for i := range route.Forward.Clusters {
+				if c := &route.Forward.Clusters[i]; c.Weight > 0 {
+					seen[c.Name] = struct{}{}
+				}
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// followClustersLocked follows exactly the clusters of the plans and brings
+// each up to date.
+func (t *target) followClustersLocked() {
+	wanted := make(map[string]struct{})
+	for _, p := range []*plan{t.current, t.next} {
+		if p == nil {
+			continue
+		}
+		for _, name := range p.clusters {
+			wanted[name] = struct{}{}
+			if t.clusters[name] == nil {
+				t.clusters[name] = &cluster{
+					config: watchLocked(t.client, t, decode.ClusterURL, name, asIs[discovery.Cluster]),
+				}
+			}
+		}
+	}
+	for name, c := range t.clusters {
+		if _, ok := wanted[name]; ok {
+			c.updateLocked(t.client, t)
+			continue
+		}
+		c.leaveLocked()
+		delete(t.clusters, name)
+	}
+}
+
+// readyLocked reports whether a plan can be put into force.
+func (t *target) readyLocked(p *plan) bool {
+	for _, name := range p.clusters {
+		if !t.clusters[name].ready() {
+			return false
+		}
+	}
+	return true
+}
+
+// deliver publishes what is in force, if that is news.
+func (t *target) deliver() {
+	if update, ok := t.news(); ok {
+		t.notify(update)
+	}
+}
+
+// news returns what is in force if it was not published yet. What did not
+// change keeps its pointer.
+func (t *target) news() (update discovery.Update[*discovery.Target], ok bool) {
+	t.Lock()
+	defer t.Unlock()
+	switch {
+	case t.stopped:
+		return update, false
+	case t.current != nil:
+		update.Value = t.assembleLocked()
+		update.Err = t.ambientLocked()
+	default:
+		update.Err = t.reasonLocked()
+		if update.Err == nil {
+			return update, false // it is on its way
+		}
+	}
+	if update.Value == t.last.Value && sameError(update.Err, t.last.Err) {
+		return update, false
+	}
+	t.last = update
+	return update, true
+}
+
+// assembleLocked returns the plan in force as a Target: the one that was
+// published if it is still the same.
+func (t *target) assembleLocked() *discovery.Target {
+	assembled := &discovery.Target{
+		Name:     t.name,
+		Listener: t.current.listener,
+		Routes:   t.current.table,
+		Clusters: make(map[string]discovery.ClusterResult, len(t.current.clusters)),
+	}
+	last := t.last.Value
+	same := last != nil && last.Listener == assembled.Listener && last.Routes == assembled.Routes
+	for _, name := range t.current.clusters {
+		result := t.clusters[name].result
+		same = same && sameResult(result, last.Clusters[name])
+		assembled.Clusters[name] = result
+	}
+	if same {
+		return last
+	}
+	return assembled
+}
+
+// reasonLocked returns why nothing can be used, nil if it is on its way.
+func (t *target) reasonLocked() error {
+	if t.listener.value == nil {
+		return t.listener.err
+	}
+	if t.routes != nil && t.routes.value == nil {
+		return referenced(t.routes.err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.clusters)) {
+		if err := t.clusters[name].waitingFor(); err != nil {
+			return referenced(err)
+		}
+	}
+	return nil
+}
+
+// ambientLocked returns what is wrong although the plan is in force.
+func (t *target) ambientLocked() error {
+	var found troubles
+	found.add(t.listener.err)
+	if t.routes != nil {
+		found.add(referenced(t.routes.err))
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.clusters)) {
+		t.clusters[name].ambient(&found)
+	}
+	return found.err()
+}
