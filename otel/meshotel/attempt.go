@@ -27,9 +27,6 @@ func (t *Telemetry) attemptStarted(ctx context.Context, attempt *observe.Attempt
 	if state, ok := call.State.(*callState); ok && state.recording {
 		var span trace.Span
 		ctx, span = t.tracer.Start(ctx, spanName(call), clientSpan...)
-		if span.IsRecording() {
-			span.SetAttributes(attemptAttributes(attempt)...)
-		}
 		attempt.State = &attemptState{span: span, active: active}
 	} else {
 		// Nobody would see the attempt's span: the call's own context is
@@ -50,11 +47,10 @@ func (t *Telemetry) attemptEnded(_ context.Context, attempt *observe.Attempt) {
 		state.n.Add(-1)
 	case *attemptState:
 		state.active.n.Add(-1)
-		recording := state.span.IsRecording()
-		if recording {
+		if state.span.IsRecording() {
 			finishAttempt(state.span, attempt)
 		}
-		endSpan(state.span, recording, attempt.End)
+		state.span.End()
 	default:
 		return
 	}

@@ -2,7 +2,6 @@ package meshotel
 
 import (
 	"context"
-	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -37,9 +36,7 @@ func (t *Telemetry) callStarted(ctx context.Context, call *observe.Call) context
 		state.active.n.Add(1)
 	}
 	ctx, state.span = t.tracer.Start(ctx, spanName(call), kind...)
-	if state.recording = state.span.IsRecording(); state.recording {
-		state.span.SetAttributes(callAttributes(call)...)
-	}
+	state.recording = state.span.IsRecording()
 	call.State = state
 	return ctx
 }
@@ -55,7 +52,7 @@ func (t *Telemetry) callEnded(ctx context.Context, call *observe.Call) {
 	if state.active != nil {
 		state.active.n.Add(-1)
 	}
-	if state.recording {
+	if state.recording && trace.SpanFromContext(ctx) != state.span {
 		// So that the histogram's exemplars point to this span, whatever
 		// context the mesh ends the call with.
 		ctx = trace.ContextWithSpan(ctx, state.span)
@@ -65,7 +62,7 @@ func (t *Telemetry) callEnded(ctx context.Context, call *observe.Call) {
 	if state.recording {
 		finishCall(state.span, call)
 	}
-	endSpan(state.span, state.recording, call.End)
+	state.span.End()
 	*state = callState{}
 	t.calls.Put(state)
 }
@@ -80,7 +77,10 @@ func (t *Telemetry) durationKey(call *observe.Call) durationKey {
 	}
 	switch call.Protocol {
 	case observe.HTTP:
-		k.method, k.scheme = httpMethod(call.Method), scheme(call.Scheme)
+		k.method = httpMethod(call.Method)
+		if call.Direction == observe.Inbound {
+			k.scheme = scheme(call.Scheme)
+		}
 	case observe.GRPC:
 		k.method = rpcMethod(call.Method)
 		if call.Direction == observe.Inbound && !t.serves(k.method, &call.Outcome) {
@@ -118,12 +118,4 @@ func inboundKey(call *observe.Call) activeKey {
 		k.method, k.scheme = httpMethod(call.Method), scheme(call.Scheme)
 	}
 	return k
-}
-
-func endSpan(span trace.Span, recording bool, end time.Time) {
-	if recording && !end.IsZero() {
-		span.End(trace.WithTimestamp(end))
-		return
-	}
-	span.End()
 }

@@ -127,7 +127,9 @@ func httpCall() *observe.Call {
 	}
 }
 
-func answered(code int) outcome.Outcome { return outcome.Outcome{Kind: outcome.Response, Status: code, Sent: true} }
+func answered(code int) outcome.Outcome {
+	return outcome.Outcome{Kind: outcome.Response, Status: code, Sent: true}
+}
 
 // begin starts a call at a fixed time.
 func (f *fixture) begin(ctx context.Context, call *observe.Call) context.Context {

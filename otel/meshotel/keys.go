@@ -26,11 +26,13 @@ func (k durationKey) overflowed() durationKey {
 	return durationKey{result: result{direction: k.direction}, protocol: k.protocol, overflow: true}
 }
 
+// attributes are few: the SDK looks at each of them whenever it records. An
+// outbound call's target is its server.address and server.port.
 func (k durationKey) attributes() []attribute.KeyValue {
 	if k.overflow {
 		return []attribute.KeyValue{overflowKey.Bool(true)}
 	}
-	attrs := make([]attribute.KeyValue, 0, 10)
+	attrs := make([]attribute.KeyValue, 0, 8)
 	switch k.protocol {
 	case observe.HTTP:
 		attrs = append(attrs, semconv.HTTPRequestMethodKey.String(k.method))
@@ -43,7 +45,6 @@ func (k durationKey) attributes() []attribute.KeyValue {
 	if k.direction == observe.Outbound {
 		attrs = appendTarget(attrs, k.target)
 	}
-	attrs = appendNonEmpty(attrs, TargetKey, k.target)
 	attrs = appendNonEmpty(attrs, RouteKey, k.route)
 	attrs = appendNonEmpty(attrs, ClusterKey, k.cluster)
 	return k.appendTo(attrs)

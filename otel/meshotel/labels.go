@@ -14,7 +14,8 @@ import (
 
 // Attributes of the mesh's own, beside those of the semantic conventions.
 const (
-	// TargetKey is the xDS resource that configured the call.
+	// TargetKey is the xDS resource that configured the call (spans only: in
+	// metrics it is server.address and server.port).
 	TargetKey = attribute.Key("inboard.target")
 	// RouteKey is the name of the matched route.
 	RouteKey = attribute.Key("inboard.route")

@@ -34,24 +34,39 @@ func spanName(call *observe.Call) string {
 	return "tcp"
 }
 
-// callAttributes are those that are known when a call begins.
-func callAttributes(call *observe.Call) []attribute.KeyValue {
+// finishCall tells the span all about a call that has ended, at once: each
+// SetAttributes costs an allocation.
+func finishCall(span trace.Span, call *observe.Call) {
 	attrs := make([]attribute.KeyValue, 0, 12)
 	attrs = appendRequest(attrs, call)
+	if call.Direction == observe.Inbound {
+		attrs = appendCaller(attrs, call)
+	}
+	attrs = appendDecision(attrs, call, call.Cluster)
 	if call.Direction == observe.Outbound {
-		return attrs
+		attrs = append(attrs, AttemptsKey.Int(call.Attempts))
 	}
+	finish(span, attrs, call.Direction, &call.Outcome)
+}
+
+// finishAttempt tells the span all about an attempt that has ended.
+func finishAttempt(span trace.Span, attempt *observe.Attempt) {
+	call := attempt.Call
+	attrs := make([]attribute.KeyValue, 0, 16)
+	attrs = appendRequest(attrs, call)
 	if call.Protocol == observe.HTTP {
-		attrs = append(attrs, semconv.URLPath(call.Path))
-	}
-	if call.PeerAddress != "" {
-		host, port := splitHostPort(call.PeerAddress)
-		attrs = append(attrs, semconv.ClientAddress(host), semconv.NetworkPeerAddress(host))
-		if port > 0 {
-			attrs = append(attrs, semconv.NetworkPeerPort(port))
+		attrs = append(attrs, semconv.URLFull(call.Scheme+"://"+call.Host+call.Path))
+		if attempt.Number > 1 {
+			attrs = append(attrs, semconv.HTTPRequestResendCount(attempt.Number-1))
 		}
 	}
-	return appendNonEmpty(attrs, PeerIDKey, call.PeerID)
+	attrs = appendDecision(attrs, call, attempt.Cluster)
+	attrs = append(attrs, AttemptKey.Int(attempt.Number))
+	if attempt.Endpoint != "" {
+		attrs = appendPeer(attrs, attempt.Endpoint)
+	}
+	attrs = appendNonEmpty(attrs, LocalityKey, attempt.Locality)
+	finish(span, attrs, call.Direction, &attempt.Outcome)
 }
 
 // appendRequest appends what calls and attempts have in common.
@@ -75,47 +90,33 @@ func appendRequest(attrs []attribute.KeyValue, call *observe.Call) []attribute.K
 	return attrs
 }
 
-// finishCall adds what is known when a call has ended.
-func finishCall(span trace.Span, call *observe.Call) {
-	attrs := make([]attribute.KeyValue, 0, 6)
-	attrs = appendNonEmpty(attrs, TargetKey, call.Target)
-	attrs = appendNonEmpty(attrs, RouteKey, call.Route)
-	attrs = appendNonEmpty(attrs, ClusterKey, call.Cluster)
-	if call.Direction == observe.Outbound {
-		attrs = append(attrs, AttemptsKey.Int(call.Attempts))
-	}
-	finish(span, attrs, call.Direction, &call.Outcome)
-}
-
-// attemptAttributes are those that are known when an attempt begins.
-func attemptAttributes(attempt *observe.Attempt) []attribute.KeyValue {
-	call := attempt.Call
-	attrs := make([]attribute.KeyValue, 0, 10)
-	attrs = appendRequest(attrs, call)
-	attrs = append(attrs, AttemptKey.Int(attempt.Number))
+// appendCaller appends who made an inbound call.
+func appendCaller(attrs []attribute.KeyValue, call *observe.Call) []attribute.KeyValue {
 	if call.Protocol == observe.HTTP {
-		attrs = append(attrs, semconv.URLFull(call.Scheme+"://"+call.Host+call.Path))
-		if attempt.Number > 1 {
-			attrs = append(attrs, semconv.HTTPRequestResendCount(attempt.Number-1))
-		}
+		attrs = append(attrs, semconv.URLPath(call.Path))
 	}
-	attrs = appendNonEmpty(attrs, TargetKey, call.Target)
-	attrs = appendNonEmpty(attrs, RouteKey, call.Route)
-	return appendNonEmpty(attrs, ClusterKey, attempt.Cluster)
+	if call.PeerAddress != "" {
+		host, _ := splitHostPort(call.PeerAddress)
+		attrs = appendPeer(append(attrs, semconv.ClientAddress(host)), call.PeerAddress)
+	}
+	return appendNonEmpty(attrs, PeerIDKey, call.PeerID)
 }
 
-// finishAttempt adds what is known when an attempt has ended.
-func finishAttempt(span trace.Span, attempt *observe.Attempt) {
-	attrs := make([]attribute.KeyValue, 0, 6)
-	if attempt.Endpoint != "" {
-		host, port := splitHostPort(attempt.Endpoint)
-		attrs = append(attrs, semconv.NetworkPeerAddress(host))
-		if port > 0 {
-			attrs = append(attrs, semconv.NetworkPeerPort(port))
-		}
+// appendPeer appends the other end of a connection.
+func appendPeer(attrs []attribute.KeyValue, address string) []attribute.KeyValue {
+	host, port := splitHostPort(address)
+	attrs = append(attrs, semconv.NetworkPeerAddress(host))
+	if port > 0 {
+		attrs = append(attrs, semconv.NetworkPeerPort(port))
 	}
-	attrs = appendNonEmpty(attrs, LocalityKey, attempt.Locality)
-	finish(span, attrs, attempt.Call.Direction, &attempt.Outcome)
+	return attrs
+}
+
+// appendDecision appends what routing decided.
+func appendDecision(attrs []attribute.KeyValue, call *observe.Call, cluster string) []attribute.KeyValue {
+	attrs = appendNonEmpty(attrs, TargetKey, call.Target)
+	attrs = appendNonEmpty(attrs, RouteKey, call.Route)
+	return appendNonEmpty(attrs, ClusterKey, cluster)
 }
 
 // finish sets the attributes and the status of a span that ends.

@@ -134,9 +134,6 @@ func TestSpansOfAnOutboundHTTPCall(t *testing.T) {
 	if diff := cmp.Diff(want, attributes(attempt)); diff != "" {
 		t.Errorf("attributes of the attempt (-want +got):\n%s", diff)
 	}
-	if got := whole.EndTime().Sub(start).Milliseconds(); got != 40 {
-		t.Errorf("the call's span ends after %d ms, want 40: the end is the call's", got)
-	}
 }
 
 func TestSpanOfAnInboundHTTPCall(t *testing.T) {
