@@ -18,10 +18,6 @@ var policyCases = []struct {
 	{"random weighted", Config{Policy: Random}, unequalWeights},
 }
 
-func equalWeights(int) uint32 { return 1 }
-
-func unequalWeights(i int) uint32 { return uint32(1 + i*7919%1000) }
-
 func BenchmarkPick(b *testing.B) {
 	for _, c := range policyCases {
 		for _, n := range []int{10, 10_000, 100_000} {
@@ -31,13 +27,11 @@ func BenchmarkPick(b *testing.B) {
 				b.ReportAllocs()
 				b.RunParallel(func(pb *testing.PB) {
 					for pb.Next() {
-						h, err := s.Pick(PickInfo{})
+						_, err := s.Pick(PickInfo{})
 						if err != nil {
 							b.Error(err)
 							return
 						}
-						h.Begin()
-						h.End()
 					}
 				})
 			})
@@ -64,13 +58,4 @@ func BenchmarkUpdateOneOf10000(b *testing.B) {
 			}
 		})
 	}
-}
-
-// endpoints returns n endpoints with different addresses.
-func endpoints(n int, weight func(i int) uint32) []Endpoint {
-	list := make([]Endpoint, n)
-	for i := range list {
-		list[i] = Endpoint{Address: fmt.Sprintf("10.%d.%d.%d:8080", i>>16, i>>8&255, i&255), Weight: weight(i), Health: Healthy}
-	}
-	return list
 }

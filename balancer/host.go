@@ -52,7 +52,7 @@ func (h *Host) Reachable() bool { return !h.unreachable.Load() }
 // that it is worth trying again (true). Picks prefer reachable hosts and use
 // others only if there is nothing else.
 func (h *Host) SetReachable(reachable bool) {
-	// The counter must move after the flag, see group.scan.
+	// The counter must move after the flag, see search.in.
 	if h.unreachable.Swap(!reachable) == reachable && reachable {
 		h.set.revivals.Add(1)
 	}

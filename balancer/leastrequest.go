@@ -19,10 +19,14 @@ func newLeastRequest(hosts []*Host, weights []uint64, config Config, random func
 	if !(bias > 0) {
 		bias = 1
 	}
-	w := &weightedLeastRequest{hosts: hosts, weights: weights, bias: bias, random: random}
-	w.candidates = min(int(choices), maxCandidates)
-	if len(hosts) > maxCandidates {
+	w := &weightedLeastRequest{hosts: hosts, bias: bias, random: random}
+	if len(hosts) <= maxCandidates {
+		for _, weight := range weights {
+			w.weights = append(w.weights, float64(weight))
+		}
+	} else {
 		w.slots = aliasSlots(weights)
+		w.candidates = min(int(choices), maxCandidates)
 	}
 	return w
 }
@@ -96,76 +100,60 @@ const maxCandidates = 16
 // them: that is exact as long as all are equally busy, and otherwise nearer to the
 // rule the more candidates there are.
 type weightedLeastRequest struct {
-	hosts      []*Host
-	weights    []uint64
-	slots      []aliasSlot // nil if all are weighed
+	hosts  []*Host
+	bias   float64
+	random func() uint64
+	// weights is what all hosts are weighed by; nil if candidates are drawn.
+	weights    []float64
+	slots      []aliasSlot
 	candidates int
-	bias       float64
-	random     func() uint64
 }
 
 func (w *weightedLeastRequest) next() int {
-	var candidates [maxCandidates]candidate
-	drawn := candidates[:w.candidates]
-	if w.slots == nil {
-		drawn = candidates[:len(w.hosts)]
-		for i := range drawn {
-			drawn[i] = candidate{index: i, weight: float64(w.weights[i])}
-		}
-	} else {
-		for i := range drawn {
-			drawn[i] = candidate{index: aliasIndex(w.slots, w.random()), weight: 1}
-		}
-	}
-	return w.choose(drawn)
-}
-
-type candidate struct {
-	index        int
-	weight, busy float64
-	reachable    bool
-}
-
-// choose weighs the candidates by their requests in flight and draws one. If any
-// is reachable, the others weigh nothing.
-func (w *weightedLeastRequest) choose(candidates []candidate) int {
-	var least float64
-	reachable := false
-	for i := range candidates {
-		c := &candidates[i]
-		h := w.hosts[c.index]
-		c.busy, c.reachable = float64(h.Active()+1), h.Reachable()
-		if c.reachable && !reachable || c.reachable == reachable && (i == 0 || c.busy < least) {
-			least = c.busy
-		}
-		reachable = reachable || c.reachable
-	}
+	var index [maxCandidates]int
+	var weight [maxCandidates]float64
 	var sum float64
-	for i := range candidates {
-		c := &candidates[i]
-		// In proportion to the least busy one, which a large bias cannot make
-		// vanish.
-		idle := least / c.busy
-		if w.bias != 1 {
-			idle = math.Pow(idle, w.bias)
+	n := len(w.weights)
+	for i := range n {
+		index[i] = i
+		weight[i] = w.weights[i] * w.idleness(w.hosts[i])
+		sum += weight[i]
+	}
+	if n == 0 {
+		n = w.candidates
+		for i := range n {
+			index[i] = aliasIndex(w.slots, w.random())
 		}
-		if c.reachable != reachable {
-			idle = 0
+		for i := range n {
+			weight[i] = w.idleness(w.hosts[index[i]])
+			sum += weight[i]
 		}
-		c.weight *= idle
-		sum += c.weight
 	}
 	r := float64(w.random()>>11) / (1 << 53) * sum
-	last := 0
-	for i, c := range candidates {
-		if c.weight == 0 {
-			continue
+	for i, x := range weight[:n] {
+		if r < x {
+			return index[i]
 		}
-		if r < c.weight {
-			return c.index
-		}
-		r -= c.weight
-		last = i
+		r -= x
 	}
-	return candidates[last].index
+	// Nothing weighs anything: no candidate is reachable, or the bias is so large
+	// that only the least busy one counts. (Or rounding left a trace of r.)
+	best := index[0]
+	for _, i := range index[1:n] {
+		if lessBusy(w.hosts[i], w.hosts[best]) {
+			best = i
+		}
+	}
+	return best
+}
+
+// idleness returns 1/(active+1)^bias, and 0 if the host is not reachable.
+func (w *weightedLeastRequest) idleness(h *Host) float64 {
+	switch {
+	case !h.Reachable():
+		return 0
+	case w.bias == 1:
+		return 1 / float64(h.Active()+1)
+	}
+	return math.Pow(float64(h.Active()+1), -w.bias)
 }

@@ -47,12 +47,11 @@ func (s *Set) draw(snapshot *snapshot) *group {
 		return snapshot.choices[0].pick()
 	}
 	percent := uint32(below(high(s.random()), 100))
-	for i := range snapshot.choices {
-		if c := &snapshot.choices[i]; percent < c.below {
-			return c.pick()
-		}
+	i := 0
+	for percent >= snapshot.choices[i].below { // the last one's is 100
+		i++
 	}
-	return snapshot.choices[len(snapshot.choices)-1].pick()
+	return snapshot.choices[i].pick()
 }
 
 // redraws is how often the policy is asked again before the hosts are searched.
@@ -61,12 +60,16 @@ const redraws = 8
 
 // pickOther finds a host instead of first, which is unreachable or to be avoided.
 func (s *Set) pickOther(snapshot *snapshot, g *group, first *Host, avoid []*Host) *Host {
-	for range redraws {
-		if h := g.pick(); h.usable(avoid) {
-			return h
+	search := search{avoid: avoid, revivals: s.revivals.Load(), random: s.random}
+	if !search.vain(g) {
+		// Not in vain, for it would take turns from a round robin that should
+		// pass over all hosts while none is reachable.
+		for range redraws {
+			if h := g.pick(); h.usable(avoid) {
+				return h
+			}
 		}
 	}
-	search := search{avoid: avoid, revivals: s.revivals.Load(), random: s.random}
 	if h := search.in(g); h != nil {
 		return h
 	}
@@ -129,6 +132,9 @@ type search struct {
 	avoided *Host
 }
 
+// vain reports whether it is known that no host of the group is reachable.
+func (s *search) vain(g *group) bool { return g.exhausted.Load() == s.revivals }
+
 // in returns a usable host of the group, nil without one. It looks at all hosts
 // if it must, but if none is reachable it remembers that until any host of the
 // set has become reachable again.
@@ -136,7 +142,7 @@ func (s *search) in(g *group) *Host {
 	// Revivals were counted before the flags are read here, and are counted after
 	// a flag is set: a host that becomes reachable during the search makes the
 	// note that none is outdated at once.
-	if g.exhausted.Load() == s.revivals {
+	if s.vain(g) {
 		return nil
 	}
 	found := false
