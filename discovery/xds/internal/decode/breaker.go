@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -40,49 +41,52 @@ func (d *decoder) breakerSettings(at path, m *corev3.Metadata) *breaker.Settings
 		in, value := at.field(name), config.GetFields()[name]
 		switch name {
 		case "failureRatio":
-			settings.FailureRatio = d.ratio(in, value)
+			settings.FailureRatio = d.ratio(in, value, settings.FailureRatio)
 		case "minimumRequests":
-			settings.MinRequests = d.count(in, value)
+			settings.MinRequests = d.count(in, value, settings.MinRequests)
 		case "window":
-			settings.Window = d.period(in, value)
+			settings.Window = d.period(in, value, settings.Window)
 		case "openTime":
-			settings.OpenTime = d.period(in, value)
+			settings.OpenTime = d.period(in, value, settings.OpenTime)
 		case "halfOpenProbes":
-			settings.HalfOpenProbes = d.count(in, value)
+			settings.HalfOpenProbes = d.count(in, value, settings.HalfOpenProbes)
 		default:
 			d.refuse(in, "unknown: use failureRatio, minimumRequests, window, openTime or halfOpenProbes")
 		}
 	}
+	if err := settings.Validate(); err != nil {
+		d.refuse(at, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
 	return &settings
 }
 
-// ratio decodes a number in (0, 1].
-func (d *decoder) ratio(at path, v *structpb.Value) float64 {
+// ratio decodes a number; whenBad stands in for what is none.
+func (d *decoder) ratio(at path, v *structpb.Value, whenBad float64) float64 {
 	n, ok := v.GetKind().(*structpb.Value_NumberValue)
-	if !ok || !(n.NumberValue > 0 && n.NumberValue <= 1) {
-		d.refuse(at, "must be a number more than 0 and at most 1: is %s", valueText(v))
-		return 0
+	if !ok {
+		d.refuse(at, "must be a number: is %s", valueText(v))
+		return whenBad
 	}
 	return n.NumberValue
 }
 
-// count decodes a whole number of at least 1.
-func (d *decoder) count(at path, v *structpb.Value) uint32 {
+// count decodes a whole number.
+func (d *decoder) count(at path, v *structpb.Value, whenBad uint32) uint32 {
 	n, ok := v.GetKind().(*structpb.Value_NumberValue)
-	if !ok || !(n.NumberValue >= 1 && n.NumberValue <= math.MaxUint32) || n.NumberValue != math.Trunc(n.NumberValue) {
-		d.refuse(at, "must be a whole number of at least 1: is %s", valueText(v))
-		return 0
+	if !ok || !(n.NumberValue >= 0 && n.NumberValue <= math.MaxUint32) || n.NumberValue != math.Trunc(n.NumberValue) {
+		d.refuse(at, "must be a whole number up to %d: is %s", uint32(math.MaxUint32), valueText(v))
+		return whenBad
 	}
 	return uint32(n.NumberValue)
 }
 
-// period decodes a duration in Go's form, more than 0.
-func (d *decoder) period(at path, v *structpb.Value) time.Duration {
+// period decodes a duration in Go's form.
+func (d *decoder) period(at path, v *structpb.Value, whenBad time.Duration) time.Duration {
 	text, _ := stringValue(v)
 	period, err := time.ParseDuration(text)
-	if err != nil || period <= 0 {
-		d.refuse(at, `must be a duration more than 0, such as "10s": is %s`, valueText(v))
-		return 0
+	if err != nil {
+		d.refuse(at, `must be a duration such as "10s": is %s`, valueText(v))
+		return whenBad
 	}
 	return period
 }

@@ -73,9 +73,13 @@ func waived(fd protoreflect.FieldDescriptor) bool {
 	case "envoy.config.endpoint.v3.LocalityLbEndpoints.load_balancing_weight":
 		// gRFC A27: a locality with weight 0 is skipped, not an error.
 		return true
-	case "envoy.config.route.v3.VirtualHost.name":
-		// It only names metrics, and istiod leaves it out of the inbound
-		// listeners of proxyless clients.
+	case "envoy.config.route.v3.VirtualHost.name",
+		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.stat_prefix":
+		// They only name metrics, and istiod leaves them out for proxyless
+		// clients.
+		return true
+	case "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext.validation_context_sds_secret_config":
+		// gRFC A29: a certificate provider instance takes its place.
 		return true
 	}
 	return false

@@ -2,7 +2,6 @@ package decode
 
 import (
 	"math"
-	"strings"
 	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -34,9 +33,13 @@ func (d *decoder) retryPolicy(at path, m *routev3.RetryPolicy) *retry.Policy {
 	if m == nil {
 		return nil
 	}
+	on, err := retry.ParseConditions(m.GetRetryOn())
+	if err != nil {
+		d.refuse(at.field("retry_on"), "%w", err)
+	}
 	p := &retry.Policy{
 		MaxRetries:           1,
-		On:                   d.retryConditions(at.field("retry_on"), m.GetRetryOn()),
+		On:                   on,
 		PerTryTimeout:        d.duration(at.field("per_try_timeout"), m.GetPerTryTimeout()),
 		PerTryIdleTimeout:    d.duration(at.field("per_try_idle_timeout"), m.GetPerTryIdleTimeout()),
 		Backoff:              d.retryBackoff(at.field("retry_back_off"), m.GetRetryBackOff()),
@@ -55,63 +58,6 @@ func (d *decoder) retryPolicy(at path, m *routev3.RetryPolicy) *retry.Policy {
 		p.HostSelectionAttempts = uint32(n)
 	}
 	return p
-}
-
-// retryConditions decodes retry_on, a list of names separated by commas.
-func (d *decoder) retryConditions(at path, names string) retry.Conditions {
-	var on retry.Conditions
-	for name := range strings.SplitSeq(names, ",") {
-		name = strings.TrimSpace(name)
-		switch name {
-		case "", "http3-post-connect-failure":
-			// Without HTTP/3 the condition never holds.
-		case "retriable-headers":
-			d.refuse(at, "%q is not supported", name)
-		default:
-			condition, ok := retryCondition(name)
-			if !ok {
-				d.refuse(at, "%q is not a retry condition of Envoy or gRPC", name)
-			}
-			on |= condition
-		}
-	}
-	return on
-}
-
-// retryCondition knows the names of Envoy's x-envoy-retry-on and
-// x-envoy-retry-grpc-on.
-func retryCondition(name string) (retry.Conditions, bool) {
-	switch name {
-	case "5xx":
-		return retry.On5xx, true
-	case "gateway-error":
-		return retry.OnGatewayError, true
-	case "reset":
-		return retry.OnReset, true
-	case "reset-before-request":
-		return retry.OnResetBeforeRequest, true
-	case "connect-failure":
-		return retry.OnConnectFailure, true
-	case "refused-stream":
-		return retry.OnRefusedStream, true
-	case "retriable-4xx":
-		return retry.OnRetriable4xx, true
-	case "retriable-status-codes":
-		return retry.OnRetriableStatusCodes, true
-	case "envoy-ratelimited":
-		return retry.OnEnvoyRateLimited, true
-	case "cancelled":
-		return retry.OnGRPCCancelled, true
-	case "deadline-exceeded":
-		return retry.OnGRPCDeadlineExceeded, true
-	case "internal":
-		return retry.OnGRPCInternal, true
-	case "resource-exhausted":
-		return retry.OnGRPCResourceExhausted, true
-	case "unavailable":
-		return retry.OnGRPCUnavailable, true
-	}
-	return 0, false
 }
 
 func (d *decoder) retriableStatusCodes(at path, codes []uint32) []int {

@@ -1,0 +1,290 @@
+package decode
+
+// The fixtures populate, between them, every field that a decoder reads, each
+// with another value than its default; TestEveryReadFieldMatters proves it.
+
+const routesFixture = `{
+  "name": "outbound|80||payment.shop",
+  "mostSpecificHeaderMutationsWins": true,
+  "ignorePortInHostMatching": true,
+  "maxDirectResponseBodySizeBytes": 3,
+  "requestHeadersToAdd": [{"header": {"key": "X-Table", "value": "100%%"}, "appendAction": "ADD_IF_ABSENT", "keepEmptyValue": true}],
+  "requestHeadersToRemove": ["X-Gone"],
+  "responseHeadersToAdd": [{"header": {"key": "x-raw", "rawValue": "cmF3"}, "append": false}],
+  "responseHeadersToRemove": ["x-gone-too"],
+  "typedPerFilterConfig": {"fault": {"@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
+    "delay": {"fixedDelay": "1s", "percentage": {"numerator": 5}}}},
+  "virtualHosts": [{
+    "name": "payment",
+    "domains": ["payment.shop", "*.payment.shop"],
+    "requestHeadersToAdd": [{"header": {"key": "x-host", "value": "1"}}],
+    "requestHeadersToRemove": ["x-a"],
+    "responseHeadersToAdd": [{"header": {"key": "x-host", "value": "1"}}],
+    "responseHeadersToRemove": ["x-b"],
+    "typedPerFilterConfig": {
+      "off": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": true},
+      "skipped": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "isOptional": true,
+        "config": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}},
+      "wrapped": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
+        "config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
+          "abort": {"grpcStatus": 14, "percentage": {"numerator": 1, "denominator": "TEN_THOUSAND"}},
+          "headers": [{"name": "x-fault", "presentMatch": true}],
+          "maxActiveFaults": 7}}
+    },
+    "retryPolicy": {"retryOn": "connect-failure", "numRetries": 2},
+    "routes": [
+      {
+        "name": "canary",
+        "match": {
+          "prefix": "/pay", "caseSensitive": false,
+          "runtimeFraction": {"defaultValue": {"numerator": 25, "denominator": "HUNDRED"}},
+          "headers": [
+            {"name": "X-Exact", "exactMatch": "a"},
+            {"name": "x-prefix", "prefixMatch": "a"},
+            {"name": "x-suffix", "suffixMatch": "a"},
+            {"name": "x-contains", "containsMatch": "a"},
+            {"name": "x-regex", "safeRegexMatch": {"regex": "a+"}},
+            {"name": "x-range", "rangeMatch": {"start": "1", "end": "9"}},
+            {"name": "x-present", "presentMatch": true, "invertMatch": true},
+            {"name": "x-string", "stringMatch": {"suffix": "z"}, "treatMissingHeaderAsEmpty": true}
+          ],
+          "queryParameters": [
+            {"name": "q", "stringMatch": {"contains": "v", "ignoreCase": true}},
+            {"name": "q2", "presentMatch": true}
+          ]
+        },
+        "requestHeadersToAdd": [{"header": {"key": "x-route", "value": "1"}}],
+        "requestHeadersToRemove": ["x-a"],
+        "responseHeadersToAdd": [{"header": {"key": "x-route", "value": "1"}}],
+        "responseHeadersToRemove": ["x-b"],
+        "typedPerFilterConfig": {"fault": {"@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
+          "abort": {"httpStatus": 503, "percentage": {"numerator": 1, "denominator": "MILLION"}}}},
+        "route": {
+          "weightedClusters": {"totalWeight": 100, "clusters": [
+            {"name": "v1", "weight": 90,
+             "requestHeadersToAdd": [{"header": {"key": "x-cluster", "value": "1"}}],
+             "requestHeadersToRemove": ["x-a"],
+             "responseHeadersToAdd": [{"header": {"key": "x-cluster", "value": "1"}}],
+             "responseHeadersToRemove": ["x-b"],
+             "typedPerFilterConfig": {"off": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": true}}},
+            {"name": "v2", "weight": 10}
+          ]},
+          "prefixRewrite": "/v1", "hostRewriteLiteral": "payment-v1.shop",
+          "timeout": "3s", "idleTimeout": "60s", "priority": "HIGH",
+          "maxStreamDuration": {"maxStreamDuration": "10s", "grpcTimeoutHeaderMax": "5s"},
+          "retryPolicy": {
+            "retryOn": "5xx, unavailable,retriable-status-codes", "numRetries": 3,
+            "perTryTimeout": "0.250s", "perTryIdleTimeout": "0.100s",
+            "retryHostPredicate": [
+              {"name": "envoy.retry_host_predicates.previous_hosts"},
+              {"name": "any", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"}}
+            ],
+            "hostSelectionRetryMaxAttempts": "5", "retriableStatusCodes": [503, 429],
+            "retryBackOff": {"baseInterval": "0.010s", "maxInterval": "0.100s"}
+          }
+        }
+      },
+      {"match": {"path": "/exact"}, "route": {"cluster": "v1"}},
+      {"match": {"pathSeparatedPrefix": "/sep"}, "redirect": {"schemeRedirect": "http", "hostRedirect": "h", "portRedirect": 81,
+        "pathRedirect": "/p", "responseCode": "TEMPORARY_REDIRECT", "stripQuery": true}},
+      {"match": {"prefix": "/secure"}, "redirect": {"httpsRedirect": true, "prefixRewrite": "/s"}},
+      {"match": {"safeRegex": {"regex": "/a(b|c)"}}, "directResponse": {"status": 418, "body": {"inlineString": "tea"}}},
+      {"match": {"prefix": "/bytes"}, "directResponse": {"status": 200, "body": {"inlineBytes": "aGk="}}},
+      {"match": {"prefix": "/"}, "nonForwardingAction": {}}
+    ]
+  }],
+  "clusterSpecifierPlugins": [{"extension": {"name": "unused",
+    "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}}, "isOptional": true}]
+}`
+
+const apiListenerFixture = `{
+  "name": "payment.shop:80",
+  "apiListener": {"apiListener": {
+    "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+    "rds": {"routeConfigName": "outbound|80||payment.shop", "configSource": {"self": {}, "resourceApiVersion": "V3"}},
+    "commonHttpProtocolOptions": {"maxStreamDuration": "30s"},
+    "httpFilters": [
+      {"name": "unknown", "isOptional": true, "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}},
+      {"name": "fault", "disabled": true, "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
+        "delay": {"fixedDelay": "2s", "percentage": {"numerator": 10}}}},
+      {"name": "router", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}
+    ]
+  }}
+}`
+
+const inboundFixture = `{
+  "name": "xds.istio.io/grpc/lds/inbound/0.0.0.0:8080",
+  "address": {"socketAddress": {"address": "0.0.0.0", "portValue": 8080}},
+  "listenerFilters": [{"name": "envoy.filters.listener.tls_inspector",
+    "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"}}],
+  "filterChains": [
+    {
+      "name": "mtls",
+      "filterChainMatch": {"transportProtocol": "tls", "applicationProtocols": ["h2", "http/1.1"], "destinationPort": 8080},
+      "transportSocket": {"name": "envoy.transport_sockets.tls", "typedConfig": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "requireClientCertificate": true,
+        "commonTlsContext": {
+          "tlsCertificateProviderInstance": {"instanceName": "default", "certificateName": "default"},
+          "validationContext": {"caCertificateProviderInstance": {"instanceName": "roots", "certificateName": "ROOTCA"}},
+          "alpnProtocols": ["h2", "http/1.1"]
+        }}},
+      "filters": [{"name": "hcm", "typedConfig": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "routeConfig": {"name": "inbound", "virtualHosts": [{"domains": ["*"], "routes": [{"match": {"prefix": "/"}, "nonForwardingAction": {}}]}]},
+        "httpFilters": [{"name": "router", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]
+    }
+  ],
+  "defaultFilterChain": {
+    "name": "plaintext",
+    "filters": [{"name": "hcm", "typedConfig": {
+      "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+      "rds": {"routeConfigName": "inbound-routes", "configSource": {"ads": {}}},
+      "commonHttpProtocolOptions": {"maxStreamDuration": "20s"},
+      "httpFilters": [{"name": "router", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]
+  }
+}`
+
+// permissiveFixture has chains that differ by transport protocol, and the
+// deprecated certificate fields that istiod sends.
+const permissiveFixture = `{
+  "name": "inbound",
+  "address": {"socketAddress": {"address": "::", "portValue": 9090}},
+  "filterChains": [
+    {
+      "filterChainMatch": {"transportProtocol": "tls"},
+      "transportSocket": {"name": "tls", "typedConfig": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "commonTlsContext": {
+          "tlsCertificateCertificateProviderInstance": {"instanceName": "default"},
+          "combinedValidationContext": {
+            "defaultValidationContext": {"matchTypedSubjectAltNames": [{"sanType": "URI", "matcher": {"prefix": "spiffe://cluster.local/"}}]},
+            "validationContextCertificateProviderInstance": {"instanceName": "default", "certificateName": "ROOTCA"}
+          }
+        }}},
+      "filters": [{"name": "hcm", "typedConfig": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "rds": {"routeConfigName": "r", "configSource": {"ads": {}}},
+        "httpFilters": [{"name": "router", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]
+    },
+    {
+      "filterChainMatch": {"transportProtocol": "raw_buffer"},
+      "transportSocket": {"name": "raw", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"}},
+      "filters": [{"name": "hcm", "typedConfig": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "rds": {"routeConfigName": "r", "configSource": {"ads": {}}},
+        "httpFilters": [{"name": "router", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]
+    }
+  ]
+}`
+
+const edsClusterFixture = `{
+  "name": "outbound|80||payment.shop",
+  "type": "EDS",
+  "edsClusterConfig": {"serviceName": "payment-endpoints", "edsConfig": {"ads": {}, "resourceApiVersion": "V3"}},
+  "connectTimeout": "1s",
+  "lbPolicy": "LEAST_REQUEST",
+  "leastRequestLbConfig": {"choiceCount": 3, "activeRequestBias": {"defaultValue": 1.5, "runtimeKey": "k"}},
+  "commonLbConfig": {"healthyPanicThreshold": {"value": 30.7}, "localityWeightedLbConfig": {}},
+  "circuitBreakers": {"thresholds": [
+    {"maxConnections": 1, "maxPendingRequests": 2, "maxRequests": 3, "maxRetries": 4},
+    {"priority": "HIGH", "retryBudget": {"budgetPercent": {"value": 25}, "minRetryConcurrency": 5}}
+  ]},
+  "transportSocket": {"name": "envoy.transport_sockets.tls", "typedConfig": {
+    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+    "sni": "payment.shop",
+    "commonTlsContext": {
+      "tlsCertificateProviderInstance": {"instanceName": "default", "certificateName": "default"},
+      "combinedValidationContext": {"defaultValidationContext": {
+        "caCertificateProviderInstance": {"instanceName": "default", "certificateName": "ROOTCA"},
+        "matchSubjectAltNames": [{"exact": "spiffe://cluster.local/ns/shop/sa/payment"}, {"safeRegex": {"regex": "spiffe://.*"}}]
+      }},
+      "alpnProtocols": ["h2"]
+    }}},
+  "typedExtensionProtocolOptions": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+    "commonHttpProtocolOptions": {"idleTimeout": "60s", "maxConnectionDuration": "3600s", "maxRequestsPerConnection": 100},
+    "upstreamHttpProtocolOptions": {},
+    "explicitHttpConfig": {"http2ProtocolOptions": {"initialStreamWindowSize": 65536}}}},
+  "metadata": {"filterMetadata": {
+    "inboard.breaker": {"failureRatio": 0.25, "minimumRequests": 10, "window": "20s", "openTime": "1s", "halfOpenProbes": 2},
+    "istio": {"config": "anything"}
+  }},
+  "outlierDetection": {"enforcingConsecutive5xx": 0, "enforcingSuccessRate": 0}
+}`
+
+const staticClusterFixture = `{
+  "name": "static",
+  "type": "STATIC",
+  "loadAssignment": {"clusterName": "static", "endpoints": [{"lbEndpoints": [{"endpoint": {"address":
+    {"socketAddress": {"address": "127.0.0.1", "portValue": 80}}}}]}]},
+  "roundRobinLbConfig": {},
+  "transportSocket": {"name": "tls", "typedConfig": {
+    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+    "commonTlsContext": {"validationContextCertificateProviderInstance": {"instanceName": "old"}}}},
+  "typedExtensionProtocolOptions": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+    "useDownstreamProtocolConfig": {"httpProtocolOptions": {}, "http2ProtocolOptions": {}}}}
+}`
+
+const wrrLocalityClusterFixture = `{
+  "name": "wrr",
+  "type": "EDS",
+  "edsClusterConfig": {"edsConfig": {"self": {}}},
+  "lbPolicy": "LOAD_BALANCING_POLICY_CONFIG",
+  "loadBalancingPolicy": {"policies": [
+    {"typedExtensionConfig": {"name": "new", "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}}},
+    {"typedExtensionConfig": {"name": "wrr", "typedConfig": {
+      "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality",
+      "endpointPickingPolicy": {"policies": [{"typedExtensionConfig": {"name": "lr", "typedConfig": {
+        "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest",
+        "choiceCount": 4, "activeRequestBias": {"defaultValue": 2, "runtimeKey": "k"}, "localityLbConfig": {"localityWeightedLbConfig": {}}}}}]}}}}
+  ]},
+  "typedExtensionProtocolOptions": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+    "autoConfig": {"httpProtocolOptions": {}, "http2ProtocolOptions": {}}}}
+}`
+
+const randomClusterFixture = `{
+  "name": "random",
+  "type": "EDS",
+  "edsClusterConfig": {"edsConfig": {"ads": {}}},
+  "loadBalancingPolicy": {"policies": [{"typedExtensionConfig": {"name": "random", "typedConfig": {
+    "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random",
+    "localityLbConfig": {"localityWeightedLbConfig": {}}}}}]},
+  "outlierDetection": {"enforcingConsecutive5xx": 0, "enforcingSuccessRate": 0, "splitExternalLocalOriginErrors": true,
+    "enforcingConsecutiveLocalOriginFailure": 0, "enforcingLocalOriginSuccessRate": 0},
+  "typedExtensionProtocolOptions": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+    "explicitHttpConfig": {"httpProtocolOptions": {}}}}
+}`
+
+const roundRobinClusterFixture = `{
+  "name": "round-robin",
+  "type": "EDS",
+  "edsClusterConfig": {"edsConfig": {"ads": {}}},
+  "loadBalancingPolicy": {"policies": [{"typedExtensionConfig": {"name": "rr", "typedConfig": {
+    "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin",
+    "localityLbConfig": {"localityWeightedLbConfig": {}}}}}]}
+}`
+
+const assignmentFixture = `{
+  "clusterName": "payment-endpoints",
+  "policy": {
+    "overprovisioningFactor": 200,
+    "dropOverloads": [{"category": "lb", "dropPercentage": {"numerator": 20}}, {"category": "throttle", "dropPercentage": {"numerator": 1000, "denominator": "TEN_THOUSAND"}}]
+  },
+  "endpoints": [
+    {
+      "locality": {"region": "r", "zone": "z", "subZone": "s"}, "loadBalancingWeight": 3,
+      "lbEndpoints": [
+        {"endpoint": {"hostname": "a.shop", "address": {"socketAddress": {"address": "10.0.0.1", "portValue": 80}}},
+         "healthStatus": "HEALTHY", "loadBalancingWeight": 2,
+         "metadata": {"filterMetadata": {"istio": {"workload": "payment;shop", "n": 1}}}},
+        {"endpoint": {"address": {"socketAddress": {"address": "fd00::1", "portValue": 81}}}, "healthStatus": "DRAINING"}
+      ]
+    },
+    {"locality": {"region": "r2"}, "priority": 1, "loadBalancingWeight": 1,
+     "lbEndpoints": [{"endpoint": {"address": {"socketAddress": {"address": "10.0.0.2", "portValue": 80}}}}]}
+  ]
+}`
