@@ -5,13 +5,14 @@ import (
 	"errors"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/breaker"
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
-	"github.com/inboardmesh/inboard/retry"
 )
 
 // admitted is the permits that an attempt holds. They are released exactly
@@ -27,7 +28,7 @@ type admitted struct {
 // try makes one attempt. It must be below retry, so that each attempt needs its
 // own permits, and above the balancer, so that a refused attempt does not
 // disturb the endpoints' counters.
-func (c *Call) try(policy *retry.Policy, isRetry bool) outcome.Outcome {
+func (c *Call) try() outcome.Outcome {
 	a := &c.first
 	if c.attempt != nil {
 		a = new(Attempt) // the observer and gRPC's picker may still hold the last one
@@ -35,28 +36,50 @@ func (c *Call) try(policy *retry.Policy, isRetry bool) outcome.Outcome {
 	c.attempt = a
 	c.Observed.Attempts++
 	a.call = c
-	a.admitted.isRetry = isRetry
+	a.isRetry = c.isRetry
 	a.Observed = observe.Attempt{Call: &c.Observed, Number: c.Observed.Attempts, Cluster: c.cluster.Name(), Start: time.Now()}
 	if o, refused := a.admit(); refused {
 		return o
 	}
-	a.bound(policy)
+	a.bound()
 	a.Observed.Headers = c.adapter.Carrier(a)
 	if hook := c.out.hooks.AttemptStarted; hook != nil {
 		a.ctx = hook(a.ctx, &a.Observed)
 	}
 	o := c.adapter.Attempt(a.ctx, a)
-	if a.timer != nil {
-		a.timer.Stop() // the per-try timeout ends with the response headers
+	if !a.KeepPerTry {
+		a.Started()
 	}
-	if o.Kind != outcome.Response && o.Kind != outcome.BodyFailure && a.ctx.Err() != nil {
-		o.Kind = endedBy(a.ctx)
-		if o.Kind != outcome.PerTryTimeout && c.observed.Err() == nil {
-			o.Kind = endedBy(c.ctx)
-		}
-		o.Err = context.Cause(a.ctx)
-	}
+	a.settle(&o)
 	return o
+}
+
+// Started ends the per-try timeout: response headers have arrived. Attempt's
+// return does the same unless KeepPerTry is set.
+func (a *Attempt) Started() {
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+}
+
+// settle finds out whose time it was, if the attempt ended because time was up.
+// The peer, which was told the deadline, may have noticed first.
+func (a *Attempt) settle(o *outcome.Outcome) {
+	switch {
+	case o.Kind == outcome.BodyFailure || a.ctx == nil:
+	case o.Kind == outcome.Response && !isDeadlineExceeded(o):
+	case a.ctx.Err() != nil:
+		o.Kind, o.Err = endedBy(a.ctx), context.Cause(a.ctx)
+	case (o.Kind == outcome.Canceled || o.Kind == outcome.Response) && !a.Deadline.IsZero() && !time.Now().Before(a.Deadline):
+		o.Kind, o.Err = outcome.Timeout, errRouteTimeout
+		if a.Deadline != a.call.Deadline {
+			o.Kind, o.Err = outcome.PerTryTimeout, errPerTryTimeout
+		}
+	}
+}
+
+func isDeadlineExceeded(o *outcome.Outcome) bool {
+	return o.GRPC && codes.Code(o.Code) == codes.DeadlineExceeded
 }
 
 // admit takes the permits of the attempt, or says why it is refused.
@@ -88,8 +111,8 @@ func (a *Attempt) admit() (o outcome.Outcome, refused bool) {
 
 // bound sets the per-try timeout. One that is not shorter than the route's
 // timeout has no effect (Envoy router docs).
-func (a *Attempt) bound(policy *retry.Policy) {
-	c := a.call
+func (a *Attempt) bound() {
+	c, policy := a.call, a.call.policy
 	a.ctx, a.Deadline = c.ctx, c.Deadline
 	if policy.PerTryTimeout <= 0 {
 		return
@@ -138,9 +161,7 @@ func (c *Call) endAttempt(o *outcome.Outcome) {
 		return
 	}
 	a.ended = true
-	if a.timer != nil {
-		a.timer.Stop()
-	}
+	a.Started()
 	if a.cancel != nil {
 		a.cancel(context.Canceled)
 	}
@@ -171,8 +192,7 @@ func (c *Call) remembers(o *outcome.Outcome) bool {
 	case outcome.ConnectFailure, outcome.RefusedStream:
 		return true
 	}
-	policy := c.Decision.Route.Forward.Retry
-	return policy != nil && policy.AvoidPreviousHosts
+	return c.policy.AvoidPreviousHosts
 }
 
 func (a *Attempt) releaseRetry() {

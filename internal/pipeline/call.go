@@ -70,10 +70,15 @@ type Call struct {
 	observed context.Context
 	ctx      context.Context
 	cancel   context.CancelFunc
-	tried    []*balancer.Host
-	attempt  *Attempt
-	first    Attempt // the attempt that most calls need, without an allocation
-	finished bool
+	policy   *retry.Policy
+	sequence retry.Sequence
+	// transparent counts the attempts that were repeated without the policy.
+	transparent int
+	isRetry     bool // the next attempt holds a retry permit
+	tried       []*balancer.Host
+	attempt     *Attempt
+	first       Attempt // the attempt that most calls need, without an allocation
+	finished    bool
 }
 
 // Attempt is one attempt of a call.
@@ -84,6 +89,10 @@ type Attempt struct {
 	// Deadline is when the attempt must have ended: the earlier of the call's
 	// and the per-try timeout's. Zero without a limit.
 	Deadline time.Time
+	// KeepPerTry leaves the per-try timeout running when Attempt returns: the
+	// adapter calls Started later. It is for streams, which are open before
+	// their response has begun.
+	KeepPerTry bool
 
 	call *Call
 	ctx  context.Context
@@ -159,6 +168,11 @@ func (c *Call) run(ctx context.Context, req *route.Request) outcome.Outcome {
 		return c.answer(&Answer{Status: http.StatusServiceUnavailable, Reason: "drop_overload " + category})
 	}
 	c.bound(ctx)
+	c.policy = decision.Route.Forward.Retry
+	if c.policy == nil {
+		c.policy = &noRetries
+	}
+	c.sequence = c.policy.Start()
 	c.adapter.Routed(&c.Decision)
 	return c.attempts()
 }
@@ -231,41 +245,61 @@ func (c *Call) bound(ctx context.Context) {
 
 // attempts makes attempts until one is final.
 func (c *Call) attempts() outcome.Outcome {
-	policy := c.Decision.Route.Forward.Retry
-	if policy == nil {
-		policy = &noRetries
-	}
-	sequence := policy.Start()
-	transparent := 0
-	isRetry := false
 	for {
-		o := c.try(policy, isRetry)
-		if o.Kind == outcome.Timeout || o.Kind == outcome.Canceled || c.ctx.Err() != nil {
+		o := c.try()
+		if !c.again(&o) {
 			return c.final(o)
 		}
-		if c.isTransparent(&o, &transparent) {
-			c.endAttempt(&o)
-			c.adapter.Abandon()
-			continue
-		}
-		delay, ok := sequence.Next(&o)
-		if !ok || !c.adapter.Replayable() {
-			return c.final(o)
-		}
-		if !c.cluster.Gate(c.priority()).TryRetry() {
-			// The response that is there is given back (Envoy, retry overflow).
-			c.overflowed("retries")
-			return c.final(o)
-		}
-		c.endAttempt(&o)
-		c.adapter.Abandon()
-		err := sleep(c.ctx, delay)
-		if err != nil {
-			c.cluster.Gate(c.priority()).ReleaseRetry()
-			return c.failAttempt(endedBy(c.ctx), err)
-		}
-		isRetry = true
 	}
+}
+
+// Resume goes on with a call whose open attempt, from which nothing has reached
+// the application yet, turned out to have ended with o: it tries again if it
+// may. The result is to be read as that of Run.
+func (c *Call) Resume(o outcome.Outcome) outcome.Outcome {
+	c.attempt.settle(&o)
+	if c.again(&o) {
+		o = c.attempts()
+	} else {
+		o = c.final(o)
+	}
+	if o.Kind != outcome.Response {
+		c.Finish(o)
+	}
+	return o
+}
+
+// again decides whether another attempt follows the one that ended with o, and
+// waits until it is due. When the wait is cut short, o becomes the reason.
+func (c *Call) again(o *outcome.Outcome) bool {
+	if o.Kind == outcome.Timeout || o.Kind == outcome.Canceled || c.ctx.Err() != nil {
+		return false
+	}
+	if c.isTransparent(o) {
+		c.endAttempt(o)
+		c.adapter.Abandon()
+		c.isRetry = false
+		return true
+	}
+	delay, ok := c.sequence.Next(o)
+	if !ok || !c.adapter.Replayable() {
+		return false
+	}
+	gate := c.cluster.Gate(c.priority())
+	if !gate.TryRetry() {
+		// The response that is there is given back (Envoy, retry overflow).
+		c.overflowed("retries")
+		return false
+	}
+	c.endAttempt(o)
+	c.adapter.Abandon()
+	if err := sleep(c.ctx, delay); err != nil {
+		gate.ReleaseRetry()
+		*o = outcome.Outcome{Kind: endedBy(c.ctx), Err: err, Sent: true}
+		return false
+	}
+	c.isRetry = true
+	return true
 }
 
 var noRetries = retry.Policy{}
@@ -273,21 +307,19 @@ var noRetries = retry.Policy{}
 // isTransparent reports whether the attempt may be repeated whatever the policy
 // says, because the peer cannot have acted on it: nothing was written, or the
 // peer said so itself.
-func (c *Call) isTransparent(o *outcome.Outcome, count *int) bool {
+func (c *Call) isTransparent(o *outcome.Outcome) bool {
+	limit := 0
 	switch o.Kind {
 	case outcome.ResetBeforeRequest:
-		if *count >= transparentRetries {
-			return false
-		}
+		limit = transparentRetries
 	case outcome.RefusedStream:
-		if *count >= 1 {
-			return false
-		}
-	default:
+		limit = 1
+	}
+	if c.transparent >= limit || !c.adapter.Replayable() {
 		return false
 	}
-	*count++
-	return c.adapter.Replayable()
+	c.transparent++
+	return true
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -326,11 +358,6 @@ func (c *Call) answer(a *Answer) outcome.Outcome {
 // fail ends a call before any attempt.
 func (c *Call) fail(kind outcome.Kind, err error) outcome.Outcome {
 	return c.failOutcome(outcome.Outcome{Kind: kind, Err: err})
-}
-
-// failAttempt ends a call after its last attempt was abandoned.
-func (c *Call) failAttempt(kind outcome.Kind, err error) outcome.Outcome {
-	return c.failOutcome(outcome.Outcome{Kind: kind, Err: err, Sent: true})
 }
 
 // failOutcome adds to an error where in the call it happened.

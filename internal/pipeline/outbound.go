@@ -222,6 +222,13 @@ func (t *Target) Config(ctx context.Context) (*Config, error) {
 	}
 }
 
+// Watch returns the configuration in force, nil without one, and a channel that
+// is closed when it changes.
+func (t *Target) Watch() (*Config, <-chan struct{}) {
+	state, changed := t.state.Watch()
+	return state.config, changed
+}
+
 // configError says what it means for a call that there is no configuration.
 func (t *Target) configError(ctx context.Context, err error) *meshfail.Error {
 	kind := outcome.NoConfig

@@ -25,6 +25,8 @@ type Cluster struct {
 
 	// state is replaced as a whole by apply.
 	state atomic.Pointer[clusterState]
+	// generation counts the changes after which connections must be new ones.
+	generation atomic.Uint64
 
 	// applyMu lets one update run at a time.
 	applyMu sync.Mutex
@@ -90,6 +92,7 @@ func (c *Cluster) apply(r discovery.ClusterResult) {
 	}
 	c.state.Store(next)
 	if changed && old.config != nil && connectionsDiffer(old.config, next.config) {
+		c.generation.Add(1)
 		for h := range c.set.Hosts() {
 			endpointOf(h).renew()
 		}
@@ -155,6 +158,9 @@ func (c *Cluster) close() {
 
 // Name is the cluster's name.
 func (c *Cluster) Name() string { return c.name }
+
+// Generation changes when the cluster's settings ask for new connections.
+func (c *Cluster) Generation() uint64 { return c.generation.Load() }
 
 // Err is why the cluster cannot be used, or nil.
 func (c *Cluster) Err() error { return c.state.Load().err }

@@ -55,6 +55,13 @@ func (e *Endpoint) Host() *balancer.Host { return e.host }
 // Cluster is the cluster that the endpoint belongs to.
 func (e *Endpoint) Cluster() *Cluster { return e.cluster }
 
+// Draining reports whether the endpoint has left its cluster.
+func (e *Endpoint) Draining() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.draining
+}
+
 // ConnectFailed tells the balancer to avoid the endpoint for a while.
 func (e *Endpoint) ConnectFailed() {
 	e.mu.Lock()

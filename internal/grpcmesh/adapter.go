@@ -1,0 +1,107 @@
+// Package grpcmesh carries gRPC calls: an ordinary *grpc.ClientConn whose
+// interceptors route, retry and time out, whose load-balancing policy asks the
+// mesh for an endpoint once per attempt, and whose credentials do the mutual
+// TLS of each endpoint's cluster; and the options of an ordinary gRPC server.
+package grpcmesh
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+
+	"github.com/inboardmesh/inboard/internal/inbound"
+	"github.com/inboardmesh/inboard/internal/pipeline"
+	"github.com/inboardmesh/inboard/observe"
+)
+
+// Options configure an [Adapter].
+type Options struct {
+	Outbound  *pipeline.Outbound
+	Listeners *inbound.Listeners
+	Hooks     *observe.Hooks
+	// Dial opens connections to endpoints.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// AllowUnknown sends calls to hosts that the control plane does not know
+	// round the mesh, in plaintext. Otherwise they are refused.
+	AllowUnknown bool
+}
+
+// Adapter makes the options of gRPC clients and servers. Safe for concurrent
+// use.
+type Adapter struct {
+	options Options
+	direct  directConns
+}
+
+// New returns an adapter. It starts nothing.
+func New(options Options) *Adapter { return &Adapter{options: options} }
+
+// Close closes the channels to hosts outside the mesh. The channels of the
+// application are its own.
+func (a *Adapter) Close() error { return a.direct.close() }
+
+// schemes are the target schemes that the mesh resolves. "xds" is taken over
+// for the channels that have these options, so that code written for grpc-go's
+// own xDS works unchanged.
+var schemes = [...]string{"mesh", "xds"}
+
+// DialOptions returns the options of a client channel.
+func (a *Adapter) DialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithResolvers(
+			&resolverBuilder{scheme: schemes[0], outbound: a.options.Outbound},
+			&resolverBuilder{scheme: schemes[1], outbound: a.options.Outbound},
+		),
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"` + policyName + `":{}}]}`),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithTransportCredentials(&clientCredentials{}),
+		grpc.WithChainUnaryInterceptor(a.unaryClient),
+		grpc.WithChainStreamInterceptor(a.streamClient),
+		grpc.WithStatsHandler(clientStats{}),
+		// Retries are the mesh's: they need the whole request and a new pick.
+		grpc.WithDisableRetry(),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return a.options.Dial(ctx, "tcp", address)
+		}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff: backoff.Config{
+				BaseDelay: 250 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 10 * time.Second,
+			},
+			MinConnectTimeout: 5 * time.Second, // Envoy's connect_timeout
+		}),
+		// An idle channel would close its connections and forget its endpoints.
+		grpc.WithIdleTimeout(0),
+	}
+}
+
+// ServerOptions returns the options of a server that serves on listeners of the
+// mesh.
+func (a *Adapter) ServerOptions() []grpc.ServerOption {
+	s := &server{listeners: a.options.Listeners, hooks: a.options.Hooks}
+	return []grpc.ServerOption{
+		grpc.Creds(&serverCredentials{listeners: a.options.Listeners}),
+		grpc.ChainUnaryInterceptor(s.unary),
+		grpc.ChainStreamInterceptor(s.stream),
+	}
+}
+
+// targetName is the destination's name in the configuration, "host:port", from
+// the target that a channel was made with.
+func targetName(target string) (string, error) {
+	for _, scheme := range schemes {
+		name, ok := strings.CutPrefix(target, scheme+":///")
+		if !ok {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(name); err != nil {
+			return "", fmt.Errorf("mesh: target %q needs a port: %s:///HOST:PORT", target, scheme)
+		}
+		return name, nil
+	}
+	return "", fmt.Errorf("mesh: target %q is not the mesh's: use mesh:///HOST:PORT", target)
+}

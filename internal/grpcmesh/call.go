@@ -1,0 +1,141 @@
+package grpcmesh
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/inboardmesh/inboard/internal/pipeline"
+	"github.com/inboardmesh/inboard/internal/route"
+	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/outcome"
+)
+
+// clientCall is what unary calls and streams have in common: the routed
+// request.
+type clientCall struct {
+	call *pipeline.Call
+	view route.Request
+	opts []grpc.CallOption
+
+	// routed is the metadata as the configuration wants it. Each attempt sends
+	// a copy.
+	routed  metadata.MD
+	sending metadata.MD
+}
+
+// newClientCall prepares a call of method on a channel.
+func (a *Adapter) newClientCall(ctx context.Context, cc *grpc.ClientConn, method string, opts []grpc.CallOption) (*clientCall, *pipeline.Target, error) {
+	name, err := targetName(cc.Target())
+	if err != nil {
+		return nil, nil, status.Error(codes.Unavailable, err.Error())
+	}
+	md, ok := metadata.FromOutgoingContext(ctx)
+	if !ok {
+		md = metadata.MD{}
+	}
+	c := &clientCall{opts: opts, routed: md}
+	host := name
+	for _, o := range opts {
+		if authority, ok := o.(grpc.AuthorityOverrideCallOption); ok {
+			host = authority.Authority
+		}
+	}
+	c.view = route.Request{Method: "POST", Scheme: "http", Host: host, Path: method, Header: header(md)}
+	return c, a.options.Outbound.Target(name), nil
+}
+
+// start describes the call for observers.
+func (c *clientCall) start(call *pipeline.Call, streaming bool) {
+	c.call = call
+	o := &call.Observed
+	o.Protocol, o.Method, o.Host, o.Scheme, o.Path = observe.GRPC, c.view.Path, c.view.Host, c.view.Scheme, c.view.Path
+	o.Streaming = streaming
+}
+
+// Routed applies the header operations and rewrites of the configuration.
+// metadata.FromOutgoingContext gave a copy, so it may be changed.
+func (c *clientCall) Routed(d *route.Decision) {
+	d.MutateRequest(header(c.routed))
+	if host := d.Route.Forward.HostRewrite; host != "" {
+		c.opts = append(slices.Clip(c.opts), grpc.CallAuthority(host))
+	}
+}
+
+// method is the method to call, after the route's prefix rewrite.
+func (c *clientCall) method() string { return c.call.Decision.RewritePath(c.view.Path) }
+
+// Carrier prepares the metadata of an attempt.
+func (c *clientCall) Carrier(a *pipeline.Attempt) observe.Carrier {
+	c.sending = c.routed
+	if a.Observed.Number > 1 {
+		c.sending = maps.Clone(c.routed)
+	}
+	return header(c.sending)
+}
+
+// Abandon has nothing to let go: gRPC ends an attempt with its context.
+func (c *clientCall) Abandon() {}
+
+// outcomeOf says how an attempt ended that returned err.
+func outcomeOf(ctx context.Context, a *attempt, err error, reply metadata.MD) outcome.Outcome {
+	if err == nil {
+		return outcome.Outcome{Kind: outcome.Response, GRPC: true, Sent: true}
+	}
+	a.marks.mu.Lock()
+	sent, answered, pickKind, pickErr := a.marks.sent, a.marks.answered, a.marks.pickKind, a.marks.pickErr
+	a.marks.mu.Unlock()
+	code := status.Code(err)
+	o := outcome.Outcome{Kind: outcome.Response, GRPC: true, Code: uint32(code), Sent: sent, Err: err}
+	switch {
+	case answered:
+		if reply != nil {
+			o.Header = header(reply).Get
+		}
+	case ctx.Err() != nil:
+		o.Kind = outcome.Canceled // the pipeline finds out whose time it was
+	case pickErr != nil:
+		o.Kind, o.Err = pickKind, pickErr
+	case code == codes.Unavailable && !sent:
+		o.Kind = outcome.ResetBeforeRequest
+	case code == codes.Unavailable:
+		o.Kind = outcome.Reset
+	case errors.Is(err, context.Canceled):
+		o.Kind = outcome.Canceled
+	}
+	return o
+}
+
+// result is the error that the caller gets for a call that Run has ended.
+func (c *clientCall) result(o outcome.Outcome) error {
+	if o.Kind == outcome.Local {
+		a := c.call.Answer
+		if code := a.GRPCCode(); code != codes.OK {
+			return status.Error(code, "mesh: "+a.Reason)
+		}
+		return status.Error(codes.Unavailable, "mesh: "+a.Reason+": a response without a message")
+	}
+	return o.Err
+}
+
+// mutateReply applies the configuration's response header operations to what
+// the caller asked to see.
+func (c *clientCall) mutateReply() {
+	if !c.call.Decision.MutatesResponse() {
+		return
+	}
+	for _, o := range c.opts {
+		if h, ok := o.(grpc.HeaderCallOption); ok && h.HeaderAddr != nil {
+			if *h.HeaderAddr == nil {
+				*h.HeaderAddr = metadata.MD{}
+			}
+			c.call.Decision.MutateResponse(header(*h.HeaderAddr))
+		}
+	}
+}

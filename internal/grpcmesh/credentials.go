@@ -1,0 +1,124 @@
+package grpcmesh
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+
+	"google.golang.org/grpc/credentials"
+
+	"github.com/inboardmesh/inboard/internal/inbound"
+	"github.com/inboardmesh/inboard/internal/upstream"
+)
+
+// clusterKey is the address attribute under which a sub-connection's cluster is
+// found.
+type clusterKey struct{}
+
+// clientCredentials do the TLS of the cluster that a connection is made for.
+type clientCredentials struct{}
+
+var _ credentials.TransportCredentials = (*clientCredentials)(nil)
+
+// clientAuth is the proof of a client connection. The peer was verified as a
+// member of the cluster, whatever authority a call asks for.
+type clientAuth struct {
+	credentials.CommonAuthInfo
+	State tls.ConnectionState
+}
+
+func (clientAuth) AuthType() string { return "mesh" }
+
+// ValidateAuthority allows any authority: routing chose the cluster by it, and
+// the peer's identity was checked against the cluster.
+func (clientAuth) ValidateAuthority(string) error { return nil }
+
+func (*clientCredentials) ClientHandshake(ctx context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	attrs := credentials.ClientHandshakeInfoFromContext(ctx).Attributes
+	var cluster *upstream.Cluster
+	if attrs != nil {
+		cluster, _ = attrs.Value(clusterKey{}).(*upstream.Cluster)
+	}
+	if cluster == nil {
+		// Another policy or resolver made this connection. Without a cluster
+		// nothing says whom to trust.
+		return nil, nil, errors.New("mesh: the channel's target is not the mesh's: use mesh:///HOST:PORT")
+	}
+	config, err := cluster.TLSConfig("h2")
+	if err != nil {
+		return nil, nil, fmt.Errorf("mesh: cluster %q: %w", cluster.Name(), err)
+	}
+	if config == nil {
+		return raw, clientAuth{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}}, nil
+	}
+	conn := tls.Client(raw, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, nil, fmt.Errorf("mesh: cluster %q: tls handshake: %w", cluster.Name(), err)
+	}
+	return conn, clientAuth{
+		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
+		State:          conn.ConnectionState(),
+	}, nil
+}
+
+func (*clientCredentials) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errors.New("mesh: client credentials cannot serve")
+}
+
+func (*clientCredentials) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "mesh"}
+}
+
+func (c *clientCredentials) Clone() credentials.TransportCredentials { return &clientCredentials{} }
+
+func (*clientCredentials) OverrideServerName(string) error {
+	return errors.New("mesh: the control plane sets the server name")
+}
+
+// serverCredentials take over the connections of mesh listeners, whose TLS is
+// done already.
+type serverCredentials struct{ listeners *inbound.Listeners }
+
+var _ credentials.TransportCredentials = (*serverCredentials)(nil)
+
+// plaintextAuth is the absence of proof.
+type plaintextAuth struct{ credentials.CommonAuthInfo }
+
+func (plaintextAuth) AuthType() string { return "insecure" }
+
+func (s *serverCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if s.listeners.Find(raw.LocalAddr()) == nil {
+		return nil, nil, errors.New("mesh: this listener is not the mesh's: serve on one from Mesh.Listen")
+	}
+	conn, ok := raw.(*tls.Conn)
+	if !ok {
+		return raw, plaintextAuth{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}}, nil
+	}
+	state := conn.ConnectionState()
+	if state.NegotiatedProtocol != "h2" {
+		return nil, nil, fmt.Errorf("mesh: gRPC needs HTTP/2, the client negotiated %q", state.NegotiatedProtocol)
+	}
+	return conn, credentials.TLSInfo{
+		State:          state,
+		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
+		SPIFFEID:       credentialsID(state),
+	}, nil
+}
+
+func (*serverCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errors.New("mesh: server credentials cannot dial")
+}
+
+func (*serverCredentials) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "mesh"}
+}
+
+func (s *serverCredentials) Clone() credentials.TransportCredentials {
+	return &serverCredentials{listeners: s.listeners}
+}
+
+func (*serverCredentials) OverrideServerName(string) error {
+	return errors.New("mesh: a server has no server name to override")
+}

@@ -1,0 +1,65 @@
+package grpcmesh
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/pipeline"
+	"github.com/inboardmesh/inboard/internal/upstream"
+)
+
+// directConns holds the channels to hosts that the mesh does not know.
+type directConns struct {
+	mu     sync.Mutex
+	conns  map[string]*grpc.ClientConn // guarded by mu; by "host:port"
+	closed bool                        // guarded by mu
+}
+
+// around returns the channel for a target that the control plane does not know,
+// if the outbound policy lets such calls go out; nil otherwise.
+func (a *Adapter) around(ctx context.Context, target *pipeline.Target) (*grpc.ClientConn, error) {
+	if !a.options.AllowUnknown {
+		return nil, nil
+	}
+	if _, err := target.Config(ctx); !errors.Is(err, discovery.ErrNotFound) {
+		return nil, nil
+	}
+	return a.direct.get(target.Name())
+}
+
+func (d *directConns) get(name string) (*grpc.ClientConn, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, upstream.ErrClosed
+	}
+	if cc := d.conns[name]; cc != nil {
+		return cc, nil
+	}
+	cc, err := grpc.NewClient("dns:///"+name, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, err
+	}
+	if d.conns == nil {
+		d.conns = make(map[string]*grpc.ClientConn)
+	}
+	d.conns[name] = cc
+	return cc, nil
+}
+
+func (d *directConns) close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	var errs []error
+	for _, cc := range d.conns {
+		errs = append(errs, cc.Close())
+	}
+	clear(d.conns)
+	return errors.Join(errs...)
+}

@@ -1,0 +1,269 @@
+package grpcmesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"google.golang.org/grpc/attributes"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
+
+	"github.com/inboardmesh/inboard/internal/pipeline"
+	"github.com/inboardmesh/inboard/internal/upstream"
+	"github.com/inboardmesh/inboard/outcome"
+)
+
+// policyName is the load-balancing policy of mesh channels.
+const policyName = "inboard_mesh"
+
+// The registration is the one global of the library. The builder holds no
+// state: what a policy balances comes with the channel's resolver.
+func init() { balancer.Register(policyBuilder{}) }
+
+type policyBuilder struct{}
+
+func (policyBuilder) Name() string { return policyName }
+
+func (policyBuilder) Build(cc balancer.ClientConn, _ balancer.BuildOptions) balancer.Balancer {
+	return &policy{cc: cc, conns: make(map[*upstream.Endpoint]*subConn)}
+}
+
+// policy owns the sub-connections of one channel. It connects to an endpoint
+// when a call is first sent there, and keeps the states itself, so that a
+// change costs the same however many endpoints there are.
+type policy struct {
+	cc balancer.ClientConn
+
+	mu     sync.Mutex
+	conns  map[*upstream.Endpoint]*subConn // guarded by mu
+	counts [5]int                          // guarded by mu; sub-connections by connectivity.State
+	closed bool                            // guarded by mu
+}
+
+var _ balancer.Balancer = (*policy)(nil)
+
+// subConn is a sub-connection to one endpoint. Its fields are guarded by
+// policy.mu.
+type subConn struct {
+	sc balancer.SubConn
+	// generation is that of the cluster's connection settings.
+	generation uint64
+	state      connectivity.State
+	err        error
+}
+
+// UpdateClientConnState lets go of the sub-connections whose endpoints left, or
+// whose cluster asks for other connections now.
+func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
+	target, ok := s.ResolverState.Attributes.Value(targetKey{}).(*channelTarget)
+	if !ok {
+		return fmt.Errorf("mesh: policy %q works only with the mesh's resolver", policyName)
+	}
+	current := make(map[*upstream.Endpoint]uint64)
+	if config, _ := target.Watch(); config != nil {
+		for _, cluster := range config.Clusters {
+			generation := cluster.Generation()
+			for endpoint := range cluster.Endpoints {
+				current[endpoint] = generation
+			}
+		}
+	}
+	var gone []balancer.SubConn
+	p.mu.Lock()
+	for endpoint, c := range p.conns {
+		if generation, ok := current[endpoint]; !ok || generation != c.generation {
+			gone = append(gone, p.forgetLocked(endpoint, c))
+		}
+	}
+	p.mu.Unlock()
+	for _, sc := range gone {
+		sc.Shutdown() // calls on it end where they are
+	}
+	p.publish()
+	return nil
+}
+
+func (p *policy) forgetLocked(endpoint *upstream.Endpoint, c *subConn) balancer.SubConn {
+	delete(p.conns, endpoint)
+	p.counts[c.state]--
+	c.state = connectivity.Shutdown
+	return c.sc
+}
+
+// publish gives the channel a new picker, which wakes the calls that wait for a
+// connection.
+func (p *policy) publish() {
+	p.mu.Lock()
+	state := connectivity.Idle
+	switch {
+	case p.closed:
+		p.mu.Unlock()
+		return
+	case p.counts[connectivity.Ready] > 0:
+		state = connectivity.Ready
+	case p.counts[connectivity.Connecting] > 0:
+		state = connectivity.Connecting
+	case p.counts[connectivity.TransientFailure] > 0 && p.counts[connectivity.Idle] == 0:
+		state = connectivity.TransientFailure
+	}
+	p.mu.Unlock()
+	p.cc.UpdateState(balancer.State{ConnectivityState: state, Picker: &picker{p}})
+}
+
+// ResolverError cannot happen: the mesh's resolver reports none.
+func (p *policy) ResolverError(error) {}
+
+// UpdateSubConnState is superseded by the state listeners.
+func (p *policy) UpdateSubConnState(balancer.SubConn, balancer.SubConnState) {}
+
+// ExitIdle has nothing to do: connections are made by calls.
+func (p *policy) ExitIdle() {}
+
+// Close forgets the sub-connections, which the channel shuts down.
+func (p *policy) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	clear(p.conns)
+}
+
+// get returns the sub-connection to an endpoint, making it if there is none,
+// with its state.
+func (p *policy) get(endpoint *upstream.Endpoint) (balancer.SubConn, connectivity.State, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, connectivity.Shutdown, upstream.ErrClosed
+	}
+	if c := p.conns[endpoint]; c != nil {
+		return c.sc, c.state, c.err
+	}
+	c := &subConn{generation: endpoint.Cluster().Generation(), state: connectivity.Idle}
+	sc, err := p.cc.NewSubConn(
+		[]resolver.Address{{
+			Addr:       endpoint.Address(),
+			Attributes: attributes.New(clusterKey{}, endpoint.Cluster()),
+		}},
+		balancer.NewSubConnOptions{StateListener: func(s balancer.SubConnState) { p.stateChanged(endpoint, c, s) }},
+	)
+	if err != nil {
+		return nil, connectivity.TransientFailure, err
+	}
+	c.sc = sc
+	p.conns[endpoint] = c
+	p.counts[c.state]++
+	return sc, c.state, nil
+}
+
+// stateChanged takes note of a sub-connection's new state, and tells the
+// cluster whether its endpoint can be reached.
+func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balancer.SubConnState) {
+	p.mu.Lock()
+	if p.closed || c.state == connectivity.Shutdown || s.ConnectivityState == connectivity.Shutdown {
+		p.mu.Unlock()
+		return
+	}
+	p.counts[c.state]--
+	c.state, c.err = s.ConnectivityState, s.ConnectionError
+	p.counts[c.state]++
+	p.mu.Unlock()
+	switch s.ConnectivityState {
+	case connectivity.Ready:
+		endpoint.Connected()
+	case connectivity.TransientFailure:
+		endpoint.ConnectFailed()
+	case connectivity.Idle:
+		// It was connected, or its back-off has passed: connect again, so that
+		// the next call does not have to wait.
+		c.sc.Connect()
+	}
+	p.publish()
+}
+
+// picker asks the mesh for an endpoint, once per attempt.
+type picker struct{ policy *policy }
+
+var _ balancer.Picker = (*picker)(nil)
+
+var errOutside = errors.New("mesh: the call did not pass the mesh's interceptors: pass all of Mesh.DialOptions")
+
+// Pick sends the attempt to the endpoint that the mesh chose. While that is
+// being connected to, the call waits; when that fails, another is chosen, for
+// nothing has been sent. Only when there is none left the attempt has failed.
+func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
+	a := attemptOf(info.Ctx)
+	if a == nil {
+		return balancer.PickResult{}, errOutside
+	}
+	endpoint := a.pipeline.Endpoint
+	if endpoint == nil {
+		var err error
+		if endpoint, err = a.pipeline.Pick(); err != nil {
+			return balancer.PickResult{}, a.pickFailed(outcome.NoEndpoint, err)
+		}
+	}
+	if endpoint.Draining() {
+		if next, err := a.pipeline.Pick(); err == nil {
+			endpoint = next
+		}
+	}
+	var lastErr error
+	for {
+		sc, state, err := p.policy.get(endpoint)
+		switch state {
+		case connectivity.Ready:
+			return balancer.PickResult{SubConn: sc}, nil
+		case connectivity.Idle:
+			sc.Connect()
+			return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
+		case connectivity.Connecting:
+			return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
+		}
+		if err != nil {
+			lastErr = err
+		}
+		if a.unreachable == nil {
+			a.unreachable = make(map[*upstream.Endpoint]bool)
+		}
+		a.unreachable[endpoint] = true
+		next, err := a.pipeline.Pick()
+		if err != nil || a.unreachable[next] {
+			if lastErr == nil {
+				lastErr = errors.New("connection failed")
+			}
+			clear(a.unreachable) // a call that waits for ready starts over
+			return balancer.PickResult{}, a.pickFailed(outcome.ConnectFailure, lastErr)
+		}
+		endpoint = next
+	}
+}
+
+// attempt is one attempt of a gRPC call, carried to the picker, the stats
+// handler and back in the attempt's context.
+type attempt struct {
+	pipeline *pipeline.Attempt
+	// unreachable are the endpoints that this attempt could not connect to.
+	unreachable map[*upstream.Endpoint]bool
+	marks       marks
+}
+
+type attemptKey struct{}
+
+func withAttempt(ctx context.Context, a *attempt) context.Context {
+	return context.WithValue(ctx, attemptKey{}, a)
+}
+
+func attemptOf(ctx context.Context) *attempt {
+	a, _ := ctx.Value(attemptKey{}).(*attempt)
+	return a
+}
+
+// pickFailed remembers why the attempt was not sent. The error is no status, so
+// that calls that wait for ready go on waiting.
+func (a *attempt) pickFailed(kind outcome.Kind, err error) error {
+	a.marks.pickFailed(kind, err)
+	return err
+}

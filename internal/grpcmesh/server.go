@@ -1,0 +1,144 @@
+package grpcmesh
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/inbound"
+	"github.com/inboardmesh/inboard/internal/pipeline"
+	"github.com/inboardmesh/inboard/internal/route"
+	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/tls/meshtls"
+)
+
+// server is the inbound side of gRPC: it applies the filter chain of a call's
+// connection and hands the call on.
+type server struct {
+	listeners *inbound.Listeners
+	hooks     *observe.Hooks
+}
+
+func (s *server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (reply any, err error) {
+	err = s.serve(ctx, info.FullMethod, false, func(ctx context.Context) error {
+		reply, err = handler(ctx, req)
+		return err
+	})
+	return reply, err
+}
+
+func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	return s.serve(ss.Context(), info.FullMethod, true, func(ctx context.Context) error {
+		return handler(srv, &serverStream{ServerStream: ss, ctx: ctx})
+	})
+}
+
+// serverStream is a stream with the context of the mesh.
+type serverStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *serverStream) Context() context.Context { return s.ctx }
+
+// serve runs one call. The deadline that the caller sent is in ctx already.
+func (s *server) serve(ctx context.Context, method string, streaming bool, handler func(context.Context) error) (err error) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return status.Error(codes.Internal, "mesh: a call without a connection")
+	}
+	ln := s.listeners.Find(p.LocalAddr)
+	if ln == nil {
+		return status.Error(codes.Unavailable, "mesh: this listener is not the mesh's: serve on one from Mesh.Listen")
+	}
+	tlsInfo, isTLS := p.AuthInfo.(credentials.TLSInfo)
+	chain := ln.Chain(isTLS)
+	if chain == nil {
+		// The policy changed after this connection was accepted.
+		return status.Error(codes.PermissionDenied, "connection not allowed")
+	}
+	s.listeners.Begin()
+	defer s.listeners.End()
+
+	md, _ := metadata.FromIncomingContext(ctx)
+	call := &observe.Call{
+		Direction: observe.Inbound, Protocol: observe.GRPC, Method: method, Path: method, Scheme: "http",
+		Headers: header(md), Target: ln.Name(), Attempts: 1, Streaming: streaming, Start: time.Now(),
+		Host: header(md).Get(":authority"), PeerAddress: p.Addr.String(),
+	}
+	if isTLS {
+		call.Scheme = "https"
+		if id, ok := meshtls.PeerID(tlsInfo.State); ok {
+			ctx = inbound.WithPeer(ctx, id)
+			call.PeerID = id.String()
+		}
+	}
+	if s.hooks.CallStarted != nil {
+		ctx = s.hooks.CallStarted(ctx, call)
+	}
+	done := false
+	defer func() { // also when the application panicked
+		call.Outcome = outcome.Outcome{Kind: outcome.Response, GRPC: true, Code: uint32(status.Code(err)), Sent: true}
+		if !done {
+			call.Outcome.Code = uint32(codes.Unknown)
+		}
+		call.End = time.Now()
+		if s.hooks.CallEnded != nil {
+			s.hooks.CallEnded(ctx, call)
+		}
+	}()
+	view := route.Request{Method: "POST", Scheme: call.Scheme, Host: call.Host, Path: method, Header: header(md)}
+	if err = s.admit(ctx, chain, &view, call); err == nil {
+		err = handler(ctx)
+	}
+	done = true
+	return err
+}
+
+// admit routes the call and runs the filters; an error is the call's status.
+func (s *server) admit(ctx context.Context, chain *inbound.Chain, view *route.Request, call *observe.Call) error {
+	decision, ok := chain.Routes.Match(view)
+	if !ok {
+		return status.Error(codes.Unavailable, "no route")
+	}
+	call.Route = decision.Route.Name
+	filters := chain.Config.Filters
+	for i := range filters {
+		config, ok := decision.Filter(&filters[i])
+		if !ok {
+			continue
+		}
+		fault, ok := config.(*discovery.Fault)
+		if !ok { // refused when the listener was configured; a route may override
+			return status.Error(codes.Unavailable, "filter not supported")
+		}
+		answer, err := s.listeners.Faults.Inject(ctx, fault, view)
+		switch {
+		case err != nil:
+			return status.FromContextError(ctx.Err()).Err()
+		case answer != nil:
+			return status.Error(answer.GRPCCode(), answer.Reason)
+		}
+	}
+	switch r := decision.Route; {
+	case r.Direct != nil:
+		answer := pipeline.Answer{Status: r.Direct.Status}
+		return status.Error(answer.GRPCCode(), string(r.Direct.Body))
+	case !r.Local:
+		return status.Error(codes.Unavailable, "the route leads to another process")
+	}
+	if decision.MutatesResponse() {
+		added := metadata.MD{}
+		decision.MutateResponse(header(added))
+		return grpc.SetHeader(ctx, added)
+	}
+	return nil
+}

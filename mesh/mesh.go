@@ -1,0 +1,240 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/discovery/xds"
+	"github.com/inboardmesh/inboard/internal/grpcmesh"
+	"github.com/inboardmesh/inboard/internal/httpmesh"
+	"github.com/inboardmesh/inboard/internal/inbound"
+	"github.com/inboardmesh/inboard/internal/meshfail"
+	"github.com/inboardmesh/inboard/internal/pipeline"
+	"github.com/inboardmesh/inboard/internal/upstream"
+	"github.com/inboardmesh/inboard/tls/meshtls"
+)
+
+// Error is a call that failed because of the mesh, or on its way, and not
+// because the peer answered so. Find it with errors.AsType[*mesh.Error].
+type Error = meshfail.Error
+
+// Mesh is one process's (or one identity's) part of a service mesh. Make it
+// with [New], end it with [Mesh.Close]. Two meshes in one process share
+// nothing. Safe for concurrent use.
+type Mesh struct {
+	settings   *settings
+	identities map[string]meshtls.Source
+	source     discovery.Source
+	upstreams  *upstream.Manager
+	outbound   *pipeline.Outbound
+	inbound    *inbound.Listeners
+	transport  *httpmesh.Transport
+	grpc       *grpcmesh.Adapter
+
+	// closers run in reverse order.
+	closers   []func() error
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// New joins the mesh. Without options, the bootstrap is the one that
+// GRPC_XDS_BOOTSTRAP or GRPC_XDS_BOOTSTRAP_CONFIG names.
+//
+// It waits for the workload's certificate, if the bootstrap has a provider for
+// it; ctx bounds that wait and not the mesh's life. It does not wait for the
+// control plane: calls wait for their own configuration. The error names every
+// mistake in the options and in the bootstrap.
+func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
+	s, err := newSettings(options)
+	if err != nil {
+		return nil, fmt.Errorf("mesh: %w", err)
+	}
+	m := &Mesh{settings: s, identities: make(map[string]meshtls.Source)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("mesh: %w", err), m.Close())
+		}
+	}()
+	if s.telemetry != nil {
+		m.closers = append(m.closers, s.telemetry.Close)
+	}
+	if err := m.startIdentities(ctx); err != nil {
+		return nil, err
+	}
+	m.source, err = xds.NewSource(s.bootstrap, xds.Options{Hooks: *s.hooks, Logger: s.logger})
+	if err != nil {
+		return nil, err
+	}
+	m.closers = append(m.closers, m.source.Close)
+	m.upstreams = upstream.NewManager(upstream.Options{
+		Identity: m.identity, Dial: s.dial, Transport: s.transport, Hooks: s.hooks,
+	})
+	m.outbound = pipeline.NewOutbound(m.source, m.upstreams, s.hooks)
+	m.inbound = inbound.New(inbound.Options{Source: m.source, Identity: m.identity, Hooks: s.hooks})
+	m.closers = append(m.closers,
+		func() error { m.upstreams.Close(); return nil },
+		func() error { m.outbound.Close(); return nil },
+		m.inbound.Close,
+	)
+	m.transport = &httpmesh.Transport{Outbound: m.outbound}
+	if s.outboundPolicy == AllowAny {
+		direct := s.transport.Clone()
+		m.transport.Direct = direct
+		m.closers = append(m.closers, func() error { direct.CloseIdleConnections(); return nil })
+	}
+	m.grpc = grpcmesh.New(grpcmesh.Options{
+		Outbound: m.outbound, Listeners: m.inbound, Hooks: s.hooks,
+		Dial: s.dial, AllowUnknown: s.outboundPolicy == AllowAny,
+	})
+	m.closers = append(m.closers, m.grpc.Close)
+	return m, nil
+}
+
+// startIdentities starts the certificate providers of the bootstrap, side by
+// side, and waits for their first certificates.
+func (m *Mesh) startIdentities(ctx context.Context) error {
+	type started struct {
+		name   string
+		source meshtls.Source
+		closer io.Closer
+		err    error
+	}
+	maps.Copy(m.identities, m.settings.identities)
+	results := make(chan started)
+	waiting := 0
+	for name, provider := range m.settings.bootstrap.CertificateProviders {
+		if m.identities[name] != nil {
+			continue // WithIdentity replaces the provider
+		}
+		waiting++
+		go func() { // ends with ctx at the latest; the loop below waits for it
+			source, closer, err := m.settings.startProvider(ctx, name, provider)
+			results <- started{name, source, closer, err}
+		}()
+	}
+	var errs []error
+	for range waiting {
+		r := <-results
+		if r.err != nil {
+			errs = append(errs, fmt.Errorf("certificate provider %q: %w", r.name, r.err))
+			continue
+		}
+		m.identities[r.name] = r.source
+		m.closers = append(m.closers, r.closer.Close)
+	}
+	return errors.Join(errs...)
+}
+
+// identity finds a certificate provider instance by its name.
+func (m *Mesh) identity(instance string) (meshtls.Source, error) {
+	if source := m.identities[instance]; source != nil {
+		return source, nil
+	}
+	known := slices.Sorted(maps.Keys(m.identities))
+	if len(known) == 0 {
+		return nil, fmt.Errorf("certificate provider instance %q is not configured: add it to the bootstrap's certificate_providers or use mesh.WithIdentity", instance)
+	}
+	return nil, fmt.Errorf("certificate provider instance %q is not configured: the mesh has %s", instance, strings.Join(known, ", "))
+}
+
+// Transport sends HTTP requests through the mesh, by the host and port of their
+// URL: http://payment.shop.svc.cluster.local:8080/charge. The scheme stays
+// http; the mesh does TLS. Requests with the scheme https are end-to-end and
+// pass round the mesh, as those to hosts that the mesh does not know, if the
+// outbound policy is [AllowAny].
+//
+// A response is what the peer, or the configuration, answered. Every other
+// outcome is an [*Error]. The transport may be wrapped and shared.
+func (m *Mesh) Transport() http.RoundTripper { return m.transport }
+
+// HTTPClient returns a new client over [Mesh.Transport].
+func (m *Mesh) HTTPClient() *http.Client { return &http.Client{Transport: m.transport} }
+
+// Listen opens a listener whose connections are accepted as the control plane
+// says for its address: mutual TLS (STRICT), TLS and plaintext by their first
+// bytes (PERMISSIVE), or plaintext (DISABLE). It waits for the configuration,
+// until ctx ends: no connection is accepted without a policy.
+//
+// Serve it with [net/http.Server] and [Mesh.Handler], or with a gRPC server that
+// has [Mesh.ServerOptions]. The server, or the caller, closes it.
+func (m *Mesh) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	inner, err := lc.Listen(ctx, network, address)
+	if err != nil {
+		return nil, fmt.Errorf("mesh: %w", err)
+	}
+	return m.Serve(ctx, inner)
+}
+
+// Serve is [Mesh.Listen] for a listener that is open already: one that was
+// inherited, or is in memory. It is closed if Serve fails.
+func (m *Mesh) Serve(ctx context.Context, inner net.Listener) (net.Listener, error) {
+	ln, err := m.inbound.Listen(ctx, inner)
+	if err != nil {
+		return nil, fmt.Errorf("mesh: %w", err)
+	}
+	return ln, nil
+}
+
+// Handler serves requests that arrive at a listener of [Mesh.Listen]: it applies
+// the listener's filters and deadlines and reports the call. A request from any
+// other listener is refused with 503, because no policy can be said to hold for
+// it.
+func (m *Mesh) Handler(next http.Handler) http.Handler {
+	return &httpmesh.Handler{Listeners: m.inbound, Hooks: m.settings.hooks, Next: next}
+}
+
+// DialOptions are the options of a gRPC channel through the mesh:
+//
+//	grpc.NewClient("mesh:///payment.shop.svc.cluster.local:9090", m.DialOptions()...)
+//
+// The scheme "xds" is taken over as well. Options of the application follow
+// them; its interceptors run above the mesh's if they come first. The status of
+// a failure of the mesh is UNAVAILABLE, or DEADLINE_EXCEEDED, or CANCELLED;
+// errors.AsType[*mesh.Error] finds the details. The application closes the
+// channel, before the mesh.
+func (m *Mesh) DialOptions() []grpc.DialOption { return m.grpc.DialOptions() }
+
+// ServerOptions are the options of a gRPC server that serves on listeners of
+// [Mesh.Listen]. Connections from any other listener are refused.
+func (m *Mesh) ServerOptions() []grpc.ServerOption { return m.grpc.ServerOptions() }
+
+// Drain stops accepting connections and waits until the requests that are being
+// served have ended, or ctx has. Meanwhile HTTP responses end their
+// connections; a gRPC server is drained by its own GracefulStop. Outbound calls
+// go on. Remove the process from discovery first.
+func (m *Mesh) Drain(ctx context.Context) error {
+	if err := m.inbound.Drain(ctx); err != nil {
+		return fmt.Errorf("mesh: %w", err)
+	}
+	return nil
+}
+
+// Close leaves the mesh: listeners and connections are closed, calls in flight
+// fail, and every goroutine of the mesh has ended when it returns. It may be
+// called at any time and more than once; the result is that of the first call.
+func (m *Mesh) Close() error {
+	m.closeOnce.Do(func() {
+		var errs []error
+		for _, closer := range slices.Backward(m.closers) {
+			errs = append(errs, closer())
+		}
+		m.closeErr = errors.Join(errs...)
+	})
+	return m.closeErr
+}
+
+// PeerID returns the verified identity of the caller whose request is served
+// under ctx. It is false for plaintext.
+func PeerID(ctx context.Context) (meshtls.ID, bool) { return inbound.Peer(ctx) }
