@@ -53,7 +53,7 @@ func (d *decoder) entries(n *yaml.Node, a at, child func(string) at) (fieldList,
 		if _, ok := d.obj.places[a.path]; !ok {
 			d.obj.places[a.path] = place{value: positionOf(n)}
 		}
-		a.errorf("expected a mapping, found %s", describe(n))
+		a.undecodable("expected a mapping, found %s", describe(n))
 		return nil, false
 	}
 	list := make(fieldList, 0, len(n.Content)/2)
@@ -122,6 +122,7 @@ func (d *decoder) message(n *yaml.Node, m protoreflect.Message, a at) {
 		fd := fieldByName(descriptor, e.name)
 		if fd == nil {
 			a.field(e.name).refuse("unknown field%s", suggestion(descriptor, e.name))
+			d.obj.broken[a.path] = true
 			continue
 		}
 		child := a.field(fd.JSONName())
@@ -131,6 +132,7 @@ func (d *decoder) message(n *yaml.Node, m protoreflect.Message, a at) {
 			continue
 		case !isTranslated(fd):
 			child.refuse("is not supported: remove it")
+			d.obj.broken[a.path] = true
 			continue
 		case set[fd.Name()]:
 			child.refuse("is set twice")
@@ -153,7 +155,7 @@ func (d *decoder) field(n *yaml.Node, m protoreflect.Message, fd protoreflect.Fi
 		d.mapField(n, m.Mutable(fd).Map(), fd, a)
 	case fd.IsList():
 		if n.Kind != yaml.SequenceNode {
-			a.errorf("expected a list, found %s", describe(n))
+			a.undecodable("expected a list, found %s", describe(n))
 			return
 		}
 		list := m.Mutable(fd).List()
@@ -161,7 +163,7 @@ func (d *decoder) field(n *yaml.Node, m protoreflect.Message, fd protoreflect.Fi
 			child := a.index(i)
 			d.obj.places[child.path] = place{value: positionOf(item)}
 			if isNull(item) {
-				child.errorf("must not be empty")
+				child.undecodable("must not be empty")
 			}
 			// An element that cannot be decoded keeps its place, so that the
 			// indexes of the others stay right.
@@ -199,7 +201,7 @@ func (d *decoder) mapField(n *yaml.Node, m protoreflect.Map, fd protoreflect.Fie
 			}
 		}
 		if isNull(e.value) {
-			child.errorf("must not be empty")
+			child.undecodable("must not be empty")
 			continue
 		}
 		if v, ok := d.value(e.value, fd.MapValue(), m.NewValue, child); ok {
@@ -241,7 +243,7 @@ func (d *decoder) value(n *yaml.Node, fd protoreflect.FieldDescriptor, empty fun
 		}
 		raw, err := base64.StdEncoding.DecodeString(text)
 		if err != nil {
-			a.errorf("expected base64: %v", err)
+			a.undecodable("expected base64: %v", err)
 			return protoreflect.Value{}, false
 		}
 		return protoreflect.ValueOfBytes(raw), true
@@ -256,15 +258,9 @@ func (d *decoder) messageValue(n *yaml.Node, md protoreflect.MessageDescriptor, 
 	var ok bool
 	switch md.FullName() {
 	case "google.protobuf.Duration":
-		var text string
-		if text, ok = d.text(n, a); ok {
-			duration, err := time.ParseDuration(text)
-			if err != nil {
-				a.errorf("%q is not a duration: write it like 1.5s, 250ms or 1h30m", text)
-				return protoreflect.Value{}, false
-			}
-			m = durationpb.New(duration)
-		}
+		var duration time.Duration
+		duration, ok = d.duration(n, a)
+		m = durationpb.New(duration)
 	case "google.protobuf.BoolValue":
 		var b bool
 		b, ok = d.boolean(n, a)
@@ -286,32 +282,45 @@ func (d *decoder) messageValue(n *yaml.Node, md protoreflect.MessageDescriptor, 
 
 func (d *decoder) text(n *yaml.Node, a at) (string, bool) {
 	if n.Kind != yaml.ScalarNode {
-		a.errorf("expected text, found %s", describe(n))
+		a.undecodable("expected text, found %s", describe(n))
 		return "", false
 	}
 	if n.ShortTag() != "!!str" {
-		a.errorf("expected text, found %s: put it in quotes", describe(n))
+		a.undecodable("expected text, found %s: put it in quotes", describe(n))
 		return "", false
 	}
 	return n.Value, true
+}
+
+func (d *decoder) duration(n *yaml.Node, a at) (time.Duration, bool) {
+	if n.Kind != yaml.ScalarNode {
+		a.undecodable("expected a duration, found %s", describe(n))
+		return 0, false
+	}
+	v, err := time.ParseDuration(n.Value)
+	if err != nil || n.ShortTag() != "!!str" {
+		a.undecodable("%q is not a duration: write it like 1.5s, 250ms or 1h30m", n.Value)
+		return 0, false
+	}
+	return v, true
 }
 
 func (d *decoder) boolean(n *yaml.Node, a at) (bool, bool) {
 	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!bool" {
 		return strings.EqualFold(n.Value, "true"), true
 	}
-	a.errorf("expected true or false, found %s", describe(n))
+	a.undecodable("expected true or false, found %s", describe(n))
 	return false, false
 }
 
 func (d *decoder) integer(n *yaml.Node, low, high int64, a at) (int64, bool) {
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" {
-		a.errorf("expected a whole number, found %s", describe(n))
+		a.undecodable("expected a whole number, found %s", describe(n))
 		return 0, false
 	}
 	var i int64
 	if err := n.Decode(&i); err != nil || i < low || i > high {
-		a.errorf("%s is not in %d..%d", n.Value, low, high)
+		a.undecodable("%s is not in %d..%d", n.Value, low, high)
 		return 0, false
 	}
 	return i, true
@@ -324,7 +333,7 @@ func (d *decoder) number(n *yaml.Node, a at) (float64, bool) {
 			return f, true
 		}
 	}
-	a.errorf("expected a number, found %s", describe(n))
+	a.undecodable("expected a number, found %s", describe(n))
 	return 0, false
 }
 
@@ -340,6 +349,6 @@ func (d *decoder) enum(n *yaml.Node, ed protoreflect.EnumDescriptor, a at) (prot
 	for i := range names {
 		names[i] = string(ed.Values().Get(i).Name())
 	}
-	a.errorf("%q is not one of %s", text, strings.Join(names, ", "))
+	a.undecodable("%q is not one of %s", text, strings.Join(names, ", "))
 	return protoreflect.Value{}, false
 }

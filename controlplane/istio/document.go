@@ -58,7 +58,7 @@ func syntaxProblem(file string, err error) Problem {
 
 // readDocument decodes one document: an object, or a List of objects.
 func readDocument(rep *reporter, file string, root *yaml.Node) []*object {
-	obj := &object{file: file, places: make(map[string]place), root: positionOf(root)}
+	obj := &object{file: file, places: make(map[string]place), broken: make(map[string]bool), root: positionOf(root)}
 	whole := at{rep: rep, obj: obj}
 	d := &decoder{rep: rep, obj: obj}
 	fields, ok := d.mapping(root, whole)
@@ -77,7 +77,7 @@ func readDocument(rep *reporter, file string, root *yaml.Node) []*object {
 	d.metadata(fields, whole)
 	known, ok := kinds[obj.kind]
 	if !ok {
-		whole.field("kind").errorf("kind %q %s", obj.kind, refusal(obj.kind))
+		whole.field("kind").errorf("%q %s", obj.kind, refusal(obj.kind))
 		return nil
 	}
 	if !slices.Contains(known.apiVersions, apiVersion) {
@@ -125,7 +125,10 @@ var bookkeeping = []string{
 
 func (d *decoder) metadata(fields fieldList, whole at) {
 	meta := whole.field("metadata")
-	d.obj.namespace = defaultNamespace
+	_, known := kinds[d.obj.kind]
+	if known {
+		d.obj.namespace = defaultNamespace
+	}
 	if f, ok := fields.get("metadata"); ok && !isNull(f.value) {
 		inner, ok := d.mapping(f.value, meta)
 		if !ok {
@@ -147,7 +150,7 @@ func (d *decoder) metadata(fields fieldList, whole at) {
 			}
 		}
 	}
-	if _, known := kinds[d.obj.kind]; !known {
+	if !known {
 		return
 	}
 	switch {

@@ -16,7 +16,7 @@ type File struct {
 }
 
 // ReadDir reads every *.yaml, *.yml and *.json file of fsys and of its
-// directories, sorted by name. Files and directories whose name begins with a
+// directories, in the order of [fs.WalkDir]. Files and directories whose name begins with a
 // dot are skipped. Links to files are followed, links to directories are not,
 // so that a mounted Kubernetes ConfigMap is read once.
 func ReadDir(fsys fs.FS) ([]File, error) {

@@ -19,6 +19,10 @@ type object struct {
 	file string
 	// places knows where each field was written, by its path.
 	places map[string]place
+	// broken are the fields that could not be decoded, or not whole. That was
+	// reported, so that nothing more is to be said about their values, nor
+	// about what seems to be missing in them.
+	broken map[string]bool
 	root   position
 }
 
@@ -30,8 +34,11 @@ type place struct{ key, value position }
 
 // title names the object in problems.
 func (o *object) title() string {
-	if o.name == "" {
+	switch {
+	case o.name == "":
 		return o.kind
+	case o.namespace == "":
+		return o.kind + " " + o.name
 	}
 	return o.kind + " " + o.namespace + "/" + o.name
 }
@@ -75,6 +82,9 @@ func (a at) written() bool {
 
 // errorf reports a wrong value, at the value.
 func (a at) errorf(format string, args ...any) {
+	if a.obj.broken[a.path] || !a.written() && a.obj.broken[a.parent()] {
+		return
+	}
 	a.rep.add(a.problem(func(p place) position { return p.value }, fmt.Sprintf(format, args...)))
 }
 
@@ -83,6 +93,12 @@ func (a at) errorf(format string, args ...any) {
 func (a at) doubt(err error) {
 	p := a.problem(func(p place) position { return p.key }, fmt.Sprintf("translates to what Envoy refuses: %v", err))
 	a.rep.doubts = append(a.rep.doubts, p)
+}
+
+// undecodable reports a value that is not of the field's type.
+func (a at) undecodable(format string, args ...any) {
+	a.errorf(format, args...)
+	a.obj.broken[a.path] = true
 }
 
 // refuse reports a field that must not be there, at its key.
@@ -111,16 +127,18 @@ func (a at) problem(pick func(place) position, message string) Problem {
 	}
 }
 
+// parent is the path of what contains the field.
+func (a at) parent() string {
+	return a.path[:max(0, strings.LastIndexAny(a.path, ".["))]
+}
+
 // enclosing finds the innermost written field that contains a missing one.
 func (a at) enclosing() (place, bool) {
-	for path := a.path; ; {
-		cut := strings.LastIndexAny(path, ".[")
-		if cut < 0 {
-			return place{}, false
-		}
-		path = path[:cut]
-		if p, ok := a.obj.places[path]; ok {
+	for a.path != "" {
+		a.path = a.parent()
+		if p, ok := a.obj.places[a.path]; ok {
 			return p, true
 		}
 	}
+	return place{}, false
 }

@@ -1,6 +1,8 @@
 package istio
 
 import (
+	"strconv"
+
 	security "istio.io/api/security/v1beta1"
 )
 
@@ -49,7 +51,7 @@ func (p *peerPolicies) add(o *object, spec *security.PeerAuthentication, a at) {
 	for port, mtls := range spec.PortLevelMtls {
 		policy.ports[port] = mtls.GetMode()
 		if !isPort(port) {
-			a.field("portLevelMtls").refuse("%d is not a port: use 1..65535", port)
+			a.field("portLevelMtls").key(strconv.FormatUint(uint64(port), 10)).refuse("is not a port: use 1..65535")
 		}
 	}
 	if len(policy.selector) == 0 {

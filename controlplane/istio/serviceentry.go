@@ -38,8 +38,10 @@ func (s *service) port(number uint32) (*servicePort, bool) {
 
 func (r *registry) addService(o *object, spec *networking.ServiceEntry, a at, workloads []*endpoint) {
 	checkExportTo(spec.ExportTo, a.field("exportTo"))
-	if spec.Resolution != networking.ServiceEntry_STATIC {
-		a.field("resolution").errorf("%v is not supported: use STATIC and list the endpoints", spec.Resolution)
+	if resolution := a.field("resolution"); !resolution.written() {
+		resolution.errorf("is required: use STATIC and list the endpoints")
+	} else if spec.Resolution != networking.ServiceEntry_STATIC {
+		resolution.errorf("%v is not supported: use STATIC and list the endpoints", spec.Resolution)
 	}
 	ports := servicePorts(spec.Ports, a.field("ports"))
 	endpoints := r.serviceEndpoints(o, spec, a, ports, workloads)
@@ -133,7 +135,8 @@ func (r *registry) serviceEndpoints(o *object, spec *networking.ServiceEntry, a 
 		return endpoints
 	}
 	if len(spec.Endpoints) > 0 {
-		a.field("workloadSelector").refuse("cannot be set together with \"endpoints\"")
+		a.field("workloadSelector").refuse("cannot be set together with %q", "endpoints")
+		return nil
 	}
 	labels := spec.WorkloadSelector.Labels
 	if len(labels) == 0 {

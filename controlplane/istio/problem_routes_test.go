@@ -1,0 +1,305 @@
+package istio_test
+
+var virtualServiceProblems = []problemCase{
+	{name: "nothing that is required", yaml: "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a, namespace: shop}\n", want: []string{
+		"x.yaml:1:1: VirtualService shop/a: spec.http: is required",
+		"x.yaml:1:1: VirtualService shop/a: spec.hosts: is required: delegates are not supported",
+	}},
+	{name: "hosts", yaml: `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec:
+  hosts: [reviews, "*", payment, payment.shop.svc.cluster.local]
+  http: [{route: [{destination: {host: payment}}]}]
+`, want: []string{
+		`x.yaml:5:11: VirtualService shop/a: spec.hosts[0]: no ServiceEntry has the host "reviews.shop.svc.cluster.local"`,
+		`x.yaml:5:20: VirtualService shop/a: spec.hosts[1]: "*.shop.svc.cluster.local": hosts with a wildcard are not supported: name each host`,
+		`x.yaml:5:34: VirtualService shop/a: spec.hosts[3]: "payment.shop.svc.cluster.local" already has VirtualService shop/a (x.yaml:1): merging is not supported`,
+	}},
+	{name: "two for one host", yaml: `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec: {hosts: [payment], http: [{route: [{destination: {host: payment}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: b, namespace: shop}
+spec: {hosts: [payment], http: [{route: [{destination: {host: payment}}]}]}
+`, want: []string{
+		`x.yaml:9:16: VirtualService shop/b: spec.hosts[0]: "payment.shop.svc.cluster.local" already has VirtualService shop/a (x.yaml:1): merging is not supported`,
+	}},
+	{name: "what is not translated", yaml: `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec:
+  hosts: [payment]
+  gateways: [mesh, ingress]
+  tcp: []
+  http:
+  - match: [{sourceLabels: {app: a}, scheme: {exact: https}, gateways: [ingress], statPrefix: a}]
+    mirror: {host: payment}
+    corsPolicy: {}
+    retries: {attempts: 1, retryRemoteLocalities: true}
+    rewrite: {uriRegexRewrite: {match: a, rewrite: b}}
+    fault: {delay: {exponentialDelay: 1s}, abort: {http2Error: a}}
+    route: [{destination: {host: payment}}]
+  - delegate: {name: b}
+`, want: []string{
+		`x.yaml:6:20: VirtualService shop/a: spec.gateways[1]: "ingress": gateways are not supported: write mesh or leave gateways out`,
+		"x.yaml:7:3: VirtualService shop/a: spec.tcp: is not supported: remove it",
+		"x.yaml:9:14: VirtualService shop/a: spec.http[0].match[0].sourceLabels: is not supported: remove it",
+		"x.yaml:9:38: VirtualService shop/a: spec.http[0].match[0].scheme: is not supported: remove it",
+		`x.yaml:9:73: VirtualService shop/a: spec.http[0].match[0].gateways[0]: "ingress": gateways are not supported: write mesh or leave gateways out`,
+		"x.yaml:9:83: VirtualService shop/a: spec.http[0].match[0].statPrefix: is not supported: remove it",
+		"x.yaml:10:5: VirtualService shop/a: spec.http[0].mirror: is not supported: remove it",
+		"x.yaml:11:5: VirtualService shop/a: spec.http[0].corsPolicy: is not supported: remove it",
+		"x.yaml:12:28: VirtualService shop/a: spec.http[0].retries.retryRemoteLocalities: is not supported: remove it",
+		"x.yaml:13:15: VirtualService shop/a: spec.http[0].rewrite.uriRegexRewrite: is not supported: remove it",
+		"x.yaml:14:21: VirtualService shop/a: spec.http[0].fault.delay.exponentialDelay: is not supported: remove it",
+		"x.yaml:14:52: VirtualService shop/a: spec.http[0].fault.abort.http2Error: is not supported: remove it",
+		"x.yaml:16:5: VirtualService shop/a: spec.http[1].delegate: is not supported: remove it",
+	}},
+	{name: "destinations that do not exist", yaml: `
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: payment, namespace: shop}
+spec: {host: payment, subsets: [{name: v1}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec:
+  hosts: [payment]
+  http:
+  - route:
+    - {destination: {host: payment, subset: v2}, weight: 1}
+    - {destination: {host: reviews}, weight: 1}
+    - {destination: {host: ledger.bank.svc.cluster.local}, weight: 1}
+    - {destination: {host: ledger.bank.svc.cluster.local, subset: v1, port: {number: 8080}}, weight: 1}
+    - {destination: {host: "*.bank"}, weight: 1}
+    - {weight: 1}
+  - name: never-reached
+    match: [{port: 1234}, {port: 0}]
+    route: [{destination: {host: ledger.bank}}]
+`, want: []string{
+		`x.yaml:13:45: VirtualService shop/a: spec.http[0].route[0].destination.subset: no DestinationRule of "payment.shop.svc.cluster.local" has a subset "v2"`,
+		`x.yaml:14:28: VirtualService shop/a: spec.http[0].route[1].destination.host: no ServiceEntry has the host "reviews.shop.svc.cluster.local"`,
+		`x.yaml:15:8: VirtualService shop/a: spec.http[0].route[2].destination.port: "ledger.bank.svc.cluster.local" has no port 8080, on which this route is called: set port.number`,
+		`x.yaml:15:8: VirtualService shop/a: spec.http[0].route[2].destination.port: "ledger.bank.svc.cluster.local" has no port 9090, on which this route is called: set port.number`,
+		`x.yaml:16:67: VirtualService shop/a: spec.http[0].route[3].destination.subset: no DestinationRule of "ledger.bank.svc.cluster.local" has a subset "v1"`,
+		`x.yaml:16:86: VirtualService shop/a: spec.http[0].route[3].destination.port.number: "ledger.bank.svc.cluster.local" has no port 8080`,
+		`x.yaml:17:28: VirtualService shop/a: spec.http[0].route[4].destination.host: "*.bank": hosts with a wildcard are not supported: name each host`,
+		"x.yaml:18:7: VirtualService shop/a: spec.http[0].route[5].destination: is required",
+		"x.yaml:20:20: VirtualService shop/a: spec.http[1].match[0].port: no host of the VirtualService has port 1234",
+		"x.yaml:20:34: VirtualService shop/a: spec.http[1].match[1].port: 0 is not a port: use 1..65535",
+		`x.yaml:21:34: VirtualService shop/a: spec.http[1].route[0].destination.host: no ServiceEntry has the host "ledger.bank": Istio completes only names without a dot, write "ledger.bank.svc.cluster.local"`,
+	}},
+	{name: "weights", yaml: `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec:
+  hosts: [payment]
+  http:
+  - match: [{uri: {exact: /a}}]
+    route: [{destination: {host: payment}}, {destination: {host: payment}}]
+  - match: [{uri: {exact: /b}}]
+    route: [{destination: {host: payment}, weight: -1}]
+  - match: [{uri: {exact: /c}}]
+    route:
+    - {destination: {host: payment}, weight: 2147483647}
+    - {destination: {host: payment}, weight: 2147483647}
+    - {destination: {host: payment}, weight: 2}
+`, want: []string{
+		"x.yaml:8:12: VirtualService shop/a: spec.http[0].route: the weights sum up to 0: give at least one destination a weight",
+		"x.yaml:10:52: VirtualService shop/a: spec.http[1].route[0].weight: -1 is negative",
+		"x.yaml:13:5: VirtualService shop/a: spec.http[2].route: the weights sum up to 4294967296: at most 4294967295 is possible",
+	}},
+}
+
+var routeProblems = []problemCase{
+	{name: "matches", yaml: `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec:
+  hosts: [payment]
+  http:
+  - match:
+    - uri: {}
+      method: {prefix: ""}
+      authority: {regex: ""}
+      headers: {":method": {exact: GET}, "@request.auth.claims.a": {exact: b}, "a b": {}, x-null: ~}
+      withoutHeaders: {x: {regex: "["}}
+      queryParams: {a: {exact: a, prefix: b}, b: {suffix: c}, "": {}}
+    - uri: {regex: "/a"}
+      ignoreUriCase: true
+      ignoreuricase: true
+    route: [{destination: {host: payment}}]
+`, want: []string{
+		"x.yaml:8:12: VirtualService shop/a: spec.http[0].match[0].uri: needs one of exact, prefix, regex",
+		"x.yaml:9:24: VirtualService shop/a: spec.http[0].match[0].method.prefix: must not be empty",
+		"x.yaml:10:26: VirtualService shop/a: spec.http[0].match[0].authority.regex: must have 1..1024 characters",
+		"x.yaml:11:17: VirtualService shop/a: spec.http[0].match[0].headers[:method]: pseudo headers cannot be matched here: use uri, method or authority",
+		"x.yaml:11:42: VirtualService shop/a: spec.http[0].match[0].headers[@request.auth.claims.a]: matching the claims of a token is not supported",
+		"x.yaml:11:80: VirtualService shop/a: spec.http[0].match[0].headers[a b]: is not the name of a header",
+		"x.yaml:11:99: VirtualService shop/a: spec.http[0].match[0].headers[x-null]: must not be empty",
+		"x.yaml:12:35: VirtualService shop/a: spec.http[0].match[0].withoutHeaders[x].regex: not an RE2 expression: error parsing regexp: missing closing ]: `[`",
+		`x.yaml:13:35: VirtualService shop/a: spec.http[0].match[0].queryParams[a].prefix: cannot be set together with "exact"`,
+		"x.yaml:13:51: VirtualService shop/a: spec.http[0].match[0].queryParams[b].suffix: unknown field",
+		"x.yaml:13:63: VirtualService shop/a: spec.http[0].match[0].queryParams[]: needs a name",
+		"x.yaml:15:7: VirtualService shop/a: spec.http[0].match[1].ignoreUriCase: has no effect on a regex: begin the expression with (?i)",
+		`x.yaml:16:7: VirtualService shop/a: spec.http[0].match[1].ignoreuricase: unknown field: did you mean "ignoreUriCase"?`,
+	}},
+	{name: "parts that exclude each other", yaml: `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec:
+  hosts: [payment]
+  http:
+  - match: [{uri: {exact: /a}}]
+    redirect: {uri: /b}
+    directResponse: {status: 200}
+    route: [{destination: {host: payment}}]
+    timeout: 1s
+    retries: {attempts: 1}
+  - match: [{uri: {exact: /b}}]
+    directResponse: {status: 200, body: {string: a, bytes: YQ==}}
+    fault: {abort: {httpStatus: 500}}
+    rewrite: {uri: /}
+  - match: [{uri: {exact: /c}}]
+  - match: [{uri: {exact: /d}}]
+    rewrite: {authority: a}
+    headers: {request: {set: {host: b}, add: {":authority": c}}}
+    route:
+    - {destination: {host: payment}, weight: 1, headers: {request: {set: {Host: d}}}}
+    - {destination: {host: payment}, weight: 1}
+  - rewrite: {}
+    route: [{destination: {host: payment}}]
+`, want: []string{
+		`x.yaml:9:5: VirtualService shop/a: spec.http[0].directResponse: cannot be set together with "redirect"`,
+		`x.yaml:10:5: VirtualService shop/a: spec.http[0].route: cannot be set together with "redirect"`,
+		`x.yaml:11:5: VirtualService shop/a: spec.http[0].timeout: cannot be set together with "redirect"`,
+		`x.yaml:12:5: VirtualService shop/a: spec.http[0].retries: cannot be set together with "redirect"`,
+		`x.yaml:14:53: VirtualService shop/a: spec.http[1].directResponse.body.bytes: cannot be set together with "string"`,
+		`x.yaml:15:5: VirtualService shop/a: spec.http[1].fault: cannot be set together with "directResponse"`,
+		`x.yaml:16:5: VirtualService shop/a: spec.http[1].rewrite: cannot be set together with "directResponse"`,
+		"x.yaml:17:5: VirtualService shop/a: spec.http[2].route: is required, unless there is a redirect or a directResponse",
+		`x.yaml:20:31: VirtualService shop/a: spec.http[3].headers.request.set[host]: the authority is already set by "spec.http[3].rewrite.authority"`,
+		`x.yaml:20:47: VirtualService shop/a: spec.http[3].headers.request.add[:authority]: the authority is already set by "spec.http[3].rewrite.authority"`,
+		"x.yaml:22:49: VirtualService shop/a: spec.http[3].route[0].headers: the authority of one of several destinations cannot be set: use rewrite.authority",
+		`x.yaml:22:75: VirtualService shop/a: spec.http[3].route[0].headers.request.set[Host]: the authority is already set by "spec.http[3].rewrite.authority"`,
+		"x.yaml:24:14: VirtualService shop/a: spec.http[4].rewrite: needs uri or authority",
+	}},
+	{name: "redirects and direct responses", yaml: `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec:
+  hosts: [payment]
+  http:
+  - redirect: {}
+  - redirect: {uri: /a, prefixRewrite: /b, scheme: ftp, redirectCode: 304, port: 70000}
+  - match: [{uri: {exact: /a}}]
+    redirect: {prefixRewrite: /b, port: 1, derivePort: FROM_REQUEST_PORT}
+  - directResponse: {status: 99, body: {bytes: "!"}}
+`, want: []string{
+		"x.yaml:7:15: VirtualService shop/a: spec.http[0].redirect: needs uri, prefixRewrite, authority, scheme or port",
+		`x.yaml:8:25: VirtualService shop/a: spec.http[1].redirect.prefixRewrite: cannot be set together with "uri"`,
+		`x.yaml:8:52: VirtualService shop/a: spec.http[1].redirect.scheme: "ftp" is neither http nor https`,
+		"x.yaml:8:71: VirtualService shop/a: spec.http[1].redirect.redirectCode: 304 is not supported: use 301, 302, 303, 307 or 308",
+		"x.yaml:8:82: VirtualService shop/a: spec.http[1].redirect.port: 70000 is not a port: use 1..65535",
+		"x.yaml:10:16: VirtualService shop/a: spec.http[2].redirect.prefixRewrite: needs matches by uri.prefix",
+		`x.yaml:10:44: VirtualService shop/a: spec.http[2].redirect.derivePort: cannot be set together with "port"`,
+		"x.yaml:11:30: VirtualService shop/a: spec.http[3].directResponse.status: 99 is not in 200..599",
+		"x.yaml:11:48: VirtualService shop/a: spec.http[3].directResponse.body.bytes: expected base64: illegal base64 data at input byte 0",
+	}},
+	{name: "timeouts and retries", yaml: `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec:
+  hosts: [payment]
+  http:
+  - timeout: 0s
+    retries: {attempts: -1}
+    route: [{destination: {host: payment}}]
+  - timeout: 5
+    retries: {perTryTimeout: 1s, retryOn: 5xx}
+    route: [{destination: {host: payment}}]
+  - retries: {attempts: 1, perTryTimeout: 1us, backoff: 0.5ms, retryOn: "5xx, reset,99,retriable-headers"}
+    route: [{destination: {host: payment}}]
+`, want: []string{
+		"x.yaml:7:14: VirtualService shop/a: spec.http[0].timeout: 0s is too short: use at least 1ms, or leave the field out",
+		"x.yaml:8:25: VirtualService shop/a: spec.http[0].retries.attempts: -1 is negative",
+		`x.yaml:10:14: VirtualService shop/a: spec.http[1].timeout: "5" is not a duration: write it like 1.5s, 250ms or 1h30m`,
+		"x.yaml:11:15: VirtualService shop/a: spec.http[1].retries.perTryTimeout: has no effect with 0 attempts, the default: set attempts",
+		"x.yaml:11:34: VirtualService shop/a: spec.http[1].retries.retryOn: has no effect with 0 attempts, the default: set attempts",
+		"x.yaml:13:43: VirtualService shop/a: spec.http[2].retries.perTryTimeout: 1µs is too short: use at least 1ms, or leave the field out",
+		"x.yaml:13:57: VirtualService shop/a: spec.http[2].retries.backoff: 500µs is too short: use at least 1ms, or leave the field out",
+		`x.yaml:13:73: VirtualService shop/a: spec.http[2].retries.retryOn: " reset" is neither a status code nor one of 5xx, gateway-error, reset, reset-before-request, connect-failure, retriable-4xx, refused-stream, retriable-status-codes, envoy-ratelimited, cancelled, deadline-exceeded, internal, resource-exhausted, unavailable`,
+		`x.yaml:13:73: VirtualService shop/a: spec.http[2].retries.retryOn: "99" is neither a status code nor one of 5xx, gateway-error, reset, reset-before-request, connect-failure, retriable-4xx, refused-stream, retriable-status-codes, envoy-ratelimited, cancelled, deadline-exceeded, internal, resource-exhausted, unavailable`,
+		`x.yaml:13:73: VirtualService shop/a: spec.http[2].retries.retryOn: "retriable-headers" is neither a status code nor one of 5xx, gateway-error, reset, reset-before-request, connect-failure, retriable-4xx, refused-stream, retriable-status-codes, envoy-ratelimited, cancelled, deadline-exceeded, internal, resource-exhausted, unavailable`,
+	}},
+	{name: "faults", yaml: `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec:
+  hosts: [payment]
+  http:
+  - fault: {}
+    route: [{destination: {host: payment}}]
+  - fault: {delay: {percentage: {value: 1}}, abort: {percentage: {value: 101}}}
+    route: [{destination: {host: payment}}]
+  - fault: {delay: {fixedDelay: 0s, percent: 101}, abort: {httpStatus: 99}}
+    route: [{destination: {host: payment}}]
+  - fault: {delay: {fixedDelay: 1s, percent: 1, percentage: {value: 0.00001}}, abort: {grpcStatus: "14"}}
+    route: [{destination: {host: payment}}]
+  - fault: {delay: {fixedDelay: 1s, percent: 1, percentage: {value: 1}}, abort: {grpcStatus: OK, httpStatus: 500}}
+    route: [{destination: {host: payment}}]
+`, want: []string{
+		"x.yaml:7:12: VirtualService shop/a: spec.http[0].fault: needs delay or abort",
+		"x.yaml:9:13: VirtualService shop/a: spec.http[1].fault.delay.fixedDelay: is required",
+		"x.yaml:9:53: VirtualService shop/a: spec.http[1].fault.abort: needs httpStatus or grpcStatus",
+		"x.yaml:9:74: VirtualService shop/a: spec.http[1].fault.abort.percentage.value: 101 is neither 0 nor in 0.0001..100",
+		"x.yaml:11:33: VirtualService shop/a: spec.http[2].fault.delay.fixedDelay: 0s is too short: use at least 1ms, or leave the field out",
+		"x.yaml:11:46: VirtualService shop/a: spec.http[2].fault.delay.percent: 101 is not in 0..100",
+		"x.yaml:11:72: VirtualService shop/a: spec.http[2].fault.abort.httpStatus: 99 is not in 200..599",
+		"x.yaml:13:69: VirtualService shop/a: spec.http[3].fault.delay.percentage.value: 1e-05 is neither 0 nor in 0.0001..100",
+		`x.yaml:13:100: VirtualService shop/a: spec.http[3].fault.abort.grpcStatus: "14" is not the name of a gRPC status, like UNAVAILABLE`,
+		`x.yaml:15:37: VirtualService shop/a: spec.http[4].fault.delay.percent: cannot be set together with "percentage"`,
+		`x.yaml:15:98: VirtualService shop/a: spec.http[4].fault.abort.httpStatus: cannot be set together with "grpcStatus"`,
+	}},
+	{name: "header operations", yaml: `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec:
+  hosts: [payment]
+  http:
+  - headers:
+      request: {set: {":path": a, x-a: "%HOSTNAME%"}, add: {"a b": c, x-b: "a\nb"}, remove: [host, ":method", ""]}
+      response: {set: {host: a}, add: {":status": "200"}, remove: [Host]}
+    route:
+    - destination: {host: payment}
+      headers: {request: {set: {"": a}}, response: {merge: {}}}
+`, want: []string{
+		"x.yaml:8:23: VirtualService shop/a: spec.http[0].headers.request.set[:path]: is not a header that can be changed",
+		`x.yaml:8:40: VirtualService shop/a: spec.http[0].headers.request.set[x-a]: "%HOSTNAME%": a value with % is not supported, because Envoy would take it as a format command`,
+		"x.yaml:8:61: VirtualService shop/a: spec.http[0].headers.request.add[a b]: is not a header that can be changed",
+		`x.yaml:8:76: VirtualService shop/a: spec.http[0].headers.request.add[x-b]: "a\nb" has a control character`,
+		`x.yaml:8:94: VirtualService shop/a: spec.http[0].headers.request.remove[0]: "host" is not a header that can be removed`,
+		`x.yaml:8:100: VirtualService shop/a: spec.http[0].headers.request.remove[1]: ":method" is not a header that can be removed`,
+		`x.yaml:8:111: VirtualService shop/a: spec.http[0].headers.request.remove[2]: "" is not a header that can be removed`,
+		"x.yaml:9:24: VirtualService shop/a: spec.http[0].headers.response.set[host]: is not a header that can be changed",
+		"x.yaml:9:40: VirtualService shop/a: spec.http[0].headers.response.add[:status]: is not a header that can be changed",
+		`x.yaml:9:68: VirtualService shop/a: spec.http[0].headers.response.remove[0]: "Host" is not a header that can be removed`,
+		"x.yaml:12:33: VirtualService shop/a: spec.http[0].route[0].headers.request.set[]: is not a header that can be changed",
+		"x.yaml:12:53: VirtualService shop/a: spec.http[0].route[0].headers.response.merge: unknown field",
+	}},
+}
