@@ -113,6 +113,9 @@ func BenchmarkCall(b *testing.B) {
 }
 
 func TestAllocationsPerCall(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
 	tests := []struct {
 		name string
 		opts []Option

@@ -141,11 +141,11 @@ func (i *instruments) timed(k durationKey) *timed {
 
 // observe reports the counters that are read at collection.
 func (t *Telemetry) observe(_ context.Context, o metric.Observer) error {
-	for k, c := range t.active.all() {
-		o.ObserveInt64(t.meters.active[k.direction][k.protocol], c.n.Load(), c.options...)
+	for k, e := range t.active.all() {
+		o.ObserveInt64(t.meters.active[k.direction][k.protocol], e.value.n.Load(), e.value.options...)
 	}
-	for _, c := range t.attempts.all() {
-		o.ObserveInt64(t.meters.attempts, c.n.Load(), c.options...)
+	for _, e := range t.attempts.all() {
+		o.ObserveInt64(t.meters.attempts, e.value.n.Load(), e.value.options...)
 	}
 	return nil
 }

@@ -26,6 +26,10 @@ func (k durationKey) overflowed() durationKey {
 	return durationKey{result: result{direction: k.direction}, protocol: k.protocol, overflow: true}
 }
 
+func (k durationKey) slot() int {
+	return int(k.status) + len(k.method) + len(k.target) + 3*len(k.route) + 5*len(k.cluster)
+}
+
 // attributes are few: the SDK looks at each of them whenever it records. An
 // outbound call's target is its server.address and server.port.
 func (k durationKey) attributes() []attribute.KeyValue {
@@ -74,6 +78,8 @@ func (k activeKey) overflowed() activeKey {
 	return activeKey{direction: k.direction, protocol: k.protocol, overflow: true}
 }
 
+func (k activeKey) slot() int { return len(k.method) + len(k.target) + 5*len(k.cluster) }
+
 func (k activeKey) attributes() []attribute.KeyValue {
 	if k.overflow {
 		return []attribute.KeyValue{overflowKey.Bool(true)}
@@ -101,6 +107,14 @@ type attemptKey struct {
 }
 
 func (k attemptKey) overflowed() attemptKey { return attemptKey{overflow: true} }
+
+func (k attemptKey) slot() int {
+	slot := int(k.kind) + 3*int(k.verdict) + 5*len(k.cluster)
+	if k.resend {
+		slot += 7
+	}
+	return slot
+}
 
 func (k attemptKey) attributes() []attribute.KeyValue {
 	if k.overflow {
@@ -155,6 +169,8 @@ type eventKey struct {
 }
 
 func (k eventKey) overflowed() eventKey { return eventKey{event: k.event, overflow: true} }
+
+func (k eventKey) slot() int { return int(k.event) + 3*len(k.labels[0]) }
 
 func (k eventKey) attributes() []attribute.KeyValue {
 	if k.overflow {

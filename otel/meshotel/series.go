@@ -20,7 +20,12 @@ func (b *budget) take() bool { return b.left.Add(-1) >= 0 }
 type seriesKey[K any] interface {
 	comparable
 	overflowed() K
+	// slot spreads keys that are used at the same time; any number will do.
+	slot() int
 }
+
+// recentSlots is a power of two.
+const recentSlots = 32
 
 // table maps keys to series. A hit takes no lock: the map is copied on write,
 // and the budget bounds both its size and how often that happens.
@@ -29,52 +34,72 @@ type table[K seriesKey[K], V any] struct {
 	build  func(K) *V
 
 	mu      sync.Mutex // serializes writers
-	current atomic.Pointer[map[K]*V]
+	current atomic.Pointer[map[K]*entry[K, V]]
+	// recent holds what was asked for last in each slot: to compare a key
+	// costs a fraction of hashing its strings.
+	recent [recentSlots]atomic.Pointer[entry[K, V]]
+}
+
+type entry[K comparable, V any] struct {
+	key   K
+	value *V
 }
 
 func newTable[K seriesKey[K], V any](b *budget, build func(K) *V) *table[K, V] {
 	t := &table[K, V]{budget: b, build: build}
-	t.current.Store(&map[K]*V{})
+	t.current.Store(&map[K]*entry[K, V]{})
 	return t
 }
 
 // get returns the series of k, or the one of its overflow key.
 func (t *table[K, V]) get(k K) *V {
-	if v := (*t.current.Load())[k]; v != nil {
-		return v
+	recent := &t.recent[uint(k.slot())%recentSlots]
+	if e := recent.Load(); e != nil && e.key == k {
+		return e.value
 	}
-	if t.budget.spent() {
-		k = k.overflowed()
-		if v := (*t.current.Load())[k]; v != nil {
-			return v
-		}
+	e := (*t.current.Load())[k]
+	if e == nil {
+		e = t.overflowOr(k)
+	}
+	recent.Store(e)
+	return e.value
+}
+
+// overflowOr inserts k, unless the budget is spent.
+func (t *table[K, V]) overflowOr(k K) *entry[K, V] {
+	if !t.budget.spent() {
+		return t.insert(k)
+	}
+	k = k.overflowed()
+	if e := (*t.current.Load())[k]; e != nil {
+		return e
 	}
 	return t.insert(k)
 }
 
-func (t *table[K, V]) insert(k K) *V {
+func (t *table[K, V]) insert(k K) *entry[K, V] {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	old := *t.current.Load()
-	if v := old[k]; v != nil {
-		return v
+	if e := old[k]; e != nil {
+		return e
 	}
 	if over := k.overflowed(); k != over && !t.budget.take() {
-		if v := old[over]; v != nil {
-			return v
+		if e := old[over]; e != nil {
+			return e
 		}
 		k = over
 	}
-	next := make(map[K]*V, len(old)+1)
+	next := make(map[K]*entry[K, V], len(old)+1)
 	maps.Copy(next, old)
-	v := t.build(k)
-	next[k] = v
+	e := &entry[K, V]{key: k, value: t.build(k)}
+	next[k] = e
 	t.current.Store(&next)
-	return v
+	return e
 }
 
 // all returns the series as they are now. The map must not be changed.
-func (t *table[K, V]) all() map[K]*V { return *t.current.Load() }
+func (t *table[K, V]) all() map[K]*entry[K, V] { return *t.current.Load() }
 
 // names is a set of strings that grows up to a limit. Reading takes no lock.
 type names struct {

@@ -1,0 +1,5 @@
+//go:build !race
+
+package meshotel
+
+const raceEnabled = false
