@@ -2,16 +2,21 @@ package xds_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	registry "google.golang.org/grpc/xds/bootstrap"
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
@@ -454,4 +459,40 @@ func TestServersThatAreNotUsedAreLogged(t *testing.T) {
 	if !strings.Contains(log.String(), "only the first is used") {
 		t.Errorf("log %q", log.String())
 	}
+}
+
+// counted is a type of channel credentials that counts what is not released.
+type counted struct{ held *atomic.Int32 }
+
+func (counted) Name() string { return "inboard_test_counted" }
+
+func (c counted) Build(json.RawMessage) (credentials.Bundle, func(), error) {
+	c.held.Add(1)
+	return insecure.NewBundle(), func() { c.held.Add(-1) }, nil
+}
+
+func TestCredentialsAreReleased(t *testing.T) {
+	var held atomic.Int32
+	registry.RegisterChannelCredentials(counted{&held})
+	synctest.Test(t, func(t *testing.T) {
+		cp := newControlPlane(t)
+		cp.stop()
+		config := cp.config()
+		config.Servers[0].ChannelCreds.Type = "inboard_test_counted"
+		source, err := xds.NewSource(config, xds.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		watchTarget(source)
+		time.Sleep(time.Minute) // dials again and again
+		if n := held.Load(); n != 1 {
+			t.Errorf("%d sets of credentials are held, want one", n)
+		}
+		if err := source.Close(); err != nil {
+			t.Error(err)
+		}
+		if n := held.Load(); n != 0 {
+			t.Errorf("%d sets of credentials are held after Close", n)
+		}
+	})
 }

@@ -495,3 +495,99 @@ func TestTransient(t *testing.T) {
 		}
 	}
 }
+
+func TestAPlanIsGivenUpWhenTheOldTableReturns(t *testing.T) {
+	t.Parallel()
+	w, published, first := serving(t)
+	w.set(routeTable("r", "never"))
+	w.pump()
+	w.set(first.Routes)
+	w.pump()
+	published.none(t)
+	if got := w.watched(decode.ClusterURL); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("clusters %q are watched, want only a", got)
+	}
+}
+
+func TestAClusterThatWaitsForNewEndpointsHoldsNoTableUp(t *testing.T) {
+	t.Parallel()
+	w, published, first := serving(t)
+	w.set(&discovery.Cluster{Name: "a", EDSName: "a2"})
+	w.set(routeTable("r", "a", "b"))
+	w.set(staticCluster("b"))
+	w.pump()
+	update := published.one(t)
+	if got := update.Value.Clusters["a"]; got != first.Clusters["a"] || len(update.Value.Clusters) != 2 {
+		t.Errorf("published %+v, want the new table with cluster a as it was", update.Value)
+	}
+}
+
+func TestAClusterThatWasRepairedIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	w.set(inlineListener(routeTable("", "a", "c")))
+	w.fail(cds("c"), invalid(cds("c")), true)
+	published, stop := w.watchTarget()
+	defer stop()
+	w.pump()
+	w.set(edsCluster("c"))
+	w.set(staticCluster("a"))
+	w.pump()
+	published.none(t)
+	w.set(assignment("c"))
+	w.pump()
+	if update := published.one(t); !slices.Equal(clustersIn(update.Value), []string{"a", "c"}) {
+		t.Errorf("published %+v, want both clusters well", update)
+	}
+}
+
+func TestEventsThatWereOnTheirWayDoNothing(t *testing.T) {
+	t.Parallel()
+	w, published, _ := serving(t)
+	late := w.watchers[rds("r")][0].Watcher
+	w.set(inlineListener(routeTable("", "a")))
+	w.pump()
+	published.take()
+	late.Changed(routeTable("r", "b"))
+	late.AmbientError(errors.New("late"))
+	late.ResourceError(errors.New("late"))
+	w.pump()
+	published.none(t)
+
+	published, stop := w.watchTarget()
+	for len(w.events) > 0 { // events have come, the delivery has not begun
+		event := w.events[0]
+		w.events = w.events[1:]
+		event()
+	}
+	stop()
+	w.pump()
+	published.none(t)
+}
+
+// turns counts deliveries.
+type turns int
+
+func (d *turns) deliver() { *d++ }
+
+func TestAFollowerHasOneTurnHoweverOftenItChanges(t *testing.T) {
+	t.Parallel()
+	p := newPublisher()
+	var a, b turns
+	for range 3 {
+		p.add(&a)
+		p.add(&b)
+	}
+	for d, ok := p.take(); ok; d, ok = p.take() {
+		d.deliver()
+	}
+	p.add(&a)
+	if d, ok := p.take(); !ok || d != deliverer(&a) || a != 1 || b != 1 {
+		t.Errorf("%d and %d turns, then %v", a, b, d)
+	}
+	p.close()
+	p.add(&a)
+	if _, ok := p.take(); ok {
+		t.Error("a turn after close")
+	}
+}
