@@ -10,6 +10,9 @@ import (
 // errIdle ends a stream that nobody needs.
 var errIdle = errors.New("nothing is watched")
 
+// errEnded is the end of a stream that the server closed without an error.
+var errEnded = errors.New("the server closed the stream")
+
 // errNotReading ends a stream whose server does not take the answers to its
 // responses.
 var errNotReading = errors.New("the server sends without reading the acknowledgements")

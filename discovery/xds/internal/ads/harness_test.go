@@ -64,7 +64,11 @@ type setup func(*ads.Options)
 
 func newHarness(t *testing.T, delta bool, setups ...setup) *harness {
 	t.Helper()
-	server := adstest.Start(t, adstest.Config{})
+	return newHarnessOn(t, adstest.Start(t, adstest.Config{}), delta, setups...)
+}
+
+func newHarnessOn(t *testing.T, server *adstest.Server, delta bool, setups ...setup) *harness {
+	t.Helper()
 	mode := ads.ModeSotW
 	if delta {
 		mode = ads.ModeDelta
@@ -335,4 +339,4 @@ func packed(typeURL, value string) *anypb.Any {
 	return &anypb.Any{TypeUrl: typeURL, Value: []byte(value)}
 }
 
-func nodeOf(id string) *corev3.Node { return &corev3.Node{Id: id} }
+type discoveryResource = discoveryv3.Resource

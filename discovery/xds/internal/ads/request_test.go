@@ -527,51 +527,6 @@ func TestX88_SubscribingAgainBeforeTheServerHeardKeepsTheValue(t *testing.T) {
 	})
 }
 
-func TestModeAuto_FallsBackForGoodWhenDeltaIsUnimplemented(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		h := newHarness(t, false, func(o *ads.Options) { o.Servers[0].Mode = ads.ModeAuto })
-		h.server.Stop()
-		refusing := adstest.Start(t, adstest.Config{RefuseDelta: true})
-		client, err := ads.NewClient(ads.Options{
-			Servers: []ads.ServerConfig{{Name: "old.test", Dial: refusing.Dial}},
-			Types:   textTypes(),
-			Node:    nodeOf("n"),
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer client.Close()
-		start := time.Now()
-		w := new(recorder)
-		client.Watch(cds, "a", w)
-		s := refusing.Accept()
-		if s.Delta || !s.Recv().At.Equal(start) {
-			t.Errorf("delta %v, %v after the watch; want the state of the world at once", s.Delta, time.Since(start))
-		}
-		h.respond(s, cds, "v1", "n1", "a=1")
-		h.expectACK(s, cds, "v1", "n1", "a")
-		s.End(nil)
-		s = refusing.Accept()
-		h.expectSubscribe(s, cds, "v1", "", []string{"a"}, nil)
-		w.expect(t, "changed 1")
-		if got := len(refusing.Connects()); got != 1 {
-			t.Errorf("%d connections, want 1", got)
-		}
-	})
-}
-
-func TestModeAuto_PrefersDelta(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		h := newHarness(t, true, func(o *ads.Options) { o.Servers[0].Mode = ads.ModeAuto })
-		s, _ := h.startWith(cds, "a", "1")
-		if !s.Delta {
-			t.Error("the stream is not a delta stream")
-		}
-	})
-}
-
 func text(typeURL, name, version, value string) *discoveryv3.Resource {
 	return &discoveryv3.Resource{Name: name, Version: version, Resource: packed(typeURL, name+"="+value)}
 }

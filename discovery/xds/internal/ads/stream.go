@@ -85,6 +85,9 @@ func (c *Client) session(ctx context.Context, conn *grpc.ClientConn, mode Mode) 
 func (c *Client) receiveAll(ctx context.Context, s *stream) (responded bool, err error) {
 	for {
 		r, err := s.wire.recv()
+		if errors.Is(err, io.EOF) {
+			err = errEnded
+		}
 		if err != nil {
 			return responded, err
 		}
@@ -109,8 +112,8 @@ func (c *Client) sendAll(ctx context.Context, s *stream) error {
 	settled := time.NewTimer(absenceTimeout)
 	defer settled.Stop()
 	idle := time.NewTimer(idleTimeout)
-	idle.Stop()
 	defer idle.Stop()
+	idling := true
 	for {
 		message, ts, names := c.next(s)
 		if message != nil {
@@ -124,10 +127,13 @@ func (c *Client) sendAll(ctx context.Context, s *stream) error {
 			c.asked(s, ts, names)
 			continue
 		}
-		if c.watched() {
+		switch watched := c.watched(); {
+		case watched:
 			idle.Stop()
-		} else {
+			idling = false
+		case !idling:
 			idle.Reset(idleTimeout)
+			idling = true
 		}
 		select {
 		case <-c.wake:

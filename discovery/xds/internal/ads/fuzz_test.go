@@ -1,0 +1,333 @@
+package ads
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/inboardmesh/inboard/discovery"
+)
+
+const (
+	fuzzFull    = "type.googleapis.com/fuzz.Full"
+	fuzzPartial = "type.googleapis.com/fuzz.Partial"
+)
+
+// fuzzDecode takes "name=value"; a value with "!" is bad, one with "?" panics.
+func fuzzDecode(b []byte) (string, any, error) {
+	name, value, ok := strings.Cut(string(b), "=")
+	switch {
+	case !ok:
+		return "", nil, errors.New("no name: " + string(b))
+	case strings.Contains(value, "?"):
+		panic(value)
+	case strings.Contains(value, "!"):
+		return name, nil, errors.New("bad value: " + value)
+	}
+	return name, value, nil
+}
+
+// fuzzWatcher counts what must never come of a rejected response.
+type fuzzWatcher struct {
+	cancel func()
+
+	mu       sync.Mutex
+	notFound int  // guarded by mu
+	valued   bool // guarded by mu; a value was told
+	lost     bool // guarded by mu; and then that there is none
+}
+
+func (w *fuzzWatcher) Changed(any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.valued = true
+}
+
+func (w *fuzzWatcher) ResourceError(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lost = w.lost || w.valued
+	w.note(err)
+}
+
+func (w *fuzzWatcher) AmbientError(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.note(err)
+}
+
+func (w *fuzzWatcher) note(err error) {
+	if errors.Is(err, discovery.ErrNotFound) {
+		w.notFound++
+	}
+}
+
+// fuzzWire is a variant without a network.
+type fuzzWire struct{ wire }
+
+func (fuzzWire) send(m proto.Message) error {
+	_, err := proto.Marshal(m)
+	return err
+}
+
+// fuzzRun plays a script against a client without a network.
+type fuzzRun struct {
+	t        *testing.T
+	client   *Client
+	stream   *stream
+	delta    bool
+	watchers map[string]*fuzzWatcher
+}
+
+// heard sums up what the watchers were told.
+func (r *fuzzRun) heard() (notFound int, lost bool) {
+	for _, w := range r.watchers {
+		w.mu.Lock()
+		notFound += w.notFound
+		lost = lost || w.lost
+		w.mu.Unlock()
+	}
+	return notFound, lost
+}
+
+func (r *fuzzRun) drain() (replies []proto.Message) {
+	for {
+		m, ts, names := r.client.next(r.stream)
+		if m == nil {
+			return replies
+		}
+		if err := r.stream.wire.send(m); err != nil {
+			r.t.Fatalf("a request cannot be encoded: %v", err)
+		}
+		r.stream.node = nil
+		r.client.asked(r.stream, ts, names)
+		if nonce := m.(interface{ GetResponseNonce() string }).GetResponseNonce(); nonce != "" {
+			replies = append(replies, m)
+		}
+	}
+}
+
+func (r *fuzzRun) reconnect() {
+	if r.stream != nil {
+		r.client.disconnected(sessionEnd{err: errEnded, opened: true, responded: true}, false)
+	}
+	w := wire(&sotw{})
+	if r.delta {
+		w = &delta{}
+	}
+	r.stream = &stream{wire: fuzzWire{w}, node: r.client.node}
+	r.client.connectedTo(r.stream)
+	r.drain()
+}
+
+type fuzzHeld struct {
+	held  bool
+	value any
+	state State
+}
+
+func (r *fuzzRun) snapshot() map[string]fuzzHeld {
+	states := make(map[string]fuzzHeld)
+	for _, s := range r.client.Dump() {
+		states[s.TypeURL+s.Name] = fuzzHeld{held: s.Resource != nil, value: s.Resource, state: s.State}
+	}
+	return states
+}
+
+// play handles one response and checks the invariants.
+func (r *fuzzRun) play(response *response) {
+	response.nonce = "n"
+	for i := range response.entries {
+		response.entries[i].ttl = nil // expiry is a removal of its own
+	}
+	response.failed = nil
+	before := r.snapshot()
+	notFoundBefore, _ := r.heard()
+	if err := r.client.handle(context.Background(), r.stream, response); err != nil {
+		r.t.Fatalf("handle: %v", err)
+	}
+	r.client.serial.flush()
+	after := r.snapshot()
+	replies := r.drain()
+	ts := r.client.types[response.typeURL]
+	if ts == nil || !r.client.started(ts) {
+		if len(replies) != 0 {
+			r.t.Fatalf("%d answers to a response of a foreign type", len(replies))
+		}
+		return
+	}
+	if !r.delta {
+		// The ACK of the state of the world has the nonce for as long as the
+		// stream lives, so later subscriptions look alike.
+		replies = replies[:min(len(replies), 1)]
+	}
+	if len(replies) != 1 {
+		r.t.Fatalf("%d answers, want 1", len(replies))
+	}
+	rejected := replies[0].(interface{ GetErrorDetail() *statuspb.Status }).GetErrorDetail() != nil
+
+	for key, was := range before {
+		is, ok := after[key]
+		if !ok || was.held && !is.held {
+			r.t.Fatalf("%s was %+v and is %+v: the last good version is lost", key, was, is)
+		}
+		if rejected && is.state == StateDoesNotExist && was.state != StateDoesNotExist {
+			r.t.Fatalf("%s was %+v and is %+v after a rejected response", key, was, is)
+		}
+		if is.value != was.value && !offered(response, is.value) {
+			r.t.Fatalf("%s is %v, which the response does not hold", key, is.value)
+		}
+	}
+	notFoundAfter, lost := r.heard()
+	if rejected && notFoundAfter != notFoundBefore {
+		r.t.Fatal("a removal was told after a rejected response")
+	}
+	if lost {
+		r.t.Fatal("a watcher that had a value was told that there is none")
+	}
+}
+
+func offered(r *response, value any) bool {
+	for _, raw := range r.entries {
+		if raw.body != nil && bytes.HasSuffix(raw.body.GetValue(), []byte("="+fmt.Sprint(value))) {
+			return true
+		}
+	}
+	return false
+}
+
+// entry builds one entry of a response out of a line of the script.
+func fuzzEntry(typeURL, line string) *discoveryv3.Resource {
+	wrapped := &discoveryv3.Resource{Version: "v", Resource: &anypb.Any{TypeUrl: typeURL}}
+	switch name, rest, ok := strings.Cut(line, "|"); {
+	case ok && rest == "":
+		wrapped.Name, wrapped.Resource = name, nil
+	case ok:
+		wrapped.Name, wrapped.Resource.Value = name, []byte(rest)
+	case strings.HasPrefix(line, "^"):
+		wrapped.Resource.TypeUrl = "type.googleapis.com/fuzz.Wrong"
+		wrapped.Resource.Value = []byte(line[1:])
+	default:
+		wrapped.Resource.Value = []byte(line)
+	}
+	return wrapped
+}
+
+// FuzzResponses plays a script: lines that begin with "+" or "-" watch or give
+// up a name, "~" reconnects, "#" sends what follows as the raw bytes of a
+// response, and everything else is a response whose entries are separated by
+// commas, "-name" being a removal.
+func FuzzResponses(f *testing.F) {
+	for _, seed := range []string{
+		"+a\n+b\na=1,b=2\na=1\n\na=2,b=!x",
+		"+a\na=1\ngarbage\n^a=2\na=2,a=3\n-a\na=1",
+		"+a\n-a\na=1\n+a\n~\na=1\n~\n-a",
+		"+a\no|a=1\na|b=1\na|\nz=1,z=1",
+		"+a\na=?\na=1\na=1,b=?",
+		"+a\n#\x0a\x01v\x12\x02\x0a\x00",
+		"+a\n+b\na=1,b=1\n-b,a=!\n-a,x",
+	} {
+		for mode := range byte(4) {
+			f.Add(mode, []byte(seed))
+		}
+	}
+	f.Fuzz(func(t *testing.T, mode byte, script []byte) {
+		client, err := NewClient(Options{
+			Servers: []ServerConfig{{Name: "fuzz", Dial: func(ctx context.Context) (*grpc.ClientConn, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}}},
+			Types: []Type{
+				{URL: fuzzFull, Name: "Full", FullStateInSotW: true, Decode: fuzzDecode},
+				{URL: fuzzPartial, Name: "Partial", Decode: fuzzDecode},
+			},
+			Node: &corev3.Node{Id: "n"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		typeURL := fuzzPartial
+		if mode&1 != 0 {
+			typeURL = fuzzFull
+		}
+		r := &fuzzRun{t: t, client: client, delta: mode&2 != 0, watchers: make(map[string]*fuzzWatcher)}
+		r.reconnect()
+		lines := strings.Split(string(script), "\n")
+		for _, line := range lines[:min(len(lines), 60)] { // fewer than are slowed down
+			switch {
+			case strings.HasPrefix(line, "+"):
+				if name := line[1:]; r.watchers[name] == nil && name != Wildcard {
+					w := new(fuzzWatcher)
+					w.cancel = client.Watch(typeURL, name, w)
+					r.watchers[name] = w
+					r.drain()
+				}
+			case strings.HasPrefix(line, "-") && r.watchers[line[1:]] != nil:
+				r.watchers[line[1:]].cancel()
+				delete(r.watchers, line[1:])
+				r.drain()
+			case line == "~":
+				r.reconnect()
+			default:
+				r.play(fuzzResponse(r.delta, typeURL, line))
+			}
+		}
+	})
+}
+
+func fuzzResponse(delta bool, typeURL, line string) *response {
+	raw, isRaw := strings.CutPrefix(line, "#")
+	if delta {
+		m := new(discoveryv3.DeltaDiscoveryResponse)
+		if isRaw {
+			if proto.Unmarshal([]byte(raw), m) != nil {
+				m = new(discoveryv3.DeltaDiscoveryResponse)
+			}
+			return parseDelta(m)
+		}
+		m.TypeUrl = typeURL
+		for _, entry := range strings.Split(line, ",") {
+			if name, ok := strings.CutPrefix(entry, "-"); ok {
+				m.RemovedResources = append(m.RemovedResources, name)
+			} else {
+				m.Resources = append(m.Resources, fuzzEntry(typeURL, entry))
+			}
+		}
+		return parseDelta(m)
+	}
+	m := new(discoveryv3.DiscoveryResponse)
+	if isRaw {
+		if proto.Unmarshal([]byte(raw), m) != nil {
+			m = new(discoveryv3.DiscoveryResponse)
+		}
+		return parseSotW(m)
+	}
+	m.TypeUrl, m.VersionInfo = typeURL, "v"
+	for _, entry := range strings.Split(line, ",") {
+		if entry == "" || strings.HasPrefix(entry, "-") {
+			continue
+		}
+		wrapped := fuzzEntry(typeURL, entry)
+		packed := wrapped.GetResource()
+		if wrapped.GetName() != "" {
+			packed = new(anypb.Any)
+			if anypb.MarshalFrom(packed, wrapped, proto.MarshalOptions{}) != nil {
+				continue
+			}
+		}
+		m.Resources = append(m.Resources, packed)
+	}
+	return parseSotW(m)
+}
