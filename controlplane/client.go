@@ -1,0 +1,271 @@
+package controlplane
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/inboardmesh/inboard/controlplane/ca"
+	"github.com/inboardmesh/inboard/controlplane/istio"
+)
+
+const (
+	// maxTypes and maxNames bound what one stream can make the server
+	// remember. There are four types, and no mesh has so many names.
+	maxTypes = 16
+	maxNames = 100_000
+)
+
+// client is one ADS stream. To go-control-plane's stream loop it is both the
+// cache to ask and the callbacks to tell, so that there is nothing to look up
+// by stream ID. The loop calls its methods one at a time.
+type client struct {
+	server   *Server
+	number   uint64
+	caller   *ca.Caller // nil on a plaintext listener
+	peer     string
+	protocol string
+	since    time.Time
+
+	// pinned is the node of the first request. Later ones cannot change it,
+	// because it was compared with the identity of the caller.
+	pinned *core.Node
+
+	mu    sync.Mutex
+	node  istio.Node            // guarded by mu
+	types map[string]*typeState // guarded by mu
+}
+
+// typeState is what happened with one type on a stream.
+type typeState struct {
+	subscribed int
+	sent       string // version of the last response
+	nonce      string // of the last response
+	acked      string // version that the client took last
+	nack       *NACK  // the last one
+}
+
+var (
+	_ cache.ConfigWatcher = (*client)(nil)
+	_ sotw.Callbacks      = (*client)(nil)
+	_ delta.Callbacks     = (*client)(nil)
+)
+
+// CreateWatch implements [cache.ConfigWatcher] for state of the world.
+func (c *client) CreateWatch(request *cache.Request, from cache.Subscription, responses chan cache.Response) (func(), error) {
+	s, err := c.subscription(request.GetTypeUrl(), from)
+	if err != nil {
+		return nil, err
+	}
+	return c.server.watches.add(&pending{client: c, typeURL: s.typeURL, answer: func(current *snapshot) (bool, error) {
+		response, err := s.stateOfTheWorld(current, request)
+		if response == nil || err != nil {
+			return false, err
+		}
+		return offer(responses, response), nil
+	}})
+}
+
+// CreateDeltaWatch implements [cache.ConfigWatcher] for the delta protocol.
+func (c *client) CreateDeltaWatch(request *cache.DeltaRequest, from cache.Subscription, responses chan cache.DeltaResponse) (func(), error) {
+	s, err := c.subscription(request.GetTypeUrl(), from)
+	if err != nil {
+		return nil, err
+	}
+	return c.server.watches.add(&pending{client: c, typeURL: s.typeURL, answer: func(current *snapshot) (bool, error) {
+		response, err := s.delta(current, request)
+		if response == nil || err != nil {
+			return false, err
+		}
+		return offer(responses, response), nil
+	}})
+}
+
+// offer sends without blocking. The channel has room for more responses than
+// there are types, and a request has one response, so it is never refused.
+func offer[T any](responses chan T, response T) bool {
+	select {
+	case responses <- response:
+		return true
+	default:
+		return false
+	}
+}
+
+func (c *client) subscription(typeURL string, from cache.Subscription) (*subscription, error) {
+	names := len(from.SubscribedResources())
+	if names > maxNames {
+		return nil, status.Errorf(codes.ResourceExhausted, "more than %d names of one type", maxNames)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.types[typeURL].subscribed = names // it is there since accept
+	return newSubscription(c.node, typeURL, from), nil
+}
+
+// OnStreamOpen implements [sotw.Callbacks].
+func (c *client) OnStreamOpen(context.Context, int64, string) error { return nil }
+
+// OnStreamClosed implements [sotw.Callbacks].
+func (c *client) OnStreamClosed(int64, *core.Node) {}
+
+// OnDeltaStreamOpen implements [delta.Callbacks].
+func (c *client) OnDeltaStreamOpen(context.Context, int64, string) error { return nil }
+
+// OnDeltaStreamClosed implements [delta.Callbacks].
+func (c *client) OnDeltaStreamClosed(int64, *core.Node) {}
+
+// OnStreamRequest implements [sotw.Callbacks].
+func (c *client) OnStreamRequest(_ int64, request *discovery.DiscoveryRequest) error {
+	err := c.accept(request.GetNode(), feedback{
+		typeURL: request.GetTypeUrl(),
+		nonce:   request.GetResponseNonce(),
+		// A request that only changes the names has the last nonce as well,
+		// but the version of the last response that was taken.
+		tookVersion: func(sent string) bool { return request.GetVersionInfo() == sent },
+		rejected:    request.GetErrorDetail() != nil,
+		reason:      request.GetErrorDetail().GetMessage(),
+	})
+	request.Node = c.pinned
+	return err
+}
+
+// OnStreamDeltaRequest implements [delta.Callbacks].
+func (c *client) OnStreamDeltaRequest(_ int64, request *discovery.DeltaDiscoveryRequest) error {
+	err := c.accept(request.GetNode(), feedback{
+		typeURL: request.GetTypeUrl(),
+		nonce:   request.GetResponseNonce(),
+		// A delta request has a nonce only to answer a response.
+		tookVersion: func(string) bool { return true },
+		rejected:    request.GetErrorDetail() != nil,
+		reason:      request.GetErrorDetail().GetMessage(),
+	})
+	request.Node = c.pinned
+	return err
+}
+
+// OnStreamResponse implements [sotw.Callbacks].
+func (c *client) OnStreamResponse(_ context.Context, _ int64, _ *discovery.DiscoveryRequest, response *discovery.DiscoveryResponse) {
+	c.sent(response.GetTypeUrl(), response.GetVersionInfo(), response.GetNonce())
+}
+
+// OnStreamDeltaResponse implements [delta.Callbacks].
+func (c *client) OnStreamDeltaResponse(_ int64, _ *discovery.DeltaDiscoveryRequest, response *discovery.DeltaDiscoveryResponse) {
+	c.sent(response.GetTypeUrl(), response.GetSystemVersionInfo(), response.GetNonce())
+}
+
+func (c *client) sent(typeURL, version, nonce string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	state := c.types[typeURL]
+	state.sent, state.nonce = version, nonce
+}
+
+// feedback is what a request of either protocol says of the last response.
+type feedback struct {
+	typeURL, nonce string
+	tookVersion    func(sent string) bool
+	rejected       bool
+	reason         string
+}
+
+// accept checks a request and notes what it says of the last response.
+func (c *client) accept(node *core.Node, said feedback) error {
+	if c.caller != nil && !time.Now().Before(c.caller.NotAfter) {
+		c.logger().Info("stream ended: its credentials expired")
+		return status.Error(codes.Unauthenticated, "credentials expired")
+	}
+	if c.pinned == nil {
+		if err := c.identify(node); err != nil {
+			return err
+		}
+	}
+	nack, err := c.note(said)
+	if err != nil || nack == nil {
+		return err
+	}
+	if c.server.nacks.first(said.typeURL + "\x00" + nack.Error) {
+		c.logger().Warn("client rejected configuration",
+			"type", shortType(said.typeURL), "version", nack.Version, "error", nack.Error)
+	}
+	return nil
+}
+
+// identify takes the node of the first request, if it is the caller's.
+func (c *client) identify(node *core.Node) error {
+	who, err := nodeOf(node)
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	if c.caller != nil {
+		id := c.caller.Identity
+		if who.Namespace != id.Namespace || (who.ServiceAccount != "" && who.ServiceAccount != id.ServiceAccount) {
+			c.logger().Warn("stream refused: the node is not the caller's",
+				"node", clip(who.ID), "namespace", clip(who.Namespace), "service_account", clip(who.ServiceAccount))
+			return status.Error(codes.PermissionDenied, "node metadata NAMESPACE and SERVICE_ACCOUNT are not those of the caller")
+		}
+		who.ServiceAccount = id.ServiceAccount
+	}
+	c.pinned = node
+	c.mu.Lock()
+	c.node = who
+	c.mu.Unlock()
+	c.logger().Info("client connected", "protocol", c.protocol)
+	return nil
+}
+
+// note keeps what a request says of the last response. It returns a NACK if
+// the request is one.
+func (c *client) note(said feedback) (*NACK, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	state := c.types[said.typeURL]
+	if state == nil {
+		if len(c.types) == maxTypes {
+			return nil, status.Errorf(codes.ResourceExhausted, "more than %d types on a stream", maxTypes)
+		}
+		state = new(typeState)
+		c.types[said.typeURL] = state
+	}
+	current := state.nonce != "" && said.nonce == state.nonce
+	if said.rejected {
+		nack := NACK{Error: clip(said.reason), Time: time.Now(), Active: true}
+		if current {
+			nack.Version = state.sent
+		}
+		state.nack = &nack
+		return &nack, nil
+	}
+	if current && said.tookVersion(state.sent) {
+		state.acked = state.sent
+		if state.nack != nil && state.nack.Active {
+			resolved := *state.nack
+			resolved.Active = false
+			state.nack = &resolved // the old one may be in a Status
+		}
+	}
+	return nil, nil
+}
+
+func (c *client) logger() *slog.Logger {
+	c.mu.Lock()
+	id := c.node.ID
+	c.mu.Unlock()
+	logger := c.server.logger.With("peer", c.peer)
+	if id != "" {
+		logger = logger.With("node", clip(id))
+	}
+	if c.caller != nil {
+		logger = logger.With("identity", c.caller.Identity.String())
+	}
+	return logger
+}

@@ -1,0 +1,83 @@
+package controlplane
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/inboardmesh/inboard/controlplane/istio"
+)
+
+// nodeOf reads the node of a client. Its metadata has Istio's keys.
+func nodeOf(node *core.Node) (istio.Node, error) {
+	if node.GetId() == "" {
+		return istio.Node{}, errors.New("the first request of a stream needs a node with an id")
+	}
+	metadata := node.GetMetadata().GetFields()
+	who := istio.Node{
+		ID: node.GetId(),
+		Locality: istio.Locality{
+			Region:  node.GetLocality().GetRegion(),
+			Zone:    node.GetLocality().GetZone(),
+			SubZone: node.GetLocality().GetSubZone(),
+		},
+	}
+	for _, field := range []struct {
+		key string
+		to  *string
+	}{
+		{"NAMESPACE", &who.Namespace},
+		{"SERVICE_ACCOUNT", &who.ServiceAccount},
+		{"CLUSTER_ID", &who.Cluster},
+	} {
+		text, err := stringOf(metadata[field.key])
+		if err != nil {
+			return istio.Node{}, fmt.Errorf("node metadata %s: %w", field.key, err)
+		}
+		*field.to = text
+	}
+	labels := metadata["LABELS"]
+	if labels == nil {
+		return who, nil
+	}
+	if labels.GetStructValue() == nil {
+		return istio.Node{}, errors.New("node metadata LABELS: want an object")
+	}
+	who.Labels = make(map[string]string)
+	for key, value := range labels.GetStructValue().GetFields() {
+		text, err := stringOf(value)
+		if err != nil {
+			return istio.Node{}, fmt.Errorf("node metadata LABELS[%q]: %w", key, err)
+		}
+		who.Labels[key] = text
+	}
+	return who, nil
+}
+
+func stringOf(value *structpb.Value) (string, error) {
+	if value == nil {
+		return "", nil
+	}
+	text, ok := value.GetKind().(*structpb.Value_StringValue)
+	if !ok {
+		return "", errors.New("want a string")
+	}
+	return text.StringValue, nil
+}
+
+// shortType is a type without its package: "Listener".
+func shortType(typeURL string) string {
+	return clip(typeURL[strings.LastIndexByte(typeURL, '.')+1:])
+}
+
+// clip bounds a text that a client chose, before it is logged or kept.
+func clip(text string) string {
+	const limit = 1 << 10
+	if len(text) <= limit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:limit], "") + "..."
+}

@@ -1,0 +1,147 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+)
+
+const (
+	// shutdownGrace is for how long calls may end by themselves.
+	shutdownGrace = 2 * time.Second
+	// handshakeTimeout bounds how long a connection may take to become one.
+	handshakeTimeout = 10 * time.Second
+	// maxRequest bounds a request. One with every name of a large mesh is
+	// well under a megabyte.
+	maxRequest = 4 << 20
+	// maxResponse is what Inboard's clients take.
+	maxResponse = 256 << 20
+)
+
+// Listeners are where to serve. Each may be nil, but not all of them. Serve
+// closes them.
+type Listeners struct {
+	// Secure serves ADS, the CA and gRPC health over TLS 1.3. It needs a CA.
+	Secure net.Listener
+	// Plaintext serves ADS and gRPC health to whoever connects.
+	Plaintext net.Listener
+	// Status serves [Server.StatusHandler].
+	Status net.Listener
+}
+
+// Serve serves until ctx ends or the server is closed, and then returns nil
+// when all calls have ended, after two seconds at most. An error of a
+// listener ends it as well, and is returned.
+func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
+	defer listeners.close()
+	end, err := s.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := s.check(listeners); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+
+	var wg sync.WaitGroup
+	var stops []func()
+	failed := make(chan error, 3) // one for each listener
+	run := func(name string, listener net.Listener, serve func(net.Listener) error, stop func()) {
+		s.logger.Info("listening", "listener", name, "address", listener.Addr().String())
+		wg.Go(func() { // until stop
+			if err := serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("serve %s listener: %w", name, err)
+			}
+		})
+		stops = append(stops, stop)
+	}
+	if listeners.Secure != nil {
+		server := grpc.NewServer(append(serverOptions(), grpc.Creds(s.secureCredentials()))...)
+		s.register(ctx, server, true)
+		run("secure", listeners.Secure, server.Serve, func() { stopGRPC(server) })
+	}
+	if listeners.Plaintext != nil {
+		server := grpc.NewServer(serverOptions()...)
+		s.register(ctx, server, false)
+		run("plaintext", listeners.Plaintext, server.Serve, func() { stopGRPC(server) })
+	}
+	if listeners.Status != nil {
+		server := &http.Server{
+			Handler:           s.StatusHandler(),
+			ReadHeaderTimeout: handshakeTimeout,
+			IdleTimeout:       time.Minute,
+			ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
+		}
+		run("status", listeners.Status, server.Serve, func() { stopHTTP(server) })
+	}
+
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		cancel()
+	}
+	for _, stop := range stops {
+		wg.Go(stop)
+	}
+	wg.Wait()
+	return err
+}
+
+func (s *Server) check(listeners Listeners) error {
+	if listeners == (Listeners{}) {
+		return errors.New("serve: no listener is given")
+	}
+	if listeners.Secure != nil && s.ca == nil {
+		return errors.New("serve: the secure listener needs a CA")
+	}
+	return nil
+}
+
+func (l Listeners) close() {
+	for _, listener := range []net.Listener{l.Secure, l.Plaintext, l.Status} {
+		if listener != nil {
+			_ = listener.Close() // closed already, unless serving did not begin
+		}
+	}
+}
+
+func serverOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		// Clients ping every 30 s; grpc-go closes a connection with pings
+		// more often than every 5 minutes unless it is told.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		// And we ping them, so that a client that vanished does not stay.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.MaxSendMsgSize(maxResponse),
+		grpc.WaitForHandlers(true),
+	}
+}
+
+// stopGRPC lets calls end, for a while. The ADS streams have been told to;
+// what lingers is a call of the CA, or somebody who watches the health.
+func stopGRPC(server *grpc.Server) {
+	timer := time.AfterFunc(shutdownGrace, server.Stop)
+	defer timer.Stop()
+	server.GracefulStop()
+}
+
+func stopHTTP(server *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
+	defer cancel()
+	if server.Shutdown(ctx) != nil {
+		_ = server.Close() // it is over either way
+	}
+}

@@ -1,0 +1,251 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/health"
+
+	"github.com/inboardmesh/inboard/controlplane/ca"
+	"github.com/inboardmesh/inboard/controlplane/istio"
+)
+
+// ErrClosed is returned by a [Server] that was closed.
+var ErrClosed = errors.New("control plane is closed")
+
+// Config is how to make a [Server].
+type Config struct {
+	// Dir is a directory of Istio YAML, read with its subdirectories and
+	// watched: see [istio.ReadDir] for which files count. Give Dir or Files.
+	Dir string
+	// Files is the initial configuration of a server without Dir. None is a
+	// configuration without services.
+	Files []istio.File
+	// TrustDomain is the trust domain in the names that clients are told to
+	// expect. Empty: that of CA, or "cluster.local" without one. It cannot
+	// differ from that of CA.
+	TrustDomain string
+	// RootNamespace is where mesh-wide policies are. Empty: "istio-system".
+	RootNamespace string
+	// CA authenticates clients and is offered beside ADS. Nil: there is no
+	// secure listener, only plaintext ones.
+	CA *ca.CA
+	// ServerNames are DNS names and IP addresses that the certificate of the
+	// secure listener has beside localhost, 127.0.0.1, ::1 and
+	// istiod.istio-system.svc.
+	ServerNames []string
+	// Logger gets what happens. Nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// Server is a control plane. Its methods are safe for concurrent use. Close
+// it when it is not needed any more.
+type Server struct {
+	logger      *slog.Logger
+	ca          *ca.CA
+	dir         string
+	options     istio.Options
+	watches     *watches
+	certificate *certificate
+	health      *health.Server
+	nacks       seen
+
+	// ctx ends when the server is closed.
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu      sync.Mutex
+	closed  bool                 // guarded by mu
+	work    sync.WaitGroup       // what Close waits for; Add is guarded by mu
+	config  ConfigStatus         // guarded by mu
+	clients map[*client]struct{} // guarded by mu
+	opened  uint64               // guarded by mu; streams so far
+}
+
+// InvalidConfigError is the error of [New] for a configuration that cannot be
+// served.
+type InvalidConfigError struct {
+	// Problems is everything that is wrong with it.
+	Problems []istio.Problem
+}
+
+// Error lists every problem, one a line.
+func (e *InvalidConfigError) Error() string {
+	lines := []string{"configuration is invalid:"}
+	for _, problem := range e.Problems {
+		lines = append(lines, problem.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// New makes a control plane and reads its first configuration, which must be
+// good: a bad one is an [*InvalidConfigError]. It serves nothing until
+// [Server.Serve] or [Server.Register].
+func New(config Config) (*Server, error) {
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := config.complete(); err != nil {
+		return nil, err
+	}
+	s := &Server{
+		logger:  config.Logger,
+		ca:      config.CA,
+		dir:     config.Dir,
+		options: istio.Options{TrustDomain: config.TrustDomain, RootNamespace: config.RootNamespace},
+		health:  health.NewServer(),
+		clients: make(map[*client]struct{}),
+	}
+	if s.ca != nil {
+		s.certificate = newCertificate(s.ca, config.ServerNames)
+		if _, err := s.certificate.current(); err != nil {
+			return nil, err
+		}
+	}
+	files := config.Files
+	if s.dir != "" {
+		var err error
+		if files, err = readDir(s.dir); err != nil {
+			return nil, err
+		}
+	}
+	parsed, problems := istio.Parse(files, s.options)
+	if len(problems) > 0 {
+		return nil, &InvalidConfigError{Problems: problems}
+	}
+	s.config = ConfigStatus{Version: versionOf(files), Loaded: time.Now(), Files: len(files)}
+	s.watches = newWatches(parsed)
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.work.Go(func() { s.watches.run(s.ctx, s.report) }) // until Close
+	if s.dir != "" {
+		source := newSource(s, s.config.Version)
+		s.work.Go(func() { source.run(s.ctx) }) // until Close
+	}
+	return s, nil
+}
+
+func (c *Config) complete() error {
+	var errs []error
+	if c.TrustDomain != "" {
+		if _, err := spiffeid.TrustDomainFromString(c.TrustDomain); err != nil {
+			errs = append(errs, fmt.Errorf("trust domain %q: %w", c.TrustDomain, err))
+		}
+	}
+	if c.Dir != "" && len(c.Files) > 0 {
+		errs = append(errs, errors.New("both Dir and Files are set: give one"))
+	}
+	switch {
+	case c.CA == nil:
+		if len(c.ServerNames) > 0 {
+			errs = append(errs, errors.New("ServerNames are set without a CA to certify them"))
+		}
+	case c.TrustDomain == "":
+		c.TrustDomain = c.CA.TrustDomain()
+	case c.TrustDomain != c.CA.TrustDomain():
+		errs = append(errs, fmt.Errorf("trust domain %q is not that of the CA, %q", c.TrustDomain, c.CA.TrustDomain()))
+	}
+	return errors.Join(errs...)
+}
+
+// Update replaces the whole configuration. If the new one has problems it
+// changes nothing, and returns them all. A server that reads a directory
+// takes no updates; it says so in a problem.
+func (s *Server) Update(files []istio.File) []istio.Problem {
+	if s.dir != "" {
+		return []istio.Problem{{File: s.dir, Message: "the configuration is read from this directory: change the files"}}
+	}
+	parsed, problems := istio.Parse(files, s.options)
+	s.install(files, parsed, problems)
+	return problems
+}
+
+// install serves a configuration that was read, or reports what is wrong with
+// it.
+func (s *Server) install(files []istio.File, parsed *istio.Config, problems []istio.Problem) {
+	if len(problems) > 0 {
+		s.reject(problems)
+		return
+	}
+	version := versionOf(files)
+	s.mu.Lock()
+	recovered := len(s.config.Problems) > 0
+	same := version == s.config.Version
+	if same {
+		s.config.Problems, s.config.Rejected = nil, time.Time{}
+	} else {
+		s.config = ConfigStatus{Version: version, Loaded: time.Now(), Files: len(files)}
+	}
+	s.mu.Unlock()
+	if recovered {
+		s.logger.Info("configuration is good again", "version", version)
+	}
+	if same {
+		return
+	}
+	s.report(s.watches.publish(parsed))
+	s.logger.Info("configuration applied", "version", version, "files", len(files))
+}
+
+func (s *Server) reject(problems []istio.Problem) {
+	lines := make([]string, len(problems))
+	for i, problem := range problems {
+		lines[i] = problem.String()
+	}
+	s.mu.Lock()
+	s.config.Problems, s.config.Rejected = lines, time.Now()
+	version := s.config.Version
+	s.mu.Unlock()
+	s.logger.Error("configuration rejected: the previous one stays in force", "problems", len(lines), "version", version)
+	for _, line := range lines {
+		s.logger.Error("configuration problem", "problem", line)
+	}
+}
+
+// report logs resources that could not be sent.
+func (s *Server) report(errs []error) {
+	for _, err := range errs {
+		s.logger.Error("resource not sent", "error", err)
+	}
+}
+
+// begin counts work that Close has to wait for, unless it is too late for it.
+func (s *Server) begin() (end func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	s.work.Add(1)
+	return s.work.Done, nil
+}
+
+// Close ends every stream and every [Server.Serve], and returns when nothing
+// of the server runs any more. It may be called more than once.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel()
+	s.health.Shutdown()
+	s.work.Wait()
+	return nil
+}
+
+// versionOf is a hash of files, their names included.
+func versionOf(files []istio.File) string {
+	digest := xxhash.New()
+	for _, file := range files {
+		// Lengths keep two lists of files from being written alike.
+		_, _ = fmt.Fprintf(digest, "%q %d ", file.Name, len(file.Data)) // never fails, says its documentation
+		_, _ = digest.Write(file.Data)
+	}
+	return strconv.FormatUint(digest.Sum64(), 16)
+}

@@ -1,0 +1,122 @@
+package controlplane
+
+import (
+	"context"
+	"time"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/config"
+	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/inboardmesh/inboard/controlplane/ca"
+)
+
+// Register offers ADS, the CA and gRPC's health service on a server of the
+// caller's. Clients are authenticated as on the secure listener, so the server must
+// speak TLS and ask for client certificates, as [ca.CA.Register] says. Without
+// a CA nobody can be authenticated, and every stream is refused.
+//
+// The streams end with [Server.Close]; the gRPC server is the caller's to
+// stop.
+func (s *Server) Register(server grpc.ServiceRegistrar) { s.register(s.ctx, server, true) }
+
+// RegisterPlaintext offers ADS, without asking who the client is, and gRPC's
+// health service on a server of the caller's: in memory, or on loopback.
+// Nobody gets certificates this way.
+func (s *Server) RegisterPlaintext(server grpc.ServiceRegistrar) { s.register(s.ctx, server, false) }
+
+func (s *Server) register(ctx context.Context, server grpc.ServiceRegistrar, secure bool) {
+	discovery.RegisterAggregatedDiscoveryServiceServer(server, &aggregated{server: s, ctx: ctx, secure: secure})
+	grpc_health_v1.RegisterHealthServer(server, s.health)
+	if secure && s.ca != nil {
+		s.ca.Register(server)
+	}
+}
+
+// aggregated is ADS on one gRPC server.
+type aggregated struct {
+	discovery.UnimplementedAggregatedDiscoveryServiceServer
+	server *Server
+	ctx    context.Context // ends the streams
+	secure bool
+}
+
+// streamOptions are those of go-control-plane's stream loops. In order: of a
+// client's responses that are ready together clusters go first. And only an
+// empty first request for listeners or clusters means all of them; gRPC
+// clients send empty ones for the others when they want nothing.
+func streamOptions() []config.XDSOption {
+	return []config.XDSOption{
+		sotw.WithOrderedADS(),
+		config.DeactivateLegacyWildcardForTypes([]string{resource.RouteType, resource.EndpointType}),
+	}
+}
+
+// StreamAggregatedResources serves one state-of-the-world stream.
+func (a *aggregated) StreamAggregatedResources(stream discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	c, end, err := a.open(stream.Context(), "state-of-the-world")
+	if err != nil {
+		return err
+	}
+	defer end()
+	return sotw.NewServer(a.ctx, c, c, streamOptions()...).StreamHandler(stream, resource.AnyType)
+}
+
+// DeltaAggregatedResources serves one delta stream.
+func (a *aggregated) DeltaAggregatedResources(stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	c, end, err := a.open(stream.Context(), "delta")
+	if err != nil {
+		return err
+	}
+	defer end()
+	return delta.NewServer(a.ctx, c, c, streamOptions()...).DeltaStreamHandler(stream, resource.AnyType)
+}
+
+// open makes the client of a new stream, if the caller may have one.
+func (a *aggregated) open(ctx context.Context, protocol string) (*client, func(), error) {
+	s := a.server
+	done, err := s.begin()
+	if err != nil {
+		return nil, nil, status.Error(codes.Unavailable, err.Error())
+	}
+	c := &client{server: s, protocol: protocol, since: time.Now(), types: make(map[string]*typeState)}
+	if from, ok := peer.FromContext(ctx); ok && from.Addr != nil {
+		c.peer = from.Addr.String()
+	}
+	if a.secure {
+		caller, err := s.authenticate(ctx)
+		if err != nil {
+			done()
+			return nil, nil, err
+		}
+		c.caller = &caller
+	}
+	s.mu.Lock()
+	s.opened++
+	c.number = s.opened
+	s.clients[c] = struct{}{}
+	s.mu.Unlock()
+	return c, func() {
+		s.mu.Lock()
+		delete(s.clients, c)
+		s.mu.Unlock()
+		if c.pinned != nil {
+			c.logger().Debug("client disconnected")
+		}
+		done()
+	}, nil
+}
+
+func (s *Server) authenticate(ctx context.Context) (ca.Caller, error) {
+	if s.ca == nil {
+		return ca.Caller{}, status.Error(codes.Unauthenticated, "there is no CA to authenticate with")
+	}
+	return s.ca.Authenticate(ctx)
+}

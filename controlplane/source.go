@@ -1,0 +1,221 @@
+package controlplane
+
+import (
+	"context"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/inboardmesh/inboard/controlplane/istio"
+)
+
+const (
+	// settleTime is how long files must look the same before they are taken:
+	// editors write in several steps.
+	settleTime = 50 * time.Millisecond
+	// doubtTime is the same for what looks half written: files with problems
+	// and files that became empty.
+	doubtTime = 200 * time.Millisecond
+	// pollTime is how often the files are read without a sign that they
+	// changed. Not every change has one: network file systems, a directory
+	// that was replaced as a whole.
+	pollTime = 2 * time.Second
+)
+
+// readDir reads the configuration in a directory. Files are named by their
+// path, as the directory was given.
+func readDir(dir string) ([]istio.File, error) {
+	files, err := istio.ReadDir(os.DirFS(dir))
+	for i := range files {
+		files[i].Name = filepath.Join(dir, filepath.FromSlash(files[i].Name))
+	}
+	return files, err
+}
+
+// reading is what was found in the directory at one time.
+type reading struct {
+	version  string
+	files    []istio.File
+	parsed   *istio.Config
+	problems []istio.Problem
+	doubtful bool
+}
+
+// source follows the files of a directory. It belongs to one goroutine.
+type source struct {
+	server *Server
+	// settled is the version that was served or reported last.
+	settled string
+	// empty are the empty files of it.
+	empty map[string]bool
+	// next is what was seen since, and when for the first time.
+	next  *reading
+	since time.Time
+
+	notify *fsnotify.Watcher // nil: the system has none left; polling remains
+}
+
+func newSource(s *Server, version string) *source {
+	src := &source{server: s, settled: version, empty: make(map[string]bool)}
+	notify, err := fsnotify.NewWatcher()
+	if err != nil {
+		s.logger.Warn("files cannot be watched: changes are seen with a delay", "error", err, "delay", pollTime)
+		return src
+	}
+	src.notify = notify
+	src.follow()
+	return src
+}
+
+// run serves what changes, until ctx ends.
+func (s *source) run(ctx context.Context) {
+	var events chan fsnotify.Event
+	var errs chan error
+	if s.notify != nil {
+		events, errs = s.notify.Events, s.notify.Errors
+		defer s.notify.Close()
+	}
+	poll := time.NewTicker(pollTime)
+	defer poll.Stop()
+	// The first look is for what changed before the watches were there.
+	look := time.NewTimer(0)
+	defer look.Stop()
+	waiting := true
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-events:
+			// Not moved by later events: a directory in which something
+			// happens all the time is still read.
+			if !waiting {
+				look.Reset(settleTime)
+				waiting = true
+			}
+			continue
+		case err := <-errs: // too many events; some were lost
+			s.server.logger.Warn("watch of the configuration", "error", err)
+		case <-poll.C:
+		case <-look.C:
+			waiting = false
+		}
+		if wait := s.look(time.Now()); wait > 0 && !waiting {
+			look.Reset(wait)
+			waiting = true
+		}
+	}
+}
+
+// look reads the directory. It returns when to look again, or 0 if there is
+// nothing to wait for.
+func (s *source) look(now time.Time) time.Duration {
+	s.follow() // before reading: what changes later has an event
+	files, err := readDir(s.server.dir)
+	version := versionOf(files)
+	if err != nil {
+		version = err.Error()
+	}
+	switch {
+	case version == s.settled:
+		s.next = nil
+		return 0
+	case s.next == nil || s.next.version != version:
+		s.next, s.since = s.parse(version, files, err), now
+		return settleTime
+	}
+	need := settleTime
+	if s.next.doubtful {
+		need = doubtTime
+	}
+	if age := now.Sub(s.since); age < need {
+		return need - age
+	}
+	s.settle()
+	return 0
+}
+
+func (s *source) parse(version string, files []istio.File, err error) *reading {
+	if err != nil {
+		return &reading{version: version, doubtful: true, problems: []istio.Problem{{File: s.server.dir, Message: err.Error()}}}
+	}
+	r := &reading{version: version, files: files}
+	r.parsed, r.problems = istio.Parse(files, s.server.options)
+	r.doubtful = len(r.problems) > 0
+	for _, file := range files {
+		if len(file.Data) == 0 && !s.empty[file.Name] {
+			r.doubtful = true
+		}
+	}
+	return r
+}
+
+// settle takes what was seen.
+func (s *source) settle() {
+	r := s.next
+	s.next, s.settled = nil, r.version
+	clear(s.empty)
+	for _, file := range r.files {
+		if len(file.Data) == 0 {
+			s.empty[file.Name] = true
+		}
+	}
+	s.server.install(r.files, r.parsed, r.problems)
+}
+
+// follow watches the directories that the files are in now, and no others.
+func (s *source) follow() {
+	if s.notify == nil {
+		return
+	}
+	wanted := directories(s.server.dir)
+	watched := s.notify.WatchList()
+	for _, dir := range watched {
+		if !slices.Contains(wanted, dir) {
+			_ = s.notify.Remove(dir) // it may be gone already, and its watch with it
+		}
+	}
+	for _, dir := range wanted {
+		if !slices.Contains(watched, dir) {
+			_ = s.notify.Add(dir) // it may be gone already; the next look tells
+		}
+	}
+}
+
+// directories returns where a change can show: the directory itself and those
+// below it, where links in them lead to, and what the directory is in if it
+// is a link.
+func directories(dir string) []string {
+	found := make(map[string]bool)
+	if info, err := os.Lstat(dir); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		found[filepath.Dir(filepath.Clean(dir))] = true
+	}
+	root, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return slices.Collect(maps.Keys(found))
+	}
+	// What cannot be read here cannot be read by readDir either, which
+	// reports it.
+	_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return nil
+		case entry.IsDir():
+			if path != root && strings.HasPrefix(entry.Name(), ".") {
+				return fs.SkipDir
+			}
+			found[path] = true
+		case entry.Type()&fs.ModeSymlink != 0:
+			if target, err := filepath.EvalSymlinks(path); err == nil {
+				found[filepath.Dir(target)] = true
+			}
+		}
+		return nil
+	})
+	return slices.Collect(maps.Keys(found))
+}

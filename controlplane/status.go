@@ -1,0 +1,206 @@
+package controlplane
+
+import (
+	"cmp"
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Status is what a [Server] does at one moment. It marshals to the JSON of
+// the status page. The caller owns it.
+type Status struct {
+	Config  ConfigStatus   `json:"config"`
+	Clients []ClientStatus `json:"clients"`
+}
+
+// ConfigStatus is what is served, and what was wrong with the last change.
+type ConfigStatus struct {
+	// Version is a hash of the files that are served.
+	Version string `json:"version"`
+	// Loaded is when they were.
+	Loaded time.Time `json:"loaded"`
+	// Files is how many there are.
+	Files int `json:"files"`
+	// Problems are those of the last change if it was bad: then what is
+	// served is older. They go with the next good change.
+	Problems []string `json:"problems,omitempty"`
+	// Rejected is when the bad change came. Zero without Problems.
+	Rejected time.Time `json:"rejected,omitzero"`
+}
+
+// ClientStatus is one ADS stream.
+type ClientStatus struct {
+	Node      string `json:"node"`
+	Namespace string `json:"namespace,omitempty"`
+	// Identity is the SPIFFE ID of the caller; empty on a plaintext listener.
+	Identity string `json:"identity,omitempty"`
+	Peer     string `json:"peer"`
+	// Protocol is "delta" or "state-of-the-world".
+	Protocol  string    `json:"protocol"`
+	Connected time.Time `json:"connected"`
+	// Types has an entry for each type URL that was asked for.
+	Types map[string]TypeStatus `json:"types"`
+}
+
+// TypeStatus is the state of one resource type on a stream.
+type TypeStatus struct {
+	// Subscribed is how many resources the client names.
+	Subscribed int `json:"subscribed"`
+	// Sent and Acked are the versions of the last response and of the last
+	// one that the client took.
+	Sent  string `json:"sent,omitempty"`
+	Acked string `json:"acked,omitempty"`
+	// NACK is the last rejection on this stream, if there was one.
+	NACK *NACK `json:"nack,omitempty"`
+}
+
+// NACK is a response that a client rejected.
+type NACK struct {
+	Version string    `json:"version,omitempty"`
+	Error   string    `json:"error"`
+	Time    time.Time `json:"time"`
+	// Active says that the client has taken nothing since.
+	Active bool `json:"active"`
+}
+
+// Status returns what the server does now.
+func (s *Server) Status() Status {
+	s.mu.Lock()
+	config := s.config
+	clients := make([]*client, 0, len(s.clients))
+	for c := range s.clients {
+		clients = append(clients, c)
+	}
+	s.mu.Unlock()
+	config.Problems = slices.Clone(config.Problems)
+	slices.SortFunc(clients, func(a, b *client) int { return cmp.Compare(a.number, b.number) })
+	result := Status{Config: config, Clients: make([]ClientStatus, 0, len(clients))}
+	for _, c := range clients {
+		result.Clients = append(result.Clients, c.status())
+	}
+	return result
+}
+
+func (c *client) status() ClientStatus {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	result := ClientStatus{
+		Node:      clip(c.node.ID),
+		Namespace: clip(c.node.Namespace),
+		Peer:      c.peer,
+		Protocol:  c.protocol,
+		Connected: c.since,
+		Types:     make(map[string]TypeStatus, len(c.types)),
+	}
+	if c.caller != nil {
+		result.Identity = c.caller.Identity.String()
+	}
+	for typeURL, state := range c.types {
+		result.Types[clip(typeURL)] = TypeStatus{
+			Subscribed: state.subscribed,
+			Sent:       state.sent,
+			Acked:      state.acked,
+			NACK:       state.nack,
+		}
+	}
+	return result
+}
+
+// StatusHandler serves GET /status, the [Status] as JSON; /healthz, which
+// says that the process runs; and /readyz, which says that it serves
+// configuration. It shows node names and configuration errors and asks nobody
+// who they are: keep it on loopback. There, a request whose Host is another
+// one is refused, because it comes from a web page that made its own name
+// resolve to loopback.
+func (s *Server) StatusHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		body, err := json.MarshalIndent(s.Status(), "", "  ")
+		if err != nil {
+			http.Error(w, "status cannot be encoded", http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		_, _ = w.Write(append(body, '\n')) // a caller that went away needs no answer
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if s.ctx.Err() != nil {
+			answer(w, http.StatusServiceUnavailable, "closing")
+			return
+		}
+		answer(w, http.StatusOK, "ok")
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !hostAllowed(r) {
+			http.Error(w, "this Host is not served on loopback", http.StatusForbidden)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func answer(w http.ResponseWriter, code int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(code)
+	_, _ = w.Write([]byte(text + "\n")) // a caller that went away needs no answer
+}
+
+// hostAllowed reports whether the Host of a request may be meant for the
+// address that it came to.
+func hostAllowed(r *http.Request) bool {
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if !ok {
+		return true // not from a network
+	}
+	address, err := netip.ParseAddrPort(local.String())
+	if err != nil || !address.Addr().Unmap().IsLoopback() {
+		return true
+	}
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(trimBrackets(host))
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+func trimBrackets(host string) string {
+	if len(host) > 1 && host[0] == '[' && host[len(host)-1] == ']' {
+		return host[1 : len(host)-1]
+	}
+	return host
+}
+
+// seen remembers texts, so that what every client says is logged once.
+type seen struct {
+	mu    sync.Mutex
+	texts map[string]struct{} // guarded by mu
+}
+
+// maxSeen bounds what is remembered: clients write the texts.
+const maxSeen = 1000
+
+// first reports whether the text is new. After maxSeen different ones it
+// begins again.
+func (s *seen) first(text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.texts[text]; ok {
+		return false
+	}
+	if s.texts == nil || len(s.texts) == maxSeen {
+		s.texts = make(map[string]struct{})
+	}
+	s.texts[text] = struct{}{}
+	return true
+}
