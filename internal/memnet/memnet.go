@@ -1,5 +1,5 @@
-// Package memnet is a network in memory: listeners that are dialled by
-// name. It uses net.Pipe, so it works inside a testing/synctest bubble.
+// Package memnet is a network in memory: listeners that are dialled by name. It
+// works inside a testing/synctest bubble.
 package memnet
 
 import (
@@ -42,7 +42,7 @@ func (n *Network) DialContext(ctx context.Context, _, address string) (net.Conn,
 	if l == nil {
 		return nil, &net.OpError{Op: "dial", Net: "mem", Addr: addr(address), Err: errRefused}
 	}
-	client, server := net.Pipe()
+	client, server := Pipe()
 	select {
 	case l.conns <- &conn{Conn: server, local: addr(address), remote: "mem-client"}:
 		return &conn{Conn: client, local: "mem-client", remote: addr(address)}, nil
@@ -95,6 +95,9 @@ type conn struct {
 
 func (c *conn) LocalAddr() net.Addr  { return c.local }
 func (c *conn) RemoteAddr() net.Addr { return c.remote }
+
+// CloseWrite half-closes the connection, as TCP can.
+func (c *conn) CloseWrite() error { return c.Conn.(*end).CloseWrite() }
 
 type addr string
 
