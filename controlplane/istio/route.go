@@ -25,6 +25,8 @@ func (r *registry) portRoutes(s *service, p *servicePort) []*routev3.Route {
 			return routes
 		}
 	}
+	// Nothing can be wrong with an empty rule, so that no field is needed to
+	// report it at.
 	return []*routev3.Route{{
 		Name:  defaultRouteName,
 		Match: routeMatch(nil),
