@@ -26,10 +26,10 @@ func (c *cluster) updateLocked(client watchClient, f follower) {
 	config := c.config.value
 	switch {
 	case config == nil:
-		c.endpoints = c.endpoints.leaveLocked()
+		c.leaveEndpointsLocked()
 		c.fail(c.config.err)
 	case config.Static != nil:
-		c.endpoints = c.endpoints.leaveLocked()
+		c.leaveEndpointsLocked()
 		c.use(config, config.Static)
 	default:
 		if c.endpoints == nil || c.endpoints.name != config.EDSName {
@@ -87,6 +87,11 @@ func (c *cluster) ambient(found *troubles) {
 	if c.endpoints != nil {
 		found.add(referenced(c.endpoints.err))
 	}
+}
+
+func (c *cluster) leaveEndpointsLocked() {
+	c.endpoints.leaveLocked()
+	c.endpoints = nil
 }
 
 // leaveLocked ends the watches.

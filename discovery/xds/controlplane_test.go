@@ -53,6 +53,7 @@ type controlPlane struct {
 }
 
 func newControlPlane(t *testing.T) *controlPlane {
+	t.Helper()
 	network := new(memnet.Network)
 	return &controlPlane{
 		t:       t,
@@ -121,7 +122,7 @@ func (c *controlPlane) answer(url string) {
 			response.Resources = append(response.Resources, adstest.Any(m))
 		}
 	}
-	if len(response.Resources) > 0 || url == listenerURL || url == clusterURL {
+	if len(response.GetResources()) > 0 || url == listenerURL || url == clusterURL {
 		c.stream.Send(response)
 	}
 }

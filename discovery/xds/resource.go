@@ -44,14 +44,12 @@ func watchLocked[V any](c watchClient, f follower, typeURL, name string, accept 
 	return r
 }
 
-// leaveLocked ends the watch. It returns nil, to be assigned to the place that
-// r had.
-func (r *resource[V]) leaveLocked() *resource[V] {
+// leaveLocked ends the watch.
+func (r *resource[V]) leaveLocked() {
 	if r != nil && r.cancel != nil {
 		r.cancel()
 		r.cancel = nil
 	}
-	return nil
 }
 
 var _ ads.Watcher = (*resource[int])(nil)

@@ -23,13 +23,6 @@ import (
 	"github.com/inboardmesh/inboard/discovery/xds"
 )
 
-// bubble runs a test in fake time.
-func bubble(t *testing.T, test func(t *testing.T)) {
-	t.Helper()
-	t.Parallel()
-	synctest.Test(t, test)
-}
-
 // addressOf returns the only endpoint of a cluster of a target.
 func addressOf(target *discovery.Target, cluster string) string {
 	result := target.Clusters[cluster]
@@ -45,7 +38,8 @@ func serveOne(c *controlPlane) {
 }
 
 func TestX66_TheWholeTreeIsFollowedAndPublishedOnce(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		cp := newControlPlane(t)
 		serveOne(cp)
 		published := watchTarget(cp.source())
@@ -75,7 +69,8 @@ func TestX66_TheWholeTreeIsFollowedAndPublishedOnce(t *testing.T) {
 }
 
 func TestX67_TrafficStaysOnTheOldClusterUntilTheNewOneHasEndpoints(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		cp := newControlPlane(t)
 		serveOne(cp)
 		published := watchTarget(cp.source())
@@ -100,7 +95,8 @@ func TestX67_TrafficStaysOnTheOldClusterUntilTheNewOneHasEndpoints(t *testing.T)
 }
 
 func TestX68_AClusterThatChangesKeepsItsEndpoints(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		cp := newControlPlane(t)
 		serveOne(cp)
 		published := watchTarget(cp.source())
@@ -120,7 +116,8 @@ func TestX68_AClusterThatChangesKeepsItsEndpoints(t *testing.T) {
 }
 
 func TestX12_ARepetitionIsNotPublished(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		cp := newControlPlane(t)
 		serveOne(cp)
 		published := watchTarget(cp.source())
@@ -132,7 +129,8 @@ func TestX12_ARepetitionIsNotPublished(t *testing.T) {
 }
 
 func TestS06_OneBadClusterOfThree(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		cp := newControlPlane(t)
 		bad := cluster("c")
 		bad.LbPolicy = clusterv3.Cluster_MAGLEV
@@ -163,7 +161,8 @@ func TestS06_OneBadClusterOfThree(t *testing.T) {
 }
 
 func TestS02_StartWithTheControlPlaneDown(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		cp := newControlPlane(t)
 		serveOne(cp)
 		cp.stop()
@@ -183,7 +182,8 @@ func TestS02_StartWithTheControlPlaneDown(t *testing.T) {
 }
 
 func TestS03_AMissingListenerIsNotFoundAfter15sAndMayComeLater(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		cp := newControlPlane(t)
 		source := cp.source()
 		published := watchTarget(source)
@@ -208,7 +208,8 @@ func TestS03_AMissingListenerIsNotFoundAfter15sAndMayComeLater(t *testing.T) {
 }
 
 func TestS05_TheLastGoodVersionServesWhileTheNewOneIsRejected(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		cp := newControlPlane(t)
 		serveOne(cp)
 		published := watchTarget(cp.source())
@@ -228,7 +229,8 @@ func TestS05_TheLastGoodVersionServesWhileTheNewOneIsRejected(t *testing.T) {
 }
 
 func TestX26_ALostControlPlaneChangesNothing(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		cp := newControlPlane(t)
 		serveOne(cp)
 		published := watchTarget(cp.source())
@@ -250,7 +252,8 @@ func TestX26_ALostControlPlaneChangesNothing(t *testing.T) {
 
 func TestX40_X41_ARemovedCluster(t *testing.T) {
 	t.Run("is kept by default", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
 			cp := newControlPlane(t)
 			serveOne(cp)
 			published := watchTarget(cp.source())
@@ -267,7 +270,8 @@ func TestX40_X41_ARemovedCluster(t *testing.T) {
 		})
 	})
 	t.Run("is dropped with its endpoints if the server says so, and comes back with them", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
 			cp := newControlPlane(t)
 			serveOne(cp)
 			published := watchTarget(cp.source(bootstrap.FeatureFailOnDataErrors))
@@ -289,7 +293,8 @@ func TestX40_X41_ARemovedCluster(t *testing.T) {
 }
 
 func TestX42_InlineRoutesReplaceNamedOnes(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		cp := newControlPlane(t)
 		serveOne(cp)
 		published := watchTarget(cp.source())
@@ -307,7 +312,8 @@ func TestX42_InlineRoutesReplaceNamedOnes(t *testing.T) {
 }
 
 func TestX73_AServerListenerIsPublishedWithItsRoutes(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		cp := newControlPlane(t)
 		cp.set(serverListener("in"))
 		published := &recorder[*discovery.Inbound]{}
@@ -327,7 +333,8 @@ func TestX73_AServerListenerIsPublishedWithItsRoutes(t *testing.T) {
 }
 
 func TestAServerListenerNeedsATemplate(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		cp := newControlPlane(t)
 		config := cp.config()
 		config.ServerListenerTemplate = ""
@@ -348,7 +355,8 @@ func TestAServerListenerNeedsATemplate(t *testing.T) {
 }
 
 func TestX77_AnAssignmentWithoutEndpointsIsPublished(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		cp := newControlPlane(t)
 		cp.set(apiListener("r"), routes("r", "a"), cluster("a"), endpoints("a", 0))
 		published := watchTarget(cp.source())
@@ -364,7 +372,8 @@ func TestX77_AnAssignmentWithoutEndpointsIsPublished(t *testing.T) {
 }
 
 func TestX75_TheLastOfManyUpdatesWins(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		cp := newControlPlane(t)
 		serveOne(cp)
 		block := make(chan struct{})
@@ -387,7 +396,8 @@ func TestX75_TheLastOfManyUpdatesWins(t *testing.T) {
 }
 
 func TestCloseEndsEverything(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		cp := newControlPlane(t)
 		serveOne(cp)
 		source := cp.source()
@@ -413,7 +423,8 @@ func TestCloseEndsEverything(t *testing.T) {
 }
 
 func TestX103_WatchingAndLeavingKeepsNothing(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		cp := newControlPlane(t)
 		serveOne(cp)
 		source := cp.source()

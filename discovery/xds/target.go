@@ -58,7 +58,7 @@ func (t *target) stop() {
 	t.stopped = true
 	t.current, t.next = nil, nil
 	t.listener.leaveLocked()
-	t.routes = t.routes.leaveLocked()
+	t.leaveRoutesLocked()
 	t.followClustersLocked()
 }
 
@@ -78,13 +78,13 @@ func (t *target) planLocked() {
 	listener := t.listener.value
 	if listener == nil {
 		t.current, t.next = nil, nil
-		t.routes = t.routes.leaveLocked()
+		t.leaveRoutesLocked()
 		return
 	}
 	table := listener.Routes
 	switch {
 	case table != nil:
-		t.routes = t.routes.leaveLocked()
+		t.leaveRoutesLocked()
 	case t.routes == nil || t.routes.name != listener.RouteName:
 		t.routes.leaveLocked()
 		t.routes = watchLocked(t.client, t, decode.RouteURL, listener.RouteName, asIs[discovery.RouteTable])
@@ -102,6 +102,11 @@ func (t *target) planLocked() {
 	case !t.next.is(listener, table):
 		t.next = &plan{listener: listener, table: table, from: t.routes, clusters: clustersOf(table)}
 	}
+}
+
+func (t *target) leaveRoutesLocked() {
+	t.routes.leaveLocked()
+	t.routes = nil
 }
 
 func (p *plan) is(listener *discovery.APIListener, table *discovery.RouteTable) bool {

@@ -541,28 +541,32 @@ func TestAClusterThatWasRepairedIsWaitedFor(t *testing.T) {
 	}
 }
 
-func TestEventsThatWereOnTheirWayDoNothing(t *testing.T) {
+func TestAfterStopNothingIsToldOrWatched(t *testing.T) {
 	t.Parallel()
-	w, published, _ := serving(t)
-	late := w.watchers[rds("r")][0].Watcher
+	w := newWorld()
 	w.set(inlineListener(routeTable("", "a")))
+	w.set(staticCluster("a"))
+	w.set(serverResource("r"))
+	targets, stopTarget := w.watchTarget()
+	inbounds, stopInbound := w.watchInbound()
+	lateTarget, lateInbound := w.watchers[lds(destination)][0].Watcher, w.watchers[lds(listenName)][0].Watcher
 	w.pump()
-	published.take()
-	late.Changed(routeTable("r", "b"))
-	late.AmbientError(errors.New("late"))
-	late.ResourceError(errors.New("late"))
-	w.pump()
-	published.none(t)
+	targets.one(t)
 
-	published, stop := w.watchTarget()
-	for len(w.events) > 0 { // events have come, the delivery has not begun
-		event := w.events[0]
-		w.events = w.events[1:]
-		event()
-	}
-	stop()
+	// These events have come, their delivery has not begun.
+	lateTarget.ResourceError(notFound(lds(destination)))
+	lateInbound.ResourceError(notFound(lds(listenName)))
+	stopTarget()
+	stopInbound()
+	// These were on their way.
+	lateTarget.Changed(apiListener("r"))
+	lateInbound.Changed(serverResource("r2"))
 	w.pump()
-	published.none(t)
+	targets.none(t)
+	inbounds.none(t)
+	if len(w.watchers) != 0 {
+		t.Errorf("watched after stop: %v", w.watchers)
+	}
 }
 
 // turns counts deliveries.

@@ -93,7 +93,7 @@ func (u unavailable) GRPCStatus() *status.Status { return status.New(codes.Unava
 // sameError reports whether two errors read the same.
 func sameError(a, b error) bool {
 	if a == nil || b == nil {
-		return a == b
+		return (a == nil) == (b == nil)
 	}
 	return a.Error() == b.Error()
 }
