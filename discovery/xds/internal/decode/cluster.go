@@ -17,13 +17,21 @@ var clusterFields = []messageFields{
 		message: (*clusterv3.Cluster)(nil),
 		read: "name type eds_cluster_config load_assignment connect_timeout lb_policy least_request_lb_config " +
 			"round_robin_lb_config common_lb_config load_balancing_policy circuit_breakers transport_socket " +
-			"typed_extension_protocol_options metadata outlier_detection health_checks",
+			"typed_extension_protocol_options metadata outlier_detection",
 		// Metrics; Envoy's buffers, threads and start order; and the settings
 		// of DNS and original-destination clusters, which are refused.
 		harmless: "alt_stat_name stats_matcher track_timeout_budgets track_cluster_stats " +
 			"per_connection_buffer_limit_bytes wait_for_warm_on_init cleanup_interval " +
 			"dns_refresh_rate dns_jitter dns_failure_refresh_rate respect_dns_ttl dns_lookup_family " +
 			"dns_resolvers use_tcp_for_dns_lookups dns_resolution_config typed_dns_resolver_config",
+		instead: map[string]string{
+			"health_checks":                "set the endpoints' health_status",
+			"http_protocol_options":        "use typed_extension_protocol_options",
+			"http2_protocol_options":       "use typed_extension_protocol_options",
+			"common_http_protocol_options": "use typed_extension_protocol_options",
+			"max_requests_per_connection":  "use typed_extension_protocol_options",
+			"transport_socket_matches":     "use transport_socket",
+		},
 	},
 	{message: (*clusterv3.Cluster_EdsClusterConfig)(nil), read: "eds_config service_name"},
 	{message: (*clusterv3.CircuitBreakers)(nil), read: "thresholds"},
@@ -78,9 +86,6 @@ func (d *decoder) cluster(at path, m *clusterv3.Cluster) *discovery.Cluster {
 	d.endpointSource(at, m, c)
 	d.httpProtocol(at, m.GetTypedExtensionProtocolOptions(), c)
 	d.outlierDetection(at.field("outlier_detection"), m.GetOutlierDetection())
-	if len(m.GetHealthChecks()) > 0 {
-		d.refuse(at.field("health_checks"), "active health checks are not supported: leave health to the endpoints' health_status")
-	}
 	return c
 }
 

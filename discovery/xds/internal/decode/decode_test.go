@@ -194,3 +194,16 @@ func TestPathsReadLikeProtobufFields(t *testing.T) {
 		t.Errorf("path %s, want %s", got, want)
 	}
 }
+
+// errorsEnding are the lines of an error that end with a text.
+func errorsEnding(err error, text string) []string {
+	var found []string
+	if err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			if strings.HasSuffix(line, text) {
+				found = append(found, line)
+			}
+		}
+	}
+	return found
+}

@@ -24,6 +24,8 @@ type messageFields struct {
 	// harmless are the fields that change nothing here whatever they hold. Each
 	// list of a message says why.
 	harmless string
+	// instead says, for some of the fields that are refused, what to use.
+	instead map[string]string
 }
 
 // fieldUse is what happens to a populated field.
@@ -36,9 +38,22 @@ const (
 	harmlessField
 )
 
-// fieldTable holds the use of each field of each known message, by the index of
-// the field in its descriptor.
-type fieldTable map[protoreflect.MessageDescriptor][]fieldUse
+// fieldUses is what happens to the fields of one message, by the index of the
+// field in its descriptor. Without an entry a field is unsupported.
+type fieldUses struct {
+	uses    []fieldUse
+	instead map[string]string
+}
+
+func (u fieldUses) of(index int) fieldUse {
+	if index < len(u.uses) {
+		return u.uses[index]
+	}
+	return unsupported
+}
+
+// fieldTable holds the messages that are known.
+type fieldTable map[protoreflect.MessageDescriptor]fieldUses
 
 // supportedFields is the table of all messages that this package decodes. It is
 // built at the first use, because that loads the protobufs' descriptors.
@@ -55,7 +70,7 @@ func newFieldTable(messages []messageFields) fieldTable {
 	table := make(fieldTable, len(messages))
 	for _, m := range messages {
 		descriptor := m.message.ProtoReflect().Descriptor()
-		if table[descriptor] != nil {
+		if _, ok := table[descriptor]; ok {
 			panic(fmt.Sprintf("decode: %s is listed twice", descriptor.FullName()))
 		}
 		uses := make([]fieldUse, descriptor.Fields().Len())
@@ -68,7 +83,7 @@ func newFieldTable(messages []messageFields) fieldTable {
 				uses[fd.Index()] = use
 			}
 		}
-		table[descriptor] = uses
+		table[descriptor] = fieldUses{uses: uses, instead: m.instead}
 	}
 	return table
 }
@@ -84,13 +99,13 @@ func (d *decoder) fields(at path, m protoreflect.Message, table fieldTable) {
 		if !m.Has(fd) {
 			continue
 		}
-		use := unsupported
-		if uses != nil {
-			use = uses[i]
-		}
-		switch use {
+		switch uses.of(i) {
 		case unsupported:
-			d.refuse(at.field(string(fd.Name())), "not supported")
+			if instead, ok := uses.instead[string(fd.Name())]; ok {
+				d.refuse(at.field(string(fd.Name())), "not supported: %s", instead)
+			} else {
+				d.refuse(at.field(string(fd.Name())), "not supported")
+			}
 		case zeroField:
 			if v := m.Get(fd); fd.IsList() || fd.Message() == nil || proto.Size(v.Message().Interface()) > 0 {
 				d.refuse(at.field(string(fd.Name())), "not supported with another value than zero")

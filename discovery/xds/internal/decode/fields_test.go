@@ -81,7 +81,7 @@ func edit(t *testing.T, m protoreflect.Message, path string, visit func(string, 
 		}
 		return
 	}
-	if supportedFields()[m.Descriptor()] == nil {
+	if _, ok := supportedFields()[m.Descriptor()]; !ok {
 		return
 	}
 	if path != "" {
@@ -215,7 +215,7 @@ func TestEveryUnlistedFieldIsRefused(t *testing.T) {
 				continue
 			}
 			met[s.descriptor] = true
-			for i, use := range supportedFields()[s.descriptor] {
+			for i, use := range supportedFields()[s.descriptor].uses {
 				fd := s.descriptor.Fields().Get(i)
 				if use != unsupported {
 					continue
@@ -244,7 +244,7 @@ func TestFieldsThatMustBeZeroAreRefusedOtherwise(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, s := range sites(t, f.root) {
-			for i, use := range supportedFields()[s.descriptor] {
+			for i, use := range supportedFields()[s.descriptor].uses {
 				fd := s.descriptor.Fields().Get(i)
 				if use != zeroField || fd.ContainingOneof() != nil && slices.ContainsFunc(s.set, func(o protoreflect.FieldDescriptor) bool {
 					return o.ContainingOneof() == fd.ContainingOneof()
@@ -275,7 +275,7 @@ func TestHarmlessFieldsChangeNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, s := range sites(t, f.root) {
-			for i, use := range supportedFields()[s.descriptor] {
+			for i, use := range supportedFields()[s.descriptor].uses {
 				fd := s.descriptor.Fields().Get(i)
 				if use != harmlessField {
 					continue
@@ -312,7 +312,7 @@ func TestEveryReadFieldMatters(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, s := range sites(t, f.root) {
-			for i, use := range supportedFields()[s.descriptor] {
+			for i, use := range supportedFields()[s.descriptor].uses {
 				fd := s.descriptor.Fields().Get(i)
 				if use != readField || matters[fd.FullName()] {
 					continue
@@ -334,14 +334,25 @@ func TestEveryReadFieldMatters(t *testing.T) {
 		}
 	}
 	for descriptor, uses := range supportedFields() {
-		for i, use := range uses {
+		for i, use := range uses.uses {
 			fd := descriptor.Fields().Get(i)
-			if fd.Message() != nil && !slices.Contains(supportedFields()[fd.Message()], readField) {
+			if fd.Message() != nil && !slices.Contains(supportedFields()[fd.Message()].uses, readField) {
 				// Only what it holds matters, and all of that is refused.
 				continue
 			}
 			if use == readField && !matters[fd.FullName()] {
 				t.Errorf("%s is listed as read, but neither setting nor clearing it makes a difference", fd.FullName())
+			}
+		}
+	}
+}
+
+func TestAdviceIsForFieldsThatAreRefused(t *testing.T) {
+	t.Parallel()
+	for descriptor, uses := range supportedFields() {
+		for name := range uses.instead {
+			if fd := descriptor.Fields().ByName(protoreflect.Name(name)); fd == nil || uses.of(fd.Index()) != unsupported {
+				t.Errorf("%s.%s is not a field that is refused", descriptor.FullName(), name)
 			}
 		}
 	}

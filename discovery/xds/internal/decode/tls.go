@@ -31,6 +31,11 @@ var tlsFields = []messageFields{
 		message: (*tlsv3.CommonTlsContext)(nil),
 		read: "tls_certificate_provider_instance tls_certificate_certificate_provider_instance validation_context " +
 			"combined_validation_context validation_context_certificate_provider_instance alpn_protocols",
+		instead: map[string]string{
+			"tls_certificates":                     "use tls_certificate_provider_instance",
+			"tls_certificate_sds_secret_configs":   "use tls_certificate_provider_instance",
+			"validation_context_sds_secret_config": "use a certificate provider instance in validation_context",
+		},
 	},
 	{
 		message: (*tlsv3.CommonTlsContext_CombinedCertificateValidationContext)(nil),
@@ -40,6 +45,10 @@ var tlsFields = []messageFields{
 		message: (*tlsv3.CertificateValidationContext)(nil),
 		read:    "ca_certificate_provider_instance match_typed_subject_alt_names match_subject_alt_names",
 		zero:    "require_signed_certificate_timestamp",
+		instead: map[string]string{
+			"trusted_ca":        "use ca_certificate_provider_instance",
+			"system_root_certs": "use ca_certificate_provider_instance",
+		},
 	},
 	{
 		message: (*tlsv3.CertificateProviderPluginInstance)(nil),

@@ -1,0 +1,386 @@
+package decode
+
+import (
+	"fmt"
+	"math"
+	"testing"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	leastrequestv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
+	wrrlocalityv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/wrr_locality/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/breaker"
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/retry"
+)
+
+func decodeCluster(t *testing.T, text string) *discovery.Cluster {
+	t.Helper()
+	_, c, err := Cluster(marshal(t, fromJSON[clusterv3.Cluster](t, text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestClusterDecodesEveryField(t *testing.T) {
+	t.Parallel()
+	want := &discovery.Cluster{
+		Name:    "outbound|80||payment.shop",
+		EDSName: "payment-endpoints",
+		Balancer: balancer.Config{
+			Policy: balancer.LeastRequest, ChoiceCount: 3, ActiveRequestBias: 1.5,
+			PanicThreshold: 30, LocalityWeighted: true,
+		},
+		ConnectTimeout: time.Second,
+		Limits: [2]breaker.Limits{
+			discovery.PriorityDefault: {MaxConnections: 1, MaxPendingRequests: 2, MaxRequests: 3, MaxRetries: 4},
+			discovery.PriorityHigh:    {MaxConnections: 1024, MaxPendingRequests: 1024, MaxRequests: 1024, MaxRetries: 3},
+		},
+		RetryBudget: [2]*retry.Budget{discovery.PriorityHigh: {Percent: 25, MinConcurrency: 5}},
+		Breaker:     &breaker.Settings{FailureRatio: 0.25, MinRequests: 10, Window: 20 * time.Second, OpenTime: time.Second, HalfOpenProbes: 2},
+		TLS: &discovery.UpstreamTLS{
+			IdentityInstance: "default", RootInstance: "default", SNI: "payment.shop", ALPN: []string{"h2"},
+			SANs: []discovery.StringMatch{
+				{Kind: discovery.MatchExact, Value: "spiffe://cluster.local/ns/shop/sa/payment"},
+				{Kind: discovery.MatchRegex, Value: "spiffe://.*", Regex: mustRegex(t, "spiffe://.*")},
+			},
+		},
+		Protocol:                 discovery.HTTP2,
+		MaxRequestsPerConnection: 100,
+		IdleTimeout:              time.Minute,
+		MaxConnectionDuration:    time.Hour,
+	}
+	if diff := cmp.Diff(want, decodeCluster(t, edsClusterFixture), sameModel); diff != "" {
+		t.Errorf("cluster (-want +got):\n%s", diff)
+	}
+}
+
+func TestClusterDefaults(t *testing.T) {
+	t.Parallel()
+	want := &discovery.Cluster{
+		Name:           "c",
+		EDSName:        "c",
+		Balancer:       balancer.Config{PanicThreshold: 50},
+		ConnectTimeout: 5 * time.Second,
+		Limits:         [2]breaker.Limits{breaker.DefaultLimits, breaker.DefaultLimits},
+		IdleTimeout:    time.Hour,
+	}
+	got := decodeCluster(t, `{"name": "c", "type": "EDS", "edsClusterConfig": {"edsConfig": {"ads": {}}}}`)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("cluster (-want +got):\n%s", diff)
+	}
+
+	got = decodeCluster(t, clusterWith(`"circuitBreakers": {"thresholds": [{"retryBudget": {}}]}, "commonLbConfig": {"healthyPanicThreshold": {"value": 0}}, "metadata": {"filterMetadata": {"inboard.breaker": {}}}`))
+	if diff := cmp.Diff([2]*retry.Budget{{Percent: 20, MinConcurrency: 3}}, got.RetryBudget); diff != "" {
+		t.Errorf("retry budget (-want +got):\n%s", diff)
+	}
+	if got.Balancer.PanicThreshold != 0 {
+		t.Errorf("panic threshold %v, want 0 as configured", got.Balancer.PanicThreshold)
+	}
+	wantBreaker := &breaker.Settings{FailureRatio: 0.5, MinRequests: 20, Window: 10 * time.Second, OpenTime: 5 * time.Second, HalfOpenProbes: 3}
+	if diff := cmp.Diff(wantBreaker, got.Breaker); diff != "" {
+		t.Errorf("breaker (-want +got):\n%s", diff)
+	}
+}
+
+func TestClusterDecodesStaticEndpoints(t *testing.T) {
+	t.Parallel()
+	got := decodeCluster(t, staticClusterFixture)
+	want := &discovery.Assignment{
+		Name: "static", OverprovisioningFactor: 140,
+		// No locality weight: Envoy asks for none unless it balances by them.
+		Localities: []discovery.LocalityEndpoints{{Endpoints: []balancer.Endpoint{{Address: "127.0.0.1:80"}}}},
+	}
+	if diff := cmp.Diff(want, got.Static); diff != "" {
+		t.Errorf("endpoints (-want +got):\n%s", diff)
+	}
+	if got.EDSName != "" || got.Protocol != discovery.HTTPDownstream || got.TLS.RootInstance != "old" {
+		t.Errorf("EDS name %q, protocol %v, TLS %+v", got.EDSName, got.Protocol, got.TLS)
+	}
+}
+
+func TestBalancingPolicies(t *testing.T) {
+	t.Parallel()
+	for fixture, want := range map[string]balancer.Config{
+		wrrLocalityClusterFixture:                  {Policy: balancer.LeastRequest, ChoiceCount: 4, ActiveRequestBias: 2, LocalityWeighted: true, PanicThreshold: 50},
+		randomClusterFixture:                       {Policy: balancer.Random, LocalityWeighted: true, PanicThreshold: 50},
+		roundRobinClusterFixture:                   {Policy: balancer.RoundRobin, LocalityWeighted: true, PanicThreshold: 50},
+		clusterWith(`"lbPolicy": "RANDOM"`):        {Policy: balancer.Random, PanicThreshold: 50},
+		clusterWith(`"lbPolicy": "LEAST_REQUEST"`): {Policy: balancer.LeastRequest, PanicThreshold: 50},
+	} {
+		c := decodeCluster(t, fixture)
+		if diff := cmp.Diff(want, c.Balancer); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.Name, diff)
+		}
+	}
+}
+
+func TestHTTPProtocols(t *testing.T) {
+	t.Parallel()
+	for config, want := range map[string]discovery.HTTPProtocol{
+		`"explicitHttpConfig": {"httpProtocolOptions": {}}`:                    discovery.HTTP1,
+		`"explicitHttpConfig": {"http2ProtocolOptions": {}}`:                   discovery.HTTP2,
+		`"useDownstreamProtocolConfig": {}`:                                    discovery.HTTPDownstream,
+		`"autoConfig": {}`:                                                     discovery.HTTPAuto,
+		`"autoConfig": {}, "commonHttpProtocolOptions": {"idleTimeout": "0s"}`: discovery.HTTPAuto,
+	} {
+		c := decodeCluster(t, clusterWith(httpOptions(config)))
+		if c.Protocol != want {
+			t.Errorf("%s: protocol %v, want %v", config, c.Protocol, want)
+		}
+	}
+	if c := decodeCluster(t, clusterWith(httpOptions(`"autoConfig": {}, "commonHttpProtocolOptions": {"idleTimeout": "0s"}`))); c.IdleTimeout != 0 {
+		t.Errorf("idle timeout %v, want none", c.IdleTimeout)
+	}
+}
+
+func TestTheCurrentTLSFieldsWinOverTheDeprecated(t *testing.T) {
+	t.Parallel()
+	c := decodeCluster(t, clusterWith(clientTLS(`
+		"tlsCertificateProviderInstance": {"instanceName": "new"}, "tlsCertificateCertificateProviderInstance": {"instanceName": "old"},
+		"combinedValidationContext": {
+			"defaultValidationContext": {
+				"caCertificateProviderInstance": {"instanceName": "new-roots"},
+				"matchTypedSubjectAltNames": [{"sanType": "URI", "matcher": {"exact": "spiffe://new"}}],
+				"matchSubjectAltNames": [{"exact": "spiffe://old"}]},
+			"validationContextCertificateProviderInstance": {"instanceName": "old-roots"}}`)))
+	want := &discovery.UpstreamTLS{
+		IdentityInstance: "new", RootInstance: "new-roots",
+		SANs: []discovery.StringMatch{{Kind: discovery.MatchExact, Value: "spiffe://new"}},
+	}
+	if diff := cmp.Diff(want, c.TLS); diff != "" {
+		t.Errorf("TLS (-want +got):\n%s", diff)
+	}
+}
+
+func TestMetadataOfOthersIsIgnored(t *testing.T) {
+	t.Parallel()
+	c := decodeCluster(t, clusterWith(`"metadata": {"filterMetadata": {"inboard.other": {"failureRatio": 7}, "istio": {"services": [1]}}}`))
+	if c.Breaker != nil {
+		t.Errorf("breaker %+v, want none", c.Breaker)
+	}
+}
+
+// clusterWith is an EDS cluster with these fields, in JSON.
+func clusterWith(fields string) string {
+	return `{"name": "c", "type": "EDS", "edsClusterConfig": {"edsConfig": {"ads": {}}}, ` + fields + `}`
+}
+
+func httpOptions(fields string) string {
+	return `"typedExtensionProtocolOptions": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+		"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions", ` + fields + `}}`
+}
+
+func clientTLS(common string) string {
+	return `"transportSocket": {"name": "envoy.transport_sockets.tls", "typedConfig": {
+		"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "commonTlsContext": {` + common + `}}}`
+}
+
+type clusterCase struct {
+	name string
+	json string
+	want []string
+}
+
+func wantClusterErrors(t *testing.T, tests []clusterCase) {
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			_, c, err := Cluster(marshal(t, fromJSON[clusterv3.Cluster](t, tt.json)))
+			if (c == nil) != (len(tt.want) > 0) {
+				t.Errorf("cluster %v", c)
+			}
+			wantErrors(t, err, tt.want...)
+		})
+	}
+}
+
+func TestX76_WhereEndpointsComeFrom(t *testing.T) {
+	t.Parallel()
+	wantClusterErrors(t, []clusterCase{
+		{"an xdstp name without a service name", `{"name": "xdstp://a/envoy.config.cluster.v3.Cluster/c", "type": "EDS", "edsClusterConfig": {"edsConfig": {"ads": {}}}}`,
+			[]string{"eds_cluster_config.service_name: must be set for a cluster with an xdstp name"}},
+		{"an xdstp name with a service name", `{"name": "xdstp://a/envoy.config.cluster.v3.Cluster/c", "type": "EDS", "edsClusterConfig": {"serviceName": "e", "edsConfig": {"ads": {}}}}`, nil},
+		{"another server", `{"name": "c", "type": "EDS", "edsClusterConfig": {"edsConfig": {"apiConfigSource": {"apiType": "GRPC"}}}}`,
+			[]string{
+				"eds_cluster_config.eds_config.api_config_source: not supported",
+				"eds_cluster_config.eds_config: must be ads or self",
+			}},
+		{"no source", `{"name": "c", "type": "EDS"}`, []string{"eds_cluster_config: must be set for type EDS"}},
+		{"a source that is empty", `{"name": "c", "type": "EDS", "edsClusterConfig": {}}`, []string{"eds_cluster_config.eds_config: must be ads or self"}},
+		{"inline endpoints for EDS", clusterWith(`"loadAssignment": {"clusterName": "c"}`), []string{"load_assignment: must not be set for type EDS"}},
+		{"no endpoints for STATIC", `{"name": "c", "edsClusterConfig": {"edsConfig": {"ads": {}}}}`,
+			[]string{"eds_cluster_config: must not be set for type STATIC", "load_assignment: must be set for type STATIC"}},
+		{"a bad inline endpoint", `{"name": "c", "loadAssignment": {"clusterName": "c", "endpoints": [{"lbEndpoints": [{}]}]}}`,
+			[]string{
+				"load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address: must be set",
+			}},
+		{"DNS", `{"name": "c", "type": "STRICT_DNS"}`, []string{"type: STRICT_DNS is not supported: use EDS or STATIC"}},
+		{"a custom type", `{"name": "c", "clusterType": {"name": "envoy.clusters.aggregate"}}`,
+			[]string{"cluster_type: not supported", "load_assignment: must be set for type STATIC"}},
+	})
+}
+
+func TestBadClusters(t *testing.T) {
+	t.Parallel()
+	const (
+		tls  = "transport_socket.typed_config."
+		http = `typed_extension_protocol_options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"].`
+		mesh = `metadata.filter_metadata["inboard.breaker"]`
+	)
+	settings := func(s string) string {
+		return clusterWith(`"metadata": {"filterMetadata": {"inboard.breaker": ` + s + `}}`)
+	}
+	policy := func(list string) string {
+		return clusterWith(`"loadBalancingPolicy": {"policies": [` + list + `]}`)
+	}
+	const unknown = `{"typedExtensionConfig": {"name": "u", "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}}}`
+	wantClusterErrors(t, []clusterCase{
+		{"no name", `{"type": "EDS", "edsClusterConfig": {"serviceName": "e", "edsConfig": {"ads": {}}}}`, []string{"name: value length must be at least 1 runes"}},
+		{"sockets by endpoint", clusterWith(`"transportSocketMatches": [{"name": "m"}]`), []string{"transport_socket_matches: not supported: use transport_socket"}},
+		{"subsets", clusterWith(`"lbSubsetConfig": {}`), []string{"lb_subset_config: not supported"}},
+		{"deprecated HTTP/2", clusterWith(`"http2ProtocolOptions": {}`), []string{"http2_protocol_options: not supported: use typed_extension_protocol_options"}},
+		{"health checks", clusterWith(`"healthChecks": [{"timeout": "1s", "interval": "1s", "unhealthyThreshold": 1, "healthyThreshold": 1, "tcpHealthCheck": {}}]`),
+			[]string{"health_checks: not supported: set the endpoints' health_status"}},
+		{"ejection by default", clusterWith(`"outlierDetection": {}`),
+			[]string{"outlier_detection: ejection of endpoints is not supported: set every enforcing field to 0"}},
+		{"ejection for gateway failures", clusterWith(`"outlierDetection": {"enforcingConsecutive5xx": 0, "enforcingSuccessRate": 0, "enforcingConsecutiveGatewayFailure": 1}`),
+			[]string{"outlier_detection: ejection of endpoints is not supported: set every enforcing field to 0"}},
+		{"ejection for local failures", clusterWith(`"outlierDetection": {"enforcingConsecutive5xx": 0, "enforcingSuccessRate": 0, "splitExternalLocalOriginErrors": true}`),
+			[]string{"outlier_detection: ejection of endpoints is not supported: set every enforcing field to 0"}},
+		{"no ejection", clusterWith(`"outlierDetection": {"consecutive5xx": 3, "enforcingConsecutive5xx": 0, "enforcingSuccessRate": 0}`), nil},
+
+		{"an unknown balancer", clusterWith(`"lbPolicy": "RING_HASH"`), []string{"lb_policy: RING_HASH is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM"}},
+		{"a ring", clusterWith(`"lbPolicy": "RING_HASH", "ringHashLbConfig": {}`),
+			[]string{"ring_hash_lb_config: not supported", "lb_policy: RING_HASH is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM"}},
+		{"a missing policy", clusterWith(`"lbPolicy": "LOAD_BALANCING_POLICY_CONFIG"`),
+			[]string{"load_balancing_policy: must be set for lb_policy LOAD_BALANCING_POLICY_CONFIG"}},
+		{"a configuration of another balancer", clusterWith(`"lbPolicy": "RANDOM", "leastRequestLbConfig": {}`),
+			[]string{"least_request_lb_config: must not be set for lb_policy RANDOM"}},
+		{"a configuration of round robin for another balancer", clusterWith(`"lbPolicy": "RANDOM", "roundRobinLbConfig": {}`),
+			[]string{"round_robin_lb_config: must not be set for lb_policy RANDOM"}},
+		{"one choice", clusterWith(`"lbPolicy": "LEAST_REQUEST", "leastRequestLbConfig": {"choiceCount": 1}`),
+			[]string{"least_request_lb_config.choice_count: value must be greater than or equal to 2"}},
+		{"no bias", clusterWith(`"lbPolicy": "LEAST_REQUEST", "leastRequestLbConfig": {"activeRequestBias": {"runtimeKey": "k"}}`),
+			[]string{"least_request_lb_config.active_request_bias.default_value: must be more than 0: is 0"}},
+		{"slow start", clusterWith(`"roundRobinLbConfig": {"slowStartConfig": {}}`), []string{"round_robin_lb_config.slow_start_config: not supported"}},
+		{"zones", clusterWith(`"commonLbConfig": {"zoneAwareLbConfig": {}}`), []string{"common_lb_config.zone_aware_lb_config: not supported"}},
+		{"a panic threshold of 101", clusterWith(`"commonLbConfig": {"healthyPanicThreshold": {"value": 101}}`),
+			[]string{"common_lb_config.healthy_panic_threshold.value: value must be inside range [0, 100]"}},
+		{"locality weights in the wrong place", clusterWith(`"commonLbConfig": {"localityWeightedLbConfig": {}}, "loadBalancingPolicy": {"policies": [` +
+			`{"typedExtensionConfig": {"name": "r", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random"}}}]}`),
+			[]string{"common_lb_config.locality_weighted_lb_config: must not be set beside load_balancing_policy: set it in the policy"}},
+		{"a full scan", policy(unknown + `, {"typedExtensionConfig": {"name": "l", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest", "selectionMethod": "FULL_SCAN"}}}`),
+			[]string{"load_balancing_policy.policies[1].typed_extension_config.typed_config.selection_method: not supported"}},
+
+		{"priorities twice", clusterWith(`"circuitBreakers": {"thresholds": [{}, {"maxRequests": 1}]}`),
+			[]string{"circuit_breakers.thresholds[1].priority: DEFAULT has thresholds already"}},
+		{"limits per host", clusterWith(`"circuitBreakers": {"perHostThresholds": [{"maxConnections": 1}]}`),
+			[]string{"circuit_breakers.per_host_thresholds: not supported"}},
+		{"a limit on pools", clusterWith(`"circuitBreakers": {"thresholds": [{"maxConnectionPools": 1}]}`),
+			[]string{"circuit_breakers.thresholds[0].max_connection_pools: not supported"}},
+
+		{"other protocol options", clusterWith(`"typedExtensionProtocolOptions": {"envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}}`),
+			[]string{`typed_extension_protocol_options["envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions"]: not supported: use "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"`}},
+		{"no protocol", clusterWith(httpOptions(`"commonHttpProtocolOptions": {}`)), []string{http + "upstream_protocol_options: value is required"}},
+		{"HTTP/3", clusterWith(httpOptions(`"explicitHttpConfig": {"http3ProtocolOptions": {}}`)), []string{http + "explicit_http_config.http3_protocol_options: not supported"}},
+		{"SNI by host", clusterWith(httpOptions(`"autoConfig": {}, "upstreamHttpProtocolOptions": {"autoSni": true}`)), []string{http + "upstream_http_protocol_options.auto_sni: not supported"}},
+		{"a stream limit", clusterWith(httpOptions(`"autoConfig": {}, "commonHttpProtocolOptions": {"maxStreamDuration": "1s"}`)),
+			[]string{http + "common_http_protocol_options.max_stream_duration: not supported in a cluster: set it in the route"}},
+
+		{"TLS without roots", clusterWith(clientTLS(``)), []string{tls + "common_tls_context.validation_context: must name a certificate provider instance for the roots that verify the peer"}},
+		{"TLS with roots of the system", clusterWith(clientTLS(`"validationContext": {"systemRootCerts": {}}`)), []string{
+			tls + "common_tls_context.validation_context.system_root_certs: not supported: use ca_certificate_provider_instance",
+			tls + "common_tls_context.validation_context: must name a certificate provider instance for the roots that verify the peer",
+		}},
+		{"TLS of a proxy", clusterWith(`"transportSocket": {"name": "t", "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}}`),
+			[]string{`transport_socket.typed_config: "envoy.config.core.v3.Locality" is not supported here: must be "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"`}},
+		{"a name that is a broken expression", clusterWith(clientTLS(`"validationContext": {"caCertificateProviderInstance": {"instanceName": "r"}, "matchSubjectAltNames": [{"safeRegex": {"regex": "("}}]}`)),
+			[]string{tls + "common_tls_context.validation_context.match_subject_alt_names[0].safe_regex: error parsing regexp: missing closing ): `(`"}},
+
+		{"an unknown breaker setting", settings(`{"ratio": 0.5, "window": "1s"}`),
+			[]string{mesh + ".ratio: unknown: use failureRatio, minimumRequests, window, openTime or halfOpenProbes"}},
+		{"breaker settings of the wrong types", settings(`{"failureRatio": "half", "minimumRequests": 1.5, "window": 10, "openTime": "soon", "halfOpenProbes": [1]}`),
+			[]string{
+				mesh + `.failureRatio: must be a number: is "half"`,
+				mesh + `.halfOpenProbes: must be a whole number up to 4294967295: is a list`,
+				mesh + `.minimumRequests: must be a whole number up to 4294967295: is 1.5`,
+				mesh + `.openTime: must be a duration such as "10s": is "soon"`,
+				mesh + `.window: must be a duration such as "10s": is 10`,
+			}},
+		{"breaker settings out of range", settings(`{"failureRatio": 1.5, "minimumRequests": 0, "window": "-1s", "openTime": "0s", "halfOpenProbes": 0}`),
+			[]string{mesh + ": failureRatio 1.5: must be above 0 and at most 1; minimumRequests 0: must be at least 1; window -1s: must be above 0 and at most 24h0m0s; openTime 0s: must be a positive duration; halfOpenProbes 0: must be at least 1"}},
+		{"breaker settings that are null, false and an object", settings(`{"failureRatio": null, "minimumRequests": false, "window": {}}`),
+			[]string{
+				mesh + `.failureRatio: must be a number: is null`,
+				mesh + `.minimumRequests: must be a whole number up to 4294967295: is false`,
+				mesh + `.window: must be a duration such as "10s": is an object`,
+			}},
+	})
+}
+
+func TestBL11_NoKnownBalancingPolicy(t *testing.T) {
+	t.Parallel()
+	c := fromJSON[clusterv3.Cluster](t, clusterWith(`"loadBalancingPolicy": {"policies": [
+		{"typedExtensionConfig": {"name": "a", "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}}},
+		{"typedExtensionConfig": {"name": "b", "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Node"}}}]}`))
+	_, _, err := Cluster(marshal(t, c))
+	wantErrors(t, err, "load_balancing_policy.policies: none of the policies is supported: [envoy.config.core.v3.Locality, envoy.config.core.v3.Node]")
+}
+
+func TestNestedBalancingPoliciesAreBounded(t *testing.T) {
+	t.Parallel()
+	nest := func(depth int) *clusterv3.Cluster {
+		policy := &clusterv3.LoadBalancingPolicy{}
+		var inner proto.Message = &leastrequestv3.LeastRequest{}
+		for range depth {
+			policy = &clusterv3.LoadBalancingPolicy{Policies: []*clusterv3.LoadBalancingPolicy_Policy{{
+				TypedExtensionConfig: &corev3.TypedExtensionConfig{Name: "p", TypedConfig: wrap(t, inner)},
+			}}}
+			inner = &wrrlocalityv3.WrrLocality{EndpointPickingPolicy: policy}
+		}
+		c := edsCluster("c")
+		c.LoadBalancingPolicy = policy
+		return c
+	}
+	if _, _, err := Cluster(marshal(t, nest(maxPolicyDepth))); err != nil {
+		t.Errorf("%d policies: %v", maxPolicyDepth, err)
+	}
+	_, _, err := Cluster(marshal(t, nest(maxPolicyDepth+1)))
+	if want := fmt.Sprintf("more than %d policies within each other", maxPolicyDepth); len(errorsEnding(err, want)) != 1 {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+func TestNotANumber(t *testing.T) {
+	t.Parallel()
+	c := edsCluster("c")
+	nan := math.NaN()
+	c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: nan}}
+	c.LbPolicy = clusterv3.Cluster_LEAST_REQUEST
+	c.LbConfig = &clusterv3.Cluster_LeastRequestLbConfig_{LeastRequestLbConfig: &clusterv3.Cluster_LeastRequestLbConfig{
+		ActiveRequestBias: &corev3.RuntimeDouble{DefaultValue: nan, RuntimeKey: "k"},
+	}}
+	c.CircuitBreakers = &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+		RetryBudget: &clusterv3.CircuitBreakers_Thresholds_RetryBudget{BudgetPercent: &typev3.Percent{Value: nan}},
+	}}}
+	c.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{breakerKey: {Fields: map[string]*structpb.Value{
+		"failureRatio": structpb.NewNumberValue(nan), "halfOpenProbes": structpb.NewNumberValue(nan),
+	}}}}
+	_, _, err := Cluster(marshal(t, c))
+	wantErrors(t, err,
+		"least_request_lb_config.active_request_bias.default_value: must be more than 0: is NaN",
+		"common_lb_config.healthy_panic_threshold: is not a number",
+		`metadata.filter_metadata["inboard.breaker"].halfOpenProbes: must be a whole number up to 4294967295: is NaN`,
+		`metadata.filter_metadata["inboard.breaker"]: failureRatio NaN: must be above 0 and at most 1`,
+		"circuit_breakers.thresholds[0].retry_budget.budget_percent: is not a number",
+	)
+}

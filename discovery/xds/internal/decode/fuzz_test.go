@@ -1,0 +1,154 @@
+package decode
+
+import (
+	"testing"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/inboardmesh/inboard/discovery"
+)
+
+// seed adds good resources and broken ones.
+func seed(f *testing.F, resources ...proto.Message) {
+	f.Add([]byte(nil))
+	f.Add([]byte("\xff\xff\xff\xff"))
+	for _, m := range resources {
+		b := marshal(f, m)
+		f.Add(b)
+		f.Add(b[:len(b)/2])
+	}
+}
+
+// sameAgain checks that a decoder gives either a value or an error, and the same
+// each time.
+func sameAgain[T any](t *testing.T, value []byte, decode func([]byte) (string, *T, error)) *T {
+	name, v, err := decode(value)
+	if (v == nil) == (err == nil) {
+		t.Fatalf("value %v and error %v", v, err)
+	}
+	again, _, errAgain := decode(value)
+	if name != again || err != nil && err.Error() != errAgain.Error() {
+		t.Fatalf("name %q, error %v, and then name %q, error %v", name, err, again, errAgain)
+	}
+	return v
+}
+
+func FuzzListener(f *testing.F) {
+	seed(f,
+		fromJSON[listenerv3.Listener](f, apiListenerFixture),
+		fromJSON[listenerv3.Listener](f, inboundFixture),
+		fromJSON[listenerv3.Listener](f, permissiveFixture),
+	)
+	f.Fuzz(func(t *testing.T, value []byte) {
+		l := sameAgain(t, value, Listener)
+		if l == nil {
+			return
+		}
+		if (l.Outbound == nil) == (l.Inbound == nil) {
+			t.Fatalf("not exactly one kind: %+v", l)
+		}
+		if o := l.Outbound; o != nil && (o.Routes == nil) == (o.RouteName == "") {
+			t.Fatalf("not exactly one source of routes: %+v", o)
+		}
+		if in := l.Inbound; in != nil {
+			for _, c := range in.Chains {
+				if c.TLS != nil && (c.TLS.IdentityInstance == "" || c.TLS.RequireClientCertificate && c.TLS.RootInstance == "") {
+					t.Fatalf("TLS that cannot be served: %+v", c.TLS)
+				}
+			}
+		}
+	})
+}
+
+func FuzzRouteConfiguration(f *testing.F) {
+	seed(f, fromJSON[routev3.RouteConfiguration](f, routesFixture))
+	f.Fuzz(func(t *testing.T, value []byte) {
+		table := sameAgain(t, value, RouteConfiguration)
+		if table == nil {
+			return
+		}
+		for _, host := range table.VirtualHosts {
+			for _, r := range host.Routes {
+				checkRoute(t, r)
+			}
+		}
+	})
+}
+
+// checkRoute checks what the users of a route rely on.
+func checkRoute(t *testing.T, r *discovery.Route) {
+	actions := 0
+	for _, set := range []bool{r.Forward != nil, r.Redirect != nil, r.Direct != nil, r.Local} {
+		if set {
+			actions++
+		}
+	}
+	if actions != 1 {
+		t.Fatalf("%d actions: %+v", actions, r)
+	}
+	if r.Match.Path.Kind == discovery.PathRegex && r.Match.Path.Regex == nil {
+		t.Fatalf("no program: %+v", r.Match)
+	}
+	if r.Forward == nil {
+		return
+	}
+	var sum uint64
+	for _, c := range r.Forward.Clusters {
+		sum += uint64(c.Weight)
+		if c.Name == "" {
+			t.Fatalf("a cluster without a name: %+v", r.Forward)
+		}
+	}
+	if sum == 0 || sum > 1<<32-1 {
+		t.Fatalf("weights add up to %d", sum)
+	}
+}
+
+func FuzzCluster(f *testing.F) {
+	for _, text := range []string{edsClusterFixture, staticClusterFixture, wrrLocalityClusterFixture, randomClusterFixture, roundRobinClusterFixture} {
+		seed(f, fromJSON[clusterv3.Cluster](f, text))
+	}
+	f.Fuzz(func(t *testing.T, value []byte) {
+		c := sameAgain(t, value, Cluster)
+		if c == nil {
+			return
+		}
+		if (c.EDSName == "") == (c.Static == nil) {
+			t.Fatalf("not exactly one source of endpoints: %+v", c)
+		}
+		if c.TLS != nil && c.TLS.RootInstance == "" {
+			t.Fatalf("TLS without roots: %+v", c.TLS)
+		}
+		if c.Breaker != nil {
+			if err := c.Breaker.Validate(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+func FuzzAssignment(f *testing.F) {
+	seed(f, fromJSON[endpointv3.ClusterLoadAssignment](f, assignmentFixture), bigAssignment(8))
+	f.Fuzz(func(t *testing.T, value []byte) {
+		a := sameAgain(t, value, Assignment)
+		if a == nil {
+			return
+		}
+		seen := make(map[string]bool)
+		for _, l := range a.Localities {
+			if l.Weight == 0 {
+				t.Fatalf("a locality without weight: %+v", l)
+			}
+			for _, e := range l.Endpoints {
+				if seen[e.Address] {
+					t.Fatalf("%s is there twice", e.Address)
+				}
+				seen[e.Address] = true
+			}
+		}
+	})
+}
