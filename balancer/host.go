@@ -1,6 +1,9 @@
 package balancer
 
-import "sync/atomic"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 // Host is one endpoint at run time. It lives as long as its address is in the
 // cluster, through every update, and keeps its counters meanwhile. A Set makes
@@ -59,13 +62,4 @@ func (h *Host) SetReachable(reachable bool) {
 }
 
 // usable reports whether a pick may take the host without looking further.
-func (h *Host) usable(avoid []*Host) bool { return h.Reachable() && !contains(avoid, h) }
-
-func contains(hosts []*Host, h *Host) bool {
-	for _, other := range hosts {
-		if other == h {
-			return true
-		}
-	}
-	return false
-}
+func (h *Host) usable(avoid []*Host) bool { return h.Reachable() && !slices.Contains(avoid, h) }

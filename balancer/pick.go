@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"errors"
+	"slices"
 	"sync/atomic"
 )
 
@@ -112,11 +113,11 @@ func (g *group) pick() *Host { return g.hosts[g.chooser.next()] }
 // unreachable returns a host to try although none is reachable: first, unless it
 // is to be avoided and another one is not.
 func (g *group) unreachable(first *Host, avoid []*Host) *Host {
-	if !contains(avoid, first) {
+	if !slices.Contains(avoid, first) {
 		return first
 	}
 	for _, h := range g.hosts {
-		if !contains(avoid, h) {
+		if !slices.Contains(avoid, h) {
 			return h
 		}
 	}
@@ -156,7 +157,7 @@ func (s *search) in(g *group) *Host {
 		if !h.Reachable() {
 			continue
 		}
-		if !contains(s.avoid, h) {
+		if !slices.Contains(s.avoid, h) {
 			return h
 		}
 		found = true

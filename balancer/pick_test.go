@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"slices"
 	"sync/atomic"
 	"testing"
 )
@@ -14,7 +15,7 @@ func TestAvoidedHostsAreNotPickedWhileThereIsAnother(t *testing.T) {
 			var avoid []*Host
 			for range 30 {
 				h := mustPick(t, s, avoid...)
-				if contains(avoid, h) {
+				if slices.Contains(avoid, h) {
 					t.Fatalf("pick %d is %q, which was to be avoided", len(avoid)+1, h.Endpoint().Address)
 				}
 				avoid = append(avoid, h)

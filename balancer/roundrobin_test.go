@@ -101,13 +101,13 @@ func TestBL1_WeightedTurnsAreSpreadSmoothly(t *testing.T) {
 
 func TestBL1_ManyUnequalWeightsGetTheirShares(t *testing.T) {
 	t.Parallel()
-	const n = 5_000
+	const n = 2_000
 	s := seededSet(t, Config{}, LocalityEndpoints{Endpoints: endpoints(n, unequalWeights)})
 	var sum float64
 	for i := range n {
 		sum += float64(unequalWeights(i))
 	}
-	const picks = 100 * n
+	const picks = 50 * n
 	got := counts(t, s, picks, byAddress)
 	for i := range n {
 		want := picks * float64(unequalWeights(i)) / sum
