@@ -35,7 +35,8 @@ func (a *alias) next() int { return aliasIndex(a.slots, a.random()) }
 // indexes with the other half.
 func aliasIndex(slots []aliasSlot, r uint64) int {
 	i := below(high(r), uint32(len(slots)))
-	if slot := slots[i]; uint32(r) >= slot.threshold {
+	low := uint32(r)
+	if slot := slots[i]; low >= slot.threshold {
 		return int(slot.other)
 	}
 	return i

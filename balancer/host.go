@@ -44,7 +44,7 @@ func (h *Host) Begin() { h.active.Add(1) }
 // traffic away, or attract it, for ever.
 func (h *Host) End() {
 	if h.active.Add(-1) < 0 {
-		panic("balancer: Host.End without Begin")
+		panic("balancer: Host.End without Begin") //nolint:forbidigo // misuse by the caller, which no input can cause
 	}
 }
 

@@ -178,6 +178,6 @@ func (c *counter) take(limit uint32) bool {
 
 func (c *counter) release(kind string) {
 	if c.n.Add(^uint32(0)) == math.MaxUint32 {
-		panic("breaker: Release" + kind + " without Try" + kind)
+		panic("breaker: Release" + kind + " without Try" + kind) //nolint:forbidigo // misuse by the caller, which no input can cause
 	}
 }
