@@ -19,7 +19,9 @@ type source struct {
 	blank []string
 	// inits is the number of init functions.
 	inits int
-	lines int
+	// sleeps is whether time.Sleep occurs in it.
+	sleeps bool
+	lines  int
 }
 
 // house is the rules that check enforces.
@@ -43,6 +45,7 @@ func (h *house) check(packages map[string][]source) []string {
 			report("package %q stands on no floor: add it to floors_test.go", path)
 			continue
 		}
+		bubbles := slices.ContainsFunc(packages[path], func(f source) bool { return slices.Contains(f.imports, "testing/synctest") })
 		for _, file := range packages[path] {
 			if file.lines > h.maxLines {
 				report("%s has %d lines: split it by noun below %d", file.name, file.lines, h.maxLines)
@@ -52,6 +55,9 @@ func (h *house) check(packages map[string][]source) []string {
 			}
 			if len(file.blank) > 0 && !file.test && file.pkg != "main" {
 				report("%s imports %q for its side effects: register nothing by import", file.name, file.blank[0])
+			}
+			if file.sleeps && file.test && !bubbles {
+				report("%s sleeps in real time: use testing/synctest, or wait for what happens", file.name)
 			}
 			for _, imported := range file.imports {
 				if problem := h.checkImport(path, at, &file, imported); problem != "" {

@@ -77,11 +77,11 @@ func directRequirements(mod string) []string {
 	block := false
 	for line := range strings.Lines(mod) {
 		line = strings.TrimSpace(line)
-		switch {
-		case line == "require (":
+		switch line {
+		case "require (":
 			block = true
 			continue
-		case line == ")":
+		case ")":
 			block = false
 			continue
 		}

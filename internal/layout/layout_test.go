@@ -126,6 +126,11 @@ func TestCheckReports(t *testing.T) {
 			[]string{`f.go imports "drivers" for its side effects: register nothing by import`},
 		},
 		{"nothing about a blank import of a program", "cmd/a", source{pkg: "main", blank: []string{"drivers"}}, nil},
+		{
+			"a test that sleeps in real time", "top", source{test: true, sleeps: true, imports: []string{"testing"}},
+			[]string{"f.go sleeps in real time: use testing/synctest, or wait for what happens"},
+		},
+		{"nothing about a test that sleeps in a bubble", "top", source{test: true, sleeps: true, imports: []string{"testing/synctest"}}, nil},
 		{"a file that is too long", "top", source{lines: 11}, []string{"f.go has 11 lines: split it by noun below 10"}},
 	}
 	for _, test := range tests {
@@ -157,7 +162,7 @@ func init() { fmt.Println("two") }
 
 type t struct{}
 
-func (t) init() {}
+func (t) init() { time.Sleep(1) }
 `)
 	write(t, dir, "inner/b_test.go", "package inner\n")
 	write(t, dir, "inner/testdata/c.go", "package data\n")
@@ -173,7 +178,8 @@ func (t) init() {}
 		t.Fatalf("got %v, want the two files of inner alone", packages)
 	}
 	want := source{
-		name: "inner/a.go", pkg: "inner", imports: []string{"embed", "fmt"}, blank: []string{"embed"}, inits: 2, lines: 15,
+		name: "inner/a.go", pkg: "inner", imports: []string{"embed", "fmt"}, blank: []string{"embed"},
+		inits: 2, sleeps: true, lines: 15,
 	}
 	if got := packages["inner"][0]; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)

@@ -82,6 +82,14 @@ func read(path, name string) (source, error) {
 			file.blank = append(file.blank, imported)
 		}
 	}
+	ast.Inspect(parsed, func(node ast.Node) bool {
+		if call, ok := node.(*ast.SelectorExpr); ok && call.Sel.Name == "Sleep" {
+			if pkg, ok := call.X.(*ast.Ident); ok && pkg.Name == "time" {
+				file.sleeps = true
+			}
+		}
+		return true
+	})
 	for _, decl := range parsed.Decls {
 		if fn, ok := decl.(*ast.FuncDecl); ok && fn.Recv == nil && fn.Name.Name == "init" {
 			file.inits++

@@ -35,7 +35,7 @@ func (t *Telemetry) callStarted(ctx context.Context, call *observe.Call) context
 		state.active = t.active.get(inboundKey(call))
 		state.active.n.Add(1)
 	}
-	ctx, state.span = t.tracer.Start(ctx, spanName(call), kind...)
+	ctx, state.span = t.tracer.Start(ctx, spanName(call), kind...) //nolint:spancheck // callEnded ends it
 	state.recording = state.span.IsRecording()
 	call.State = state
 	return ctx
@@ -75,7 +75,7 @@ func (t *Telemetry) durationKey(call *observe.Call) durationKey {
 		route:    call.Route,
 		cluster:  call.Cluster,
 	}
-	switch call.Protocol {
+	switch call.Protocol { //exhaustive:enforce
 	case observe.HTTP:
 		k.method = httpMethod(call.Method)
 		if call.Direction == observe.Inbound {

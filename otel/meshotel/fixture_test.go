@@ -102,7 +102,7 @@ func (f *fixture) collect(tb testing.TB) map[string]int64 {
 func labels(set attribute.Set) string {
 	parts := make([]string, 0, set.Len())
 	for _, kv := range set.ToSlice() {
-		parts = append(parts, string(kv.Key)+"="+kv.Value.Emit())
+		parts = append(parts, string(kv.Key)+"="+kv.Value.String())
 	}
 	slices.Sort(parts)
 	return "{" + strings.Join(parts, ",") + "}"
@@ -112,7 +112,7 @@ func labels(set attribute.Set) string {
 func attributes(s sdktrace.ReadOnlySpan) map[string]string {
 	got := make(map[string]string)
 	for _, kv := range s.Attributes() {
-		got[string(kv.Key)] = kv.Value.Emit()
+		got[string(kv.Key)] = kv.Value.String()
 	}
 	return got
 }

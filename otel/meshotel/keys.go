@@ -37,7 +37,7 @@ func (k durationKey) attributes() []attribute.KeyValue {
 		return []attribute.KeyValue{overflowKey.Bool(true)}
 	}
 	attrs := make([]attribute.KeyValue, 0, 8)
-	switch k.protocol {
+	switch k.protocol { //exhaustive:enforce
 	case observe.HTTP:
 		attrs = append(attrs, semconv.HTTPRequestMethodKey.String(k.method))
 		attrs = appendNonEmpty(attrs, semconv.URLSchemeKey, k.scheme)

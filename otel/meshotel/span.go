@@ -21,7 +21,7 @@ var (
 
 // spanName is the method, by the semantic conventions: a path is not bounded.
 func spanName(call *observe.Call) string {
-	switch call.Protocol {
+	switch call.Protocol { //exhaustive:enforce
 	case observe.HTTP:
 		if m := httpMethod(call.Method); m != other {
 			return m
@@ -71,7 +71,7 @@ func finishAttempt(span trace.Span, attempt *observe.Attempt) {
 
 // appendRequest appends what calls and attempts have in common.
 func appendRequest(attrs []attribute.KeyValue, call *observe.Call) []attribute.KeyValue {
-	switch call.Protocol {
+	switch call.Protocol { //exhaustive:enforce
 	case observe.HTTP:
 		method := httpMethod(call.Method)
 		attrs = append(attrs, semconv.HTTPRequestMethodKey.String(method))
