@@ -118,7 +118,7 @@ func Any(m proto.Message) *anypb.Any {
 	}
 	packed := new(anypb.Any)
 	if err := anypb.MarshalFrom(packed, m, proto.MarshalOptions{Deterministic: true}); err != nil {
-		panic(fmt.Sprintf("adstest: pack %T: %v", m, err))
+		panic(fmt.Sprintf("adstest: pack %T: %v", m, err)) //nolint:forbidigo // a test's own message that cannot be encoded is a mistake in the test
 	}
 	return packed
 }

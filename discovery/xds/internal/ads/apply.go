@@ -14,7 +14,7 @@ import (
 
 // handle decodes a response, takes over what is good in it and queues the
 // answer.
-func (c *Client) handle(ctx context.Context, s *stream, r *response) error {
+func (c *Client) handle(ctx context.Context, r *response) error {
 	ts := c.types[r.typeURL]
 	if ts == nil || !c.started(ts) {
 		c.logger.Debug("ignored an xDS response of a type that was not asked for", "type_url", r.typeURL)
@@ -154,32 +154,37 @@ func (c *Client) failLocked(e *entry, reason *statuspb.Status) {
 
 // removeAllLocked removes what an accepted response says, by name or by
 // omission, does not exist. It reports whether that changed anything.
-func (c *Client) removeAllLocked(ts *typeState, r *response, present map[string]struct{}) (removed bool) {
+func (c *Client) removeAllLocked(ts *typeState, r *response, present map[string]struct{}) bool {
+	removed := 0
 	for _, name := range r.removed {
 		if _, ok := present[name]; ok || name == Wildcard {
 			continue
 		}
 		if e := ts.entries[name]; e != nil && e.state != StateDoesNotExist {
 			c.removeLocked(e)
-			removed = true
+			removed++
 		}
 	}
-	if !r.sotw || !ts.FullStateInSotW {
-		return removed
-	}
-	for name, e := range ts.entries {
-		if _, ok := present[name]; ok || name == Wildcard || e.state == StateDoesNotExist {
-			continue
+	if r.sotw && ts.FullStateInSotW {
+		for name, e := range ts.entries {
+			if _, ok := present[name]; ok || name == Wildcard || e.state == StateDoesNotExist {
+				continue
+			}
+			if !e.held && len(e.watchers) > 0 {
+				// The server may not have known that it was asked for when it
+				// wrote the response. Its timer decides.
+				continue
+			}
+			c.removeLocked(e)
+			removed++
 		}
-		if !e.held && len(e.watchers) > 0 {
-			// The server may not have known that it was asked for when it wrote
-			// the response. Its timer decides.
-			continue
-		}
-		c.removeLocked(e)
-		removed = true
 	}
-	return removed
+	if removed > 0 {
+		c.serial.add(func() {
+			c.logger.Info("xDS server removed resources", "type", ts.Name, "version", r.version, "count", removed)
+		})
+	}
+	return removed > 0
 }
 
 // noteRejectionLocked reports each distinct rejection once.

@@ -65,7 +65,7 @@ func NewClient(options Options) (*Client, error) {
 	}
 	node := proto.CloneOf(options.Node)
 	for _, feature := range features {
-		if !slices.Contains(node.ClientFeatures, feature) {
+		if !slices.Contains(node.GetClientFeatures(), feature) {
 			node.ClientFeatures = append(node.ClientFeatures, feature)
 		}
 	}

@@ -10,19 +10,20 @@ import (
 type State uint8
 
 const (
-	// StateRequested: asked for, or about to be; nothing is known.
+	// StateRequested means asked for, or about to be; nothing is known.
 	StateRequested State = iota
-	// StateDoesNotExist: the server says so, or did not answer in time. A
-	// version that was accepted earlier may still be in force.
+	// StateDoesNotExist means that the server says so, or did not answer in
+	// time. A version that was accepted earlier may still be in force.
 	StateDoesNotExist
-	// StateAcked: the last version that came is in force.
+	// StateAcked means that the last version that came is in force.
 	StateAcked
-	// StateNacked: the last version that came was rejected.
+	// StateNacked means that the last version that came was rejected.
 	StateNacked
-	// StateReceivedError: the server reported an error for the resource.
+	// StateReceivedError means that the server reported an error for the
+	// resource.
 	StateReceivedError
-	// StateTimeout: the server did not answer in time, which counts as a
-	// transient error.
+	// StateTimeout means that the server did not answer in time, which counts
+	// as a transient error.
 	StateTimeout
 )
 

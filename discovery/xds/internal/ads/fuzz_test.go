@@ -154,7 +154,7 @@ func (r *fuzzRun) play(response *response) {
 	response.failed = nil
 	before := r.snapshot()
 	notFoundBefore, _ := r.heard()
-	if err := r.client.handle(context.Background(), r.stream, response); err != nil {
+	if err := r.client.handle(context.Background(), response); err != nil {
 		r.t.Fatalf("handle: %v", err)
 	}
 	r.client.serial.flush()
@@ -298,7 +298,7 @@ func fuzzResponse(delta bool, typeURL, line string) *response {
 			return parseDelta(m)
 		}
 		m.TypeUrl = typeURL
-		for _, entry := range strings.Split(line, ",") {
+		for entry := range strings.SplitSeq(line, ",") {
 			if name, ok := strings.CutPrefix(entry, "-"); ok {
 				m.RemovedResources = append(m.RemovedResources, name)
 			} else {
@@ -315,7 +315,7 @@ func fuzzResponse(delta bool, typeURL, line string) *response {
 		return parseSotW(m)
 	}
 	m.TypeUrl, m.VersionInfo = typeURL, "v"
-	for _, entry := range strings.Split(line, ",") {
+	for entry := range strings.SplitSeq(line, ",") {
 		if entry == "" || strings.HasPrefix(entry, "-") {
 			continue
 		}

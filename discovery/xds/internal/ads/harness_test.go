@@ -338,5 +338,3 @@ func notFound(events []event) bool {
 func packed(typeURL, value string) *anypb.Any {
 	return &anypb.Any{TypeUrl: typeURL, Value: []byte(value)}
 }
-
-type discoveryResource = discoveryv3.Resource

@@ -9,6 +9,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
 	"github.com/inboardmesh/inboard/discovery/xds/internal/ads"
 	"github.com/inboardmesh/inboard/internal/adstest"
 	"github.com/inboardmesh/inboard/observe"
@@ -123,7 +125,7 @@ func TestX57_InnerTypeMustMatchTheResponse(t *testing.T) {
 		s, w := h.startWith(cds, "a", "1")
 		var wrong any = adstest.Any(packed(rds, "a=2"))
 		if h.delta {
-			wrong = &discoveryResource{Name: "a", Version: "v2", Resource: packed(rds, "a=2")}
+			wrong = &discoveryv3.Resource{Name: "a", Version: "v2", Resource: packed(rds, "a=2")}
 		}
 		h.respond(s, cds, "v2", "n2", wrong)
 		h.expectNACK(s, cds, "v1", "n2", []string{"a"}, fmt.Sprintf("type %q does not match the message-wide type URL %q", rds, cds))
@@ -139,14 +141,14 @@ func TestX58_WrappedResourcesAreUnwrappedAndTheWrappersNameWins(t *testing.T) {
 	t.Parallel()
 	both(t, func(h *harness) {
 		s, w := h.start(lds, "outer")
-		h.respond(s, lds, "v1", "n1", &discoveryResource{Name: "outer", Version: "w1", Resource: packed(lds, "inner=1")})
+		h.respond(s, lds, "v1", "n1", &discoveryv3.Resource{Name: "outer", Version: "w1", Resource: packed(lds, "inner=1")})
 		h.expectACK(s, lds, "v1", "n1", "outer")
 		w.expect(h.t, "changed 1")
 		if got := h.state(lds, "outer"); got.Version != "w1" {
 			h.t.Errorf("state %+v, want the wrapper's version", got)
 		}
 		// An identical one is recognised under the wrapper's name.
-		h.respond(s, lds, "v2", "n2", &discoveryResource{Name: "outer", Version: "w1", Resource: packed(lds, "inner=1")})
+		h.respond(s, lds, "v2", "n2", &discoveryv3.Resource{Name: "outer", Version: "w1", Resource: packed(lds, "inner=1")})
 		h.expectACK(s, lds, "v2", "n2", "outer")
 		w.expect(h.t)
 	})
@@ -158,7 +160,7 @@ func TestX58_BrokenWrapperIsRejected(t *testing.T) {
 		s, w := h.startWith(lds, "a", "1")
 		h.respond(s, lds, "v2", "n2", packed("type.googleapis.com/envoy.service.discovery.v3.Resource", "\xff\xff"))
 		h.expectNACK(s, lds, "v1", "n2", []string{"a"}, "resource 0: unwrap type.googleapis.com/envoy.service.discovery.v3.Resource")
-		h.respond(s, lds, "v3", "n3", &discoveryResource{})
+		h.respond(s, lds, "v3", "n3", &discoveryv3.Resource{})
 		h.expectNACK(s, lds, "v1", "n3", []string{"a"}, "resource 0: resource: not set, and there is no name")
 		w.expect(h.t)
 	})

@@ -245,7 +245,7 @@ func TestX26_CacheOutlivesTheServer(t *testing.T) {
 	both(t, func(h *harness) {
 		_, w := h.startWith(eds, "a", "1")
 		h.server.Stop()
-		time.Sleep(48 * time.Hour)
+		time.Sleep(6 * time.Hour)
 		w.expect(h.t, "ambient is unavailable")
 		late := h.watch(eds, "a")
 		late.expect(h.t, "changed 1", "ambient is unavailable")
@@ -306,6 +306,43 @@ func TestX28_VanishedPeerIsNoticedByKeepalive(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestServerThatAcceptsAndSaysNothingIsUnavailable(t *testing.T) {
+	t.Parallel()
+	both(t, func(h *harness) {
+		h.server.Freeze()
+		w := h.watch(cds, "a")
+		time.Sleep(25 * time.Second)
+		if notFound(w.expect(h.t, "error is unavailable")) {
+			h.t.Error("a server that says nothing has not said that the resource does not exist")
+		}
+		h.server.Thaw()
+		s := h.server.Accept()
+		s.Recv()
+		h.respond(s, cds, "v1", "n1", "a=1")
+		w.expect(h.t, "changed 1")
+	})
+}
+
+func TestX19_WildcardHearsThatTheServerIsAwayOnlyWhileItHasNothing(t *testing.T) {
+	t.Parallel()
+	both(t, func(h *harness) {
+		h.server.Stop()
+		all := h.watch(cds, ads.Wildcard)
+		all.expect(h.t, `error Cluster "*": xDS server "xds.test" is unavailable`)
+		late := h.watch(cds, ads.Wildcard)
+		late.expect(h.t, "error is unavailable")
+		h.server.Restart()
+		s := h.server.Accept()
+		s.Recv()
+		h.respond(s, cds, "v1", "n1", "a=1")
+		all.expect(h.t, "changed 1")
+		late.expect(h.t, "changed 1")
+		h.server.Stop()
+		time.Sleep(time.Minute)
+		all.expect(h.t)
+	})
 }
 
 func TestX30_ResponseOf25MiBIsAccepted(t *testing.T) {

@@ -5,6 +5,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
 	"github.com/inboardmesh/inboard/discovery/xds/internal/ads"
 	"github.com/inboardmesh/inboard/internal/adstest"
 )
@@ -190,7 +192,7 @@ func TestX39_NothingIsRemovedByARejectedResponse(t *testing.T) {
 						s.RecvType(cds)
 						bad := test.bad
 						if _, ok := bad.(string); !ok && deltaMode {
-							bad = &discoveryResource{Resource: packed(rds, "a=2")}
+							bad = &discoveryv3.Resource{Resource: packed(rds, "a=2")}
 						}
 						h.respond(s, cds, "v2", "n2", bad, "removed:a")
 						h.expectNACK(s, cds, "v1", "n2", []string{"a", "b"}, test.text)
@@ -254,6 +256,18 @@ func TestDeltaRemovalAnswersForAResourceThatNeverExisted(t *testing.T) {
 		// The timer is stopped: nothing else comes.
 		time.Sleep(time.Minute)
 		w.expect(h.t)
+	})
+}
+
+func TestDeltaRemovalByResourceName(t *testing.T) {
+	t.Parallel()
+	delta(t, func(h *harness) {
+		s, w := h.startWith(cds, "a", "1")
+		m := adstest.DeltaResponse(cds, "n2")
+		m.RemovedResourceNames = []*discoveryv3.ResourceName{{Name: "a"}}
+		s.Send(m)
+		h.expectACK(s, cds, "", "n2")
+		w.expect(h.t, "ambient removed")
 	})
 }
 

@@ -91,7 +91,7 @@ func (c *Client) receiveAll(ctx context.Context, s *stream) (responded bool, err
 		if err != nil {
 			return responded, err
 		}
-		err = c.handle(ctx, s, r)
+		err = c.handle(ctx, r)
 		if !responded {
 			responded = true
 			c.recovered()
