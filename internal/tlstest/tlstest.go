@@ -36,14 +36,14 @@ func NewCA(tb TB) *CA {
 	tb.Helper()
 	key := newKey(tb)
 	template := authority("test root")
-	return &CA{Certificate: create(tb, template, template, key.Public(), key), key: key}
+	return &CA{Certificate: parse(tb, create(tb, template, template, key.Public(), key)), key: key}
 }
 
 // Intermediate returns a CA whose certificate is signed by ca.
 func (ca *CA) Intermediate(tb TB) *CA {
 	tb.Helper()
 	key := newKey(tb)
-	cert := create(tb, authority("test intermediate"), ca.Certificate, key.Public(), ca.key)
+	cert := parse(tb, create(tb, authority("test intermediate"), ca.Certificate, key.Public(), ca.key))
 	return &CA{Certificate: cert, key: key, chain: append([][]byte{cert.Raw}, ca.chain...)}
 }
 
@@ -117,8 +117,7 @@ func (ca *CA) Sign(tb TB, leaf Leaf, public crypto.PublicKey) [][]byte {
 	if leaf.Edit != nil {
 		leaf.Edit(template)
 	}
-	cert := create(tb, template, ca.Certificate, public, ca.key)
-	return append([][]byte{cert.Raw}, ca.chain...)
+	return append([][]byte{create(tb, template, ca.Certificate, public, ca.key)}, ca.chain...)
 }
 
 // CertificatePEM returns a chain in PEM.
@@ -155,12 +154,17 @@ func serial() *big.Int {
 	return new(big.Int).SetBytes(b[:])
 }
 
-func create(tb TB, template, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) *x509.Certificate {
+func create(tb TB, template, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) []byte {
 	tb.Helper()
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return der
+}
+
+func parse(tb TB, der []byte) *x509.Certificate {
+	tb.Helper()
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		tb.Fatal(err)

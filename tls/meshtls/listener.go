@@ -186,14 +186,15 @@ func (l *Listener) acceptLoop() {
 			return
 		}
 		backoff = minAcceptBackoff
-		if !l.reserve() {
+		p := l.reserve(conn)
+		if p == nil {
 			_ = conn.Close()
 			l.acceptErr = net.ErrClosed
 			return
 		}
 		l.workers.Go(func() {
 			defer func() { <-l.slots }()
-			l.serve(conn)
+			l.serve(p)
 		})
 	}
 }
@@ -211,21 +212,27 @@ func (l *Listener) wait(d time.Duration) bool {
 }
 
 // reserve takes a slot for a new connection, at the cost of the oldest
-// handshake if there is none left. It reports false when the listener is
-// closed.
-func (l *Listener) reserve() bool {
+// handshake if there is none left, and enters it into the list. It returns nil
+// when the listener is closed.
+func (l *Listener) reserve(conn net.Conn) *pending {
 	select {
 	case l.slots <- struct{}{}:
-		return true
 	default:
+		l.evictOldest()
+		select {
+		case l.slots <- struct{}{}:
+		case <-l.closing:
+			return nil
+		}
 	}
-	l.evictOldest()
-	select {
-	case l.slots <- struct{}{}:
-		return true
-	case <-l.closing:
-		return false
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
 	}
+	p := &pending{conn: conn}
+	p.element = l.handshakes.PushBack(p)
+	return p
 }
 
 func (l *Listener) evictOldest() {
@@ -240,18 +247,6 @@ func (l *Listener) evictOldest() {
 	p.element, p.evicted = nil, true
 	l.mu.Unlock()
 	_ = p.conn.Close()
-}
-
-// begin enters a connection into the list, unless the listener is closed.
-func (l *Listener) begin(conn net.Conn) (*pending, bool) {
-	p := &pending{conn: conn}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return nil, false
-	}
-	p.element = l.handshakes.PushBack(p)
-	return p, true
 }
 
 // finish takes a connection out of the list. It reports whether the connection
@@ -269,12 +264,8 @@ func (l *Listener) finish(p *pending) (evicted, closed bool) {
 // serve brings one connection to the point where it can be handed out. It ends
 // at the latest when the handshake timeout has passed and Accept was called, or
 // when Close closes the connection.
-func (l *Listener) serve(conn net.Conn) {
-	p, ok := l.begin(conn)
-	if !ok {
-		_ = conn.Close()
-		return
-	}
+func (l *Listener) serve(p *pending) {
+	conn := p.conn
 	usable, err := l.open(conn)
 	evicted, closed := l.finish(p)
 	switch {
@@ -330,7 +321,9 @@ func (l *Listener) open(conn net.Conn) (net.Conn, error) {
 	case isTLS && policy.TLS != nil:
 		secure := tls.Server(usable, policy.TLS)
 		if err := secure.Handshake(); err != nil {
-			linger(conn)
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				linger(conn)
+			}
 			return nil, handshakeFailure(err)
 		}
 		usable = secure
