@@ -113,7 +113,7 @@ func New(config Config) (*Server, error) {
 	files := config.Files
 	if s.dir != "" {
 		var err error
-		if files, err = readDir(s.dir); err != nil {
+		if files, err = ReadDir(s.dir); err != nil {
 			return nil, err
 		}
 	}

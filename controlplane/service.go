@@ -108,7 +108,7 @@ func (a *aggregated) open(ctx context.Context, protocol string) (*client, func()
 		delete(s.clients, c)
 		s.mu.Unlock()
 		if c.pinned != nil {
-			c.logger().Debug("client disconnected")
+			c.logger().Info("client disconnected")
 		}
 		done()
 	}, nil

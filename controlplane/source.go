@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -28,14 +29,18 @@ const (
 	pollTime = 2 * time.Second
 )
 
-// readDir reads the configuration in a directory. Files are named by their
-// path, as the directory was given.
-func readDir(dir string) ([]istio.File, error) {
+// ReadDir reads the configuration in a directory, as [istio.ReadDir] does. The
+// files are named by their path, beginning with dir, so that problems can be
+// found from where dir can.
+func ReadDir(dir string) ([]istio.File, error) {
 	files, err := istio.ReadDir(os.DirFS(dir))
 	for i := range files {
 		files[i].Name = filepath.Join(dir, filepath.FromSlash(files[i].Name))
 	}
-	return files, err
+	if err != nil {
+		return nil, fmt.Errorf("directory %q: %w", dir, err)
+	}
+	return files, nil
 }
 
 // reading is what was found in the directory at one time.
@@ -116,7 +121,7 @@ func (s *source) run(ctx context.Context) {
 // nothing to wait for.
 func (s *source) look(now time.Time) time.Duration {
 	s.follow() // before reading: what changes later has an event
-	files, err := readDir(s.server.dir)
+	files, err := ReadDir(s.server.dir)
 	version := versionOf(files)
 	if err != nil {
 		version = err.Error()
@@ -199,7 +204,7 @@ func directories(dir string) []string {
 	if err != nil {
 		return slices.Collect(maps.Keys(found))
 	}
-	// What cannot be read here cannot be read by readDir either, which
+	// What cannot be read here cannot be read by ReadDir either, which
 	// reports it.
 	_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		switch {

@@ -116,7 +116,9 @@ func TestBadFilesAreReportedOnceAndKeepWhatIsServed(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "broken.yaml")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "no problems in the status", func() bool { return len(s.Status().Config.Problems) == 0 })
+	eventually(t, "no problems in the status", func() bool {
+		return len(s.Status().Config.Problems) == 0 && logs.count("configuration is good again") > 0
+	})
 	if logs.count("configuration rejected") != 1 || logs.count("configuration is good again") != 1 {
 		t.Errorf("want each once:\n%s", logs)
 	}
@@ -138,7 +140,9 @@ func TestHalfWrittenFileIsWaitedFor(t *testing.T) {
 		pause := time.NewTimer(settleTime / 2)
 		<-pause.C
 	}
-	eventually(t, "the new address", func() bool { return strings.Contains(addresses(t, s, "payment"), "10.0.0.2") })
+	eventually(t, "the new address", func() bool {
+		return strings.Contains(addresses(t, s, "payment"), "10.0.0.2") && logs.count("configuration applied") > 0
+	})
 	if logs.count("configuration rejected") != 0 || logs.count("configuration applied") != 1 {
 		t.Errorf("a half written file counts:\n%s", logs)
 	}

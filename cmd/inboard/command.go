@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// usageError is a mistake on the command line.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usagef(format string, args ...any) error { return &usageError{text: fmt.Sprintf(format, args...)} }
+
+// invocation is one run of a command.
+type invocation struct {
+	name           string
+	args           []string
+	stdout, stderr io.Writer
+}
+
+// command is one of the things that inboard does.
+type command struct {
+	name, summary string
+	run           func(context.Context, *invocation) error
+}
+
+func commands() []command {
+	return []command{
+		{"control-plane", "serve Istio YAML over xDS, and certificates", controlPlane},
+		{"validate", "check Istio YAML", validate},
+		{"token", "issue a token for a workload", token},
+		{"bootstrap", "print the bootstrap of a workload", printBootstrap},
+		{"version", "print the version", version},
+	}
+}
+
+// run runs the command that args name, and returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	name := ""
+	if len(args) > 0 {
+		name = args[0]
+	}
+	if slices.Contains([]string{"help", "-h", "-help", "--help"}, name) {
+		fmt.Fprint(stdout, overview())
+		return exitOK
+	}
+	for _, c := range commands() {
+		if c.name == name {
+			call := &invocation{name: c.name, args: args[1:], stdout: stdout, stderr: stderr}
+			return call.exit(c.run(ctx, call))
+		}
+	}
+	if name != "" {
+		fmt.Fprintf(stderr, "inboard: unknown command %q\n\n", name)
+	}
+	fmt.Fprint(stderr, overview())
+	return exitUsage
+}
+
+func (c *invocation) exit(err error) int {
+	if err == nil || errors.Is(err, flag.ErrHelp) {
+		return exitOK
+	}
+	fmt.Fprintf(c.stderr, "inboard %s: %v\n", c.name, err)
+	if _, ok := errors.AsType[*usageError](err); ok {
+		fmt.Fprintf(c.stderr, "run \"inboard %s --help\" for usage\n", c.name)
+		return exitUsage
+	}
+	return exitFailed
+}
+
+func overview() string {
+	var b strings.Builder
+	b.WriteString("usage: inboard COMMAND [flags]\n\n")
+	for _, c := range commands() {
+		fmt.Fprintf(&b, "  %-14s %s\n", c.name, c.summary)
+	}
+	b.WriteString("\nrun \"inboard COMMAND --help\" for the flags of a command\n")
+	return b.String()
+}
+
+// flags is a flag set with the usage of this program.
+type flags struct {
+	*flag.FlagSet
+	call *invocation
+	// operands names what follows the flags: "DIR".
+	operands string
+	about    string
+}
+
+func (c *invocation) flags(operands, about string) *flags {
+	set := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	set.SetOutput(io.Discard) // errors and usage are printed here
+	return &flags{FlagSet: set, call: c, operands: operands, about: about}
+}
+
+// parse reads the arguments. There must be as many operands as are named.
+func (f *flags) parse() error {
+	err := f.Parse(f.call.args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		f.help()
+		return err
+	case err != nil:
+		return usagef("%v", err)
+	}
+	if want := len(strings.Fields(f.operands)); f.NArg() != want {
+		if want == 0 {
+			return usagef("unexpected argument %q", f.Arg(0))
+		}
+		return usagef("want %s after the flags, got %d arguments", f.operands, f.NArg())
+	}
+	return nil
+}
+
+// required says which of the named flags have no value.
+func (f *flags) required(names ...string) error {
+	var missing []string
+	for _, name := range names {
+		if f.Lookup(name).Value.String() == "" {
+			missing = append(missing, "--"+name)
+		}
+	}
+	if len(missing) > 0 {
+		return usagef("missing %s", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+func (f *flags) help() {
+	out := f.call.stdout
+	fmt.Fprintf(out, "usage: %s\n\n%s\n", strings.TrimSpace("inboard "+f.call.name+" [flags] "+f.operands), f.about)
+	first := true
+	f.VisitAll(func(one *flag.Flag) {
+		if first {
+			fmt.Fprint(out, "\nflags:\n")
+			first = false
+		}
+		kind, usage := flag.UnquoteUsage(one)
+		if one.DefValue != "" && one.DefValue != "false" {
+			usage += fmt.Sprintf(" (default %s)", one.DefValue)
+		}
+		fmt.Fprintf(out, "  %s\n        %s\n", strings.TrimSpace("--"+one.Name+" "+kind), usage)
+	})
+}
+
+// list is a flag that can be given several times.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, ",") }
+
+func (l *list) Set(value string) error {
+	*l = append(*l, value)
+	return nil
+}
+
+// caDir adds the flag that control plane and tokens must agree on.
+func (f *flags) caDir() *string {
+	usage := "directory `DIR` of the CA; made on first use"
+	base, err := os.UserConfigDir()
+	if err != nil { // no home: the flag has to be given
+		return f.String("ca-dir", "", usage)
+	}
+	return f.String("ca-dir", filepath.Join(base, "inboard", "ca"), usage)
+}
+
+// writeFile replaces a file at once: who waits for it never sees a part.
+func writeFile(name string, data []byte, mode os.FileMode) error {
+	file, err := os.CreateTemp(filepath.Dir(name), ".inboard-*")
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	err = errors.Join(err, file.Chmod(mode), file.Close())
+	if err == nil {
+		err = os.Rename(file.Name(), name)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(file.Name()))
+	}
+	return nil
+}

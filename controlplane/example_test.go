@@ -1,0 +1,69 @@
+package controlplane_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/inboardmesh/inboard/controlplane"
+	"github.com/inboardmesh/inboard/controlplane/ca"
+	"github.com/inboardmesh/inboard/controlplane/istio"
+)
+
+const payment = `
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: payment, namespace: shop}
+spec:
+  hosts: [payment.shop.svc.cluster.local]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports:
+  - {number: 8080, name: http, protocol: HTTP}
+  endpoints:
+  - address: %s
+`
+
+func file(address string) []istio.File {
+	return []istio.File{{Name: "payment.yaml", Data: fmt.Appendf(nil, payment, address)}}
+}
+
+// A control plane in a test or an application: it serves on loopback, and its
+// configuration changes while it runs.
+func ExampleNew() {
+	authority, err := ca.New(ca.Config{}) // in memory
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	server, err := controlplane.New(controlplane.Config{Files: file("10.0.0.1"), CA: authority})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := server.Serve(context.Background(), controlplane.Listeners{Secure: listener}); err != nil {
+			fmt.Println(err)
+		}
+	})
+
+	fmt.Println("good:", server.Update(file("10.0.0.2")))
+	for _, problem := range server.Update(file("nowhere")) {
+		fmt.Println("bad:", problem)
+	}
+
+	if err := server.Close(); err != nil {
+		fmt.Println(err)
+	}
+	wg.Wait()
+	// Output:
+	// good: []
+	// bad: payment.yaml:12:14: ServiceEntry shop/payment: spec.endpoints[0].address: "nowhere" is not an IP address: names and sockets are not supported
+}
