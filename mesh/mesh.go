@@ -87,12 +87,7 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 		func() error { m.outbound.Close(); return nil },
 		m.inbound.Close,
 	)
-	m.transport = &httpmesh.Transport{Outbound: m.outbound}
-	if s.outboundPolicy == AllowAny {
-		direct := s.transport.Clone()
-		m.transport.Direct = direct
-		m.closers = append(m.closers, func() error { direct.CloseIdleConnections(); return nil })
-	}
+	m.transport = httpmesh.NewTransport(m.outbound, m.around())
 	m.grpc = grpcmesh.New(grpcmesh.Options{
 		Outbound: m.outbound, Listeners: m.inbound, Hooks: s.hooks,
 		Dial: s.dial, AllowUnknown: s.outboundPolicy == AllowAny,
@@ -134,6 +129,17 @@ func (m *Mesh) startIdentities(ctx context.Context) error {
 		m.closers = append(m.closers, r.closer.Close)
 	}
 	return errors.Join(errs...)
+}
+
+// around carries what does not go through the mesh, if the outbound policy
+// lets it.
+func (m *Mesh) around() http.RoundTripper {
+	if m.settings.outboundPolicy != AllowAny {
+		return nil
+	}
+	direct := m.settings.transport.Clone()
+	m.closers = append(m.closers, func() error { direct.CloseIdleConnections(); return nil })
+	return direct
 }
 
 // identity finds a certificate provider instance by its name.

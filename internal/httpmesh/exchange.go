@@ -23,6 +23,7 @@ const expectedTimeout = "X-Envoy-Expected-Rq-Timeout-Ms"
 // exchange is one call: the HTTP adapter of the pipeline.
 type exchange struct {
 	call    *pipeline.Call
+	send    sender
 	request *http.Request // the caller's; never changed
 	view    route.Request
 	headers header // what view sees
@@ -37,9 +38,9 @@ type exchange struct {
 
 var _ pipeline.Adapter = (*exchange)(nil)
 
-func newExchange(out *pipeline.Outbound, target *pipeline.Target, req *http.Request) *exchange {
-	x := &exchange{request: req, headers: header(req.Header)}
-	x.call = out.NewCall(target, x)
+func (t *Transport) newExchange(target *pipeline.Target, req *http.Request) *exchange {
+	x := &exchange{send: t.send, request: req, headers: header(req.Header)}
+	x.call = t.outbound.NewCall(target, x)
 	host := req.Host
 	if host == "" {
 		host = req.URL.Host
@@ -134,7 +135,7 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 		}
 		req.Body, req.GetBody = body, nil
 	}
-	resp, failure := endpoint.RoundTrip(req, a.Priority())
+	resp, failure := x.send(endpoint, req, a.Priority())
 	if failure != nil {
 		if err := x.body.failure(); err != nil {
 			return outcome.Outcome{Kind: outcome.BodyFailure, Sent: true, Err: err}

@@ -11,6 +11,7 @@ import (
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/internal/pipeline"
+	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/outcome"
 )
 
@@ -19,14 +20,22 @@ import (
 // body is always closed, and a response is never accompanied by an error. Safe
 // for concurrent use.
 type Transport struct {
-	// Outbound holds the targets.
-	Outbound *pipeline.Outbound
-	// Direct carries requests to hosts that the mesh does not know, and all
-	// https requests. nil refuses them.
-	Direct http.RoundTripper
+	outbound *pipeline.Outbound
+	around   http.RoundTripper
+	send     sender
 }
 
 var _ http.RoundTripper = (*Transport)(nil)
+
+// sender makes one exchange with an endpoint.
+type sender func(*upstream.Endpoint, *http.Request, discovery.RoutingPriority) (*http.Response, *upstream.Failure)
+
+// NewTransport returns a transport to the targets of outbound. around carries
+// requests to hosts that the mesh does not know, and all https requests; nil
+// refuses them.
+func NewTransport(outbound *pipeline.Outbound, around http.RoundTripper) *Transport {
+	return &Transport{outbound: outbound, around: around, send: (*upstream.Endpoint).RoundTrip}
+}
 
 // RoundTrip sends one request. A response is what a peer, or the configuration,
 // answered; everything else is a *meshfail.Error.
@@ -41,17 +50,17 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return t.direct(req, name, errors.New(
 			"https is end-to-end and cannot be meshed: use an http URL and let the mesh do TLS"))
 	}
-	target := t.Outbound.Target(name)
+	target := t.outbound.Target(name)
 	if _, err := target.Config(req.Context()); errors.Is(err, discovery.ErrNotFound) {
 		return t.direct(req, name, err)
 	}
-	return newExchange(t.Outbound, target, req).roundTrip()
+	return t.newExchange(target, req).roundTrip()
 }
 
 // direct sends a request round the mesh, if the outbound policy allows that.
 func (t *Transport) direct(req *http.Request, name string, reason error) (*http.Response, error) {
-	if t.Direct != nil {
-		return t.Direct.RoundTrip(req)
+	if t.around != nil {
+		return t.around.RoundTrip(req)
 	}
 	err := &meshfail.Error{
 		Kind: outcome.UnknownHost, Target: name,
