@@ -48,8 +48,8 @@ type Node struct {
 }
 
 // CertificateProvider is one certificate provider plugin instance. Its plugin
-// decides what Config means; [CertificateProvider.FileWatcher] reads that of
-// "file_watcher".
+// decides what Config means and reads it; that of "file_watcher" (gRFC A29) is
+// checked here as well, to report its mistakes with those of the rest.
 type CertificateProvider struct {
 	// Plugin is plugin_name, such as "file_watcher" or "istio_ca".
 	Plugin string
@@ -125,7 +125,7 @@ func (c *Config) check(found *problems, paths []credentialPaths) {
 			found.addf(path+".plugin_name", "is required: %q, or another certificate provider plugin", pluginFileWatcher)
 		}
 		if provider.Plugin == pluginFileWatcher {
-			provider.fileWatcher(found, path+".config")
+			checkFileWatcher(found, path+".config", provider.Config)
 		}
 	}
 	checkTemplate(found, "$.server_listener_resource_name_template", c.ServerListenerTemplate)

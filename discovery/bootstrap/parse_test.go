@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/credentials"
@@ -289,25 +288,6 @@ func TestValidateChecksAConfigWrittenInGo(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in:\n%v", want, err)
 		}
-	}
-}
-
-func TestFileWatcher(t *testing.T) {
-	t.Parallel()
-	p := CertificateProvider{Plugin: "file_watcher", Config: json.RawMessage(
-		`{"certificate_file": "/c", "private_key_file": "/k", "ca_certificate_file": "/r", "refresh_interval": "60s"}`)}
-	got, err := p.FileWatcher()
-	want := FileWatcher{CertificateFile: "/c", PrivateKeyFile: "/k", CACertificateFile: "/r", RefreshInterval: time.Minute}
-	if err != nil || got != want {
-		t.Errorf("got %+v, %v, want %+v", got, err, want)
-	}
-	p.Config = json.RawMessage(`{"certificate_file": "/c"}`)
-	if _, err := p.FileWatcher(); err == nil || err.Error() != "bootstrap: $.config.private_key_file: is required: the key of certificate_file" {
-		t.Errorf("without a key: %v", err)
-	}
-	p.Plugin = "istio_ca"
-	if _, err := p.FileWatcher(); err == nil || err.Error() != `certificate provider: expected the plugin "file_watcher", found "istio_ca"` {
-		t.Errorf("of another plugin: %v", err)
 	}
 }
 

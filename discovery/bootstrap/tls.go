@@ -16,82 +16,60 @@ import (
 
 const pluginFileWatcher = "file_watcher"
 
-const (
-	// defaultRefreshInterval is that of gRFC A29 and A65.
-	defaultRefreshInterval = 10 * time.Minute
-	// maxCertificateFile bounds a file of certificates or keys.
-	maxCertificateFile = 16 << 20
-)
+// maxCertificateFile bounds a file of certificates or keys.
+const maxCertificateFile = 16 << 20
 
-// FileWatcher is the configuration of the certificate provider plugin
-// "file_watcher" (gRFC A29). The certificate and the key are both set or both
-// empty; one of certificate and roots is set.
-type FileWatcher struct {
-	// CertificateFile holds the PEM certificate chain, PrivateKeyFile its key.
-	CertificateFile string
-	PrivateKeyFile  string
-	// CACertificateFile holds the PEM roots.
-	CACertificateFile string
-	// RefreshInterval is how often the files are read again, 10 minutes by
-	// default.
-	RefreshInterval time.Duration
+// certificateFiles is the configuration that the channel credentials "tls"
+// (gRFC A65) and the certificate provider "file_watcher" (gRFC A29) share. The
+// certificate and the key are both set or both empty.
+type certificateFiles struct {
+	certificate string
+	privateKey  string
+	roots       string
 }
 
-// FileWatcher reads the configuration of a "file_watcher" instance.
-func (p CertificateProvider) FileWatcher() (FileWatcher, error) {
-	if p.Plugin != pluginFileWatcher {
-		return FileWatcher{}, fmt.Errorf("certificate provider: expected the plugin %q, found %q", pluginFileWatcher, shorten(p.Plugin))
-	}
-	var found problems
-	files := p.fileWatcher(&found, "$.config")
-	return files, found.err()
-}
-
-func (p CertificateProvider) fileWatcher(found *problems, path string) FileWatcher {
-	files := parseFiles(found, path, p.Config)
-	if files.CertificateFile == "" && files.CACertificateFile == "" {
-		found.addf(path, "expected certificate_file with private_key_file, or ca_certificate_file, or all three")
-	}
-	return files
-}
-
-// parseFiles reads the configuration that "tls" and "file_watcher" share.
-func parseFiles(found *problems, path string, config json.RawMessage) FileWatcher {
-	files := FileWatcher{RefreshInterval: defaultRefreshInterval}
+// parseFiles reads certificateFiles. A refresh_interval is checked and not
+// kept: the files of "tls" are read for each handshake, and those of
+// "file_watcher" by the plugin, which reads its configuration itself.
+func parseFiles(found *problems, path string, config json.RawMessage) certificateFiles {
 	o, ok := readObject(found, path, config)
 	if !ok {
-		return files
+		return certificateFiles{}
 	}
 	o.only("certificate_file", "private_key_file", "ca_certificate_file", "refresh_interval")
-	files.CertificateFile = o.text("certificate_file")
-	files.PrivateKeyFile = o.text("private_key_file")
-	files.CACertificateFile = o.text("ca_certificate_file")
+	files := certificateFiles{
+		certificate: o.text("certificate_file"),
+		privateKey:  o.text("private_key_file"),
+		roots:       o.text("ca_certificate_file"),
+	}
 	switch {
-	case files.CertificateFile != "" && files.PrivateKeyFile == "":
+	case files.certificate != "" && files.privateKey == "":
 		found.addf(path+".private_key_file", "is required: the key of certificate_file")
-	case files.CertificateFile == "" && files.PrivateKeyFile != "":
+	case files.certificate == "" && files.privateKey != "":
 		found.addf(path+".certificate_file", "is required: the certificate of private_key_file")
 	}
-	if o.has("refresh_interval") {
-		interval, ok := parseDuration(o.text("refresh_interval"))
-		if !ok {
-			found.addf(path+".refresh_interval", `expected a positive number of seconds such as "600s"`)
-			return files
-		}
-		files.RefreshInterval = interval
+	if o.has("refresh_interval") && !positiveDuration(o.text("refresh_interval")) {
+		found.addf(path+".refresh_interval", `expected a positive number of seconds such as "600s"`)
 	}
 	return files
 }
 
-// parseDuration reads a positive google.protobuf.Duration in its JSON form:
-// decimal seconds with the suffix "s".
-func parseDuration(s string) (time.Duration, bool) {
+// checkFileWatcher adds the mistakes of a "file_watcher" to found.
+func checkFileWatcher(found *problems, path string, config json.RawMessage) {
+	if files := parseFiles(found, path, config); files.certificate == "" && files.roots == "" {
+		found.addf(path, "expected certificate_file with private_key_file, or ca_certificate_file, or all three")
+	}
+}
+
+// positiveDuration reports whether s is a positive google.protobuf.Duration in
+// its JSON form: decimal seconds with the suffix "s".
+func positiveDuration(s string) bool {
 	seconds, ok := strings.CutSuffix(s, "s")
 	if !ok || strings.Trim(seconds, "0123456789.") != "" {
-		return 0, false
+		return false
 	}
 	d, err := time.ParseDuration(s)
-	return d, err == nil && d > 0
+	return err == nil && d > 0
 }
 
 // fileTLS is TLS with certificates from files. They are read for each
@@ -99,7 +77,7 @@ func parseDuration(s string) (time.Duration, bool) {
 // has to be watched; a handshake happens at most once a second. Each handshake
 // has its own configuration: no session is ever resumed, so withdrawn trust is
 // withdrawn.
-type fileTLS struct{ files FileWatcher }
+type fileTLS struct{ files certificateFiles }
 
 var _ credentials.TransportCredentials = (*fileTLS)(nil)
 
@@ -115,7 +93,7 @@ func (t *fileTLS) ClientHandshake(ctx context.Context, authority string, conn ne
 
 func (t *fileTLS) config() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if path := t.files.CACertificateFile; path != "" {
+	if path := t.files.roots; path != "" {
 		pem, err := readFile(path, maxCertificateFile)
 		if err != nil {
 			return nil, fmt.Errorf("ca_certificate_file: %w", err)
@@ -125,19 +103,19 @@ func (t *fileTLS) config() (*tls.Config, error) {
 			return nil, fmt.Errorf("ca_certificate_file %q: no PEM certificate in it", path)
 		}
 	}
-	if t.files.CertificateFile != "" {
-		chain, err := readFile(t.files.CertificateFile, maxCertificateFile)
+	if t.files.certificate != "" {
+		chain, err := readFile(t.files.certificate, maxCertificateFile)
 		if err != nil {
 			return nil, fmt.Errorf("certificate_file: %w", err)
 		}
-		key, err := readFile(t.files.PrivateKeyFile, maxCertificateFile)
+		key, err := readFile(t.files.privateKey, maxCertificateFile)
 		if err != nil {
 			return nil, fmt.Errorf("private_key_file: %w", err)
 		}
 		certificate, err := tls.X509KeyPair(chain, key)
 		if err != nil {
 			return nil, fmt.Errorf("certificate_file %q with private_key_file %q: %w",
-				t.files.CertificateFile, t.files.PrivateKeyFile, err)
+				t.files.certificate, t.files.privateKey, err)
 		}
 		config.Certificates = []tls.Certificate{certificate}
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -21,6 +22,7 @@ import (
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
 	"github.com/inboardmesh/inboard/discovery/xds"
+	"github.com/inboardmesh/inboard/observe"
 )
 
 // addressOf returns the only endpoint of a cluster of a target.
@@ -250,6 +252,39 @@ func TestX26_ALostControlPlaneChangesNothing(t *testing.T) {
 	})
 }
 
+func TestX28_AControlPlaneThatVanishesIsNoticedWithinAMinute(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cp := newControlPlane(t)
+		serveOne(cp)
+		broken := make(chan time.Time, 100)
+		source, err := xds.NewSource(cp.config(), xds.Options{Hooks: observe.Hooks{StreamChanged: func(e observe.StreamEvent) {
+			if !e.Connected {
+				broken <- time.Now()
+			}
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		published := watchTarget(source)
+		cp.accept()
+		before := published.last(t).Value
+		cp.server.Freeze()
+		frozen := time.Now()
+		if noticed := (<-broken).Sub(frozen); noticed > time.Minute {
+			t.Errorf("noticed after %v", noticed)
+		}
+		if err := source.Close(); err != nil {
+			t.Error(err)
+		}
+		for _, update := range published.take() {
+			if update.Value != before {
+				t.Errorf("published %+v, want the same target all the time", update)
+			}
+		}
+	})
+}
+
 func TestX40_X41_ARemovedCluster(t *testing.T) {
 	t.Run("is kept by default", func(t *testing.T) {
 		t.Parallel()
@@ -442,6 +477,49 @@ func TestX103_WatchingAndLeavingKeepsNothing(t *testing.T) {
 		}
 		if dump := source.Dump(); len(dump) != 1 {
 			t.Errorf("%d resources are known, want the one that is watched: %+v", len(dump), dump)
+		}
+	})
+}
+
+func TestX102_WatchesComeAndGoFromManyGoroutines(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cp := newControlPlane(t)
+		serveOne(cp)
+		source := cp.source()
+		published := watchTarget(source)
+		cp.accept()
+		published.take()
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 50 {
+					served := make(chan struct{})
+					ready := make(chan struct{})
+					var stop func()
+					stop = source.WatchTarget(destination, func(u discovery.Update[*discovery.Target]) {
+						if u.Value == nil {
+							t.Errorf("told %+v", u)
+						}
+						<-ready // stop is set
+						stop()
+						close(served)
+					})
+					close(ready)
+					<-served
+					stop()
+				}
+			})
+		}
+		for port := range 20 {
+			cp.set(endpoints("a", 100+port))
+		}
+		wg.Wait()
+		if got := addressOf(published.last(t).Value, "a"); got != "10.0.0.1:119" {
+			t.Errorf("endpoint %q, want the last", got)
+		}
+		if dump := source.Dump(); len(dump) != 4 {
+			t.Errorf("%d resources are known, want the four that are watched", len(dump))
 		}
 	})
 }
