@@ -238,6 +238,7 @@ func TestEveryUnlistedFieldIsRefused(t *testing.T) {
 
 func TestFieldsThatMustBeZeroAreRefusedOtherwise(t *testing.T) {
 	t.Parallel()
+	met := make(map[protoreflect.FullName]bool)
 	for _, f := range fixtures(t) {
 		want, err := f.decode(marshal(t, f.root))
 		if err != nil {
@@ -246,11 +247,12 @@ func TestFieldsThatMustBeZeroAreRefusedOtherwise(t *testing.T) {
 		for _, s := range sites(t, f.root) {
 			for i, use := range supportedFields()[s.descriptor].uses {
 				fd := s.descriptor.Fields().Get(i)
-				if use != zeroField || fd.ContainingOneof() != nil && slices.ContainsFunc(s.set, func(o protoreflect.FieldDescriptor) bool {
+				if use != zeroField || met[fd.FullName()] || fd.ContainingOneof() != nil && slices.ContainsFunc(s.set, func(o protoreflect.FieldDescriptor) bool {
 					return o.ContainingOneof() == fd.ContainingOneof()
 				}) {
 					continue
 				}
+				met[fd.FullName()] = true
 				place := s.path + string(fd.Name())
 				_, err := f.with(t, s.path, s.descriptor, func(m protoreflect.Message) { m.Set(fd, sample(m, fd)) })
 				if len(errorsAt(err, place)) == 0 {
@@ -265,16 +267,28 @@ func TestFieldsThatMustBeZeroAreRefusedOtherwise(t *testing.T) {
 			}
 		}
 	}
+	for descriptor, uses := range supportedFields() {
+		for i, use := range uses.uses {
+			if fd := descriptor.Fields().Get(i); use == zeroField && !met[fd.FullName()] {
+				t.Errorf("no fixture leaves room for %s", fd.FullName())
+			}
+		}
+	}
 }
 
 func TestHarmlessFieldsChangeNothing(t *testing.T) {
 	t.Parallel()
+	met := make(map[protoreflect.MessageDescriptor]bool)
 	for _, f := range fixtures(t) {
 		want, err := f.decode(marshal(t, f.root))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, s := range sites(t, f.root) {
+			if met[s.descriptor] {
+				continue
+			}
+			met[s.descriptor] = true
 			for i, use := range supportedFields()[s.descriptor].uses {
 				fd := s.descriptor.Fields().Get(i)
 				if use != harmlessField {

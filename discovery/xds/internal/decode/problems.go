@@ -16,10 +16,9 @@ const maxProblems = 1000
 type path struct {
 	parent *path
 	name   string
-	// sub is the element of a list or a map, in brackets, or "".
-	index int
-	key   string
-	kind  pathKind
+	kind   pathKind
+	index  int    // of a listElement
+	key    string // of a mapEntry
 }
 
 type pathKind uint8

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"regexp/syntax"
+	"strings"
 
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
@@ -51,9 +52,13 @@ func compileRegex(source string) (*discovery.Regex, error) {
 	if n := programSize(parsed); n > maxRegexProgram {
 		return nil, fmt.Errorf("regular expression %q needs about %d instructions: at most %d are allowed", source, n, maxRegexProgram)
 	}
-	// The canonical text cannot reach out of the parentheses, which the source
-	// could with an unfinished quotation ("\Qa").
-	program, err := regexp.Compile(`\A(?:` + parsed.String() + `)\z`)
+	text := source
+	if strings.Contains(source, `\Q`) {
+		// A quotation that nothing ends would swallow the parenthesis. The
+		// canonical text has none.
+		text = parsed.String()
+	}
+	program, err := regexp.Compile(`\A(?:` + text + `)\z`)
 	if err != nil {
 		return nil, err
 	}
