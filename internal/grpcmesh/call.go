@@ -20,7 +20,7 @@ import (
 // clientCall is what unary calls and streams have in common: the routed
 // request.
 type clientCall struct {
-	call *pipeline.Call
+	call pipeline.Call
 	view route.Request
 	opts []grpc.CallOption
 
@@ -51,10 +51,10 @@ func (a *Adapter) newClientCall(ctx context.Context, cc *grpc.ClientConn, method
 	return c, a.options.Outbound.Target(name), nil
 }
 
-// start describes the call for observers.
-func (c *clientCall) start(call *pipeline.Call, streaming bool) {
-	c.call = call
-	o := &call.Observed
+// start makes c the call of an adapter and describes it for observers.
+func (a *Adapter) start(c *clientCall, target *pipeline.Target, adapter pipeline.Adapter, streaming bool) {
+	a.options.Outbound.Prepare(&c.call, target, adapter)
+	o := &c.call.Observed
 	o.Protocol, o.Method, o.Host, o.Scheme, o.Path = observe.GRPC, c.view.Path, c.view.Host, c.view.Scheme, c.view.Path
 	o.Streaming = streaming
 }

@@ -68,7 +68,7 @@ func (a *Adapter) streamClient(
 	s.open = func(ctx context.Context, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 		return streamer(ctx, desc, cc, method, opts...)
 	}
-	common.start(a.options.Outbound.NewCall(target, s), true)
+	a.start(common, target, s, true)
 	o := common.call.Run(ctx, &common.view)
 	if err := s.opened(o); err != nil {
 		return nil, err

@@ -36,7 +36,7 @@ func (a *Adapter) unaryClient(
 	u.invoke = func(ctx context.Context, method string, opts ...grpc.CallOption) error {
 		return invoker(ctx, method, req, reply, cc, opts...)
 	}
-	common.start(a.options.Outbound.NewCall(target, u), false)
+	a.start(common, target, u, false)
 	o := common.call.Run(ctx, &common.view)
 	if o.Kind != outcome.Response {
 		return common.result(o)

@@ -22,16 +22,19 @@ const expectedTimeout = "X-Envoy-Expected-Rq-Timeout-Ms"
 
 // exchange is one call: the HTTP adapter of the pipeline.
 type exchange struct {
-	call    *pipeline.Call
+	call    pipeline.Call
 	send    sender
 	request *http.Request // the caller's; never changed
 	view    route.Request
-	headers header // what view sees
 
-	// out is the request as routed: rewritten, with the headers of the
-	// configuration. Every attempt sends a copy of it.
-	out     *http.Request
-	attempt *http.Request
+	// routed is the request's headers with the operations of the configuration,
+	// url and host the request's, rewritten. Every attempt sends them.
+	routed http.Header
+	url    *url.URL
+	host   string
+	// headers are those of the attempt under way.
+	headers http.Header
+	timeout [1]string   // the value of expectedTimeout in the first attempt
 	body    *replayBody // nil if the request has none
 	resp    *http.Response
 }
@@ -39,8 +42,8 @@ type exchange struct {
 var _ pipeline.Adapter = (*exchange)(nil)
 
 func (t *Transport) newExchange(target *pipeline.Target, req *http.Request) *exchange {
-	x := &exchange{send: t.send, request: req, headers: header(req.Header)}
-	x.call = t.outbound.NewCall(target, x)
+	x := &exchange{send: t.send, request: req, url: req.URL, host: req.Host}
+	t.outbound.Prepare(&x.call, target, x)
 	host := req.Host
 	if host == "" {
 		host = req.URL.Host
@@ -55,7 +58,7 @@ func (t *Transport) newExchange(target *pipeline.Target, req *http.Request) *exc
 	}
 	x.view = route.Request{
 		Method: method, Scheme: req.URL.Scheme, Host: host,
-		Path: path, Query: req.URL.RawQuery, Header: x.headers,
+		Path: path, Query: req.URL.RawQuery, Header: header(req.Header),
 	}
 	o := &x.call.Observed
 	o.Protocol, o.Method, o.Host, o.Scheme, o.Path = observe.HTTP, method, host, req.URL.Scheme, path
@@ -76,20 +79,15 @@ func (x *exchange) roundTrip() (*http.Response, error) {
 	return nil, o.Err
 }
 
-// Routed applies rewrites and header operations to a copy of the request.
+// Routed applies rewrites and header operations, to copies.
 func (x *exchange) Routed(d *route.Decision) {
-	x.out = x.request.WithContext(x.request.Context())
-	x.out.Header = x.request.Header.Clone()
-	if x.out.Header == nil {
-		x.out.Header = make(http.Header)
-	}
-	d.MutateRequest(header(x.out.Header))
-	forward := d.Route.Forward
-	if forward.HostRewrite != "" {
-		x.out.Host = forward.HostRewrite
+	x.routed = copyHeader(x.request.Header)
+	d.MutateRequest(header(x.routed))
+	if host := d.Route.Forward.HostRewrite; host != "" {
+		x.host = host
 	}
 	if path := d.RewritePath(x.view.Path); path != x.view.Path {
-		x.out.URL = rewritten(x.request.URL, path)
+		x.url = rewritten(x.request.URL, path)
 	}
 }
 
@@ -102,22 +100,27 @@ func rewritten(from *url.URL, escapedPath string) *url.URL {
 	return &to
 }
 
-// Carrier prepares the request of an attempt. The first may use the headers as
-// they are; a later one must not touch what net/http may still read.
+// Carrier prepares the headers of an attempt. The first may use them as they
+// are; a later one must not touch what net/http may still read.
 func (x *exchange) Carrier(a *pipeline.Attempt) observe.Carrier {
-	x.attempt = x.out
-	if a.Observed.Number > 1 {
-		x.attempt = x.out.WithContext(x.out.Context())
-		x.attempt.Header = x.out.Header.Clone()
+	first := a.Observed.Number == 1
+	x.headers = x.routed
+	if !first {
+		x.headers = copyHeader(x.routed)
 	}
 	if a.Deadline.IsZero() {
-		delete(x.attempt.Header, expectedTimeout)
-	} else {
-		// A hop never gets more time than its caller has left.
-		left := max(time.Until(a.Deadline).Milliseconds(), 1)
-		x.attempt.Header[expectedTimeout] = []string{strconv.FormatInt(left, 10)}
+		delete(x.headers, expectedTimeout)
+		return header(x.headers)
 	}
-	return header(x.attempt.Header)
+	// A hop never gets more time than its caller has left.
+	left := strconv.FormatInt(max(time.Until(a.Deadline).Milliseconds(), 1), 10)
+	if first {
+		x.timeout[0] = left
+		x.headers[expectedTimeout] = x.timeout[:]
+	} else {
+		x.headers[expectedTimeout] = []string{left}
+	}
+	return header(x.headers)
 }
 
 // Attempt sends the request to one endpoint and returns with its response
@@ -127,7 +130,8 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 	if err != nil {
 		return outcome.Outcome{Kind: outcome.NoEndpoint, Err: err}
 	}
-	req := x.attempt.WithContext(ctx)
+	req := x.request.WithContext(ctx)
+	req.Header, req.URL, req.Host = x.headers, x.url, x.host
 	if x.body != nil {
 		body, err := x.body.next()
 		if err != nil {

@@ -16,6 +16,17 @@ var (
 	_ observe.Carrier = header(nil)
 )
 
+// copyHeader copies the map and shares the values, which are never changed in
+// place: clipped, so that adding a value makes a new slice.
+func copyHeader(from http.Header) http.Header {
+	const room = 4 // for what the mesh adds
+	to := make(http.Header, len(from)+room)
+	for name, values := range from {
+		to[name] = values[:len(values):len(values)]
+	}
+	return to
+}
+
 func (h header) Values(name string) []string {
 	return h[textproto.CanonicalMIMEHeaderKey(name)]
 }

@@ -166,9 +166,6 @@ func (c *Call) endAttempt(o *outcome.Outcome) {
 		a.cancel(context.Canceled)
 	}
 	if a.host != nil {
-		if c.remembers(o) {
-			c.tried = append(c.tried, a.host)
-		}
 		a.host.End()
 	}
 	a.doneErrorRate(o.Verdict())
@@ -184,15 +181,14 @@ func (c *Call) endAttempt(o *outcome.Outcome) {
 	}
 }
 
-// remembers reports whether a next attempt should avoid the endpoint of this
-// one: by the policy's previous_hosts predicate, and always if the endpoint
-// could not be reached.
-func (c *Call) remembers(o *outcome.Outcome) bool {
-	switch o.Kind {
-	case outcome.ConnectFailure, outcome.RefusedStream:
-		return true
+// remember makes the next attempt avoid the endpoint of this one: by the
+// policy's previous_hosts predicate, and always if it could not be reached.
+func (c *Call) remember(o *outcome.Outcome) {
+	switch {
+	case c.attempt.host == nil:
+	case c.policy.AvoidPreviousHosts, o.Kind == outcome.ConnectFailure, o.Kind == outcome.RefusedStream:
+		c.tried = append(c.tried, c.attempt.host)
 	}
-	return c.policy.AvoidPreviousHosts
 }
 
 func (a *Attempt) releaseRetry() {

@@ -102,9 +102,10 @@ type Attempt struct {
 	ended  bool
 }
 
-// NewCall prepares a call to a target.
-func (o *Outbound) NewCall(target *Target, adapter Adapter) *Call {
-	return &Call{out: o, target: target, adapter: adapter}
+// Prepare makes c, which must be zero, a call to a target. A call is usually
+// part of its adapter, hence no constructor.
+func (o *Outbound) Prepare(c *Call, target *Target, adapter Adapter) {
+	c.out, c.target, c.adapter = o, target, adapter
 }
 
 // Run takes the call to its outcome, attempts and all. With Kind Response the
@@ -233,10 +234,9 @@ func redirect(r *discovery.Route, req *route.Request) *Answer {
 // attempts and their back-off.
 func (c *Call) bound(ctx context.Context) {
 	limit := c.Decision.Route.Forward.Limit(c.Observed.Protocol == observe.GRPC, c.config.Target.Listener.MaxStreamDuration)
+	c.ctx = ctx
 	if limit > 0 {
 		c.ctx, c.cancel = context.WithTimeoutCause(ctx, limit, errRouteTimeout)
-	} else {
-		c.ctx, c.cancel = context.WithCancel(ctx)
 	}
 	if deadline, ok := c.ctx.Deadline(); ok {
 		c.Deadline = deadline
@@ -276,8 +276,7 @@ func (c *Call) again(o *outcome.Outcome) bool {
 		return false
 	}
 	if c.isTransparent(o) {
-		c.endAttempt(o)
-		c.adapter.Abandon()
+		c.abandon(o)
 		c.isRetry = false
 		return true
 	}
@@ -291,8 +290,7 @@ func (c *Call) again(o *outcome.Outcome) bool {
 		c.overflowed("retries")
 		return false
 	}
-	c.endAttempt(o)
-	c.adapter.Abandon()
+	c.abandon(o)
 	if err := sleep(c.ctx, delay); err != nil {
 		gate.ReleaseRetry()
 		*o = outcome.Outcome{Kind: endedBy(c.ctx), Err: err, Sent: true}
@@ -303,6 +301,13 @@ func (c *Call) again(o *outcome.Outcome) bool {
 }
 
 var noRetries = retry.Policy{}
+
+// abandon ends an attempt that another follows.
+func (c *Call) abandon(o *outcome.Outcome) {
+	c.remember(o)
+	c.endAttempt(o)
+	c.adapter.Abandon()
+}
 
 // isTransparent reports whether the attempt may be repeated whatever the policy
 // says, because the peer cannot have acted on it: nothing was written, or the
@@ -414,6 +419,6 @@ func (c *Call) Finish(o outcome.Outcome) {
 	}
 }
 
-// Context bounds the call: it ends with the caller's context, with the route's
-// timeout, or at Finish. It is nil before routing.
+// Context bounds the call: it ends with the caller's context or with the
+// route's timeout. It is nil before routing.
 func (c *Call) Context() context.Context { return c.ctx }

@@ -19,8 +19,8 @@ type Request struct {
 
 // Header is read access to a request's headers.
 type Header interface {
-	// Values returns the values of the header with this lower-case name, nil
-	// if it is absent.
+	// Values returns the values of the header with this name, nil if it is
+	// absent.
 	Values(name string) []string
 }
 
