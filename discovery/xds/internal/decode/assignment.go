@@ -87,13 +87,13 @@ func (d *decoder) localities(at path, list []*endpointv3.LocalityLbEndpoints, we
 		}
 		key := localityKey{locality: l.Locality, priority: l.Priority}
 		if first, ok := seen[key]; ok {
-			d.refuse(in.field("locality"), "%q is also the locality of %s, at the same priority", l.Locality, first)
+			d.refusef(in.field("locality"), "%q is also the locality of %s, at the same priority", l.Locality, first)
 		} else {
 			seen[key] = in
 		}
 		weights[l.Priority] += uint64(l.Weight)
 		if weights[l.Priority] > math.MaxUint32 {
-			d.refuse(in.field("load_balancing_weight"), "the weights of priority %d add up to more than %d", l.Priority, uint32(math.MaxUint32))
+			d.refusef(in.field("load_balancing_weight"), "the weights of priority %d add up to more than %d", l.Priority, uint32(math.MaxUint32))
 		}
 		if l.Weight > 0 || !weighted {
 			localities = append(localities, l)
@@ -101,7 +101,7 @@ func (d *decoder) localities(at path, list []*endpointv3.LocalityLbEndpoints, we
 	}
 	for p := range uint32(len(weights)) {
 		if _, ok := weights[p]; !ok {
-			d.refuse(at.field("endpoints"), "no locality has priority %d, but one has a later priority", p)
+			d.refusef(at.field("endpoints"), "no locality has priority %d, but one has a later priority", p)
 			break
 		}
 	}
@@ -140,10 +140,10 @@ func (d *decoder) endpoints(at path, locality int, list []*endpointv3.LbEndpoint
 		}
 		weights += uint64(e.Weight)
 		if weights > math.MaxUint32 {
-			d.refuse(in.field("load_balancing_weight"), "the weights of the locality add up to more than %d", uint32(math.MaxUint32))
+			d.refusef(in.field("load_balancing_weight"), "the weights of the locality add up to more than %d", uint32(math.MaxUint32))
 		}
 		if first, ok := places[e.Address]; ok && e.Address != "" {
-			d.refuse(in, "%s is also the address of endpoints[%d].lb_endpoints[%d]", e.Address, first.locality, first.endpoint)
+			d.refusef(in, "%s is also the address of endpoints[%d].lb_endpoints[%d]", e.Address, first.locality, first.endpoint)
 		} else {
 			places[e.Address] = endpointPlace{locality: locality, endpoint: i}
 		}

@@ -66,6 +66,7 @@ type assignmentCase struct {
 }
 
 func wantAssignmentErrors(t *testing.T, tests []assignmentCase) {
+	t.Helper()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -59,7 +59,7 @@ func (d *decoder) balancer(at path, m *clusterv3.Cluster) balancer.Config {
 	if policy := m.GetLoadBalancingPolicy(); policy != nil {
 		config = d.balancingPolicy(at.field("load_balancing_policy"), policy, 0)
 		if common.GetLocalityWeightedLbConfig() != nil {
-			d.refuse(in.field("locality_weighted_lb_config"), "must not be set beside load_balancing_policy: set it in the policy")
+			d.refusef(in.field("locality_weighted_lb_config"), "must not be set beside load_balancing_policy: set it in the policy")
 		}
 	} else {
 		config = d.legacyPolicy(at, m)
@@ -82,15 +82,15 @@ func (d *decoder) legacyPolicy(at path, m *clusterv3.Cluster) balancer.Config {
 	case clusterv3.Cluster_RANDOM:
 		config.Policy = balancer.Random
 	case clusterv3.Cluster_LOAD_BALANCING_POLICY_CONFIG:
-		d.refuse(at.field("load_balancing_policy"), "must be set for lb_policy LOAD_BALANCING_POLICY_CONFIG")
+		d.refusef(at.field("load_balancing_policy"), "must be set for lb_policy LOAD_BALANCING_POLICY_CONFIG")
 	default:
-		d.refuse(at.field("lb_policy"), "%s is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM", m.GetLbPolicy())
+		d.refusef(at.field("lb_policy"), "%s is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM", m.GetLbPolicy())
 	}
 	if m.GetLeastRequestLbConfig() != nil && m.GetLbPolicy() != clusterv3.Cluster_LEAST_REQUEST {
-		d.refuse(at.field("least_request_lb_config"), "must not be set for lb_policy %s", m.GetLbPolicy())
+		d.refusef(at.field("least_request_lb_config"), "must not be set for lb_policy %s", m.GetLbPolicy())
 	}
 	if m.GetRoundRobinLbConfig() != nil && m.GetLbPolicy() != clusterv3.Cluster_ROUND_ROBIN {
-		d.refuse(at.field("round_robin_lb_config"), "must not be set for lb_policy %s", m.GetLbPolicy())
+		d.refusef(at.field("round_robin_lb_config"), "must not be set for lb_policy %s", m.GetLbPolicy())
 	}
 	return config
 }
@@ -102,7 +102,7 @@ func (d *decoder) leastRequest(at path, choices *wrapperspb.UInt32Value, bias *c
 	if bias != nil {
 		config.ActiveRequestBias = bias.GetDefaultValue()
 		if !(config.ActiveRequestBias > 0) || math.IsInf(config.ActiveRequestBias, 1) {
-			d.refuse(at.field("active_request_bias").field("default_value"), "must be more than 0: is %v", config.ActiveRequestBias)
+			d.refusef(at.field("active_request_bias").field("default_value"), "must be more than 0: is %v", config.ActiveRequestBias)
 		}
 	}
 	return config
@@ -112,7 +112,7 @@ func (d *decoder) leastRequest(at path, choices *wrapperspb.UInt32Value, bias *c
 // A52); the others are for other clients.
 func (d *decoder) balancingPolicy(at path, m *clusterv3.LoadBalancingPolicy, depth int) balancer.Config {
 	if depth == maxPolicyDepth {
-		d.refuse(at, "more than %d policies within each other", maxPolicyDepth)
+		d.refusef(at, "more than %d policies within each other", maxPolicyDepth)
 		return balancer.Config{}
 	}
 	var unknown []string
@@ -144,7 +144,7 @@ func (d *decoder) balancingPolicy(at path, m *clusterv3.LoadBalancingPolicy, dep
 		}
 		return config
 	}
-	d.refuse(at.field("policies"), "none of the policies is supported: [%s]", strings.Join(unknown, ", "))
+	d.refusef(at.field("policies"), "none of the policies is supported: [%s]", strings.Join(unknown, ", "))
 	return balancer.Config{}
 }
 

@@ -51,11 +51,11 @@ func (d *decoder) breakerSettings(at path, m *corev3.Metadata) *breaker.Settings
 		case "halfOpenProbes":
 			settings.HalfOpenProbes = d.count(in, value, settings.HalfOpenProbes)
 		default:
-			d.refuse(in, "unknown: use failureRatio, minimumRequests, window, openTime or halfOpenProbes")
+			d.refusef(in, "unknown: use failureRatio, minimumRequests, window, openTime or halfOpenProbes")
 		}
 	}
 	if err := settings.Validate(); err != nil {
-		d.refuse(at, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		d.refusef(at, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	return &settings
 }
@@ -64,7 +64,7 @@ func (d *decoder) breakerSettings(at path, m *corev3.Metadata) *breaker.Settings
 func (d *decoder) ratio(at path, v *structpb.Value, whenBad float64) float64 {
 	n, ok := v.GetKind().(*structpb.Value_NumberValue)
 	if !ok {
-		d.refuse(at, "must be a number: is %s", valueText(v))
+		d.refusef(at, "must be a number: is %s", valueText(v))
 		return whenBad
 	}
 	return n.NumberValue
@@ -74,7 +74,7 @@ func (d *decoder) ratio(at path, v *structpb.Value, whenBad float64) float64 {
 func (d *decoder) count(at path, v *structpb.Value, whenBad uint32) uint32 {
 	n, ok := v.GetKind().(*structpb.Value_NumberValue)
 	if !ok || !(n.NumberValue >= 0 && n.NumberValue <= math.MaxUint32) || n.NumberValue != math.Trunc(n.NumberValue) {
-		d.refuse(at, "must be a whole number up to %d: is %s", uint32(math.MaxUint32), valueText(v))
+		d.refusef(at, "must be a whole number up to %d: is %s", uint32(math.MaxUint32), valueText(v))
 		return whenBad
 	}
 	return uint32(n.NumberValue)
@@ -85,7 +85,7 @@ func (d *decoder) period(at path, v *structpb.Value, whenBad time.Duration) time
 	text, _ := stringValue(v)
 	period, err := time.ParseDuration(text)
 	if err != nil {
-		d.refuse(at, `must be a duration such as "10s": is %s`, valueText(v))
+		d.refusef(at, `must be a duration such as "10s": is %s`, valueText(v))
 		return whenBad
 	}
 	return period

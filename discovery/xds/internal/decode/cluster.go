@@ -94,22 +94,22 @@ func (d *decoder) endpointSource(at path, m *clusterv3.Cluster, c *discovery.Clu
 	switch m.GetType() {
 	case clusterv3.Cluster_EDS:
 		if m.GetLoadAssignment() != nil {
-			d.refuse(at.field("load_assignment"), "must not be set for type EDS")
+			d.refusef(at.field("load_assignment"), "must not be set for type EDS")
 		}
 		c.EDSName = d.edsName(at, m)
 	case clusterv3.Cluster_STATIC:
 		if m.GetEdsClusterConfig() != nil {
-			d.refuse(at.field("eds_cluster_config"), "must not be set for type STATIC")
+			d.refusef(at.field("eds_cluster_config"), "must not be set for type STATIC")
 		}
 		if m.GetLoadAssignment() == nil {
-			d.refuse(at.field("load_assignment"), "must be set for type STATIC")
+			d.refusef(at.field("load_assignment"), "must be set for type STATIC")
 			return
 		}
 		// Envoy looks at locality weights only if it balances by them; the rule
 		// of gRFC A27 is for EDS.
 		c.Static = d.assignment(at.field("load_assignment"), m.GetLoadAssignment(), c.Balancer.LocalityWeighted)
 	default:
-		d.refuse(at.field("type"), "%s is not supported: use EDS or STATIC", m.GetType())
+		d.refusef(at.field("type"), "%s is not supported: use EDS or STATIC", m.GetType())
 	}
 }
 
@@ -117,7 +117,7 @@ func (d *decoder) endpointSource(at path, m *clusterv3.Cluster, c *discovery.Clu
 func (d *decoder) edsName(at path, m *clusterv3.Cluster) string {
 	in := at.field("eds_cluster_config")
 	if m.GetEdsClusterConfig() == nil {
-		d.refuse(in, "must be set for type EDS")
+		d.refusef(in, "must be set for type EDS")
 		return ""
 	}
 	d.adsSource(in.field("eds_config"), m.GetEdsClusterConfig().GetEdsConfig())
@@ -127,7 +127,7 @@ func (d *decoder) edsName(at path, m *clusterv3.Cluster) string {
 	if isFederated(m.GetName()) {
 		// gRFC A47: the type is part of such a name, so that it cannot name
 		// the assignment too.
-		d.refuse(in.field("service_name"), "must be set for a cluster with an xdstp name")
+		d.refusef(in.field("service_name"), "must be set for a cluster with an xdstp name")
 	}
 	return m.GetName()
 }
@@ -140,7 +140,7 @@ func (d *decoder) limits(at path, m *clusterv3.CircuitBreakers) (limits [2]break
 		in := at.element("thresholds", i)
 		p := d.priority(in.field("priority"), t.GetPriority())
 		if seen[p] {
-			d.refuse(in.field("priority"), "%s has thresholds already", t.GetPriority())
+			d.refusef(in.field("priority"), "%s has thresholds already", t.GetPriority())
 		}
 		seen[p] = true
 		l := &limits[p]
@@ -191,7 +191,7 @@ func (d *decoder) outlierDetection(at path, m *clusterv3.OutlierDetection) {
 			m.GetEnforcingFailurePercentageLocalOrigin().GetValue() > 0
 	}
 	if ejects {
-		d.refuse(at, "ejection of endpoints is not supported: set every enforcing field to 0")
+		d.refusef(at, "ejection of endpoints is not supported: set every enforcing field to 0")
 	}
 }
 

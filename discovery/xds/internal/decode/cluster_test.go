@@ -191,6 +191,7 @@ type clusterCase struct {
 }
 
 func wantClusterErrors(t *testing.T, tests []clusterCase) {
+	t.Helper()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -59,11 +59,11 @@ var commonFields = []messageFields{
 func (d *decoder) unpack(at path, a *anypb.Any, m proto.Message) bool {
 	want := m.ProtoReflect().Descriptor().FullName()
 	if got := a.MessageName(); got != want {
-		d.refuse(at, "%q is not supported here: must be %q", typeName(a), want)
+		d.refusef(at, "%q is not supported here: must be %q", typeName(a), want)
 		return false
 	}
 	if err := proto.Unmarshal(a.GetValue(), m); err != nil {
-		d.refuse(at, "not a valid %s: %w", want, err)
+		d.refusef(at, "not a valid %s: %w", want, err)
 		return false
 	}
 	d.check(at, m)
@@ -87,10 +87,10 @@ func typeName(a *anypb.Any) string {
 // and A28 allow "ads" and "self" only.
 func (d *decoder) adsSource(at path, source *corev3.ConfigSource) {
 	if source.GetAds() == nil && source.GetSelf() == nil {
-		d.refuse(at, "must be ads or self")
+		d.refusef(at, "must be ads or self")
 	}
 	if v := source.GetResourceApiVersion(); v != corev3.ApiVersion_AUTO && v != corev3.ApiVersion_V3 {
-		d.refuse(at.field("resource_api_version"), "%s is not supported: use V3", v)
+		d.refusef(at.field("resource_api_version"), "%s is not supported: use V3", v)
 	}
 }
 
@@ -100,11 +100,11 @@ func (d *decoder) duration(at path, v *durationpb.Duration) time.Duration {
 		return 0
 	}
 	if err := v.CheckValid(); err != nil {
-		d.refuse(at, "not a valid duration: %d s and %d ns", v.GetSeconds(), v.GetNanos())
+		d.refusef(at, "not a valid duration: %d s and %d ns", v.GetSeconds(), v.GetNanos())
 		return 0
 	}
 	if v.AsDuration() < 0 {
-		d.refuse(at, "must not be negative: is %v", v.AsDuration())
+		d.refusef(at, "must not be negative: is %v", v.AsDuration())
 		return 0
 	}
 	return v.AsDuration()
@@ -140,7 +140,7 @@ func (d *decoder) percent(at path, p *typev3.Percent, whenAbsent float64) float6
 	}
 	// Not a number passes Envoy's range check.
 	if math.IsNaN(p.GetValue()) {
-		d.refuse(at, "is not a number")
+		d.refusef(at, "is not a number")
 		return whenAbsent
 	}
 	return p.GetValue()

@@ -46,7 +46,7 @@ func (d *decoder) connectionManager(at path, m *hcmv3.HttpConnectionManager) con
 		d.adsSource(in.field("config_source"), s.Rds.GetConfigSource())
 		manager.routeName = s.Rds.GetRouteConfigName()
 		if manager.routeName == "" {
-			d.refuse(in.field("route_config_name"), "must not be empty")
+			d.refusef(in.field("route_config_name"), "must not be empty")
 		}
 	case *hcmv3.HttpConnectionManager_RouteConfig:
 		manager.routes = d.routeTable(at.field("route_config"), s.RouteConfig)
@@ -55,13 +55,13 @@ func (d *decoder) connectionManager(at path, m *hcmv3.HttpConnectionManager) con
 	in := at.field("common_http_protocol_options")
 	manager.maxStreamDuration = d.duration(in.field("max_stream_duration"), options.GetMaxStreamDuration())
 	if options.GetIdleTimeout().AsDuration() != 0 {
-		d.refuse(in.field("idle_timeout"), "not supported in a listener")
+		d.refusef(in.field("idle_timeout"), "not supported in a listener")
 	}
 	if options.GetMaxConnectionDuration().AsDuration() != 0 {
-		d.refuse(in.field("max_connection_duration"), "not supported in a listener")
+		d.refusef(in.field("max_connection_duration"), "not supported in a listener")
 	}
 	if options.GetMaxRequestsPerConnection().GetValue() != 0 {
-		d.refuse(in.field("max_requests_per_connection"), "not supported in a listener")
+		d.refusef(in.field("max_requests_per_connection"), "not supported in a listener")
 	}
 	return manager
 }

@@ -41,13 +41,13 @@ func (d *decoder) violations(at path, in protoreflect.MessageDescriptor, err err
 	}
 	v, ok := err.(violation)
 	if !ok {
-		d.refuse(at, "%v", err)
+		d.refusef(at, "%v", err)
 		return
 	}
 	goName, key, indexed := strings.Cut(strings.TrimSuffix(v.Field(), "]"), "[")
 	fd := fieldByGoName(in, goName)
 	if fd == nil {
-		d.refuse(at.field(oneofByGoName(in, goName)), "%s", v.Reason())
+		d.refusef(at.field(oneofByGoName(in, goName)), "%s", v.Reason())
 		return
 	}
 	if waived(fd) {
@@ -64,7 +64,7 @@ func (d *decoder) violations(at path, in protoreflect.MessageDescriptor, err err
 		d.violations(place, fd.Message(), v.Cause())
 		return
 	}
-	d.refuse(place, "%s", v.Reason())
+	d.refusef(place, "%s", v.Reason())
 }
 
 // waived tells whether Envoy's constraint on a field is not ours.

@@ -75,7 +75,7 @@ func resource[M proto.Message, T any](value []byte, m M, name func() string, bui
 	d := &decoder{}
 	d.check(path{}, m)
 	if name() == "" {
-		d.problems.add(path{}.field(nameField(m)), "must not be empty")
+		d.problems.addf(path{}.field(nameField(m)), "must not be empty")
 	}
 	v := build(d, path{}, m)
 	if err := d.problems.err(); err != nil {

@@ -17,11 +17,11 @@ import (
 )
 
 // marshal encodes m the same way each time.
-func marshal(t testing.TB, m proto.Message) []byte {
-	t.Helper()
+func marshal(tb testing.TB, m proto.Message) []byte {
+	tb.Helper()
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b
 }
@@ -31,20 +31,20 @@ func marshal(t testing.TB, m proto.Message) []byte {
 func fromJSON[M any, P interface {
 	*M
 	proto.Message
-}](t testing.TB, text string) P {
-	t.Helper()
+}](tb testing.TB, text string) P {
+	tb.Helper()
 	m := P(new(M))
 	if err := protojson.Unmarshal([]byte(text), m); err != nil {
-		t.Fatalf("%v in %s", err, text)
+		tb.Fatalf("%v in %s", err, text)
 	}
 	return m
 }
 
-func wrap(t testing.TB, m proto.Message) *anypb.Any {
-	t.Helper()
+func wrap(tb testing.TB, m proto.Message) *anypb.Any {
+	tb.Helper()
 	a, err := anypb.New(m)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return a
 }
@@ -59,14 +59,14 @@ var sameModel = cmp.Comparer(func(a, b *discovery.Regex) bool {
 })
 
 // wantErrors checks the lines of an error, none for a nil error.
-func wantErrors(t testing.TB, err error, want ...string) {
-	t.Helper()
+func wantErrors(tb testing.TB, err error, want ...string) {
+	tb.Helper()
 	var got []string
 	if err != nil {
 		got = strings.Split(err.Error(), "\n")
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("errors (-want +got):\n%s", diff)
+		tb.Errorf("errors (-want +got):\n%s", diff)
 	}
 }
 
@@ -175,9 +175,9 @@ func TestManyProblemsAreCounted(t *testing.T) {
 	t.Parallel()
 	var p problems
 	for i := range maxProblems + 5 {
-		p.add(path{}.element("endpoints", i), "bad")
+		p.addf(path{}.element("endpoints", i), "bad")
 	}
-	p.add(path{}.element("endpoints", 0), "a second problem of one field")
+	p.addf(path{}.element("endpoints", 0), "a second problem of one field")
 	lines := strings.Split(p.err().Error(), "\n")
 	if got := len(lines); got != maxProblems+1 {
 		t.Errorf("%d lines, want %d", got, maxProblems+1)

@@ -54,7 +54,7 @@ func (d *decoder) faultAbort(at path, m *faultv3.FaultAbort) *discovery.FaultAbo
 	case *faultv3.FaultAbort_GrpcStatus:
 		a.IsGRPC, a.GRPCStatus = true, kind.GrpcStatus
 		if kind.GrpcStatus > maxGRPCCode {
-			d.refuse(at.field("grpc_status"), "%d is not a gRPC status code: must be between 0 and %d", kind.GrpcStatus, maxGRPCCode)
+			d.refusef(at.field("grpc_status"), "%d is not a gRPC status code: must be between 0 and %d", kind.GrpcStatus, maxGRPCCode)
 		}
 	}
 	return a

@@ -71,14 +71,14 @@ func newFieldTable(messages []messageFields) fieldTable {
 	for _, m := range messages {
 		descriptor := m.message.ProtoReflect().Descriptor()
 		if _, ok := table[descriptor]; ok {
-			panic(fmt.Sprintf("decode: %s is listed twice", descriptor.FullName()))
+			panic(fmt.Sprintf("decode: %s is listed twice", descriptor.FullName())) //nolint:forbidigo // the lists are constants of this package
 		}
 		uses := make([]fieldUse, descriptor.Fields().Len())
 		for use, names := range map[fieldUse]string{readField: m.read, zeroField: m.zero, harmlessField: m.harmless} {
 			for name := range strings.FieldsSeq(names) {
 				fd := descriptor.Fields().ByName(protoreflect.Name(name))
 				if fd == nil || uses[fd.Index()] != unsupported {
-					panic(fmt.Sprintf("decode: field %q of %s is unknown or listed twice", name, descriptor.FullName()))
+					panic(fmt.Sprintf("decode: field %q of %s is unknown or listed twice", name, descriptor.FullName())) //nolint:forbidigo // as above
 				}
 				uses[fd.Index()] = use
 			}
@@ -102,13 +102,13 @@ func (d *decoder) fields(at path, m protoreflect.Message, table fieldTable) {
 		switch uses.of(i) {
 		case unsupported:
 			if instead, ok := uses.instead[string(fd.Name())]; ok {
-				d.refuse(at.field(string(fd.Name())), "not supported: %s", instead)
+				d.refusef(at.field(string(fd.Name())), "not supported: %s", instead)
 			} else {
-				d.refuse(at.field(string(fd.Name())), "not supported")
+				d.refusef(at.field(string(fd.Name())), "not supported")
 			}
 		case zeroField:
 			if v := m.Get(fd); fd.IsList() || fd.Message() == nil || proto.Size(v.Message().Interface()) > 0 {
-				d.refuse(at.field(string(fd.Name())), "not supported with another value than zero")
+				d.refusef(at.field(string(fd.Name())), "not supported with another value than zero")
 			}
 		case readField:
 			if fd.Message() == nil || fd.IsMap() || isWellKnown(fd.Message()) {

@@ -26,22 +26,23 @@ type fixture struct {
 	decode func([]byte) (any, error)
 }
 
-func fixtures(t testing.TB) []fixture {
+func fixtures(tb testing.TB) []fixture {
+	tb.Helper()
 	listener := func(b []byte) (any, error) { _, v, err := Listener(b); return v, err }
 	routes := func(b []byte) (any, error) { _, v, err := RouteConfiguration(b); return v, err }
 	cluster := func(b []byte) (any, error) { _, v, err := Cluster(b); return v, err }
 	assignment := func(b []byte) (any, error) { _, v, err := Assignment(b); return v, err }
 	return []fixture{
-		{"API listener", fromJSON[listenerv3.Listener](t, apiListenerFixture), listener},
-		{"inbound listener", fromJSON[listenerv3.Listener](t, inboundFixture), listener},
-		{"permissive listener", fromJSON[listenerv3.Listener](t, permissiveFixture), listener},
-		{"routes", fromJSON[routev3.RouteConfiguration](t, routesFixture), routes},
-		{"EDS cluster", fromJSON[clusterv3.Cluster](t, edsClusterFixture), cluster},
-		{"static cluster", fromJSON[clusterv3.Cluster](t, staticClusterFixture), cluster},
-		{"weighted localities", fromJSON[clusterv3.Cluster](t, wrrLocalityClusterFixture), cluster},
-		{"random cluster", fromJSON[clusterv3.Cluster](t, randomClusterFixture), cluster},
-		{"round robin cluster", fromJSON[clusterv3.Cluster](t, roundRobinClusterFixture), cluster},
-		{"assignment", fromJSON[endpointv3.ClusterLoadAssignment](t, assignmentFixture), assignment},
+		{"API listener", fromJSON[listenerv3.Listener](tb, apiListenerFixture), listener},
+		{"inbound listener", fromJSON[listenerv3.Listener](tb, inboundFixture), listener},
+		{"permissive listener", fromJSON[listenerv3.Listener](tb, permissiveFixture), listener},
+		{"routes", fromJSON[routev3.RouteConfiguration](tb, routesFixture), routes},
+		{"EDS cluster", fromJSON[clusterv3.Cluster](tb, edsClusterFixture), cluster},
+		{"static cluster", fromJSON[clusterv3.Cluster](tb, staticClusterFixture), cluster},
+		{"weighted localities", fromJSON[clusterv3.Cluster](tb, wrrLocalityClusterFixture), cluster},
+		{"random cluster", fromJSON[clusterv3.Cluster](tb, randomClusterFixture), cluster},
+		{"round robin cluster", fromJSON[clusterv3.Cluster](tb, roundRobinClusterFixture), cluster},
+		{"assignment", fromJSON[endpointv3.ClusterLoadAssignment](tb, assignmentFixture), assignment},
 	}
 }
 
@@ -55,6 +56,7 @@ type site struct {
 // sites lists the messages of a fixture that the table knows, in the order in
 // which edit meets them.
 func sites(t *testing.T, root proto.Message) []site {
+	t.Helper()
 	var all []site
 	edit(t, proto.Clone(root).ProtoReflect(), "", func(path string, m protoreflect.Message) {
 		s := site{path: path, descriptor: m.Descriptor()}
@@ -70,6 +72,7 @@ func sites(t *testing.T, root proto.Message) []site {
 
 // edit visits m and every message in it that the table knows, through Anys.
 func edit(t *testing.T, m protoreflect.Message, path string, visit func(string, protoreflect.Message)) {
+	t.Helper()
 	if a, ok := m.Interface().(*anypb.Any); ok {
 		inner, err := a.UnmarshalNew()
 		if err != nil {

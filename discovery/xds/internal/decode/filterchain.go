@@ -30,13 +30,13 @@ func (d *decoder) filterChain(at path, m *listenerv3.FilterChain) discovery.Filt
 	case "", transportRaw:
 	case transportTLS:
 		if m.GetTransportSocket() == nil {
-			d.refuse(at.field("transport_socket"), "must be set: the chain matches TLS connections")
+			d.refusef(at.field("transport_socket"), "must be set: the chain matches TLS connections")
 		}
 	default:
-		d.refuse(at.field("filter_chain_match").field("transport_protocol"), "%q is not supported: use %q or %q", match.GetTransportProtocol(), transportTLS, transportRaw)
+		d.refusef(at.field("filter_chain_match").field("transport_protocol"), "%q is not supported: use %q or %q", match.GetTransportProtocol(), transportTLS, transportRaw)
 	}
 	if len(m.GetFilters()) != 1 {
-		d.refuse(at.field("filters"), "must hold one filter, the HTTP connection manager: holds %d", len(m.GetFilters()))
+		d.refusef(at.field("filters"), "must hold one filter, the HTTP connection manager: holds %d", len(m.GetFilters()))
 		return chain
 	}
 	hcm := &hcmv3.HttpConnectionManager{}
@@ -69,7 +69,7 @@ func (d *decoder) uniqueMatch(at path, m *listenerv3.FilterChainMatch, seen map[
 	for _, alpn := range protocols {
 		key := chainKey{transport: m.GetTransportProtocol(), alpn: alpn, port: m.GetDestinationPort().GetValue()}
 		if first, ok := seen[key]; ok {
-			d.refuse(at, "matches what %s matches", first)
+			d.refusef(at, "matches what %s matches", first)
 			return
 		}
 		seen[key] = at

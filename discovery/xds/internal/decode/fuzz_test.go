@@ -14,6 +14,7 @@ import (
 
 // seed adds good resources and broken ones.
 func seed(f *testing.F, resources ...proto.Message) {
+	f.Helper()
 	f.Add([]byte(nil))
 	f.Add([]byte("\xff\xff\xff\xff"))
 	for _, m := range resources {
@@ -26,6 +27,7 @@ func seed(f *testing.F, resources ...proto.Message) {
 // sameAgain checks that a decoder gives either a value or an error, and the same
 // each time.
 func sameAgain[T any](t *testing.T, value []byte, decode func([]byte) (string, *T, error)) *T {
+	t.Helper()
 	name, v, err := decode(value)
 	if (v == nil) == (err == nil) {
 		t.Fatalf("value %v and error %v", v, err)
@@ -81,6 +83,7 @@ func FuzzRouteConfiguration(f *testing.F) {
 
 // checkRoute checks what the users of a route rely on.
 func checkRoute(t *testing.T, r *discovery.Route) {
+	t.Helper()
 	actions := 0
 	for _, set := range []bool{r.Forward != nil, r.Redirect != nil, r.Direct != nil, r.Local} {
 		if set {

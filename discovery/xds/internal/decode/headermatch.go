@@ -50,7 +50,7 @@ func (d *decoder) headerMatch(at path, m *routev3.HeaderMatcher) discovery.Heade
 		// Envoy takes a matcher with a name alone for a presence match. One of
 		// a kind that this version does not know looks the same.
 		if len(m.ProtoReflect().GetUnknown()) > 0 {
-			d.refuse(at.field("header_match_specifier"), "is of an unknown kind")
+			d.refusef(at.field("header_match_specifier"), "is of an unknown kind")
 		}
 		h.Kind, h.Present = discovery.HeaderPresent, true
 	}
@@ -78,12 +78,12 @@ func (d *decoder) queryMatch(at path, m *routev3.QueryParameterMatcher) discover
 		q.AnyValue = true
 		if !s.PresentMatch {
 			// Envoy documents "must be absent" and matches "must be present".
-			d.refuse(at.field("present_match"), "false is not supported")
+			d.refusef(at.field("present_match"), "false is not supported")
 		}
 	default:
 		q.AnyValue = true
 		if len(m.ProtoReflect().GetUnknown()) > 0 {
-			d.refuse(at.field("query_parameter_match_specifier"), "is of an unknown kind")
+			d.refusef(at.field("query_parameter_match_specifier"), "is of an unknown kind")
 		}
 	}
 	return q

@@ -36,27 +36,27 @@ func (d *decoder) httpFilters(at path, list []*hcmv3.HttpFilter) []discovery.HTT
 	for i, m := range list {
 		in := at.element("http_filters", i)
 		if _, ok := names[m.GetName()]; ok {
-			d.refuse(in.field("name"), "%q is the name of an earlier filter", m.GetName())
+			d.refusef(in.field("name"), "%q is the name of an earlier filter", m.GetName())
 		}
 		names[m.GetName()] = struct{}{}
 		if !knownFilter(m.GetTypedConfig()) {
 			switch {
 			case m.GetIsOptional():
 			case m.GetTypedConfig() == nil:
-				d.refuse(in.field("typed_config"), "must be set")
+				d.refusef(in.field("typed_config"), "must be set")
 			default:
-				d.refuse(in.field("typed_config"), "HTTP filter %q is not supported", typeName(m.GetTypedConfig()))
+				d.refusef(in.field("typed_config"), "HTTP filter %q is not supported", typeName(m.GetTypedConfig()))
 			}
 			continue
 		}
 		if terminated {
-			d.refuse(in, "filter %q comes after the router, which must be the last", m.GetName())
+			d.refusef(in, "filter %q comes after the router, which must be the last", m.GetName())
 		}
 		config := in.field("typed_config")
 		if is(m.GetTypedConfig(), (*routerv3.Router)(nil)) {
 			d.unpack(config, m.GetTypedConfig(), &routerv3.Router{})
 			if m.GetDisabled() {
-				d.refuse(in.field("disabled"), "the router cannot be disabled")
+				d.refusef(in.field("disabled"), "the router cannot be disabled")
 			}
 			terminated = true
 			continue
@@ -68,7 +68,7 @@ func (d *decoder) httpFilters(at path, list []*hcmv3.HttpFilter) []discovery.HTT
 		})
 	}
 	if !terminated {
-		d.refuse(at.field("http_filters"), "must end with the router")
+		d.refusef(at.field("http_filters"), "must end with the router")
 	}
 	return filters
 }
@@ -117,7 +117,7 @@ func (d *decoder) filterOverride(at path, a *anypb.Any) (discovery.FilterOverrid
 			return discovery.FilterOverride{Disabled: true}, true
 		}
 		if wrapper.GetConfig() == nil {
-			d.refuse(at.field("config"), "must be set unless disabled is")
+			d.refusef(at.field("config"), "must be set unless disabled is")
 			return discovery.FilterOverride{}, false
 		}
 		at, a, optional = at.field("config"), wrapper.GetConfig(), wrapper.GetIsOptional()
@@ -128,7 +128,7 @@ func (d *decoder) filterOverride(at path, a *anypb.Any) (discovery.FilterOverrid
 	}
 	if !knownFilter(a) {
 		if !optional {
-			d.refuse(at, "HTTP filter %q is not supported", typeName(a))
+			d.refusef(at, "HTTP filter %q is not supported", typeName(a))
 		}
 		return discovery.FilterOverride{}, false
 	}

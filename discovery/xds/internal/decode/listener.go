@@ -63,13 +63,13 @@ func (d *decoder) listener(at path, m *listenerv3.Listener) *ListenerResource {
 func (d *decoder) apiListener(at path, m *listenerv3.Listener) *discovery.APIListener {
 	const beside = "must not be set beside api_listener"
 	if len(m.GetFilterChains()) > 0 {
-		d.refuse(at.field("filter_chains"), beside)
+		d.refusef(at.field("filter_chains"), beside)
 	}
 	if m.GetDefaultFilterChain() != nil {
-		d.refuse(at.field("default_filter_chain"), beside)
+		d.refusef(at.field("default_filter_chain"), beside)
 	}
 	if len(m.GetListenerFilters()) > 0 {
-		d.refuse(at.field("listener_filters"), beside)
+		d.refusef(at.field("listener_filters"), beside)
 	}
 	hcm := &hcmv3.HttpConnectionManager{}
 	in := at.field("api_listener").field("api_listener")
@@ -105,11 +105,11 @@ func (d *decoder) inbound(at path, m *listenerv3.Listener) *discovery.Inbound {
 		in := at.field("default_filter_chain")
 		l.Default = new(d.filterChain(in, chain))
 		if chain.GetFilterChainMatch() != nil {
-			d.refuse(in.field("filter_chain_match"), "must not be set: the default chain matches everything")
+			d.refusef(in.field("filter_chain_match"), "must not be set: the default chain matches everything")
 		}
 	}
 	if len(l.Chains) == 0 && l.Default == nil {
-		d.refuse(at.field("filter_chains"), "must not be empty without a default_filter_chain")
+		d.refusef(at.field("filter_chains"), "must not be empty without a default_filter_chain")
 	}
 	return l
 }
@@ -118,20 +118,20 @@ func (d *decoder) inbound(at path, m *listenerv3.Listener) *discovery.Inbound {
 func (d *decoder) socketAddress(at path, m *corev3.Address) string {
 	socket := m.GetSocketAddress()
 	if socket == nil {
-		d.refuse(at.field("socket_address"), "must be set")
+		d.refusef(at.field("socket_address"), "must be set")
 		return ""
 	}
 	if socket.GetProtocol() != corev3.SocketAddress_TCP {
-		d.refuse(at.field("socket_address").field("protocol"), "%s is not supported: use TCP", socket.GetProtocol())
+		d.refusef(at.field("socket_address").field("protocol"), "%s is not supported: use TCP", socket.GetProtocol())
 	}
 	ip, err := netip.ParseAddr(socket.GetAddress())
 	if err != nil {
-		d.refuse(at.field("socket_address").field("address"), "%q is not an IP address", socket.GetAddress())
+		d.refusef(at.field("socket_address").field("address"), "%q is not an IP address", socket.GetAddress())
 		return ""
 	}
 	port := socket.GetPortValue()
 	if port == 0 || port > 65535 {
-		d.refuse(at.field("socket_address").field("port_value"), "must be between 1 and 65535: is %d", port)
+		d.refusef(at.field("socket_address").field("port_value"), "must be between 1 and 65535: is %d", port)
 		return ""
 	}
 	return netip.AddrPortFrom(ip, uint16(port)).String()

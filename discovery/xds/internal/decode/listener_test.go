@@ -137,6 +137,7 @@ type listenerCase struct {
 }
 
 func wantListenerErrors(t *testing.T, tests []listenerCase) {
+	t.Helper()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -49,7 +49,7 @@ func (d *decoder) headerToAdd(at path, m *corev3.HeaderValueOption) discovery.He
 	raw, valueAt := header.GetValue(), in.field("value")
 	if len(header.GetRawValue()) > 0 {
 		if raw != "" {
-			d.refuse(in.field("raw_value"), "must not be set beside value")
+			d.refusef(in.field("raw_value"), "must not be set beside value")
 		}
 		raw, valueAt = string(header.GetRawValue()), in.field("raw_value")
 	}
@@ -68,9 +68,9 @@ func (d *decoder) headerText(at path, raw string) string {
 	text := strings.ReplaceAll(raw, "%%", "\x00")
 	switch {
 	case strings.Contains(text, "%"):
-		d.refuse(at, `%q contains a "%%" command, which is not supported: write "%%%%" for a percent sign`, raw)
+		d.refusef(at, `%q contains a "%%" command, which is not supported: write "%%%%" for a percent sign`, raw)
 	case !httpguts.ValidHeaderFieldValue(raw):
-		d.refuse(at, "%q is not a valid header value", raw)
+		d.refusef(at, "%q is not a valid header value", raw)
 	}
 	return strings.ReplaceAll(text, "\x00", "%")
 }
@@ -91,7 +91,7 @@ func (d *decoder) headerAction(at path, m *corev3.HeaderValueOption) discovery.H
 		return action
 	}
 	if action != discovery.AppendIfExistsOrAdd {
-		d.refuse(at.field("append"), "must not be set beside append_action")
+		d.refusef(at.field("append"), "must not be set beside append_action")
 	}
 	if !m.GetAppend().GetValue() {
 		return discovery.OverwriteIfExistsOrAdd
@@ -118,14 +118,14 @@ func (d *decoder) mutableHeader(at path, name string) string {
 	lower := strings.ToLower(name)
 	switch lower {
 	case "host", "connection", "content-length", "keep-alive", "proxy-connection", "trailer", "transfer-encoding", "upgrade":
-		d.refuse(at, "header %q must not be added or removed", name)
+		d.refusef(at, "header %q must not be added or removed", name)
 		return lower
 	}
 	switch {
 	case strings.HasPrefix(name, ":"):
-		d.refuse(at, "pseudo header %q must not be added or removed", name)
+		d.refusef(at, "pseudo header %q must not be added or removed", name)
 	case !httpguts.ValidHeaderFieldName(name):
-		d.refuse(at, "%q is not a valid header name", name)
+		d.refusef(at, "%q is not a valid header name", name)
 	}
 	return lower
 }

@@ -3,6 +3,7 @@ package decode
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -48,7 +49,7 @@ func (p path) String() string {
 	return b.String()
 }
 
-func (p *path) write(b *strings.Builder) {
+func (p path) write(b *strings.Builder) {
 	if p.parent == nil {
 		return
 	}
@@ -78,7 +79,7 @@ type problems struct {
 	more int
 }
 
-func (p *problems) add(at path, format string, args ...any) {
+func (p *problems) addf(at path, format string, args ...any) {
 	place := at.String()
 	if _, ok := p.seen[place]; ok {
 		return
@@ -97,12 +98,12 @@ func (p *problems) add(at path, format string, args ...any) {
 // err joins the problems, nil without any.
 func (p *problems) err() error {
 	if p.more > 0 {
-		return errors.Join(append(p.errs[:len(p.errs):len(p.errs)], fmt.Errorf("and %d more problems", p.more))...)
+		return errors.Join(append(slices.Clip(p.errs), fmt.Errorf("and %d more problems", p.more))...)
 	}
 	return errors.Join(p.errs...)
 }
 
-// refuse records a problem at a field.
-func (d *decoder) refuse(at path, format string, args ...any) {
-	d.problems.add(at, format, args...)
+// refusef records a problem at a field.
+func (d *decoder) refusef(at path, format string, args ...any) {
+	d.problems.addf(at, format, args...)
 }

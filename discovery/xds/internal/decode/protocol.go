@@ -58,7 +58,7 @@ func (d *decoder) httpProtocol(at path, options map[string]*anypb.Any, c *discov
 	for _, name := range slices.Sorted(maps.Keys(options)) {
 		in := at.entry("typed_extension_protocol_options", name)
 		if name != httpOptionsName {
-			d.refuse(in, "not supported: use %q", httpOptionsName)
+			d.refusef(in, "not supported: use %q", httpOptionsName)
 			continue
 		}
 		m := &httpv3.HttpProtocolOptions{}
@@ -77,7 +77,7 @@ func (d *decoder) connectionLife(at path, m *corev3.HttpProtocolOptions, c *disc
 	c.MaxConnectionDuration = d.duration(at.field("max_connection_duration"), m.GetMaxConnectionDuration())
 	c.MaxRequestsPerConnection = m.GetMaxRequestsPerConnection().GetValue()
 	if m.GetMaxStreamDuration().AsDuration() != 0 {
-		d.refuse(at.field("max_stream_duration"), "not supported in a cluster: set it in the route")
+		d.refusef(at.field("max_stream_duration"), "not supported in a cluster: set it in the route")
 	}
 }
 

@@ -33,7 +33,7 @@ var matcherFields = []messageFields{
 func (d *decoder) regex(at path, m *matcherv3.RegexMatcher) *discovery.Regex {
 	r, err := compileRegex(m.GetRegex())
 	if err != nil {
-		d.refuse(at, "%w", err)
+		d.refusef(at, "%w", err)
 		return nil
 	}
 	return r

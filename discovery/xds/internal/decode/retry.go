@@ -35,7 +35,7 @@ func (d *decoder) retryPolicy(at path, m *routev3.RetryPolicy) *retry.Policy {
 	}
 	on, err := retry.ParseConditions(m.GetRetryOn())
 	if err != nil {
-		d.refuse(at.field("retry_on"), "%w", err)
+		d.refusef(at.field("retry_on"), "%w", err)
 	}
 	p := &retry.Policy{
 		MaxRetries:           1,
@@ -53,7 +53,7 @@ func (d *decoder) retryPolicy(at path, m *routev3.RetryPolicy) *retry.Policy {
 		p.AvoidPreviousHosts = true
 	}
 	if n := m.GetHostSelectionRetryMaxAttempts(); n < 0 || n > math.MaxUint32 {
-		d.refuse(at.field("host_selection_retry_max_attempts"), "must be between 0 and %d: is %d", uint32(math.MaxUint32), n)
+		d.refusef(at.field("host_selection_retry_max_attempts"), "must be between 0 and %d: is %d", uint32(math.MaxUint32), n)
 	} else {
 		p.HostSelectionAttempts = uint32(n)
 	}
@@ -67,7 +67,7 @@ func (d *decoder) retriableStatusCodes(at path, codes []uint32) []int {
 	statuses := make([]int, len(codes))
 	for i, code := range codes {
 		if code < 100 || code > 599 {
-			d.refuse(at.element("retriable_status_codes", i), "%d is not an HTTP status: must be between 100 and 599", code)
+			d.refusef(at.element("retriable_status_codes", i), "%d is not an HTTP status: must be between 100 and 599", code)
 		}
 		statuses[i] = int(code)
 	}
@@ -87,7 +87,7 @@ func (d *decoder) retryBackoff(at path, m *routev3.RetryPolicy_RetryBackOff) ret
 	if m.GetMaxInterval() != nil {
 		b.Max = max(b.Max, minBackoff)
 		if b.Max < b.Base {
-			d.refuse(at.field("max_interval"), "%v is less than base_interval %v", b.Max, b.Base)
+			d.refusef(at.field("max_interval"), "%v is less than base_interval %v", b.Max, b.Base)
 		}
 	}
 	return b
@@ -100,6 +100,6 @@ func (d *decoder) previousHosts(at path, m *routev3.RetryPolicy_RetryHostPredica
 		return
 	}
 	if m.GetName() != previousHostsName {
-		d.refuse(at.field("name"), "%q is not supported: must be %q", m.GetName(), previousHostsName)
+		d.refusef(at.field("name"), "%q is not supported: must be %q", m.GetName(), previousHostsName)
 	}
 }

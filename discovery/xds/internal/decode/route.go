@@ -75,7 +75,7 @@ func (t *tableDecoder) route(at path, m *routev3.Route, hostPolicy *retry.Policy
 	case *routev3.Route_Route:
 		r.Forward = t.forward(at.field("route"), action.Route, hostPolicy)
 	case *routev3.Route_Redirect:
-		r.Redirect = t.redirect(at.field("redirect"), action.Redirect)
+		r.Redirect = redirect(action.Redirect)
 	case *routev3.Route_DirectResponse:
 		r.Direct = t.directResponse(at.field("direct_response"), action.DirectResponse)
 	case *routev3.Route_NonForwardingAction:
@@ -118,9 +118,9 @@ func (t *tableDecoder) clusters(at path, m *routev3.RouteAction) []discovery.Wei
 		return t.weightedClusters(at.field("weighted_clusters"), s.WeightedClusters)
 	case *routev3.RouteAction_ClusterSpecifierPlugin:
 		if _, optional := t.plugins[s.ClusterSpecifierPlugin]; optional {
-			t.refuse(at.field("cluster_specifier_plugin"), "%q is of a kind that is not supported", s.ClusterSpecifierPlugin)
+			t.refusef(at.field("cluster_specifier_plugin"), "%q is of a kind that is not supported", s.ClusterSpecifierPlugin)
 		} else {
-			t.refuse(at.field("cluster_specifier_plugin"), "%q is not in cluster_specifier_plugins", s.ClusterSpecifierPlugin)
+			t.refusef(at.field("cluster_specifier_plugin"), "%q is not in cluster_specifier_plugins", s.ClusterSpecifierPlugin)
 		}
 	}
 	return nil
@@ -134,7 +134,7 @@ func (t *tableDecoder) weightedClusters(at path, m *routev3.WeightedCluster) []d
 	for i, c := range m.GetClusters() {
 		in := at.element("clusters", i)
 		if c.GetName() == "" {
-			t.refuse(in.field("name"), "must not be empty")
+			t.refusef(in.field("name"), "must not be empty")
 		}
 		cluster := discovery.WeightedCluster{
 			Name:    c.GetName(),
@@ -148,9 +148,9 @@ func (t *tableDecoder) weightedClusters(at path, m *routev3.WeightedCluster) []d
 		}
 	}
 	if sum == 0 || sum > math.MaxUint32 {
-		t.refuse(at, "the weights add up to %d: must be between 1 and %d", sum, uint32(math.MaxUint32))
+		t.refusef(at, "the weights add up to %d: must be between 1 and %d", sum, uint32(math.MaxUint32))
 	} else if total := m.GetTotalWeight().GetValue(); total > 0 && uint64(total) != sum {
-		t.refuse(at.field("total_weight"), "is %d, but the weights add up to %d", total, sum)
+		t.refusef(at.field("total_weight"), "is %d, but the weights add up to %d", total, sum)
 	}
 	return clusters
 }
@@ -162,13 +162,13 @@ func (d *decoder) priority(at path, p corev3.RoutingPriority) discovery.RoutingP
 	case corev3.RoutingPriority_HIGH:
 		return discovery.PriorityHigh
 	default:
-		d.refuse(at, "%d is not a routing priority", p)
+		d.refusef(at, "%d is not a routing priority", p)
 	}
 	return discovery.PriorityDefault
 }
 
 // redirect decodes a RedirectAction.
-func (d *decoder) redirect(at path, m *routev3.RedirectAction) *discovery.Redirect {
+func redirect(m *routev3.RedirectAction) *discovery.Redirect {
 	r := &discovery.Redirect{
 		Scheme:        m.GetSchemeRedirect(),
 		Host:          m.GetHostRedirect(),
@@ -205,7 +205,7 @@ func (t *tableDecoder) directResponse(at path, m *routev3.DirectResponseAction) 
 		r.Body = []byte(body.InlineString)
 	}
 	if len(r.Body) > t.maxBody {
-		t.refuse(at.field("body"), "has %d bytes: at most %d are allowed (max_direct_response_body_size_bytes)", len(r.Body), t.maxBody)
+		t.refusef(at.field("body"), "has %d bytes: at most %d are allowed (max_direct_response_body_size_bytes)", len(r.Body), t.maxBody)
 	}
 	return r
 }

@@ -47,7 +47,7 @@ func (d *decoder) pathMatch(at path, m *routev3.RouteMatch) discovery.PathMatch 
 		p.Kind, p.Value = discovery.PathSeparatedPrefix, s.PathSeparatedPrefix
 	case *routev3.RouteMatch_SafeRegex:
 		if ignoreCase {
-			d.refuse(at.field("case_sensitive"), `false does not apply to safe_regex: begin the expression with "(?i)"`)
+			d.refusef(at.field("case_sensitive"), `false does not apply to safe_regex: begin the expression with "(?i)"`)
 		}
 		p = discovery.PathMatch{
 			Kind:  discovery.PathRegex,

@@ -77,7 +77,7 @@ func (d *decoder) optionalPlugins(at path, m *routev3.RouteConfiguration) map[st
 			names[plugin.GetExtension().GetName()] = struct{}{}
 			continue
 		}
-		d.refuse(at.element("cluster_specifier_plugins", i), "cluster specifier plugin %q is not supported", typeName(plugin.GetExtension().GetTypedConfig()))
+		d.refusef(at.element("cluster_specifier_plugins", i), "cluster specifier plugin %q is not supported", typeName(plugin.GetExtension().GetTypedConfig()))
 	}
 	return names
 }
@@ -116,14 +116,14 @@ func (t *tableDecoder) virtualHost(at path, m *routev3.VirtualHost, domains map[
 func (d *decoder) domain(at path, domain string, domains map[string]path) {
 	if len(domain) > 1 && strings.Contains(domain[1:len(domain)-1], "*") ||
 		len(domain) > 1 && domain[0] == '*' && domain[len(domain)-1] == '*' {
-		d.refuse(at, `%q: "*" must be the first or the last character, and only once`, domain)
+		d.refusef(at, `%q: "*" must be the first or the last character, and only once`, domain)
 	}
 	if domain == "" {
-		d.refuse(at, "must not be empty")
+		d.refusef(at, "must not be empty")
 	}
 	key := strings.ToLower(domain)
 	if first, ok := domains[key]; ok {
-		d.refuse(at, "%q is also %s", domain, first)
+		d.refusef(at, "%q is also %s", domain, first)
 		return
 	}
 	domains[key] = at

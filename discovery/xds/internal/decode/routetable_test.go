@@ -137,11 +137,11 @@ func TestRouteConfigurationDecodesEveryField(t *testing.T) {
 	}
 }
 
-func mustRegex(t testing.TB, source string) *discovery.Regex {
-	t.Helper()
+func mustRegex(tb testing.TB, source string) *discovery.Regex {
+	tb.Helper()
 	r, err := compileRegex(source)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return r
 }
@@ -229,6 +229,7 @@ type routeCase struct {
 }
 
 func wantRouteErrors(t *testing.T, tests []routeCase) {
+	t.Helper()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -413,8 +414,9 @@ func TestX59_AMatchOfAnUnknownKindIsNotTakenForPresence(t *testing.T) {
 		t.Errorf("a name alone must match presence: %+v", match)
 	}
 	unknown := []byte{0xfa, 0xff, 0x03, 0x01, 'x'} // field 8191
-	m.VirtualHosts[0].Routes[0].Match.Headers[0].ProtoReflect().SetUnknown(unknown)
-	m.VirtualHosts[0].Routes[0].Match.QueryParameters[0].ProtoReflect().SetUnknown(unknown)
+	bad := m.GetVirtualHosts()[0].GetRoutes()[0].GetMatch()
+	bad.GetHeaders()[0].ProtoReflect().SetUnknown(unknown)
+	bad.GetQueryParameters()[0].ProtoReflect().SetUnknown(unknown)
 	_, _, err = RouteConfiguration(marshal(t, m))
 	wantErrors(t, err,
 		"virtual_hosts[0].routes[0].match.headers[0].header_match_specifier: is of an unknown kind",

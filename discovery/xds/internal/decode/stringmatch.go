@@ -23,7 +23,7 @@ func (d *decoder) stringMatch(at path, m *matcherv3.StringMatcher) discovery.Str
 		s = d.regexMatch(at.field("safe_regex"), p.SafeRegex)
 	default:
 		// A pattern of a kind that this version does not know is no pattern.
-		d.refuse(at.field("match_pattern"), "must be exact, prefix, suffix, contains or safe_regex")
+		d.refusef(at.field("match_pattern"), "must be exact, prefix, suffix, contains or safe_regex")
 	}
 	return s
 }

@@ -74,7 +74,7 @@ func (d *decoder) upstreamTLS(at path, socket *corev3.TransportSocket) *discover
 	in := at.field("typed_config")
 	common := d.commonTLS(in.field("common_tls_context"), m.GetCommonTlsContext())
 	if common.root == "" {
-		d.refuse(in.field("common_tls_context").field("validation_context"), "must name a certificate provider instance for the roots that verify the peer")
+		d.refusef(in.field("common_tls_context").field("validation_context"), "must name a certificate provider instance for the roots that verify the peer")
 	}
 	return &discovery.UpstreamTLS{
 		IdentityInstance: common.identity,
@@ -94,13 +94,13 @@ func (d *decoder) downstreamTLS(at path, socket *corev3.TransportSocket) *discov
 	in := at.field("typed_config")
 	common := d.commonTLS(in.field("common_tls_context"), m.GetCommonTlsContext())
 	if common.identity == "" {
-		d.refuse(in.field("common_tls_context").field("tls_certificate_provider_instance"), "must be set: a server needs a certificate")
+		d.refusef(in.field("common_tls_context").field("tls_certificate_provider_instance"), "must be set: a server needs a certificate")
 	}
 	// Names to match require a certificate to find them in: without this, a
 	// client that shows none would pass.
 	required := m.GetRequireClientCertificate().GetValue() || len(common.sans) > 0
 	if required && common.root == "" {
-		d.refuse(in.field("common_tls_context").field("validation_context"), "must name a certificate provider instance for the roots that verify the required client certificate")
+		d.refusef(in.field("common_tls_context").field("validation_context"), "must name a certificate provider instance for the roots that verify the required client certificate")
 	}
 	return &discovery.DownstreamTLS{
 		IdentityInstance:         common.identity,
@@ -163,7 +163,7 @@ func (d *decoder) commonTLS(at path, m *tlsv3.CommonTlsContext) commonTLS {
 // and returns "" for one that is not.
 func (d *decoder) instance(at path, present bool, name string) string {
 	if present && name == "" {
-		d.refuse(at.field("instance_name"), "must not be empty")
+		d.refusef(at.field("instance_name"), "must not be empty")
 	}
 	return name
 }
@@ -176,7 +176,7 @@ func (d *decoder) validationContext(at path, m *tlsv3.CertificateValidationConte
 	for i, san := range m.GetMatchTypedSubjectAltNames() {
 		in := at.element("match_typed_subject_alt_names", i)
 		if san.GetSanType() != tlsv3.SubjectAltNameMatcher_URI {
-			d.refuse(in.field("san_type"), "%s is not supported: use URI, where SPIFFE IDs stand", san.GetSanType())
+			d.refusef(in.field("san_type"), "%s is not supported: use URI, where SPIFFE IDs stand", san.GetSanType())
 		}
 		sans = append(sans, d.stringMatch(in.field("matcher"), san.GetMatcher()))
 	}
