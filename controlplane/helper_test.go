@@ -3,7 +3,9 @@ package controlplane
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -250,7 +252,8 @@ func newDelta(t testing.TB, conn *grpc.ClientConn, node *core.Node) *deltaClient
 func (c *deltaClient) send(request *discovery.DeltaDiscoveryRequest) {
 	c.t.Helper()
 	request.Node, c.node = c.node, nil
-	if err := c.stream.Send(request); err != nil {
+	// io.EOF means that the stream ended; Recv tells why.
+	if err := c.stream.Send(request); err != nil && !errors.Is(err, io.EOF) {
 		c.t.Fatal(err)
 	}
 }
@@ -329,7 +332,7 @@ func (c *sotwClient) request(typeURL string, err string, names ...string) {
 		request.ErrorDetail = status.New(codes.InvalidArgument, err).Proto()
 	}
 	c.node = nil
-	if err := c.stream.Send(request); err != nil {
+	if err := c.stream.Send(request); err != nil && !errors.Is(err, io.EOF) {
 		c.t.Fatal(err)
 	}
 }

@@ -217,7 +217,7 @@ func TestConnectionEndsWithTheCertificate(t *testing.T) {
 }
 
 func TestTLSOfTheSecureListener(t *testing.T) {
-	secureBubble(t, func(t *testing.T, s *Server, network *memnet.Network, _ *logBuffer) {
+	secureBubble(t, func(t *testing.T, s *Server, network *memnet.Network, logs *logBuffer) {
 		handshake := func(config *tls.Config) (tls.ConnectionState, error) {
 			t.Helper()
 			config.NextProtos = []string{"h2"}
@@ -253,6 +253,12 @@ func TestTLSOfTheSecureListener(t *testing.T) {
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return foreign, nil }})
 		if err == nil {
 			t.Error("certificate of another CA is accepted")
+		}
+		synctest.Wait()
+		for _, want := range []string{"unsupported versions", "unknown authority"} {
+			if !strings.Contains(logs.String(), want) {
+				t.Errorf("log lacks %q:\n%s", want, logs)
+			}
 		}
 	})
 }

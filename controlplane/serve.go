@@ -19,6 +19,8 @@ const (
 	shutdownGrace = 2 * time.Second
 	// handshakeTimeout bounds how long a connection may take to become one.
 	handshakeTimeout = 10 * time.Second
+	// maxStreams bounds the calls on one connection. A client has one stream.
+	maxStreams = 1000
 	// maxRequest bounds a request. One with every name of a large mesh is
 	// well under a megabyte.
 	maxRequest = 4 << 20
@@ -124,6 +126,7 @@ func serverOptions() []grpc.ServerOption {
 		// And we ping them, so that a client that vanished does not stay.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
 		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxSendMsgSize(maxResponse),
 		grpc.WaitForHandlers(true),

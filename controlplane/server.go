@@ -181,7 +181,10 @@ func (s *Server) install(files []istio.File, parsed *istio.Config, problems []is
 	if same {
 		s.config.Problems, s.config.Rejected = nil, time.Time{}
 	} else {
+		// Together with the status, so that of two updates at once the same
+		// one wins in both.
 		s.config = ConfigStatus{Version: version, Loaded: time.Now(), Files: len(files)}
+		s.watches.replace(parsed)
 	}
 	s.mu.Unlock()
 	if recovered {
@@ -190,7 +193,7 @@ func (s *Server) install(files []istio.File, parsed *istio.Config, problems []is
 	if same {
 		return
 	}
-	s.report(s.watches.publish(parsed))
+	s.report(s.watches.push())
 	s.logger.Info("configuration applied", "version", version, "files", len(files))
 }
 

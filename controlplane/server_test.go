@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -105,6 +107,29 @@ func TestBadChangeKeepsWhatIsServed(t *testing.T) {
 			t.Errorf("recovery is not in the log:\n%s", &logs)
 		}
 	})
+}
+
+func TestStatusShowsWhatIsServedAfterConcurrentUpdates(t *testing.T) {
+	t.Parallel()
+	s := mustNew(t, Config{})
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for j := range 20 {
+				s.Update([]istio.File{service("payment", fmt.Sprintf("10.0.%d.%d", i, j))})
+			}
+		})
+	}
+	wg.Wait()
+	for i := range 8 {
+		for j := range 20 {
+			address := fmt.Sprintf("10.0.%d.%d", i, j)
+			if versionOf([]istio.File{service("payment", address)}) == s.Status().Config.Version &&
+				!strings.Contains(addresses(t, s, "payment"), address) {
+				t.Errorf("status says %s, served is another", address)
+			}
+		}
+	}
 }
 
 func TestNACKsAreShownAndLoggedOnce(t *testing.T) {

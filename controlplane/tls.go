@@ -2,7 +2,10 @@ package controlplane
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"slices"
 	"sync"
@@ -55,7 +58,7 @@ func (c *certificate) current() (*tls.Certificate, error) {
 // each sees the roots and the certificate of its time, and no session is
 // resumed that an older trust bundle allowed.
 func (s *Server) secureCredentials() credentials.TransportCredentials {
-	return &expiring{credentials.NewTLS(&tls.Config{
+	return &expiring{logger: s.logger, TransportCredentials: credentials.NewTLS(&tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			cert, err := s.certificate.current()
@@ -79,17 +82,23 @@ func (s *Server) secureCredentials() credentials.TransportCredentials {
 // client connects again with the certificate that it has by then.
 type expiring struct {
 	credentials.TransportCredentials
+	logger *slog.Logger
 }
 
 // Clone implements [credentials.TransportCredentials].
 func (e *expiring) Clone() credentials.TransportCredentials {
-	return &expiring{e.TransportCredentials.Clone()}
+	return &expiring{logger: e.logger, TransportCredentials: e.TransportCredentials.Clone()}
 }
 
 // ServerHandshake implements [credentials.TransportCredentials].
 func (e *expiring) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := e.TransportCredentials.ServerHandshake(raw)
 	if err != nil {
+		// gRPC drops the error. Whoever connects and says nothing, as a TCP
+		// health check does, is not worth a line.
+		if !errors.Is(err, io.EOF) {
+			e.logger.Warn("connection refused", "peer", raw.RemoteAddr().String(), "error", err)
+		}
 		return nil, nil, err
 	}
 	if state, ok := info.(credentials.TLSInfo); ok && len(state.State.PeerCertificates) > 0 {

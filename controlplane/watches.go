@@ -69,8 +69,8 @@ func newWatches(config resources) *watches {
 }
 
 // add answers the request now, or as soon as there is something to say. Both
-// orders of a concurrent publish are right: what is published before the
-// request waits is seen by try, and what is published after finds it waiting.
+// orders of a concurrent push are right: what is there before the request
+// waits is seen by try, and what comes after finds it waiting.
 func (w *watches) add(p *pending) (cancel func(), err error) {
 	w.mu.Lock()
 	w.waiting[p] = struct{}{}
@@ -92,18 +92,16 @@ func (w *watches) remove(p *pending) {
 	delete(w.waiting, p)
 }
 
-// publish serves a new configuration. It returns the error of each resource
-// that could not be encoded; the clients that want those keep what they have.
-func (w *watches) publish(config resources) []error {
+// replace serves a new configuration from now on. push tells the clients.
+func (w *watches) replace(config resources) {
 	now := time.Now()
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	old := w.current.Load()
 	retired := append([]*generation{old.current}, old.retired...)
 	w.since = append([]time.Time{now}, w.since...)
 	retired, w.since = young(retired, w.since, now)
 	w.current.Store(&snapshot{current: &generation{config: config}, retired: retired})
-	w.mu.Unlock()
-	return w.push()
 }
 
 // young drops what was retired removalDelay ago. The latest come first.
@@ -156,7 +154,8 @@ func (w *watches) expire() {
 }
 
 // push answers whoever waits and is concerned, client by client and type by
-// type.
+// type. It returns the error of each resource that could not be encoded; the
+// clients that want those keep what they have.
 func (w *watches) push() []error {
 	w.mu.Lock()
 	all := make([]*pending, 0, len(w.waiting))

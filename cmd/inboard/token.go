@@ -19,6 +19,7 @@ can read it.`)
 	dir := f.caDir()
 	namespace := f.String("namespace", "", "the workload's `NAMESPACE` (required)")
 	account := f.String("service-account", "", "the workload's service account `NAME` (required)")
+	trustDomain := f.String("trust-domain", "", "the trust `DOMAIN`, as the control plane has it; needed if the CA is plugged in and not for "+ca.DefaultTrustDomain)
 	ttl := f.Duration("ttl", 24*time.Hour, "how long the token can be used")
 	out := f.String("out", "", "`FILE` to write the token to, readable by its owner only; empty prints it")
 	if err := f.parse(); err != nil {
@@ -30,7 +31,7 @@ can read it.`)
 	if _, err := os.Stat(filepath.Join(*dir, "root-cert.pem")); errors.Is(err, fs.ErrNotExist) {
 		fmt.Fprintf(call.stderr, "inboard token: there is no CA in %s yet: making one\n", *dir)
 	}
-	authority, err := ca.New(ca.Config{Dir: *dir})
+	authority, err := ca.New(ca.Config{Dir: *dir, TrustDomain: *trustDomain})
 	if err != nil {
 		return err
 	}
