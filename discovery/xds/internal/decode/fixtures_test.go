@@ -74,7 +74,7 @@ const routesFixture = `{
           "maxStreamDuration": {"maxStreamDuration": "10s", "grpcTimeoutHeaderMax": "5s"},
           "retryPolicy": {
             "retryOn": "5xx, unavailable,retriable-status-codes", "numRetries": 3,
-            "perTryTimeout": "0.250s", "perTryIdleTimeout": "0.100s",
+            "perTryTimeout": "0.250s",
             "retryHostPredicate": [
               {"name": "envoy.retry_host_predicates.previous_hosts"},
               {"name": "any", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"}}

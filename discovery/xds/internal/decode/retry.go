@@ -1,7 +1,6 @@
 package decode
 
 import (
-	"math"
 	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -14,7 +13,10 @@ var retryFields = []messageFields{
 	{
 		message: (*routev3.RetryPolicy)(nil),
 		read: "retry_on num_retries per_try_timeout per_try_idle_timeout retry_host_predicate " +
-			"host_selection_retry_max_attempts retriable_status_codes retry_back_off",
+			"retriable_status_codes retry_back_off",
+		// The previous_hosts predicate is exact here: nothing is selected more
+		// than once.
+		harmless: "host_selection_retry_max_attempts",
 	},
 	{message: (*routev3.RetryPolicy_RetryHostPredicate)(nil), read: "name typed_config"},
 	{message: (*routev3.RetryPolicy_RetryBackOff)(nil), read: "base_interval max_interval"},
@@ -41,7 +43,6 @@ func (d *decoder) retryPolicy(at path, m *routev3.RetryPolicy) *retry.Policy {
 		MaxRetries:           1,
 		On:                   on,
 		PerTryTimeout:        d.duration(at.field("per_try_timeout"), m.GetPerTryTimeout()),
-		PerTryIdleTimeout:    d.duration(at.field("per_try_idle_timeout"), m.GetPerTryIdleTimeout()),
 		Backoff:              d.retryBackoff(at.field("retry_back_off"), m.GetRetryBackOff()),
 		RetriableStatusCodes: d.retriableStatusCodes(at, m.GetRetriableStatusCodes()),
 	}
@@ -51,11 +52,6 @@ func (d *decoder) retryPolicy(at path, m *routev3.RetryPolicy) *retry.Policy {
 	for i, predicate := range m.GetRetryHostPredicate() {
 		d.previousHosts(at.element("retry_host_predicate", i), predicate)
 		p.AvoidPreviousHosts = true
-	}
-	if n := m.GetHostSelectionRetryMaxAttempts(); n < 0 || n > math.MaxUint32 {
-		d.refusef(at.field("host_selection_retry_max_attempts"), "must be between 0 and %d: is %d", uint32(math.MaxUint32), n)
-	} else {
-		p.HostSelectionAttempts = uint32(n)
 	}
 	return p
 }

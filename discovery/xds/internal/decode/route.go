@@ -24,9 +24,9 @@ var routeFields = []messageFields{
 	{
 		message: (*routev3.RouteAction)(nil),
 		read: "cluster weighted_clusters cluster_specifier_plugin prefix_rewrite host_rewrite_literal " +
-			"timeout idle_timeout retry_policy priority max_stream_duration",
-		// false is to keep the authority, which is the default.
-		zero: "auto_host_rewrite",
+			"timeout retry_policy priority max_stream_duration",
+		// false is to keep the authority, 0 s is no timeout.
+		zero: "auto_host_rewrite idle_timeout",
 		// It steers hashing load balancers only, and a cluster with one of them
 		// is refused, alone.
 		harmless: "hash_policy",
@@ -89,7 +89,6 @@ func (t *tableDecoder) forward(at path, m *routev3.RouteAction, hostPolicy *retr
 	f := &discovery.Forward{
 		Clusters:      t.clusters(at, m),
 		Timeout:       defaultRouteTimeout,
-		IdleTimeout:   t.duration(at.field("idle_timeout"), m.GetIdleTimeout()),
 		Retry:         hostPolicy,
 		Priority:      t.priority(at.field("priority"), m.GetPriority()),
 		PrefixRewrite: m.GetPrefixRewrite(),
