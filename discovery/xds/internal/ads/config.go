@@ -15,6 +15,11 @@ import (
 // Wildcard is the name that subscribes to everything that the server has for
 // this node, for types with [Type.FullStateInSotW]. Its watcher is told of every
 // resource; the errors that it gets are of type *[Error] and name theirs.
+//
+// Do not mix it with names of the same type in the state of the world unless
+// the server is known to understand "*" in a list: go-control-plane's snapshot
+// cache, for one, understands only the empty list, which is what a wildcard
+// alone sends.
 const Wildcard = "*"
 
 // Type is a kind of resource. It is immutable.

@@ -107,8 +107,8 @@ func TestX56_DuplicateNamesAreRejectedAndTheOthersUsed(t *testing.T) {
 		h.expectNACK(s, cds, "v1", "n2", []string{"a", "b"}, `resource 0 "a": the name appears 2 times in one response (indexes [0 2])`)
 		a.expect(h.t, "ambient appears 2 times")
 		b.expect(h.t, "changed 2")
-		if got := h.state(cds, "a"); got.Resource != "1" {
-			h.t.Errorf("a is %+v, want the last good version", got)
+		if got := h.state(cds, "a"); got.Resource != "1" || got.Rejections != 1 {
+			h.t.Errorf("a is %+v, want the last good version and one rejection", got)
 		}
 		// Even if both are the same.
 		h.respond(s, cds, "v3", "n3", "a=1", "a=1", "b=2")

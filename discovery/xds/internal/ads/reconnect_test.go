@@ -266,6 +266,9 @@ func TestX27_FirstRequestListsTheWatchesOfNow(t *testing.T) {
 		a.cancel()
 		h.watch(cds, "c")
 		h.watch(eds, "e")
+		if got := h.client.Dump(); len(got) != 3 {
+			h.t.Errorf("dump %+v, want nothing of what was given up", got)
+		}
 		h.server.Restart()
 		s = h.server.Accept()
 		r := h.expectSubscribe(s, cds, "v1", "", []string{"b", "c"}, []string{"b", "c"})

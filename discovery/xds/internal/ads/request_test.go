@@ -262,6 +262,25 @@ func TestX13_UnaskedResourcesAreIgnored(t *testing.T) {
 	})
 }
 
+func TestX13_UnaskedResourcesAreNotDecodedIfTheirNameIsKnown(t *testing.T) {
+	t.Parallel()
+	decoded := 0
+	delta(t, func(h *harness) {
+		s, _ := h.start(cds, "a")
+		h.respond(s, cds, "v1", "n1", "b=1", "a=1", "c=1")
+		h.expectACK(s, cds, "", "n1")
+		synctest.Wait()
+		if decoded != 1 {
+			h.t.Errorf("decoded %d resources, want 1", decoded)
+		}
+	}, func(o *ads.Options) {
+		o.Types[2].Decode = func(b []byte) (string, any, error) {
+			decoded++
+			return decodeText(b)
+		}
+	})
+}
+
 func TestX14_ResponseOfAForeignTypeIsIgnored(t *testing.T) {
 	t.Parallel()
 	both(t, func(h *harness) {

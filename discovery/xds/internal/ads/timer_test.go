@@ -137,6 +137,22 @@ func TestX49_TimerDoesNotCallUnknownWhatMayHaveBeenUnreadable(t *testing.T) {
 	})
 }
 
+func TestX49_SilenceOnTheNextStreamIsDoesNotExist(t *testing.T) {
+	t.Parallel()
+	both(t, func(h *harness) {
+		s, w := h.start(cds, "a")
+		h.respond(s, cds, "v1", "n1", "garbage")
+		h.expectNACK(s, cds, "", "n1", []string{"a"}, "resource 0: ")
+		s.End(nil)
+		s = h.server.Accept()
+		s.Recv()
+		time.Sleep(16 * time.Second)
+		if !notFound(w.expect(h.t, "error did not answer within 15s")) {
+			h.t.Error("want ErrNotFound")
+		}
+	})
+}
+
 func TestX50_TransientTimerFiresAfter30SecondsAndIsNotNotFound(t *testing.T) {
 	t.Parallel()
 	both(t, func(h *harness) {
