@@ -117,13 +117,13 @@ func (b *ErrorRate) Allow() (Permit, error) {
 	}
 	m := b.current.Load()
 	if mark := m.mark(); mark.state() == Closed {
-		return Permit{&admission{owner: b, machine: m, mark: mark}}, nil
+		return Permit{owner: b, machine: m, mark: mark}, nil
 	}
 	done, err := m.breaker.Allow()
 	b.changes.report()
 	switch {
 	case err == nil:
-		return Permit{&admission{owner: b, machine: m, probe: done}}, nil
+		return Permit{owner: b, machine: m, probe: done}, nil
 	case errors.Is(err, gobreaker.ErrOpenState):
 		return Permit{}, ErrOpen
 	}

@@ -257,10 +257,8 @@ func TestPermitIsDoneOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewErrorRate("c", testSettings, nil)
 		p, _ := b.Allow()
-		copied := p
 		for range 10 {
 			p.Done(outcome.Failure)
-			copied.Done(outcome.Failure)
 		}
 		checkState(t, b, Closed)
 
@@ -271,7 +269,7 @@ func TestPermitIsDoneOnce(t *testing.T) {
 		p.Done(outcome.Success)
 		p.Done(outcome.Failure)
 		checkState(t, b, HalfOpen)
-		Permit{}.Done(outcome.Failure)
+		new(Permit).Done(outcome.Failure)
 	})
 }
 

@@ -1,30 +1,25 @@
 package breaker
 
-import (
-	"sync/atomic"
+import "github.com/inboardmesh/inboard/outcome"
 
-	"github.com/inboardmesh/inboard/outcome"
-)
-
-// Permit is the right to make one attempt past an [ErrorRate]. Copies are the
-// same permit. Done of the zero value does nothing.
-type Permit struct{ admission *admission }
-
-type admission struct {
+// Permit is the right to make one attempt past an [ErrorRate]. It must not be
+// copied once it is in use. Done of the zero value does nothing.
+type Permit struct {
 	owner   *ErrorRate
 	machine *machine
 	mark    mark        // of the closed state, if probe is nil
 	probe   func(error) // ends a probe
-	ended   atomic.Bool
 }
 
 // Done says how the attempt ended. outcome.Ignored counts neither as a success
-// nor as a failure, but frees a probe's place. Only the first call counts.
-func (p Permit) Done(verdict outcome.Verdict) {
-	a := p.admission
-	if a == nil || !a.ended.CompareAndSwap(false, true) {
+// nor as a failure, but frees a probe's place. Only the first call counts. It
+// is not safe for concurrent use.
+func (p *Permit) Done(verdict outcome.Verdict) {
+	owner := p.owner
+	if owner == nil {
 		return
 	}
+	p.owner = nil
 	var result error
 	switch verdict {
 	case outcome.Failure:
@@ -33,10 +28,10 @@ func (p Permit) Done(verdict outcome.Verdict) {
 		result = errIgnored
 	}
 	switch {
-	case a.probe != nil:
-		a.probe(result)
+	case p.probe != nil:
+		p.probe(result)
 	case verdict != outcome.Ignored:
-		a.machine.count(a.mark, result)
+		p.machine.count(p.mark, result)
 	}
-	a.owner.changes.report()
+	owner.changes.report()
 }

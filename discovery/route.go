@@ -135,8 +135,6 @@ type Forward struct {
 	// Timeout covers the call with all its attempts; 0 means none. Envoy's
 	// default of 15 s is filled in by the decoder.
 	Timeout time.Duration
-	// IdleTimeout is the stream idle timeout of the route; 0 means none.
-	IdleTimeout time.Duration
 	// MaxStreamDuration and GRPCTimeoutHeaderMax are those of gRFC A31; nil
 	// means unset, 0 means no limit.
 	MaxStreamDuration    *time.Duration

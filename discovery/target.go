@@ -64,7 +64,8 @@ type Cluster struct {
 	Static *Assignment
 
 	Balancer balancer.Config
-	// ConnectTimeout covers TCP and TLS. Envoy's default is 5 s.
+	// ConnectTimeout covers TCP and TLS. Envoy's default of 5 s is filled in by
+	// the decoder.
 	ConnectTimeout time.Duration
 	// Limits are the circuit breakers' limits by routing priority.
 	Limits [2]breaker.Limits
@@ -79,7 +80,8 @@ type Cluster struct {
 	// MaxRequestsPerConnection closes a connection gracefully after so many
 	// requests; 0 means no limit.
 	MaxRequestsPerConnection uint32
-	// IdleTimeout closes a connection without requests. Envoy's default is 1 h.
+	// IdleTimeout closes a connection without requests; 0 means never. Envoy's
+	// default of 1 h is filled in by the decoder.
 	IdleTimeout time.Duration
 	// MaxConnectionDuration closes a connection gracefully; 0 means no limit.
 	MaxConnectionDuration time.Duration
@@ -213,6 +215,4 @@ type DownstreamTLS struct {
 	// SANs are the allowed peers; empty allows any peer that the roots verify.
 	SANs []StringMatch
 	ALPN []string
-	// MinVersion is a tls.Version constant, 0 for TLS 1.3.
-	MinVersion uint16
 }

@@ -15,13 +15,11 @@ type Policy struct {
 	// PerTryTimeout ends one attempt; 0 means none. One that is not shorter
 	// than the route's timeout has no effect.
 	PerTryTimeout time.Duration
-	// PerTryIdleTimeout ends an attempt without progress; 0 means none.
-	PerTryIdleTimeout time.Duration
-	Backoff           Backoff
-	// AvoidPreviousHosts is the previous_hosts predicate.
+	Backoff       Backoff
+	// AvoidPreviousHosts is the previous_hosts predicate. It is exact: an
+	// endpoint that was tried is not tried again while there is another, so
+	// Envoy's number of attempts at selecting one has no meaning here.
 	AvoidPreviousHosts bool
-	// HostSelectionAttempts is host_selection_retry_max_attempts; 0 means 1.
-	HostSelectionAttempts uint32
 }
 
 // Backoff is the wait between attempts.

@@ -27,8 +27,26 @@ func copyHeader(from http.Header) http.Header {
 	return to
 }
 
+// Values finds a header without making a canonical copy of its name, which for
+// names that net/http does not know costs an allocation.
 func (h header) Values(name string) []string {
-	return h[textproto.CanonicalMIMEHeaderKey(name)]
+	var canonical [64]byte
+	if len(name) > len(canonical) {
+		return h[textproto.CanonicalMIMEHeaderKey(name)]
+	}
+	upper := true
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case upper && 'a' <= c && c <= 'z':
+			c -= 'a' - 'A'
+		case !upper && 'A' <= c && c <= 'Z':
+			c += 'a' - 'A'
+		}
+		canonical[i] = c
+		upper = c == '-'
+	}
+	return h[string(canonical[:len(name)])]
 }
 
 func (h header) Get(name string) string { return http.Header(h).Get(name) }

@@ -409,6 +409,9 @@ func (p *pool) reapLaterLocked() {
 		return
 	}
 	limit := p.idleTimeout()
+	if limit <= 0 {
+		return
+	}
 	next := limit
 	for c := range p.conns {
 		if !c.idleSince.IsZero() && c.cc.InFlight() == 0 {
@@ -430,7 +433,7 @@ func (p *pool) reap() {
 	p.mu.Lock()
 	p.reaper = nil
 	for c := range p.conns {
-		if !c.taken && !c.idleSince.IsZero() && c.cc.InFlight() == 0 && time.Since(c.idleSince) >= limit {
+		if limit > 0 && !c.taken && !c.idleSince.IsZero() && c.cc.InFlight() == 0 && time.Since(c.idleSince) >= limit {
 			p.retireLocked(c)
 		}
 	}
@@ -439,11 +442,10 @@ func (p *pool) reap() {
 }
 
 func (p *pool) idleTimeout() time.Duration {
-	const defaultIdleTimeout = time.Hour // Envoy's idle_timeout
-	if config := p.endpoint.cluster.Config(); config != nil && config.IdleTimeout > 0 {
+	if config := p.endpoint.cluster.Config(); config != nil {
 		return config.IdleTimeout
 	}
-	return defaultIdleTimeout
+	return 0
 }
 
 func (p *pool) maxRequests() uint32 {

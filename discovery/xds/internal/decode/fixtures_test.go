@@ -70,7 +70,7 @@ const routesFixture = `{
             {"name": "v2", "weight": 10}
           ]},
           "prefixRewrite": "/v1", "hostRewriteLiteral": "payment-v1.shop",
-          "timeout": "3s", "idleTimeout": "60s", "priority": "HIGH",
+          "timeout": "3s", "priority": "HIGH",
           "maxStreamDuration": {"maxStreamDuration": "10s", "grpcTimeoutHeaderMax": "5s"},
           "retryPolicy": {
             "retryOn": "5xx, unavailable,retriable-status-codes", "numRetries": 3,

@@ -12,8 +12,10 @@ import (
 var retryFields = []messageFields{
 	{
 		message: (*routev3.RetryPolicy)(nil),
-		read: "retry_on num_retries per_try_timeout per_try_idle_timeout retry_host_predicate " +
+		read: "retry_on num_retries per_try_timeout retry_host_predicate " +
 			"retriable_status_codes retry_back_off",
+		// 0 s is none, which is the default.
+		zero: "per_try_idle_timeout",
 		// The previous_hosts predicate is exact here: nothing is selected more
 		// than once.
 		harmless: "host_selection_retry_max_attempts",
