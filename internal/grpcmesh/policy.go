@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc/attributes"
 	"google.golang.org/grpc/balancer"
@@ -53,6 +54,8 @@ type subConn struct {
 	generation uint64
 	state      connectivity.State
 	err        error
+	// overdue fires when connecting has taken longer than the cluster allows.
+	overdue *time.Timer
 }
 
 // UpdateClientConnState lets go of the sub-connections whose endpoints left, or
@@ -88,8 +91,7 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 
 func (p *policy) forgetLocked(endpoint *upstream.Endpoint, c *subConn) balancer.SubConn {
 	delete(p.conns, endpoint)
-	p.counts[c.state]--
-	c.state = connectivity.Shutdown
+	p.setLocked(c, connectivity.Shutdown, nil)
 	return c.sc
 }
 
@@ -127,7 +129,9 @@ func (p *policy) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
-	clear(p.conns)
+	for endpoint, c := range p.conns {
+		p.forgetLocked(endpoint, c)
+	}
 }
 
 // get returns the sub-connection to an endpoint, making it if there is none,
@@ -166,9 +170,10 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 		p.mu.Unlock()
 		return
 	}
-	p.counts[c.state]--
-	c.state, c.err = s.ConnectivityState, s.ConnectionError
-	p.counts[c.state]++
+	p.setLocked(c, s.ConnectivityState, s.ConnectionError)
+	if s.ConnectivityState == connectivity.Connecting {
+		c.overdue = time.AfterFunc(connectTimeout(endpoint), func() { p.connectOverdue(endpoint, c) })
+	}
 	p.mu.Unlock()
 	switch s.ConnectivityState {
 	case connectivity.Ready:
@@ -180,6 +185,39 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 		// the next call does not have to wait.
 		c.sc.Connect()
 	}
+	p.publish()
+}
+
+// setLocked moves a sub-connection to another state.
+func (p *policy) setLocked(c *subConn, state connectivity.State, err error) {
+	if c.overdue != nil {
+		c.overdue.Stop()
+		c.overdue = nil
+	}
+	p.counts[c.state]--
+	c.state, c.err = state, err
+	p.counts[c.state]++
+}
+
+// connectTimeout is how long the cluster lets a connection take.
+func connectTimeout(endpoint *upstream.Endpoint) time.Duration {
+	if config := endpoint.Cluster().Config(); config != nil && config.ConnectTimeout > 0 {
+		return config.ConnectTimeout
+	}
+	return defaultConnectTimeout
+}
+
+// connectOverdue lets the calls that wait for a connection go elsewhere: gRPC
+// has one connect timeout for a channel, the mesh has one for each cluster.
+func (p *policy) connectOverdue(endpoint *upstream.Endpoint, c *subConn) {
+	p.mu.Lock()
+	if p.closed || c.state != connectivity.Connecting {
+		p.mu.Unlock()
+		return
+	}
+	p.setLocked(c, connectivity.TransientFailure, fmt.Errorf("connect timeout of %v", connectTimeout(endpoint)))
+	p.mu.Unlock()
+	endpoint.ConnectFailed()
 	p.publish()
 }
 

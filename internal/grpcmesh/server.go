@@ -95,6 +95,11 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 			s.hooks.CallEnded(ctx, call)
 		}
 	}()
+	if limit := chain.Config.MaxStreamDuration; limit > 0 {
+		bounded, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		ctx = bounded
+	}
 	view := route.Request{Method: "POST", Scheme: call.Scheme, Host: call.Host, Path: method, Header: header(md)}
 	if err = s.admit(ctx, chain, &view, call); err == nil {
 		err = handler(ctx)

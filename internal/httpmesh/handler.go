@@ -88,6 +88,11 @@ func (s *serving) serve(w http.ResponseWriter) {
 	}
 	rec := &recorder{ResponseWriter: w}
 	defer s.end(ctx, rec)
+	if limit := s.chain.Config.MaxStreamDuration; limit > 0 {
+		bounded, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		ctx = bounded
+	}
 	ctx, cancel := withDeadline(ctx, r.Header)
 	defer cancel()
 	if s.answered(ctx, rec) {
