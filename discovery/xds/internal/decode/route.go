@@ -148,7 +148,7 @@ func (t *tableDecoder) weightedClusters(at path, m *routev3.WeightedCluster) []d
 	}
 	if sum == 0 || sum > math.MaxUint32 {
 		t.refusef(at, "the weights add up to %d: must be between 1 and %d", sum, uint32(math.MaxUint32))
-	} else if total := m.GetTotalWeight().GetValue(); total > 0 && uint64(total) != sum {
+	} else if total := m.GetTotalWeight().GetValue(); total > 0 && uint64(total) != sum { //nolint:staticcheck // the deprecated field is still in use
 		t.refusef(at.field("total_weight"), "is %d, but the weights add up to %d", total, sum)
 	}
 	return clusters

@@ -31,7 +31,7 @@ var tlsFields = []messageFields{
 		message: (*tlsv3.CommonTlsContext)(nil),
 		read: "tls_certificate_provider_instance tls_certificate_certificate_provider_instance validation_context " +
 			"combined_validation_context validation_context_certificate_provider_instance alpn_protocols",
-		instead: map[string]string{
+		instead: map[string]string{ //nolint:gosec // G101: names of fields, no credentials
 			"tls_certificates":                     "use tls_certificate_provider_instance",
 			"tls_certificate_sds_secret_configs":   "use tls_certificate_provider_instance",
 			"validation_context_sds_secret_config": "use a certificate provider instance in validation_context",
@@ -134,7 +134,7 @@ type commonTLS struct {
 
 // commonTLS decodes a CommonTlsContext. Where a field and the one that it
 // replaced are both set, the current one counts (gRFC A29).
-func (d *decoder) commonTLS(at path, m *tlsv3.CommonTlsContext) commonTLS {
+func (d *decoder) commonTLS(at path, m *tlsv3.CommonTlsContext) commonTLS { //nolint:staticcheck // istiod still sends the deprecated fields
 	c := commonTLS{alpn: m.GetAlpnProtocols()}
 	old := m.GetTlsCertificateCertificateProviderInstance()
 	c.identity = d.instance(at.field("tls_certificate_certificate_provider_instance"), old != nil, old.GetInstanceName())
@@ -170,7 +170,7 @@ func (d *decoder) instance(at path, present bool, name string) string {
 
 // validationContext decodes a CertificateValidationContext. The deprecated list
 // of names is ignored beside the current one, says its documentation.
-func (d *decoder) validationContext(at path, m *tlsv3.CertificateValidationContext) (root string, sans []discovery.StringMatch) {
+func (d *decoder) validationContext(at path, m *tlsv3.CertificateValidationContext) (root string, sans []discovery.StringMatch) { //nolint:staticcheck // as above
 	ca := m.GetCaCertificateProviderInstance()
 	root = d.instance(at.field("ca_certificate_provider_instance"), ca != nil, ca.GetInstanceName())
 	for i, san := range m.GetMatchTypedSubjectAltNames() {
