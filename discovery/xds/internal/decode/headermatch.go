@@ -22,7 +22,9 @@ func (d *decoder) headerMatches(at path, field string, list []*routev3.HeaderMat
 
 // headerMatch decodes a HeaderMatcher, with the fields that string_match
 // replaced.
-func (d *decoder) headerMatch(at path, m *routev3.HeaderMatcher) discovery.HeaderMatch { //nolint:staticcheck // the deprecated fields are still in use
+//
+//nolint:staticcheck // the deprecated fields are still in use
+func (d *decoder) headerMatch(at path, m *routev3.HeaderMatcher) discovery.HeaderMatch {
 	h := discovery.HeaderMatch{
 		Name:                strings.ToLower(m.GetName()),
 		Invert:              m.GetInvertMatch(),

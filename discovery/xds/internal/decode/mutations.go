@@ -76,7 +76,9 @@ func (d *decoder) headerText(at path, raw string) string {
 }
 
 // headerAction decodes append_action, and append, which it replaced.
-func (d *decoder) headerAction(at path, m *corev3.HeaderValueOption) discovery.HeaderAction { //nolint:staticcheck // the deprecated field is still in use
+//
+//nolint:staticcheck // the deprecated field is still in use
+func (d *decoder) headerAction(at path, m *corev3.HeaderValueOption) discovery.HeaderAction {
 	action := discovery.AppendIfExistsOrAdd
 	switch m.GetAppendAction() {
 	case corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD:

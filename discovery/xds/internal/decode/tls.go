@@ -134,7 +134,9 @@ type commonTLS struct {
 
 // commonTLS decodes a CommonTlsContext. Where a field and the one that it
 // replaced are both set, the current one counts (gRFC A29).
-func (d *decoder) commonTLS(at path, m *tlsv3.CommonTlsContext) commonTLS { //nolint:staticcheck // istiod still sends the deprecated fields
+//
+//nolint:staticcheck // istiod still sends the deprecated fields
+func (d *decoder) commonTLS(at path, m *tlsv3.CommonTlsContext) commonTLS {
 	c := commonTLS{alpn: m.GetAlpnProtocols()}
 	old := m.GetTlsCertificateCertificateProviderInstance()
 	c.identity = d.instance(at.field("tls_certificate_certificate_provider_instance"), old != nil, old.GetInstanceName())
@@ -170,7 +172,9 @@ func (d *decoder) instance(at path, present bool, name string) string {
 
 // validationContext decodes a CertificateValidationContext. The deprecated list
 // of names is ignored beside the current one, says its documentation.
-func (d *decoder) validationContext(at path, m *tlsv3.CertificateValidationContext) (root string, sans []discovery.StringMatch) { //nolint:staticcheck // as above
+//
+//nolint:staticcheck // as above
+func (d *decoder) validationContext(at path, m *tlsv3.CertificateValidationContext) (root string, sans []discovery.StringMatch) {
 	ca := m.GetCaCertificateProviderInstance()
 	root = d.instance(at.field("ca_certificate_provider_instance"), ca != nil, ca.GetInstanceName())
 	for i, san := range m.GetMatchTypedSubjectAltNames() {
