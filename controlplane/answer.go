@@ -5,17 +5,13 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/cespare/xxhash/v2"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 
-	"github.com/cespare/xxhash/v2"
-
 	"github.com/inboardmesh/inboard/controlplane/istio"
 )
-
-// wildcard is the name that subscribes to everything of a type.
-const wildcard = "*"
 
 // subscription is what a client wants of one type and what it has. It is a
 // copy: go-control-plane changes its own maps in place between watches.

@@ -47,9 +47,10 @@ func ExampleNew() {
 		fmt.Println(err)
 		return
 	}
+	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := server.Serve(context.Background(), controlplane.Listeners{Secure: listener}); err != nil {
+		if err := server.Serve(ctx, controlplane.Listeners{Secure: listener}); err != nil {
 			fmt.Println(err)
 		}
 	})
@@ -59,10 +60,11 @@ func ExampleNew() {
 		fmt.Println("bad:", problem)
 	}
 
+	cancel()
+	wg.Wait()
 	if err := server.Close(); err != nil {
 		fmt.Println(err)
 	}
-	wg.Wait()
 	// Output:
 	// good: []
 	// bad: payment.yaml:12:14: ServiceEntry shop/payment: spec.endpoints[0].address: "nowhere" is not an IP address: names and sockets are not supported

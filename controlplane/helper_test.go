@@ -361,8 +361,8 @@ func (c *sotwClient) want(typeURL string, names []string, subscription ...string
 func namesOf(t testing.TB, response *discovery.DiscoveryResponse) []string {
 	t.Helper()
 	var names []string
-	for _, any := range response.GetResources() {
-		message, err := any.UnmarshalNew()
+	for _, r := range response.GetResources() {
+		message, err := r.UnmarshalNew()
 		if err != nil {
 			t.Fatal(err)
 		}

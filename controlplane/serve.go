@@ -54,7 +54,6 @@ func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(s.ctx, cancel)()
 
 	var wg sync.WaitGroup
 	var stops []func()
@@ -90,9 +89,10 @@ func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
 
 	select {
 	case <-ctx.Done():
+	case <-s.ctx.Done():
 	case err = <-failed:
-		cancel()
 	}
+	cancel() // the streams end
 	for _, stop := range stops {
 		wg.Go(stop)
 	}

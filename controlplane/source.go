@@ -84,7 +84,7 @@ func (s *source) run(ctx context.Context) {
 	var errs chan error
 	if s.notify != nil {
 		events, errs = s.notify.Events, s.notify.Errors
-		defer s.notify.Close()
+		defer func() { _ = s.notify.Close() }() // nobody reads it any more
 	}
 	poll := time.NewTicker(pollTime)
 	defer poll.Stop()
@@ -206,10 +206,10 @@ func directories(dir string) []string {
 	}
 	// What cannot be read here cannot be read by ReadDir either, which
 	// reports it.
-	_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, unreadable error) error {
 		switch {
-		case err != nil:
-			return nil
+		case unreadable != nil:
+			return fs.SkipDir
 		case entry.IsDir():
 			if path != root && strings.HasPrefix(entry.Name(), ".") {
 				return fs.SkipDir

@@ -113,8 +113,8 @@ func (a *authority) pool() *x509.CertPool {
 }
 
 func samePublicKey(a, b crypto.PublicKey) bool {
-	comparable, ok := a.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && comparable.Equal(b)
+	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && key.Equal(b)
 }
 
 func encodeCertificates(certs ...*x509.Certificate) []byte {

@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/inboardmesh/inboard/controlplane/ca"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+
+	"github.com/inboardmesh/inboard/controlplane/ca"
 )
 
 // A CA in memory, offered on a gRPC server of one's own.

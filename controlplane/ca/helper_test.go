@@ -158,9 +158,7 @@ func (c caller) create(t testing.TB, network *memnet.Network, roots *x509.CertPo
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	for _, token := range c.tokens {
-		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", token)
-	}
+	ctx = metadata.NewOutgoingContext(ctx, metadata.MD{"authorization": c.tokens})
 	response, err := pb.NewIstioCertificateServiceClient(conn).CreateCertificate(ctx, request)
 	return response.GetCertChain(), err
 }

@@ -22,7 +22,7 @@ const (
 	caCertFile  = "ca-cert.pem"
 	caKeyFile   = "ca-key.pem"
 	chainFile   = "cert-chain.pem"
-	tokenFile   = "token-key.pem"
+	tokenFile   = "token-key.pem" //nolint:gosec // the name of a file, not what is in it
 	nextKeyFile = "next-ca-key.pem"
 )
 
