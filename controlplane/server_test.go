@@ -17,7 +17,9 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/inboardmesh/inboard/controlplane/ca"
 	"github.com/inboardmesh/inboard/controlplane/istio"
@@ -362,4 +364,20 @@ func TestVersionsSurviveARestart(t *testing.T) {
 			t.Errorf("%s: versions %q and %q", shortType(typeURL), a, b)
 		}
 	}
+}
+
+func TestIdleStreamWithKeepaliveStays(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := mustNew(t, Config{})
+		conn := dial(t, serveMemory(t, s), "plaintext:1",
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true}))
+		c := newDelta(t, conn, node("shop", "customer"))
+		c.subscribe(eds, cluster("payment"))
+		c.want(eds, nil, []string{cluster("payment")})
+		time.Sleep(time.Hour)
+		mustUpdate(t, s, service("payment", "10.0.0.1"))
+		c.want(eds, []string{cluster("payment")}, nil)
+	})
 }
