@@ -65,6 +65,7 @@ var floors = map[string]place{
 	"mesh/meshtest":      {8, whole},
 	"internal/worldtest": {8, whole},
 	"cmd/inboard":        {9, whole},
+	"examples/paymentpb": {8, shared},
 	"examples/...":       {9, whole},
 }
 

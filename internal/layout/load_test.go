@@ -62,15 +62,16 @@ func read(path, name string) (source, error) {
 	if err != nil {
 		return source{}, err
 	}
-	parsed, err := parser.ParseFile(token.NewFileSet(), name, text, parser.SkipObjectResolution)
+	parsed, err := parser.ParseFile(token.NewFileSet(), name, text, parser.SkipObjectResolution|parser.ParseComments)
 	if err != nil {
 		return source{}, err
 	}
 	file := source{
-		name:  name,
-		pkg:   parsed.Name.Name,
-		test:  strings.HasSuffix(name, "_test.go"),
-		lines: bytes.Count(text, []byte("\n")),
+		name:      name,
+		pkg:       parsed.Name.Name,
+		generated: ast.IsGenerated(parsed),
+		test:      strings.HasSuffix(name, "_test.go"),
+		lines:     bytes.Count(text, []byte("\n")),
 	}
 	for _, spec := range parsed.Imports {
 		imported, err := strconv.Unquote(spec.Path.Value)
