@@ -5,8 +5,10 @@ package upstream
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 
 	"github.com/inboardmesh/inboard/discovery"
@@ -39,13 +41,15 @@ type Manager struct {
 
 	mu       sync.Mutex
 	clusters map[string]*Cluster // guarded by mu
-	closed   bool                // guarded by mu
+	// conns are all open connections, those of clusters that drain included.
+	conns  map[*conn]struct{} // guarded by mu
+	closed bool               // guarded by mu
 }
 
 // NewManager returns a manager without clusters. Close ends it.
 func NewManager(options Options) *Manager {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Manager{options: options, ctx: ctx, cancel: cancel, clusters: make(map[string]*Cluster)}
+	return &Manager{options: options, ctx: ctx, cancel: cancel, clusters: make(map[string]*Cluster), conns: make(map[*conn]struct{})}
 }
 
 // Hold applies the newest configuration of each cluster and returns the
@@ -93,16 +97,36 @@ func (m *Manager) Release(held map[string]*Cluster) {
 func (m *Manager) Close() {
 	m.mu.Lock()
 	m.closed = true
-	clusters := make([]*Cluster, 0, len(m.clusters))
-	for _, c := range m.clusters {
-		clusters = append(clusters, c)
-	}
+	clusters := slices.Collect(maps.Values(m.clusters))
+	conns := slices.Collect(maps.Keys(m.conns))
 	m.mu.Unlock()
 	m.cancel()
 	for _, c := range clusters {
 		c.close()
 	}
+	for _, c := range conns {
+		c.pool.discard(c)
+	}
 	m.wg.Wait()
+}
+
+// opened takes a connection into the manager's books. It reports false once
+// the manager is closed.
+func (m *Manager) opened(c *conn) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return false
+	}
+	m.conns[c] = struct{}{}
+	return true
+}
+
+// gone takes a connection out of the books.
+func (m *Manager) gone(c *conn) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.conns, c)
 }
 
 // background runs f on a goroutine that Close waits for. It reports false, and

@@ -243,7 +243,7 @@ func (p *pool) dial(gated bool) {
 	}
 	p.mu.Lock()
 	p.dialing--
-	if p.closed {
+	if p.closed || !cluster.manager.opened(c) {
 		p.releaseGate(gated)
 		p.mu.Unlock()
 		_ = cc.Close()
@@ -365,6 +365,7 @@ func (p *pool) discard(c *conn) {
 	p.releaseGate(c.gated)
 	p.dialMissingLocked()
 	p.mu.Unlock()
+	p.endpoint.cluster.manager.gone(c)
 	err := c.cc.Err()
 	_ = c.cc.Close()
 	if hook := p.endpoint.cluster.manager.options.Hooks.ConnClosed; hook != nil {
