@@ -84,10 +84,13 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 	if s.hooks.CallStarted != nil {
 		ctx = s.hooks.CallStarted(ctx, call)
 	}
-	done := false
+	done, local := false, false
 	defer func() { // also when the application panicked
 		call.Outcome = outcome.Outcome{Kind: outcome.Response, GRPC: true, Code: uint32(status.Code(err)), Sent: true}
-		if !done {
+		switch {
+		case local:
+			call.Outcome.Kind = outcome.Local
+		case !done:
 			call.Outcome.Code = uint32(codes.Unknown)
 		}
 		call.End = time.Now()
@@ -101,7 +104,9 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 		ctx = bounded
 	}
 	view := route.Request{Method: "POST", Scheme: call.Scheme, Host: call.Host, Path: method, Header: header(md)}
-	if err = s.admit(ctx, chain, &view, call); err == nil {
+	if err = s.admit(ctx, chain, &view, call); err != nil {
+		local = true
+	} else {
 		err = handler(ctx)
 	}
 	done = true

@@ -60,6 +60,8 @@ type serving struct {
 	view     route.Request
 	call     observe.Call
 	decision route.Decision
+	// local is set when the mesh answered, and not the application.
+	local bool
 }
 
 func (s *serving) serve(w http.ResponseWriter) {
@@ -96,6 +98,7 @@ func (s *serving) serve(w http.ResponseWriter) {
 	ctx, cancel := withDeadline(ctx, r.Header)
 	defer cancel()
 	if s.answered(ctx, rec) {
+		s.local = true
 		return
 	}
 	if s.decision.MutatesResponse() {
@@ -168,6 +171,8 @@ func (s *serving) end(ctx context.Context, rec *recorder) {
 	}
 	cause := recover()
 	switch {
+	case s.local:
+		s.call.Outcome.Kind = outcome.Local
 	case cause != nil && rec.status == 0:
 		s.call.Outcome.Status = http.StatusInternalServerError
 	case cause != nil:
