@@ -37,8 +37,8 @@ func TestV24_AMinuteOfCertificatesThatLiveForASecond(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for n := range 600 {
-			time.Sleep(100 * time.Millisecond)
+		for n := range 300 {
+			time.Sleep(200 * time.Millisecond)
 			clientConn, serverConn := memnet.Pipe()
 			served := make(chan error, 1)
 			go func() { served <- tls.Server(serverConn, server).Handshake() }()
