@@ -21,6 +21,8 @@ type Table struct {
 	// longest first.
 	suffixes, prefixes []wildcard
 	any                *virtualHost
+	// random draws from [0, n).
+	random func(n uint64) uint64
 }
 
 type wildcard struct {
@@ -51,7 +53,10 @@ type Decision struct {
 
 // Compile prepares a table for matching.
 func Compile(source *discovery.RouteTable) *Table {
-	t := &Table{source: source, ignorePort: source.IgnorePortInHostMatching, exact: make(map[string]*virtualHost)}
+	t := &Table{
+		source: source, ignorePort: source.IgnorePortInHostMatching,
+		exact: make(map[string]*virtualHost), random: rand.Uint64N,
+	}
 	for _, vh := range source.VirtualHosts {
 		compiled := &virtualHost{source: vh, routes: make([]compiledRoute, 0, len(vh.Routes))}
 		for _, r := range vh.Routes {
@@ -93,14 +98,14 @@ func (t *Table) Match(req *Request) (d Decision, ok bool) {
 	for i := range vh.routes {
 		r := &vh.routes[i]
 		if matchRoute(&r.source.Match, req) {
-			return Decision{Table: t.source, VirtualHost: vh.source, Route: r.source, Cluster: r.draw()}, true
+			return Decision{Table: t.source, VirtualHost: vh.source, Route: r.source, Cluster: t.draw(r)}, true
 		}
 	}
 	return Decision{}, false
 }
 
 // draw picks one of the route's clusters by weight.
-func (r *compiledRoute) draw() *discovery.WeightedCluster {
+func (t *Table) draw(r *compiledRoute) *discovery.WeightedCluster {
 	forward := r.source.Forward
 	if forward == nil {
 		return nil
@@ -108,7 +113,7 @@ func (r *compiledRoute) draw() *discovery.WeightedCluster {
 	if len(forward.Clusters) == 1 {
 		return &forward.Clusters[0]
 	}
-	n := rand.Uint64N(r.totalWeight)
+	n := t.random(r.totalWeight)
 	for i := range forward.Clusters {
 		weight := uint64(forward.Clusters[i].Weight)
 		if n < weight {
