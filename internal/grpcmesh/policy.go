@@ -50,8 +50,10 @@ var _ balancer.Balancer = (*policy)(nil)
 // policy.mu.
 type subConn struct {
 	sc balancer.SubConn
-	// generation is that of the cluster's connection settings.
+	// generation is that of the cluster's connection settings, rootsKey that of
+	// the roots that verified the peer.
 	generation uint64
+	rootsKey   string
 	state      connectivity.State
 	err        error
 	// overdue fires when connecting has taken longer than the cluster allows.
@@ -135,17 +137,27 @@ func (p *policy) Close() {
 }
 
 // get returns the sub-connection to an endpoint, making it if there is none,
-// with its state.
+// with its state. One that was made under other roots is replaced.
 func (p *policy) get(endpoint *upstream.Endpoint) (balancer.SubConn, connectivity.State, error) {
+	rootsKey := endpoint.Cluster().RootsKey()
+	var stale balancer.SubConn
+	defer func() {
+		if stale != nil {
+			stale.Shutdown() // without the lock; calls on it end where they are
+		}
+	}()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil, connectivity.Shutdown, upstream.ErrClosed
 	}
 	if c := p.conns[endpoint]; c != nil {
-		return c.sc, c.state, c.err
+		if c.rootsKey == rootsKey {
+			return c.sc, c.state, c.err
+		}
+		stale = p.forgetLocked(endpoint, c)
 	}
-	c := &subConn{generation: endpoint.Cluster().Generation(), state: connectivity.Idle}
+	c := &subConn{generation: endpoint.Cluster().Generation(), rootsKey: rootsKey, state: connectivity.Idle}
 	sc, err := p.cc.NewSubConn(
 		[]resolver.Address{{
 			Addr:       endpoint.Address(),

@@ -162,6 +162,10 @@ func (c *Cluster) Name() string { return c.name }
 // Generation changes when the cluster's settings ask for new connections.
 func (c *Cluster) Generation() uint64 { return c.generation.Load() }
 
+// RootsKey changes when the roots that verify the cluster's endpoints change:
+// connections made before are then let go. It is "" without TLS.
+func (c *Cluster) RootsKey() string { return c.state.Load().tls.rootsKey() }
+
 // Err is why the cluster cannot be used, or nil.
 func (c *Cluster) Err() error { return c.state.Load().err }
 

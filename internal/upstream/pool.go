@@ -106,7 +106,7 @@ func (p *pool) get(ctx context.Context) (c *conn, reused bool, err error) {
 
 // next takes an available connection or waits for one.
 func (p *pool) next(ctx context.Context) (*conn, error) {
-	rootsKey := p.endpoint.cluster.state.Load().tls.rootsKey()
+	rootsKey := p.endpoint.cluster.RootsKey()
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
