@@ -45,7 +45,7 @@ func New(ctx context.Context, config Config) (*Source, error) {
 	if config.RefreshInterval == 0 {
 		config.RefreshInterval = DefaultRefreshInterval
 	}
-	running, cancel := context.WithCancel(context.Background())
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Source{config: config, cancel: cancel}
 	s.state.Store(state{err: errors.New("file_watcher: the files were not read yet")})
 	s.loop.Go(func() { s.run(running) })

@@ -46,7 +46,7 @@ func New(ctx context.Context, config Config) (*Source, error) {
 	if config.Lifetime <= 0 {
 		config.Lifetime = DefaultLifetime
 	}
-	running, cancel := context.WithCancel(context.Background())
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Source{config: config, cancel: cancel}
 	s.state.Store(state{err: fmt.Errorf("istio_ca: no answer from %q yet", config.ServerURI)})
 	s.loop.Go(func() { s.run(running) })

@@ -92,7 +92,11 @@ func TestRenewalComesBetweenOneHalfAndTwoThirdsOfTheLife(t *testing.T) {
 				first, last := time.Duration(1<<62), time.Duration(0)
 				keys := make(map[string]bool)
 				for i, r := range requests {
-					keys[r.public.(*ecdsa.PublicKey).X.String()] = true
+					public, err := r.public.(*ecdsa.PublicKey).Bytes()
+					if err != nil {
+						t.Fatal(err)
+					}
+					keys[string(public)] = true
 					if i == 0 {
 						continue
 					}

@@ -134,7 +134,7 @@ func ExampleNewListener() {
 // A refusal is typed, so that a program can tell a wrong peer from an expired
 // certificate.
 func ExampleHandshakeError() {
-	var err error = fmt.Errorf("dial: %w", &meshtls.HandshakeError{
+	err := fmt.Errorf("dial: %w", &meshtls.HandshakeError{
 		Reason: meshtls.NotAuthorized,
 		Peer:   meshtls.MustID("spiffe://cluster.local/ns/shop/sa/impostor"),
 		Err:    errors.New(`want "spiffe://cluster.local/ns/shop/sa/payment"`),

@@ -356,23 +356,23 @@ func TestTLS12IsRefused(t *testing.T) {
 func TestConfigsRefuseWhatWouldNotVerify(t *testing.T) {
 	t.Parallel()
 	s := meshtls.NewStatic(nil)
-	any := meshtls.AuthorizeAny()
+	anybody := meshtls.AuthorizeAny()
 	tests := []struct {
 		name  string
 		build func() (*tls.Config, error)
 		want  string
 	}{
 		{"a client without roots", func() (*tls.Config, error) {
-			return meshtls.ClientConfig(meshtls.ClientParams{Authorize: any})
+			return meshtls.ClientConfig(meshtls.ClientParams{Authorize: anybody})
 		}, "client TLS: roots are missing: a server must be verified"},
 		{"a client without an authorizer", func() (*tls.Config, error) {
 			return meshtls.ClientConfig(meshtls.ClientParams{Roots: s})
 		}, "client TLS: authorizer is missing: use AuthorizeAny to accept every verified server"},
 		{"a server without an identity", func() (*tls.Config, error) {
-			return meshtls.ServerConfig(meshtls.ServerParams{Roots: s, Authorize: any})
+			return meshtls.ServerConfig(meshtls.ServerParams{Roots: s, Authorize: anybody})
 		}, "server TLS: identity is missing: a server must present a certificate"},
 		{"a server that requires certificates and has no roots", func() (*tls.Config, error) {
-			return meshtls.ServerConfig(meshtls.ServerParams{Identity: s, Authorize: any, RequireClientCertificate: true})
+			return meshtls.ServerConfig(meshtls.ServerParams{Identity: s, Authorize: anybody, RequireClientCertificate: true})
 		}, "server TLS: roots are missing: client certificates are required and must be verified"},
 		{"a server with roots and no authorizer", func() (*tls.Config, error) {
 			return meshtls.ServerConfig(meshtls.ServerParams{Identity: s, Roots: s})

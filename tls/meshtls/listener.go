@@ -2,6 +2,7 @@ package meshtls
 
 import (
 	"container/list"
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -108,7 +109,7 @@ type pending struct {
 // listener must be closed. It panics if config.Policy is nil.
 func NewListener(inner net.Listener, config ListenerConfig) *Listener {
 	if config.Policy == nil {
-		panic("meshtls: ListenerConfig.Policy is nil")
+		panic("meshtls: ListenerConfig.Policy is nil") //nolint:forbidigo // misuse that no input can cause
 	}
 	if config.HandshakeTimeout <= 0 {
 		config.HandshakeTimeout = DefaultHandshakeTimeout
@@ -305,7 +306,7 @@ func (l *Listener) open(conn net.Conn) (net.Conn, error) {
 		return nil, handshakeFailure(err)
 	}
 	prefix, isTLS, err := sniff(conn)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return nil, errNothingSent
 	}
 	if err != nil {
@@ -320,7 +321,8 @@ func (l *Listener) open(conn net.Conn) (net.Conn, error) {
 	switch {
 	case isTLS && policy.TLS != nil:
 		secure := tls.Server(usable, policy.TLS)
-		if err := secure.Handshake(); err != nil {
+		// The deadline bounds it, and Close closes the connection.
+		if err := secure.HandshakeContext(context.Background()); err != nil {
 			if !errors.Is(err, os.ErrDeadlineExceeded) {
 				linger(conn)
 			}

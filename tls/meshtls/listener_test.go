@@ -166,8 +166,8 @@ func TestBS6_ThePolicyAndTheFirstBytesDecide(t *testing.T) {
 				b := newBench(t, meshtls.ListenerConfig{})
 				test.policy(b)
 				go b.echo()
-				var conn net.Conn = b.dial(t)
-				raw := conn
+				raw := b.dial(t)
+				conn := raw
 				if test.slow {
 					conn = slowly{conn}
 				}
