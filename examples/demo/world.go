@@ -102,7 +102,7 @@ func (w *world) build(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", w.path("bin")+string(filepath.Separator),
 		module+"/cmd/inboard", module+"/examples/payment", module+"/examples/customer")
 	if output, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w: run the demo in a checkout of %s\n%s", errors.Join(err, ctx.Err()), module, output)
+		return fmt.Errorf("go build in a checkout of %s: %w\n%s", module, errors.Join(err, ctx.Err()), output)
 	}
 	return nil
 }
