@@ -91,11 +91,8 @@ func (c *Cluster) apply(r discovery.ClusterResult) {
 		next.tls, next.transport = tls, newTransports(c.manager, next.config, tls)
 	}
 	c.state.Store(next)
-	if changed && old.config != nil && connectionsDiffer(old.config, next.config) {
-		c.generation.Add(1)
-		for h := range c.set.Hosts() {
-			endpointOf(h).renew()
-		}
+	if changed && old.config != nil {
+		c.reconfigure(connectionsDiffer(old.config, next.config))
 	}
 	if changed || old.endpoints != next.endpoints {
 		config := next.config.Balancer
@@ -105,6 +102,21 @@ func (c *Cluster) apply(r discovery.ClusterResult) {
 		_, removed := c.set.Update(config, next.endpoints.Localities)
 		for _, h := range removed {
 			endpointOf(h).drain()
+		}
+	}
+}
+
+// reconfigure makes the endpoints follow a new configuration, with new
+// connections if the old ones must not be used any more.
+func (c *Cluster) reconfigure(renew bool) {
+	if renew {
+		c.generation.Add(1)
+	}
+	for h := range c.set.Hosts() {
+		if renew {
+			endpointOf(h).renew()
+		} else {
+			endpointOf(h).reconfigure()
 		}
 	}
 }

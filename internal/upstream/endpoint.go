@@ -137,6 +137,16 @@ func (e *Endpoint) renew() {
 	}
 }
 
+// reconfigure makes the connections follow the configuration of now.
+func (e *Endpoint) reconfigure() {
+	e.mu.Lock()
+	pools := e.poolsLocked()
+	e.mu.Unlock()
+	for _, p := range pools {
+		p.reconfigure()
+	}
+}
+
 func (e *Endpoint) close() {
 	e.mu.Lock()
 	e.draining = true

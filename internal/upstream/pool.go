@@ -35,7 +35,7 @@ type pool struct {
 	dialing  int                // guarded by mu
 	draining bool               // guarded by mu
 	closed   bool               // guarded by mu
-	reaper   *time.Timer        // guarded by mu; closes idle connections
+	expiry   expiry             // guarded by mu
 }
 
 // conn is one HTTP connection. Its fields are guarded by pool.mu unless they
@@ -49,16 +49,19 @@ type conn struct {
 	info     *dialInfo
 	rootsKey string
 
-	// taken is true from the moment an HTTP/1.1 connection is handed to a call;
-	// reserved from the moment the call holds the reservation, after which no
-	// request in flight means that the call has ended.
-	taken     bool
-	reserved  bool
-	requests  uint32
+	// promised counts the calls that were given the connection and have not
+	// reserved their place on it yet. With the requests in flight they make it
+	// busy.
+	promised  int
+	requests  uint32 // calls that were given it
+	listed    bool   // is in pool.idle
 	draining  bool
 	removed   bool
 	idleSince time.Time
 }
+
+// busyLocked reports whether a call has the connection, or is about to.
+func (c *conn) busyLocked() bool { return c.promised > 0 || c.cc.InFlight() > 0 }
 
 type waiter struct {
 	ready chan acquired // buffered: a hand-over never blocks
@@ -76,31 +79,26 @@ func newPool(e *Endpoint, key poolKey, draining bool) *pool {
 	}
 }
 
-// get returns a connection with a reservation for one request. reused is true
-// if it has carried a request before.
-func (p *pool) get(ctx context.Context) (c *conn, reused bool, err error) {
+// get returns a connection with a reservation for one request.
+func (p *pool) get(ctx context.Context) (*conn, error) {
 	for {
 		c, err := p.next(ctx)
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		// Reserve runs the connection's state hook, which takes the lock of the
 		// pool: it must be called without.
-		if c.cc.Reserve() != nil {
-			if !c.http2 || c.cc.Err() != nil {
-				p.discard(c)
-			}
-			continue // of an HTTP/2 connection somebody else took the last stream
-		}
+		reserved := c.cc.Reserve() == nil
 		p.mu.Lock()
-		c.reserved = true
-		c.requests++
-		reused := c.requests > 1
-		if limit := p.maxRequests(); limit > 0 && c.requests >= limit {
-			c.draining = true
-		}
+		c.promised--
 		p.mu.Unlock()
-		return c, reused, nil
+		if reserved {
+			return c, nil
+		}
+		// It broke meanwhile, or its server allows fewer streams than before.
+		if !c.http2 || c.cc.Err() != nil {
+			p.discard(c)
+		}
 	}
 }
 
@@ -113,12 +111,13 @@ func (p *pool) next(ctx context.Context) (*conn, error) {
 		return nil, ErrClosed
 	}
 	if c := p.availableLocked(rootsKey); c != nil {
-		c.taken = true
+		p.promiseLocked(c)
 		p.mu.Unlock()
 		return c, nil
 	}
 	if !p.gate.TryPending() {
 		p.mu.Unlock()
+		p.overflowed("pending")
 		return nil, &overflowError{"pending requests"}
 	}
 	defer p.gate.ReleasePending()
@@ -139,11 +138,11 @@ func (p *pool) next(ctx context.Context) (*conn, error) {
 }
 
 // availableLocked takes a connection that can carry a request now. One that was
-// made under other roots, or is too old, is left to drain.
+// made under other roots, or has expired, is left to drain.
 func (p *pool) availableLocked(rootsKey string) *conn {
 	for len(p.idle) > 0 {
 		c := p.idle[len(p.idle)-1]
-		p.idle = p.idle[:len(p.idle)-1]
+		p.idle, c.listed = p.idle[:len(p.idle)-1], false
 		if p.freshLocked(c, rootsKey) {
 			return c
 		}
@@ -157,23 +156,29 @@ func (p *pool) availableLocked(rootsKey string) *conn {
 			p.retireLocked(c)
 			continue
 		}
-		if c.cc.Available() > 0 {
+		if c.cc.Available() > c.promised {
 			return c
 		}
 	}
 	return nil
 }
 
+// promiseLocked gives a connection to a call. The last one that it may carry
+// sets it draining.
+func (p *pool) promiseLocked(c *conn) {
+	c.promised++
+	c.requests++
+	if limit := p.maxRequests(); limit > 0 && c.requests >= limit {
+		c.draining = true
+	}
+}
+
 func (p *pool) freshLocked(c *conn, rootsKey string) bool {
 	if c.draining || c.removed || c.rootsKey != rootsKey || c.cc.Err() != nil {
 		return false
 	}
-	config := p.endpoint.cluster.Config()
-	if config == nil {
-		return true
-	}
-	age := config.MaxConnectionDuration
-	return age <= 0 || time.Since(c.opened) < age
+	due := p.dueLocked(c)
+	return due.IsZero() || time.Now().Before(due)
 }
 
 // retireLocked lets a connection go: at once if it is idle, else when its
@@ -183,7 +188,7 @@ func (p *pool) retireLocked(c *conn) {
 		return
 	}
 	c.draining = true
-	if c.cc.InFlight() == 0 {
+	if !c.busyLocked() {
 		p.endpoint.cluster.manager.background(func() { p.discard(c) })
 	}
 }
@@ -238,7 +243,7 @@ func (p *pool) dial(gated bool) {
 	}
 	p.endpoint.Connected()
 	c := &conn{
-		cc: cc, pool: p, gated: gated, opened: start, rootsKey: rootsKey, info: info,
+		cc: cc, pool: p, gated: gated, opened: time.Now(), rootsKey: rootsKey, info: info,
 		http2: p.key.protocol == wireHTTP2 || info.protocol == "h2",
 	}
 	p.mu.Lock()
@@ -272,49 +277,43 @@ func (p *pool) changed(c *conn) {
 		p.mu.Unlock()
 		return
 	}
-	broken, inFlight := c.cc.Err() != nil, c.cc.InFlight()
-	if !c.http2 && c.taken && !broken {
-		if !c.reserved || inFlight > 0 {
-			p.mu.Unlock()
-			return // a call has it, or is about to
-		}
-		c.taken, c.reserved = false, false
-	}
+	broken, busy := c.cc.Err() != nil, c.busyLocked()
 	switch {
-	case broken || inFlight == 0 && (c.draining || p.draining && len(p.waiters) == 0):
+	case broken || !busy && (c.draining || p.draining && len(p.waiters) == 0):
 		p.mu.Unlock()
 		p.discard(c)
 		return
 	case c.http2:
 		p.offerSharedLocked(c)
-	case !slices.Contains(p.idle, c):
+	case busy:
+		p.mu.Unlock()
+		return
+	case !c.listed:
 		p.offerLocked(c)
 	}
 	p.dialMissingLocked()
-	p.reapLaterLocked()
+	p.expireLaterLocked(c)
 	p.mu.Unlock()
 }
 
 // offerLocked hands an idle HTTP/1.1 connection to the first who waits.
 func (p *pool) offerLocked(c *conn) {
 	if w := p.popWaiterLocked(); w != nil {
-		c.taken = true
+		p.promiseLocked(c)
 		w.ready <- acquired{conn: c}
 		return
 	}
 	c.idleSince = time.Now()
-	p.idle = append(p.idle, c)
+	p.idle, c.listed = append(p.idle, c), true
 }
 
 // offerSharedLocked hands an HTTP/2 connection to as many as it can carry.
 func (p *pool) offerSharedLocked(c *conn) {
-	if c.draining {
-		return
-	}
-	for n := c.cc.Available(); n > 0 && len(p.waiters) > 0; n-- {
+	for !c.draining && len(p.waiters) > 0 && c.cc.Available() > c.promised {
+		p.promiseLocked(c)
 		p.popWaiterLocked().ready <- acquired{conn: c}
 	}
-	if c.cc.InFlight() == 0 {
+	if !c.busyLocked() {
 		c.idleSince = time.Now()
 	}
 }
@@ -346,7 +345,7 @@ func (p *pool) abandon(w *waiter) {
 	p.mu.Unlock()
 	if got := <-w.ready; got.conn != nil {
 		p.mu.Lock()
-		got.conn.taken = false
+		got.conn.promised--
 		p.mu.Unlock()
 		p.changed(got.conn)
 	}
@@ -384,7 +383,7 @@ func (p *pool) drain() {
 	for c := range p.conns {
 		p.retireLocked(c)
 	}
-	p.stopReaperLocked()
+	p.expiry.stop()
 	p.mu.Unlock()
 }
 
@@ -397,56 +396,11 @@ func (p *pool) close() {
 	for c := range p.conns {
 		conns = append(conns, c)
 	}
-	p.stopReaperLocked()
+	p.expiry.stop()
 	p.mu.Unlock()
 	for _, c := range conns {
 		p.discard(c)
 	}
-}
-
-// reapLaterLocked makes sure that connections idle for too long are closed.
-func (p *pool) reapLaterLocked() {
-	if p.reaper != nil || p.closed || p.draining || len(p.conns) == 0 {
-		return
-	}
-	limit := p.idleTimeout()
-	if limit <= 0 {
-		return
-	}
-	next := limit
-	for c := range p.conns {
-		if !c.idleSince.IsZero() && c.cc.InFlight() == 0 {
-			next = min(next, limit-time.Since(c.idleSince))
-		}
-	}
-	p.reaper = time.AfterFunc(max(next, time.Millisecond), p.reap)
-}
-
-func (p *pool) stopReaperLocked() {
-	if p.reaper != nil {
-		p.reaper.Stop()
-		p.reaper = nil
-	}
-}
-
-func (p *pool) reap() {
-	limit := p.idleTimeout()
-	p.mu.Lock()
-	p.reaper = nil
-	for c := range p.conns {
-		if limit > 0 && !c.taken && !c.idleSince.IsZero() && c.cc.InFlight() == 0 && time.Since(c.idleSince) >= limit {
-			p.retireLocked(c)
-		}
-	}
-	p.reapLaterLocked()
-	p.mu.Unlock()
-}
-
-func (p *pool) idleTimeout() time.Duration {
-	if config := p.endpoint.cluster.Config(); config != nil {
-		return config.IdleTimeout
-	}
-	return 0
 }
 
 func (p *pool) maxRequests() uint32 {

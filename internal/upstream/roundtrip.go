@@ -30,7 +30,7 @@ func (e *Endpoint) RoundTrip(req *http.Request, priority discovery.RoutingPriori
 		return nil, fail(req, outcome.NoConfig, e.cluster.Err())
 	}
 	p := e.pool(poolKey{protocol: protocolOf(config, req), priority: priority})
-	c, _, err := p.get(req.Context())
+	c, err := p.get(req.Context())
 	if err != nil {
 		return nil, fail(req, waitKind(err), err)
 	}

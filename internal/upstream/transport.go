@@ -119,6 +119,7 @@ func newTransports(m *Manager, config *discovery.Cluster, clientTLS *clientTLS) 
 		}
 		tr.Proxy = nil
 		tr.TLSClientConfig = nil
+		tr.IdleConnTimeout = 0 // the cluster's applies
 		tr.Protocols = new(http.Protocols)
 		switch {
 		case protocol == wireHTTP1 || protocol == wireALPN && clientTLS == nil:
