@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -52,7 +53,8 @@ type Mesh struct {
 // GRPC_XDS_BOOTSTRAP or GRPC_XDS_BOOTSTRAP_CONFIG names.
 //
 // It waits for the workload's certificate, if the bootstrap has a provider for
-// it; ctx bounds that wait and not the mesh's life. It does not wait for the
+// it; ctx bounds that wait, without a deadline 30 s do, and not the mesh's life.
+// What the provider's attempts fail of is logged. It does not wait for the
 // control plane: calls wait for their own configuration. The error names every
 // mistake in the options and in the bootstrap.
 func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
@@ -96,6 +98,10 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 	return m, nil
 }
 
+// identityWait bounds the wait for the first certificates when the caller has
+// no deadline of its own.
+const identityWait = 30 * time.Second
+
 // startIdentities starts the certificate providers of the bootstrap, side by
 // side, and waits for their first certificates.
 func (m *Mesh) startIdentities(ctx context.Context) error {
@@ -106,6 +112,11 @@ func (m *Mesh) startIdentities(ctx context.Context) error {
 		err    error
 	}
 	maps.Copy(m.identities, m.settings.identities)
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, identityWait)
+		defer cancel()
+	}
 	results := make(chan started)
 	waiting := 0
 	for name, provider := range m.settings.bootstrap.CertificateProviders {
