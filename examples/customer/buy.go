@@ -65,12 +65,24 @@ func (c *customer) buy(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("via %q: want http or grpc", p.Via), http.StatusBadRequest)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
+	code := http.StatusOK
 	if err != nil {
 		p.Error = explain(err)
-		w.WriteHeader(http.StatusBadGateway)
+		code = http.StatusBadGateway
 	}
-	_ = json.NewEncoder(w).Encode(&p) // the caller went away
+	answer(w, code, &p)
+}
+
+// answer writes JSON.
+func answer(w http.ResponseWriter, code int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_, _ = w.Write(append(body, '\n')) // a caller that went away needs no answer
 }
 
 // buyHTTP is an ordinary HTTP request. The scheme is http: the mesh does TLS.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"maps"
 	"net/http"
 	"sync"
@@ -98,6 +97,5 @@ func (s *stats) serve(w http.ResponseWriter, _ *http.Request) {
 	now := s.now
 	now.Breakers = maps.Clone(now.Breakers)
 	s.mu.Unlock()
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(&now) // the caller went away
+	answer(w, http.StatusOK, &now)
 }

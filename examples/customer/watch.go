@@ -13,7 +13,7 @@ import (
 func (c *customer) watch(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	defer context.AfterFunc(c.ending, cancel)() // nothing else would end it
+	defer context.AfterFunc(c.ending, cancel)() //nolint:contextcheck // either can end it
 	stream, err := c.grpc.Watch(ctx, &paymentpb.WatchRequest{User: r.FormValue("user")})
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadGateway)
@@ -21,16 +21,20 @@ func (c *customer) watch(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	controller := http.NewResponseController(w)
-	if controller.Flush() != nil { // the caller shall see that we listen
+	if err := controller.Flush(); err != nil { // the caller shall see that we listen
 		return
 	}
+	encoder := json.NewEncoder(w)
 	for {
 		charge, err := stream.Recv()
 		if err != nil {
 			return // the status has been sent: the end of the body says it
 		}
 		p := purchase{Via: "grpc", Version: charge.GetVersion(), Instance: charge.GetInstance(), Caller: charge.GetCaller()}
-		if json.NewEncoder(w).Encode(&p) != nil || controller.Flush() != nil {
+		if err := encoder.Encode(&p); err != nil {
+			return
+		}
+		if err := controller.Flush(); err != nil {
 			return
 		}
 	}

@@ -2,9 +2,9 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"text/template"
 )
 
@@ -38,8 +38,8 @@ spec:
   location: MESH_INTERNAL
   resolution: STATIC
   ports:
-  - {name: http, number: ` + fmt.Sprint(httpPort) + `, protocol: HTTP}
-  - {name: grpc, number: ` + fmt.Sprint(grpcPort) + `, protocol: GRPC}
+  - {name: http, number: ` + strconv.Itoa(httpPort) + `, protocol: HTTP}
+  - {name: grpc, number: ` + strconv.Itoa(grpcPort) + `, protocol: GRPC}
   workloadSelector:
     labels: {app: payment}
 {{- range . }}

@@ -28,8 +28,8 @@ func binary(t *testing.T) string {
 	return name
 }
 
-// demo prepares a run of the demo in a temporary directory of its own.
-func demo(t *testing.T, name string, args ...string) (cmd *exec.Cmd, temporary string) {
+// prepare returns a run of the demo in a temporary directory of its own.
+func prepare(t *testing.T, name string, args ...string) (cmd *exec.Cmd, temporary string) {
 	t.Helper()
 	temporary = t.TempDir()
 	cmd = exec.CommandContext(t.Context(), name, args...)
@@ -53,7 +53,7 @@ func checkNothingLeft(t *testing.T, temporary string) {
 // and the control plane is away.
 func TestDemoEndsWithZeroFailed(t *testing.T) {
 	t.Parallel()
-	cmd, temporary := demo(t, binary(t))
+	cmd, temporary := prepare(t, binary(t))
 	output, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(output), " 0 failed; ") {
 		t.Errorf("%v\n%s", err, output)
@@ -69,7 +69,7 @@ func TestDemoThatIsInterruptedCleansUp(t *testing.T) {
 	name := binary(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	cmd, temporary := demo(t, name)
+	cmd, temporary := prepare(t, name)
 	var output bytes.Buffer
 	cmd.Stdout = &writer{&output, func(text string) {
 		if strings.Contains(text, "canary 90/10") {

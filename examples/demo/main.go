@@ -20,19 +20,20 @@ import (
 	"time"
 )
 
-func main() {
+func main() { os.Exit(demo(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// demo returns the exit code.
+func demo(args []string, stdout, stderr io.Writer) int {
 	// The processes must be ended whatever ends this one: also when nobody
 	// reads its output any more.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
-	err := run(ctx, os.Args[1:], os.Stdout)
-	if errors.Is(err, flag.ErrHelp) {
-		return
+	err := run(ctx, args, stdout)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(stderr, "\ndemo:", err)
+		return 1
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "\ndemo:", err)
-		os.Exit(1)
-	}
+	return 0
 }
 
 func run(ctx context.Context, args []string, out io.Writer) (err error) {

@@ -44,7 +44,7 @@ func start(ctx context.Context, name, log string, env []string, onEnd func(error
 	defer stderr.Close() // the process has its own copy
 	p := &process{name: name, log: log, ended: make(chan struct{})}
 	// Not bound to ctx: it ends by stop, in order, and not all at once.
-	p.cmd = exec.CommandContext(context.WithoutCancel(ctx), binary, args...)
+	p.cmd = exec.CommandContext(context.WithoutCancel(ctx), binary, args...) //nolint:gosec // what we built
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stderr = stderr
 	stdout, err := p.cmd.StdoutPipe()

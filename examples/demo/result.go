@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -45,9 +46,9 @@ func (r *result) cells() []string {
 		callers[i] = shortID(id)
 	}
 	return []string{
-		r.title, fmt.Sprint(r.all.calls), fmt.Sprint(r.all.failed), fmt.Sprint(r.all.refused), ok(r.all),
+		r.title, strconv.Itoa(r.all.calls), strconv.Itoa(r.all.failed), strconv.Itoa(r.all.refused), ok(r.all),
 		percent(r.after.share["v1"]), percent(r.after.share["v2"]), spread(r.after.ada),
-		milliseconds(r.all.p50), milliseconds(r.all.p99), fmt.Sprint(r.retries), r.breakers, strings.Join(callers, ", "),
+		milliseconds(r.all.p50), milliseconds(r.all.p99), strconv.Itoa(r.retries), r.breakers, strings.Join(callers, ", "),
 	}
 }
 

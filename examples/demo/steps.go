@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -216,9 +217,9 @@ func (s *story) certificates(now customerStats) {
 	for _, p := range s.world.payments {
 		seen := s.observer.certificates(p)
 		newest := seen[len(seen)-1]
-		t.row("payment "+p.name, newest.id, fmt.Sprint(len(seen)), seen[0].serial[:8]+" to "+newest.serial[:8], left(newest.expires))
+		t.row("payment "+p.name, newest.id, strconv.Itoa(len(seen)), seen[0].serial[:8]+" to "+newest.serial[:8], left(newest.expires))
 	}
-	t.row("customer", now.Certificate.ID, fmt.Sprint(now.Certificate.Number), "-", left(now.Certificate.Expires))
+	t.row("customer", now.Certificate.ID, strconv.Itoa(now.Certificate.Number), "-", left(now.Certificate.Expires))
 }
 
 func (s *story) killPlane(ctx context.Context) error {

@@ -23,21 +23,19 @@ type table struct {
 }
 
 // header prints the titles and a line below them.
-func (t *table) header() error {
+func (t *table) header() {
 	titles := make([]string, len(t.columns))
 	lines := make([]string, len(t.columns))
 	for i, c := range t.columns {
 		titles[i] = c.title
 		lines[i] = strings.Repeat("-", max(c.width, utf8.RuneCountInString(c.title)))
 	}
-	if err := t.row(titles...); err != nil {
-		return err
-	}
-	return t.row(lines...)
+	t.row(titles...)
+	t.row(lines...)
 }
 
 // row prints one cell for each column.
-func (t *table) row(cells ...string) error {
+func (t *table) row(cells ...string) {
 	var b strings.Builder
 	b.WriteString(t.indent)
 	for i, c := range t.columns {
@@ -51,6 +49,5 @@ func (t *table) row(cells ...string) error {
 			b.WriteString(padding + cells[i])
 		}
 	}
-	_, err := fmt.Fprintln(t.out, strings.TrimRight(b.String(), " "))
-	return err
+	fmt.Fprintln(t.out, strings.TrimRight(b.String(), " "))
 }

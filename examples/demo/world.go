@@ -99,7 +99,7 @@ func (w *world) binary(name string) string {
 
 // build compiles the programs.
 func (w *world) build(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", w.path("bin")+string(filepath.Separator),
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", w.path("bin")+string(filepath.Separator), //nolint:gosec // our own directory
 		module+"/cmd/inboard", module+"/examples/payment", module+"/examples/customer")
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build in a checkout of %s: %w\n%s", module, errors.Join(err, ctx.Err()), output)
@@ -109,7 +109,7 @@ func (w *world) build(ctx context.Context) error {
 
 // inboard runs a command of the tool to its end.
 func (w *world) inboard(ctx context.Context, args ...string) error {
-	output, err := exec.CommandContext(ctx, w.binary("inboard"), args...).CombinedOutput()
+	output, err := exec.CommandContext(ctx, w.binary("inboard"), args...).CombinedOutput() //nolint:gosec // what we built
 	if err != nil {
 		return fmt.Errorf("inboard %s: %w\n%s", args[0], err, output)
 	}
@@ -138,17 +138,17 @@ func (w *world) start(ctx context.Context, r rules, out io.Writer) error {
 	if err := w.startPlane(ctx); err != nil {
 		return err
 	}
-	t.row(w.plane.name, fmt.Sprint(w.plane.pid()), "", fmt.Sprintf("xDS and CA %s, status http://%s/status", w.planeAddresses[0], w.planeAddresses[1]))
+	t.row(w.plane.name, strconv.Itoa(w.plane.pid()), "", fmt.Sprintf("xDS and CA %s, status http://%s/status", w.planeAddresses[0], w.planeAddresses[1]))
 	for _, p := range w.payments {
 		if err := w.startPayment(ctx, p); err != nil {
 			return err
 		}
-		t.row(p.process.name, fmt.Sprint(p.process.pid()), paymentID, fmt.Sprintf("HTTP %s, gRPC %s", p.addresses[0], p.addresses[1]))
+		t.row(p.process.name, strconv.Itoa(p.process.pid()), paymentID, fmt.Sprintf("HTTP %s, gRPC %s", p.addresses[0], p.addresses[1]))
 	}
 	if err := w.startCustomer(ctx); err != nil {
 		return err
 	}
-	t.row(w.customer.name, fmt.Sprint(w.customer.pid()), customerID, fmt.Sprintf("http://%s/buy", w.customer.ready["http"]))
+	t.row(w.customer.name, strconv.Itoa(w.customer.pid()), customerID, fmt.Sprintf("http://%s/buy", w.customer.ready["http"]))
 	return nil
 }
 

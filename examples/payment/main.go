@@ -91,7 +91,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	defer admin.Close()
+	defer func() { err = errors.Join(err, admin.Close()) }()
 
 	ended := make(chan error, 2)
 	go func() { ended <- httpServer.Serve(httpListener) }()
