@@ -88,7 +88,7 @@ func (c *Cluster) apply(r discovery.ClusterResult) {
 			c.state.Store(next)
 			return
 		}
-		next.tls, next.transport = tls, newTransports(c.manager, next.config, tls)
+		next.tls, next.transport = tls, newTransports(c.manager)
 	}
 	c.state.Store(next)
 	if changed && old.config != nil {

@@ -3,6 +3,8 @@ package upstream
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -17,8 +19,7 @@ func streams(n int) func(*http.Server) {
 	return func(s *http.Server) { s.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: n} }
 }
 
-// startOneByOne starts calls, each when the one before has arrived: a new
-// connection does not know how many streams its server allows.
+// startOneByOne starts calls, each when the one before has arrived or waits.
 func startOneByOne(t *testing.T, e *Endpoint, n int) []*call {
 	t.Helper()
 	calls := make([]*call, 0, n)
@@ -105,41 +106,91 @@ func TestCallsWaitForAStreamAtTheConnectionLimit(t *testing.T) {
 	})
 }
 
-// A server that refuses a stream certifies that it did not look at it.
-func TestStreamsBeyondTheLimitOfANewConnectionAreRefused(t *testing.T) {
+// Nothing is sent over a new connection before its server has said how many
+// streams it allows.
+func TestABurstOverANewConnectionKeepsToTheStreamLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		release := make(chan struct{})
-		s := w.serve(paymentAddress, func(rw http.ResponseWriter, r *http.Request) {
-			<-release
+		w.serve(paymentAddress, func(rw http.ResponseWriter, r *http.Request) {
+			time.Sleep(time.Second)
 			answer(rw, r)
-		}, streams(1))
-		c, e := w.one(speakHTTP2)
+		}, streams(2))
+		c, e := w.one(func(c *discovery.Cluster) {
+			speakHTTP2(c)
+			c.Limits[0].MaxConnections = 5
+		})
+		begin := time.Now()
 		var calls []*call
-		for range 5 {
+		for range 50 {
 			calls = append(calls, start(t.Context(), t, e))
 		}
-		synctest.Wait()
-		close(release)
-		answered := 0
 		for _, call := range calls {
-			<-call.done
-			switch {
-			case call.failure == nil:
-				answered++
-			case call.failure.Kind != outcome.RefusedStream:
-				t.Errorf("got %v: %v, want a refused stream", call.failure.Kind, call.failure.Err)
-			}
+			call.wait(t)
 		}
-		if got := s.calls.Load(); int(got) != answered {
-			t.Errorf("the server handled %d calls, %d were answered", got, answered)
+		if took := time.Since(begin); took != 5*time.Second {
+			t.Errorf("50 calls of 1 s over 5 connections of 2 streams took %v, want 5 s", took)
 		}
-		synctest.Wait()
-		if u := c.Gate(0).Usage(); u.Pending != 0 {
-			t.Errorf("in use: %+v", u)
-		}
+		w.expectConnections(5, 0)
+		expectIdle(t, c, 5)
 	})
+}
+
+const clientPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" // RFC 9113, section 3.4
+
+func TestAPeerThatDoesNotSpeakHTTP2CannotBeConnectedTo(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		peer func(net.Conn)
+		want string
+	}{
+		"it says nothing": {
+			peer: func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) },
+			want: "http2: no settings from the peer: context deadline exceeded",
+		},
+		"it closes": {
+			peer: func(conn net.Conn) { _, _ = io.ReadFull(conn, make([]byte, len(clientPreface))) },
+			want: "http2: closed by the peer before its settings: does it speak HTTP/2?",
+		},
+		"it speaks HTTP/1.1": {
+			peer: func(conn net.Conn) {
+				_, _ = io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+				_, _ = io.Copy(io.Discard, conn)
+			},
+			want: "http2: closed by the peer before its settings: does it speak HTTP/2?",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				listener, err := w.network.Listen(paymentAddress)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer listener.Close()
+				go func() { // ends with the connection
+					conn, err := listener.Accept()
+					if err != nil {
+						return
+					}
+					tt.peer(conn)
+					_ = conn.Close()
+				}()
+				c, e := w.one(func(c *discovery.Cluster) {
+					speakHTTP2(c)
+					c.ConnectTimeout = time.Second
+				})
+				_, failure := e.RoundTrip(newRequest(t.Context(), t, http.MethodGet, nil), 0)
+				if failure == nil || failure.Kind != outcome.ConnectFailure || failure.Sent || failure.Err.Error() != tt.want {
+					t.Errorf("got %+v, want a connect failure: %s", failure, tt.want)
+				}
+				w.expectConnections(0, 0)
+				expectIdle(t, c, 0)
+			})
+		})
+	}
 }
 
 // A server that shuts down lets the calls on its connections end and gets no

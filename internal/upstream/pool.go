@@ -41,13 +41,10 @@ type pool struct {
 // conn is one HTTP connection. Its fields are guarded by pool.mu unless they
 // are never written after it was added.
 type conn struct {
-	cc       *http.ClientConn
-	pool     *pool
-	http2    bool
-	gated    bool // holds a permit of the connection limit
-	opened   time.Time
-	info     *dialInfo
-	rootsKey string
+	dialed
+	pool   *pool
+	gated  bool // holds a permit of the connection limit
+	opened time.Time
 
 	// promised counts the calls that were given the connection and have not
 	// reserved their place on it yet. With the requests in flight they make it
@@ -224,7 +221,7 @@ func (p *pool) dialMissingLocked() (overflow bool) {
 func (p *pool) dial(gated bool) {
 	start := time.Now()
 	cluster := p.endpoint.cluster
-	cc, info, rootsKey, err := cluster.dial(cluster.manager.ctx, p.endpoint.address, p.key.protocol)
+	d, err := cluster.dial(cluster.manager.ctx, p.endpoint.address, p.key.protocol)
 	event := observe.ConnEvent{Cluster: cluster.name, Endpoint: p.endpoint.address, Duration: time.Since(start), Err: err}
 	if err != nil {
 		p.endpoint.ConnectFailed()
@@ -235,6 +232,9 @@ func (p *pool) dial(gated bool) {
 		if p.key.protocol != wireHTTP1 {
 			n = len(p.waiters)
 		}
+		if cluster.manager.ctx.Err() != nil {
+			p.failLocked(ErrClosed, len(p.waiters))
+		}
 		p.failLocked(&connectError{err}, n)
 		p.dialMissingLocked()
 		p.mu.Unlock()
@@ -242,23 +242,21 @@ func (p *pool) dial(gated bool) {
 		return
 	}
 	p.endpoint.Connected()
-	c := &conn{
-		cc: cc, pool: p, gated: gated, opened: time.Now(), rootsKey: rootsKey, info: info,
-		http2: p.key.protocol == wireHTTP2 || info.protocol == "h2",
-	}
+	c := &conn{dialed: *d, pool: p, gated: gated, opened: time.Now()}
 	p.mu.Lock()
 	p.dialing--
 	if p.closed || !cluster.manager.opened(c) {
 		p.releaseGate(gated)
+		p.failLocked(ErrClosed, len(p.waiters))
 		p.mu.Unlock()
-		_ = cc.Close()
+		_ = c.cc.Close()
 		return
 	}
 	p.conns[c] = struct{}{}
 	p.mu.Unlock()
-	event.TLS, event.PeerID, event.Protocol = info.tls, info.peerID, c.protocol()
+	event.TLS, event.PeerID, event.Protocol = c.tls, c.peerID, c.protocol()
 	p.opened(event)
-	cc.SetStateHook(func(*http.ClientConn) { p.changed(c) })
+	c.cc.SetStateHook(func(*http.ClientConn) { p.changed(c) })
 	p.changed(c)
 }
 
@@ -370,7 +368,7 @@ func (p *pool) discard(c *conn) {
 	if hook := p.endpoint.cluster.manager.options.Hooks.ConnClosed; hook != nil {
 		hook(observe.ConnEvent{
 			Cluster: p.endpoint.cluster.name, Endpoint: p.endpoint.address, Protocol: c.protocol(),
-			TLS: c.info.tls, PeerID: c.info.peerID, Err: err, Duration: time.Since(c.opened),
+			TLS: c.tls, PeerID: c.peerID, Err: err, Duration: time.Since(c.opened),
 		})
 	}
 }

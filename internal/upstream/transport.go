@@ -99,44 +99,35 @@ func (c *Cluster) TLSConfig(alpn ...string) (*tls.Config, error) {
 	return state.tls.config(alpn)
 }
 
-// transports make the connections of one cluster configuration. They are
-// factories: no request goes through their RoundTrip.
-type transports struct {
-	byProtocol [3]*http.Transport
-	scheme     string
+// transports make HTTP connections out of network connections. No request goes
+// through their RoundTrip.
+type transports struct{ http1, http2 *http.Transport }
+
+// givenConn is the context key of the network connection to use.
+type givenConn struct{}
+
+func newTransports(m *Manager) *transports {
+	return &transports{
+		http1: m.newTransport((*http.Protocols).SetHTTP1),
+		http2: m.newTransport((*http.Protocols).SetUnencryptedHTTP2),
+	}
 }
 
-func newTransports(m *Manager, config *discovery.Cluster, clientTLS *clientTLS) *transports {
-	t := &transports{scheme: "http"}
-	if clientTLS != nil {
-		t.scheme = "https"
+// newTransport clones the template. TLS, proxies, dialing, the protocol and the
+// time that a connection may be idle are not the template's.
+func (m *Manager) newTransport(speak func(*http.Protocols, bool)) *http.Transport {
+	tr := &http.Transport{}
+	if m.options.Transport != nil {
+		tr = m.options.Transport.Clone()
 	}
-	for i := range t.byProtocol {
-		protocol := wireProtocol(i)
-		tr := &http.Transport{}
-		if m.options.Transport != nil {
-			tr = m.options.Transport.Clone()
-		}
-		tr.Proxy = nil
-		tr.TLSClientConfig = nil
-		tr.IdleConnTimeout = 0 // the cluster's applies
-		tr.Protocols = new(http.Protocols)
-		switch {
-		case protocol == wireHTTP1 || protocol == wireALPN && clientTLS == nil:
-			tr.Protocols.SetHTTP1(true)
-		case protocol == wireHTTP2 && clientTLS == nil:
-			tr.Protocols.SetUnencryptedHTTP2(true)
-		case protocol == wireHTTP2:
-			tr.Protocols.SetHTTP2(true)
-		default:
-			tr.Protocols.SetHTTP1(true)
-			tr.Protocols.SetHTTP2(true)
-		}
-		tr.DialContext = dialPlain(m)
-		tr.DialTLSContext = dialTLS(m, clientTLS, alpnOf(protocol, config))
-		t.byProtocol[i] = tr
+	tr.Proxy, tr.TLSClientConfig, tr.TLSNextProto = nil, nil, nil
+	tr.IdleConnTimeout = 0
+	tr.Protocols = new(http.Protocols)
+	speak(tr.Protocols, true)
+	tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return ctx.Value(givenConn{}).(net.Conn), nil
 	}
-	return t
+	return tr
 }
 
 func alpnOf(protocol wireProtocol, config *discovery.Cluster) []string {
@@ -152,58 +143,22 @@ func alpnOf(protocol wireProtocol, config *discovery.Cluster) []string {
 	return []string{"h2", "http/1.1"}
 }
 
-// dialInfo carries facts of a new connection from the dialer to the pool.
-type dialInfo struct {
-	peerID   string
-	protocol string
-	tls      bool
+// dialed is a new HTTP connection and what is known of it.
+type dialed struct {
+	cc    *http.ClientConn
+	http2 bool
+	tls   bool
+	// peerID is the peer's verified identity, "" without one.
+	peerID string
+	// rootsKey tells under which roots it was made.
+	rootsKey string
 }
 
-type dialInfoKey struct{}
-
-func dialPlain(m *Manager) func(ctx context.Context, network, address string) (net.Conn, error) {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		return m.options.Dial(ctx, network, address)
-	}
-}
-
-func dialTLS(m *Manager, clientTLS *clientTLS, alpn []string) func(ctx context.Context, network, address string) (net.Conn, error) {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		config, err := clientTLS.config(alpn)
-		if err != nil {
-			return nil, err
-		}
-		raw, err := m.options.Dial(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		conn := tls.Client(raw, config)
-		if err := conn.HandshakeContext(ctx); err != nil {
-			return nil, errors.Join(fmt.Errorf("tls handshake: %w", err), ignoreClosed(raw.Close()))
-		}
-		if info, ok := ctx.Value(dialInfoKey{}).(*dialInfo); ok {
-			state := conn.ConnectionState()
-			info.tls, info.protocol = true, state.NegotiatedProtocol
-			if id, ok := meshtls.PeerID(state); ok {
-				info.peerID = id.String()
-			}
-		}
-		return conn, nil
-	}
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
-}
-
-// dial makes one connection to an endpoint.
-func (c *Cluster) dial(ctx context.Context, address string, protocol wireProtocol) (*http.ClientConn, *dialInfo, string, error) {
+// dial makes one connection to an endpoint, within the connect timeout.
+func (c *Cluster) dial(ctx context.Context, address string, protocol wireProtocol) (*dialed, error) {
 	state := c.state.Load()
 	if state.err != nil {
-		return nil, nil, "", state.err
+		return nil, state.err
 	}
 	const defaultConnectTimeout = 5 * time.Second // Envoy's connect_timeout
 	timeout := state.config.ConnectTimeout
@@ -212,11 +167,61 @@ func (c *Cluster) dial(ctx context.Context, address string, protocol wireProtoco
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	info := &dialInfo{}
 	// Read before the handshake: if the roots change meanwhile, the connection
 	// counts as made under the old ones and is replaced.
-	rootsKey := state.tls.rootsKey()
-	cc, err := state.transport.byProtocol[protocol].NewClientConn(
-		context.WithValue(ctx, dialInfoKey{}, info), state.transport.scheme, address)
-	return cc, info, rootsKey, err
+	d := &dialed{http2: protocol == wireHTTP2, rootsKey: state.tls.rootsKey()}
+	conn, err := c.manager.options.Dial(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	if state.tls != nil {
+		if conn, err = d.secure(ctx, conn, state.tls, alpnOf(protocol, state.config)); err != nil {
+			return nil, err
+		}
+	}
+	if d.http2 {
+		d.cc, err = newHTTP2(ctx, state.transport.http2, conn, address)
+	} else {
+		d.cc, err = newClientConn(ctx, state.transport.http1, conn, address)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// secure makes the handshake. On failure it closes the connection.
+func (d *dialed) secure(ctx context.Context, raw net.Conn, settings *clientTLS, alpn []string) (net.Conn, error) {
+	config, err := settings.config(alpn)
+	if err != nil {
+		return nil, errors.Join(err, ignoreClosed(raw.Close()))
+	}
+	conn := tls.Client(raw, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("tls handshake: %w", err), ignoreClosed(raw.Close()))
+	}
+	state := conn.ConnectionState()
+	d.tls = true
+	d.http2 = d.http2 || state.NegotiatedProtocol == "h2"
+	if id, ok := meshtls.PeerID(state); ok {
+		d.peerID = id.String()
+	}
+	return conn, nil
+}
+
+// newClientConn hands a network connection to net/http. On failure it closes it.
+func newClientConn(ctx context.Context, tr *http.Transport, conn net.Conn, address string) (*http.ClientConn, error) {
+	// The scheme is http also over TLS, which has been made already.
+	cc, err := tr.NewClientConn(context.WithValue(ctx, givenConn{}, conn), "http", address)
+	if err != nil {
+		return nil, errors.Join(err, ignoreClosed(conn.Close()))
+	}
+	return cc, nil
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
 }
