@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"time"
 
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/route"
@@ -113,7 +112,7 @@ func (x *exchange) Carrier(a *pipeline.Attempt) observe.Carrier {
 		return header(x.headers)
 	}
 	// A hop never gets more time than its caller has left.
-	left := strconv.FormatInt(max(time.Until(a.Deadline).Milliseconds(), 1), 10)
+	left := strconv.FormatInt(max(a.Deadline.Sub(a.Observed.Start).Milliseconds(), 1), 10)
 	if first {
 		x.timeout[0] = left
 		x.headers[expectedTimeout] = x.timeout[:]

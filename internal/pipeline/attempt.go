@@ -32,12 +32,13 @@ func (c *Call) try() outcome.Outcome {
 	a := &c.first
 	if c.attempt != nil {
 		a = new(Attempt) // the observer and gRPC's picker may still hold the last one
+		c.now = time.Now()
 	}
 	c.attempt = a
 	c.Observed.Attempts++
 	a.call = c
 	a.isRetry = c.isRetry
-	a.Observed = observe.Attempt{Call: &c.Observed, Number: c.Observed.Attempts, Cluster: c.cluster.Name(), Start: time.Now()}
+	a.Observed = observe.Attempt{Call: &c.Observed, Number: c.Observed.Attempts, Cluster: c.cluster.Name(), Start: c.now}
 	if o, refused := a.admit(); refused {
 		return o
 	}
@@ -155,7 +156,7 @@ func (a *Attempt) Priority() discovery.RoutingPriority { return a.call.priority(
 func (a *Attempt) Cluster() *upstream.Cluster { return a.call.cluster }
 
 // endAttempt ends the attempt that is open, if any.
-func (c *Call) endAttempt(o *outcome.Outcome) {
+func (c *Call) endAttempt(o *outcome.Outcome, now time.Time) {
 	a := c.attempt
 	if a == nil || a.ended {
 		return
@@ -175,7 +176,7 @@ func (c *Call) endAttempt(o *outcome.Outcome) {
 	}
 	a.gate.ReleaseRequest()
 	a.Observed.Outcome = *o
-	a.Observed.End = time.Now()
+	a.Observed.End = now
 	if hook := c.out.hooks.AttemptEnded; hook != nil {
 		hook(a.ctx, &a.Observed)
 	}
