@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -374,6 +375,39 @@ func TestReadDirReportsWhatItCannotRead(t *testing.T) {
 	_, err := istio.ReadDir(os.DirFS(filepath.Join(t.TempDir(), "missing")))
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("error %v, want fs.ErrNotExist", err)
+	}
+}
+
+func TestReadDirRefusesWhatIsNoRegularFile(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, want string
+		file       *fstest.MapFile
+	}{
+		{"a pipe", `"x.yaml" is not a regular file`, &fstest.MapFile{Mode: fs.ModeNamedPipe}},
+		{"a device", `"x.yaml" is not a regular file`, &fstest.MapFile{Mode: fs.ModeDevice | fs.ModeCharDevice}},
+		{"a socket", `"x.yaml" is not a regular file`, &fstest.MapFile{Mode: fs.ModeSocket}},
+		{"a huge file", `"x.yaml" has more than 33554432 bytes: split it`, &fstest.MapFile{Data: make([]byte, 32<<20+1)}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := istio.ReadDir(fstest.MapFS{"x.yaml": test.file})
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want %s", err, test.want)
+			}
+		})
+	}
+}
+
+func TestReadDirRefusesALinkToADevice(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.Symlink(os.DevNull, filepath.Join(dir, "x.yaml")); err != nil {
+		t.Skip(err)
+	}
+	if _, err := istio.ReadDir(os.DirFS(dir)); err == nil || !strings.Contains(err.Error(), "is not a regular file") {
+		t.Errorf("error %v", err)
 	}
 }
 
