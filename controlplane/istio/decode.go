@@ -57,16 +57,18 @@ func (d *decoder) entries(n *yaml.Node, a at, child func(string) at) (fieldList,
 		return nil, false
 	}
 	list := make(fieldList, 0, len(n.Content)/2)
+	seen := make(map[string]bool, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		if key.Kind != yaml.ScalarNode {
 			d.addAt(key, a, "expected a name before ':', found "+describe(key))
 			continue
 		}
-		if _, twice := list.get(key.Value); twice {
+		if seen[key.Value] {
 			d.addAt(key, child(key.Value), "is set twice")
 			continue
 		}
+		seen[key.Value] = true
 		d.obj.places[child(key.Value).path] = place{key: positionOf(key), value: positionOf(value)}
 		list = append(list, namedNode{key.Value, key, value})
 	}
