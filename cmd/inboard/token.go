@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/inboardmesh/inboard/controlplane/ca"
@@ -28,7 +27,7 @@ can read it.`)
 	if err := f.required("ca-dir", "namespace", "service-account"); err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(*dir, "root-cert.pem")); errors.Is(err, fs.ErrNotExist) {
+	if entries, err := os.ReadDir(*dir); len(entries) == 0 && (err == nil || errors.Is(err, fs.ErrNotExist)) {
 		fmt.Fprintf(call.stderr, "inboard token: there is no CA in %s yet: making one\n", *dir)
 	}
 	authority, err := ca.New(ca.Config{Dir: *dir, TrustDomain: *trustDomain})
