@@ -9,8 +9,10 @@ import (
 
 	"google.golang.org/grpc/attributes"
 	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/status"
 
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/upstream"
@@ -240,6 +242,9 @@ var _ balancer.Picker = (*picker)(nil)
 
 var errOutside = errors.New("mesh: the call did not pass the mesh's interceptors: pass all of Mesh.DialOptions")
 
+// errOver is a status, so that no call waits for what comes after it.
+var errOver = status.Error(codes.Canceled, "mesh: the call has ended")
+
 // Pick sends the attempt to the endpoint that the mesh chose. While that is
 // being connected to, the call waits; when that fails, another is chosen, for
 // nothing has been sent. Only when there is none left the attempt has failed.
@@ -247,6 +252,11 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	a := attemptOf(info.Ctx)
 	if a == nil {
 		return balancer.PickResult{}, errOutside
+	}
+	a.picking.Lock()
+	defer a.picking.Unlock()
+	if a.over {
+		return balancer.PickResult{}, errOver
 	}
 	endpoint := a.pipeline.Endpoint
 	if endpoint == nil {
@@ -295,7 +305,15 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 // handler and back in the attempt's context.
 type attempt struct {
 	pipeline *pipeline.Attempt
-	// unreachable are the endpoints that this attempt could not connect to.
+	ctx      context.Context
+
+	// picking is held while an endpoint is picked: gRPC picks again, on the
+	// goroutine that receives, when a server says that it did not process the
+	// request, and the call may end at the same time.
+	picking sync.Mutex
+	over    bool // guarded by picking; the pipeline has ended the attempt
+	// unreachable are the endpoints that this attempt could not connect to;
+	// guarded by picking.
 	unreachable map[*upstream.Endpoint]bool
 	marks       marks
 }
@@ -309,6 +327,14 @@ func withAttempt(ctx context.Context, a *attempt) context.Context {
 func attemptOf(ctx context.Context) *attempt {
 	a, _ := ctx.Value(attemptKey{}).(*attempt)
 	return a
+}
+
+// end keeps gRPC from picking again. It comes before the pipeline ends the
+// attempt.
+func (a *attempt) end() {
+	a.picking.Lock()
+	defer a.picking.Unlock()
+	a.over = true
 }
 
 // pickFailed remembers why the attempt was not sent. The error is no status, so

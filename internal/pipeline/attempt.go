@@ -155,6 +155,10 @@ func (a *Attempt) Priority() discovery.RoutingPriority { return a.call.priority(
 // Cluster is the cluster that the attempt goes to.
 func (a *Attempt) Cluster() *upstream.Cluster { return a.call.cluster }
 
+// Retries is how many times the retry policy has granted another attempt before
+// this one. Attempts that are repeated without asking it do not count (gRFC A6).
+func (a *Attempt) Retries() int { return a.call.sequence.Attempts() - 1 }
+
 // endAttempt ends the attempt that is open, if any.
 func (c *Call) endAttempt(o *outcome.Outcome, now time.Time) {
 	a := c.attempt
