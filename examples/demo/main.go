@@ -61,22 +61,27 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err := w.start(ctx, first, out); err != nil {
 		return err
 	}
+	if err := tell(ctx, w, first, *rate, out); err != nil {
+		return err
+	}
+	if *keep {
+		w.keep(ctx, out)
+	}
+	return nil
+}
+
+// tell tells the story of a world that has started with the first rules.
+func tell(ctx context.Context, w *world, first rules, rate int, out io.Writer) error {
 	observer, err := w.observe(ctx)
 	if err != nil {
 		return err
 	}
 	defer observer.end()
-
 	begin := time.Now()
-	fmt.Fprintf(out, "\n%d calls a second to the customer, half of which it makes by HTTP and half by gRPC\n", *rate)
-	t := startTraffic(ctx, w.customer.ready["http"], customerID, *rate)
-	defer t.end()
-	s := newStory(w, t, observer, first, out)
+	fmt.Fprintf(out, "\n%d calls a second to the customer, half of which it makes by HTTP and half by gRPC\n", rate)
+	t := startTraffic(ctx, w.customer.ready["http"], customerID, rate)
+	s := &story{world: w, traffic: t, observer: observer, rules: first, out: out}
 	err = s.run(ctx)
 	t.end()
-	err = errors.Join(err, s.verdict(time.Since(begin)))
-	if err == nil && *keep {
-		w.keep(ctx, out)
-	}
-	return err
+	return s.verdict(time.Since(begin), err)
 }

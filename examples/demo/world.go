@@ -157,13 +157,13 @@ func (w *world) keep(ctx context.Context, out io.Writer) {
 	fmt.Fprintf(out, `
 Everything runs on, without the traffic. Try
 
-  curl 'http://%[1]s/buy?via=grpc&user=ada'   # or via=http, or another user
-  curl http://%[1]s/stats                     # what the customer's mesh says
-  curl http://%[2]s/status                    # what the control plane says
-  curl -X POST http://%[3]s/break             # payment v1-a; /mend mends it
-  $EDITOR %[4]s/traffic.yaml                  # takes effect when you save it
+  to buy, also via=http           curl 'http://%[1]s/buy?via=grpc&user=ada'
+  what the customer's mesh says   curl http://%[1]s/stats
+  what the control plane says     curl http://%[2]s/status
+  to break v1-a, or /mend it      curl -X POST http://%[3]s/break
+  to edit the configuration       %[4]s
 
-Ctrl-C ends it all.
+A file takes effect when it is saved. Ctrl-C ends it all.
 `, w.customer.ready["http"], w.planeAddresses[1], w.payments[0].addresses[2], w.config)
 	<-ctx.Done()
 }
