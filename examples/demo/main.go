@@ -39,7 +39,7 @@ func demo(args []string, stdout, stderr io.Writer) int {
 func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	f := flag.NewFlagSet("demo", flag.ContinueOnError)
 	keep := f.Bool("keep", false, "leave everything running at the end, until Ctrl-C")
-	rate := f.Int("rate", 200, "calls in a `SECOND`")
+	rate := f.Int("rate", 200, "`NUMBER` of calls a second")
 	if err := f.Parse(args); err != nil {
 		return err
 	}

@@ -119,7 +119,7 @@ func (w *world) inboard(ctx context.Context, args ...string) error {
 // start builds and starts everything but the traffic.
 func (w *world) start(ctx context.Context, r rules, out io.Writer) error {
 	begin := time.Now()
-	fmt.Fprintf(out, "building inboard, payment and customer into %s ...", w.path("bin"))
+	fmt.Fprintf(out, "building inboard, payment and customer into %s; the first time takes a while ...", w.path("bin"))
 	if err := w.build(ctx); err != nil {
 		fmt.Fprintln(out)
 		return err
