@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/internal/cputime"
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/observe"
@@ -100,10 +101,7 @@ func BenchmarkWire(b *testing.B) {
 	for _, c := range cases {
 		b.Run(c.name, func(b *testing.B) {
 			req := newBenchRequest(b)
-			b.ReportAllocs()
-			for b.Loop() {
-				get(b, c.transport, req)
-			}
+			cputime.Loop(b, func() { get(b, c.transport, req) })
 		})
 	}
 }

@@ -77,11 +77,11 @@ type Call struct {
 	isRetry     bool // the next attempt holds a retry permit
 	// now is the time after the last wait, which is recent enough for what
 	// follows without one: reading the clock is not cheap.
-	now     time.Time
-	tried   []*balancer.Host
-	attempt *Attempt
-	first       Attempt // the attempt that most calls need, without an allocation
-	finished    bool
+	now      time.Time
+	tried    []*balancer.Host
+	attempt  *Attempt
+	first    Attempt // the attempt that most calls need, without an allocation
+	finished bool
 }
 
 // Attempt is one attempt of a call.
