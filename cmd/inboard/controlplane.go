@@ -56,6 +56,9 @@ SIGINT or SIGTERM.`)
 	if err := f.required("config"); err != nil {
 		return err
 	}
+	if opts.maxTTL < time.Second {
+		return usagef("--max-certificate-ttl %v: want at least 1s", opts.maxTTL)
+	}
 	if opts.listen != "" {
 		if err := f.required("ca-dir"); err != nil {
 			return err

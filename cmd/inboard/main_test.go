@@ -72,6 +72,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{[]string{"control-plane", "--config", dir, "--listen", "", "--status", "127.0.0.1:0"}, exitUsage, "nothing to serve: give --listen or --plaintext-listen"},
 		{[]string{"control-plane", "--config", dir, "--listen", "", "--server-name", "x"}, exitUsage, "--server-name needs --listen"},
 		{[]string{"control-plane", "--config", dir + "/none", "--ca-dir", dir + "/ca"}, exitFailed, "none\": read configuration"},
+		{[]string{"control-plane", "--config", dir, "--max-certificate-ttl", "10ms"}, exitUsage, "--max-certificate-ttl 10ms: want at least 1s"},
 		{[]string{"validate"}, exitUsage, "want DIR after the flags, got 0 arguments"},
 		{[]string{"validate", dir + "/none"}, exitFailed, "no such file or directory"},
 		{[]string{"token", "--ca-dir", dir + "/ca", "--namespace", "shop"}, exitUsage, "missing --service-account"},

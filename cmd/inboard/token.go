@@ -14,7 +14,9 @@ import (
 func token(_ context.Context, call *invocation) error {
 	f := call.flags("", `Issues a token with which a workload gets its certificates and its
 configuration. Who has the token is the workload: keep it where nobody else
-can read it.`)
+can read it. A workload reads the file whenever it connects: write a new token
+to it before the old one expires. Without one, certificates that are valid are
+still renewed, but no new stream of configuration is opened.`)
 	dir := f.caDir()
 	namespace := f.String("namespace", "", "the workload's `NAMESPACE` (required)")
 	account := f.String("service-account", "", "the workload's service account `NAME` (required)")
