@@ -320,3 +320,27 @@ func TestControlPlaneDoesNotStartWithABadConfiguration(t *testing.T) {
 		t.Errorf("code %d, %q, %q", code, stdout, stderr)
 	}
 }
+
+func TestControlPlaneWarnsOfListenersThatOthersReach(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		plaintext, status string
+		want              []string
+	}{
+		{"127.0.0.1:0", "127.0.0.1:0", nil},
+		{"0.0.0.0:0", "127.0.0.1:0", []string{"plaintext"}},
+		{"127.0.0.1:0", ":0", []string{"status"}},
+		{"0.0.0.0:0", "0.0.0.0:0", []string{"plaintext", "status"}},
+	} {
+		_, stop := plane(t, "--config", t.TempDir(), "--listen", "", "--plaintext-listen", tt.plaintext, "--status", tt.status)
+		code, stderr := stop()
+		if code != exitOK || strings.Count(stderr, "is not on loopback") != len(tt.want) {
+			t.Errorf("%s, %s: code %d, %s; want %q", tt.plaintext, tt.status, code, stderr, tt.want)
+		}
+		for _, name := range tt.want {
+			if !strings.Contains(stderr, "the "+name+" listener is not on loopback") {
+				t.Errorf("no warning of the %s listener: %s", name, stderr)
+			}
+		}
+	}
+}
