@@ -19,7 +19,7 @@ import (
 // by name, durations as Go writes them ("1h30m", "250ms"). It remembers where
 // every field was, so that later checks can point there. It is stricter than
 // JSON: a duplicate key, a number where text is expected, an alias and a null
-// in a list are problems.
+// are problems.
 type decoder struct {
 	rep *reporter
 	obj *object
@@ -131,6 +131,9 @@ func (d *decoder) message(n *yaml.Node, m protoreflect.Message, a at) {
 		d.obj.places[child.path] = place{key: positionOf(e.key), value: positionOf(e.value)}
 		switch {
 		case isNull(e.value):
+			// Kubernetes takes it for unset. But the one who wrote "mode:" meant
+			// something, and unset can mean no TLS.
+			child.undecodable("has no value: write one, or remove the field")
 			continue
 		case !isTranslated(fd):
 			child.refuse("is not supported: remove it")
