@@ -51,21 +51,21 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	w, err := newWorld(cancel)
+	w, err := newWorld(out, cancel)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
 
 	first := rules{V1: 90, V2: 10}
-	if err := w.start(ctx, first, out); err != nil {
+	if err := w.start(ctx, first); err != nil {
 		return err
 	}
 	if err := tell(ctx, w, first, *rate, out); err != nil {
 		return err
 	}
 	if *keep {
-		w.keep(ctx, out)
+		w.keep(ctx)
 	}
 	return nil
 }
