@@ -45,7 +45,7 @@ func (l fieldList) get(name string) (namedNode, bool) {
 // mapping lists the entries of a mapping, each once, and remembers where they
 // are under the names that they were written with.
 func (d *decoder) mapping(n *yaml.Node, a at) (fieldList, bool) {
-	return d.entries(n, a, func(name string) at { return a.field(name) })
+	return d.entries(n, a, a.field)
 }
 
 func (d *decoder) entries(n *yaml.Node, a at, child func(string) at) (fieldList, bool) {
