@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -19,10 +20,9 @@ import (
 // once, when the attempt's response body or stream has ended.
 type admitted struct {
 	gate      *breaker.Gate
-	isRetry   bool
-	errorRate breaker.Permit
-	measured  bool // errorRate is held
+	errorRate breaker.Permit // zero without an error-rate breaker
 	host      *balancer.Host
+	isRetry   bool
 }
 
 // try makes one attempt. It must be below retry, so that each attempt needs its
@@ -97,12 +97,12 @@ func (a *Attempt) admit() (o outcome.Outcome, refused bool) {
 			a.call.overflowed("breaker")
 			return outcome.Outcome{Kind: outcome.Overflow, Err: err}, true
 		}
-		a.errorRate, a.measured = permit, true
+		a.errorRate = permit
 	}
 	gate := cluster.Gate(a.call.priority())
 	if !gate.TryRequest() {
 		a.releaseRetry()
-		a.doneErrorRate(outcome.Ignored)
+		a.errorRate.Done(outcome.Ignored)
 		a.call.overflowed("requests")
 		return outcome.Outcome{Kind: outcome.Overflow, Err: errors.New("circuit breaker: too many requests")}, true
 	}
@@ -134,7 +134,7 @@ func (a *Attempt) bound() {
 func (a *Attempt) Pick() (*upstream.Endpoint, error) {
 	c := a.call
 	if a.host != nil {
-		c.tried = append(c.tried, a.host)
+		c.avoid(a.host)
 		a.host.End()
 		a.host, a.Endpoint = nil, nil
 	}
@@ -173,7 +173,7 @@ func (c *Call) endAttempt(o *outcome.Outcome, now time.Time) {
 	if a.host != nil {
 		a.host.End()
 	}
-	a.doneErrorRate(o.Verdict())
+	a.errorRate.Done(o.Verdict())
 	a.releaseRetry()
 	if a.gate == nil {
 		return // it was refused: nobody was told of its start
@@ -192,7 +192,15 @@ func (c *Call) remember(o *outcome.Outcome) {
 	switch {
 	case c.attempt.host == nil:
 	case c.policy.AvoidPreviousHosts, o.Kind == outcome.ConnectFailure, o.Kind == outcome.RefusedStream:
-		c.tried = append(c.tried, c.attempt.host)
+		c.avoid(c.attempt.host)
+	}
+}
+
+// avoid makes later picks pass over a host. A call that waits for ready may
+// come by often.
+func (c *Call) avoid(h *balancer.Host) {
+	if !slices.Contains(c.tried, h) {
+		c.tried = append(c.tried, h)
 	}
 }
 
@@ -200,12 +208,5 @@ func (a *Attempt) releaseRetry() {
 	if a.isRetry {
 		a.isRetry = false
 		a.call.cluster.Gate(a.call.priority()).ReleaseRetry()
-	}
-}
-
-func (a *Attempt) doneErrorRate(v outcome.Verdict) {
-	if a.measured {
-		a.measured = false
-		a.errorRate.Done(v)
 	}
 }
