@@ -95,7 +95,7 @@ func (w *World) listen(address string) net.Listener {
 	w.tb.Helper()
 	deadline := time.Now().Add(5 * time.Second)
 	for {
-		ln, err := net.Listen("tcp", address)
+		ln, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
 		if err == nil {
 			return ln
 		}
