@@ -10,6 +10,7 @@ import (
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/deadline"
 	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/internal/upstream"
@@ -68,7 +69,7 @@ type Call struct {
 	adapter  Adapter
 	observed context.Context
 	ctx      context.Context
-	timeout  timeoutContext // ctx, if the call has a timeout
+	timeout  deadline.Context // ctx, if the call has a timeout
 	policy   *retry.Policy
 	sequence retry.Sequence
 	// now is the time after the last wait, which is recent enough for what
@@ -244,7 +245,7 @@ func (c *Call) bound(ctx context.Context, config *Config) {
 	limit := c.Decision.Route.Forward.Limit(c.Observed.Protocol == observe.GRPC, config.Target.Listener.MaxStreamDuration)
 	c.ctx = ctx
 	if limit > 0 {
-		c.timeout.start(ctx, c.now.Add(limit))
+		c.timeout.Start(ctx, c.now.Add(limit), errRouteTimeout)
 		c.ctx = &c.timeout
 	}
 	if deadline, ok := c.ctx.Deadline(); ok {
@@ -426,9 +427,7 @@ func (c *Call) Finish(o outcome.Outcome) {
 	c.finished = true
 	now := time.Now()
 	c.endAttempt(&o, now)
-	if c.timeout.parent != nil {
-		c.timeout.stop()
-	}
+	c.timeout.Stop()
 	c.Observed.Outcome = o
 	c.Observed.End = now
 	if hook := c.out.hooks.CallEnded; hook != nil {
