@@ -18,8 +18,7 @@ import (
 
 // Call is one call as its caller saw it, with what the mesh decided.
 type Call struct {
-	// From is the workload that called, such as "customer.shop", or the name of
-	// an instance.
+	// From is the workload that called, such as "customer.shop".
 	From     string
 	Protocol observe.Protocol
 	// Method is the HTTP method, or gRPC's "/pkg.Service/Method". Host is as
@@ -104,10 +103,10 @@ func describe(o *outcome.Outcome) string {
 	return o.Kind.String()
 }
 
-// Calls returns every outbound call that has ended, in the order of their ends:
-// those of workloads, and those of instances. A call ends with its response
-// body: one that is not closed is not here. The caller owns the result. A call
-// to a host that the mesh does not know is not one of the mesh's and not here.
+// Calls returns every call of a workload that has ended, in the order of their
+// ends. A call ends with its response body: one that is not closed is not here.
+// A call to a host that the mesh does not know never enters the mesh, and is not
+// here either: its caller has the error. The caller owns the result.
 func (w *World) Calls() []Call {
 	w.calls.mu.Lock()
 	defer w.calls.mu.Unlock()
@@ -131,11 +130,10 @@ type recorder struct {
 
 // hooks are those of one workload. A call and its attempts report on one
 // goroutine at a time.
-func (r *recorder) hooks(m *member) *observe.Hooks {
+func (r *recorder) hooks(name string) *observe.Hooks {
 	return &observe.Hooks{
 		CallStarted: func(ctx context.Context, c *observe.Call) context.Context {
 			if c.Direction == observe.Outbound {
-				m.called.Store(true)
 				c.State = new(Call)
 			}
 			return ctx
@@ -152,7 +150,7 @@ func (r *recorder) hooks(m *member) *observe.Hooks {
 			if !ok {
 				return // an inbound one
 			}
-			call.From, call.Protocol, call.Method, call.Host, call.Path = m.name, c.Protocol, c.Method, c.Host, c.Path
+			call.From, call.Protocol, call.Method, call.Host, call.Path = name, c.Protocol, c.Method, c.Host, c.Path
 			call.Route, call.Cluster = c.Route, c.Cluster
 			call.Outcome, call.Start, call.End = c.Outcome, c.Start, c.End
 			r.mu.Lock()
@@ -176,7 +174,4 @@ func (w *World) instanceAt(endpoint string) string {
 	return ""
 }
 
-var (
-	_ fmt.Stringer = Call{}
-	_ fmt.Stringer = Attempt{}
-)
+var _, _ fmt.Stringer = Call{}, Attempt{}

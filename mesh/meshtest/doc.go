@@ -16,8 +16,7 @@
 // The ServiceEntries and the endpoints of the services are written by the
 // [World]; a test writes what it tests: VirtualService, DestinationRule,
 // PeerAuthentication. When [World.Service] or [World.Apply] returns, the change
-// is in force in every workload that has called something, and in every
-// instance: the next call sees it.
+// is in force in every workload and in every instance: the next call sees it.
 //
 // [Instance] breaks a service on purpose, and [World.Calls] tells what the mesh
 // decided: route, cluster, instance and outcome of every attempt.

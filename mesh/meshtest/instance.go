@@ -95,7 +95,7 @@ func (w *World) Service(name string, options ...Option) *Instance {
 	if err := w.register(i); err != nil {
 		w.tb.Fatalf("meshtest: service %q: %v", name, err)
 	}
-	w.settle(func(m *member) bool { return m.called.Load() })
+	w.settle(func(m *member) bool { return !m.serves })
 	return i
 }
 

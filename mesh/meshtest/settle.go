@@ -28,13 +28,11 @@ const (
 
 // member is one process of the mesh.
 type member struct {
-	name   string
-	mesh   *mesh.Mesh
+	name string
+	mesh *mesh.Mesh
+	// serves tells an instance from a workload: it calls nobody.
 	serves bool
 
-	// called is whether it has called anything yet: until then it has no
-	// configuration of other services that could be stale.
-	called atomic.Bool
 	// news counts the resources that it took or rejected.
 	news atomic.Int64
 	// questions counts the questions of settle.
@@ -46,7 +44,7 @@ type member struct {
 
 // hooks are what a member reports to.
 func (w *World) hooks(m *member) *observe.Hooks {
-	h := w.calls.hooks(m)
+	h := w.calls.hooks(m.name)
 	h.ResourceAccepted = func(observe.ResourceEvent) { m.news.Add(1) }
 	h.ResourceRejected = func(e observe.ResourceEvent) {
 		m.mu.Lock()
@@ -57,13 +55,13 @@ func (w *World) hooks(m *member) *observe.Hooks {
 	return h
 }
 
-// settle waits until the members have taken what the control plane now says.
+// settle waits until some of the members have taken what the control plane now says.
 func (w *World) settle(which func(*member) bool) {
 	w.tb.Helper()
 	var members []*member
 	w.mu.Lock()
 	for m := range w.members {
-		if (m.serves || m.called.Load()) && which(m) {
+		if which(m) {
 			members = append(members, m)
 		}
 	}

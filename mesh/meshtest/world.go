@@ -3,10 +3,12 @@ package meshtest
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -33,7 +35,8 @@ const (
 )
 
 // TB is what a World needs of a test. [testing.TB] has it; a program that is no
-// test can bring its own.
+// test can bring its own, whose Fatal and Fatalf must not return and whose
+// cleanups run last in, first out.
 type TB interface {
 	Helper()
 	Cleanup(f func())
@@ -262,10 +265,18 @@ func (w *World) leave(m *member) error {
 func splitName(full string) (name, namespace string, err error) {
 	name, namespace, ok := strings.Cut(strings.TrimSuffix(full, serviceSuffix), ".")
 	if !ok || name == "" || namespace == "" || strings.Contains(namespace, ".") {
-		return "", "", fmt.Errorf(`the name is not "NAME.NAMESPACE", such as "payment.shop"`)
+		return "", "", errors.New(`the name is not "NAME.NAMESPACE", such as "payment.shop"`)
+	}
+	for _, label := range []string{name, namespace} {
+		if !dnsLabel.MatchString(label) {
+			return "", "", fmt.Errorf("%q is not a name: use lower case letters, digits and '-', at most 63", label)
+		}
 	}
 	return name, namespace, nil
 }
+
+// dnsLabel is what Kubernetes takes as the name of a service or a namespace.
+var dnsLabel = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 type logWriter struct{ tb TB }
 
