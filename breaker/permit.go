@@ -7,7 +7,7 @@ import "github.com/inboardmesh/inboard/outcome"
 type Permit struct {
 	owner   *ErrorRate
 	machine *machine
-	mark    mark        // of the closed state, if probe is nil
+	period  *period     // the closed one in which it was given, if probe is nil
 	probe   func(error) // ends a probe
 }
 
@@ -20,18 +20,22 @@ func (p *Permit) Done(verdict outcome.Verdict) {
 		return
 	}
 	p.owner = nil
-	var result error
-	switch verdict {
-	case outcome.Failure:
-		result = errFailed
-	case outcome.Ignored:
-		result = errIgnored
-	}
 	switch {
 	case p.probe != nil:
-		p.probe(result)
+		p.probe(resultOf(verdict))
 	case verdict != outcome.Ignored:
-		p.machine.count(p.mark, result)
+		p.machine.count(p.period, verdict == outcome.Failure)
 	}
 	owner.changes.report()
+}
+
+// resultOf is a verdict as gobreaker is told.
+func resultOf(verdict outcome.Verdict) error {
+	switch verdict {
+	case outcome.Failure:
+		return errFailed
+	case outcome.Ignored:
+		return errIgnored
+	}
+	return nil
 }

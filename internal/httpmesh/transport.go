@@ -5,8 +5,9 @@ package httpmesh
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
+	"net/url"
+	"strings"
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/meshfail"
@@ -43,16 +44,17 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := check(req); err != nil {
 		return nil, errors.Join(err, closeBody(req))
 	}
-	name := targetName(req)
+	var room [128]byte
+	name := appendTargetName(room[:0], req.URL)
 	if req.URL.Scheme == "https" {
 		// The application's own TLS cannot be looked into. It is passed
 		// through, as a sidecar does.
-		return t.direct(req, name, errors.New(
+		return t.direct(req, string(name), errors.New(
 			"https is end-to-end and cannot be meshed: use an http URL and let the mesh do TLS"))
 	}
-	target := t.outbound.Target(name)
+	target := t.outbound.TargetBytes(name)
 	if _, err := target.Config(req.Context()); errors.Is(err, discovery.ErrNotFound) {
-		return t.direct(req, name, err)
+		return t.direct(req, target.Name(), err)
 	}
 	return t.newExchange(target, req).roundTrip()
 }
@@ -88,14 +90,20 @@ func closeBody(req *http.Request) error {
 	return req.Body.Close()
 }
 
-// targetName is the destination's name in the configuration: "host:port".
-func targetName(req *http.Request) string {
-	host := req.URL.Host
-	if port := req.URL.Port(); port != "" {
-		return host
+// appendTargetName appends the destination's name in the configuration:
+// "host:port", as net.JoinHostPort makes it.
+func appendTargetName(to []byte, u *url.URL) []byte {
+	if u.Port() != "" {
+		return append(to, u.Host...)
 	}
-	if req.URL.Scheme == "https" {
-		return net.JoinHostPort(req.URL.Hostname(), "443")
+	host := u.Hostname()
+	if strings.Contains(host, ":") {
+		to = append(append(append(to, '['), host...), ']')
+	} else {
+		to = append(to, host...)
 	}
-	return net.JoinHostPort(req.URL.Hostname(), "80")
+	if u.Scheme == "https" {
+		return append(to, ":443"...)
+	}
+	return append(to, ":80"...)
 }

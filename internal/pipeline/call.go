@@ -69,16 +69,19 @@ type Call struct {
 	adapter  Adapter
 	observed context.Context
 	ctx      context.Context
-	cancel   context.CancelFunc
+	timeout  timeoutContext // ctx, if the call has a timeout
 	policy   *retry.Policy
 	sequence retry.Sequence
 	// transparent counts the attempts that were repeated without the policy.
 	transparent int
 	isRetry     bool // the next attempt holds a retry permit
-	tried       []*balancer.Host
-	attempt     *Attempt
-	first       Attempt // the attempt that most calls need, without an allocation
-	finished    bool
+	// now is the time after the last wait, which is recent enough for what
+	// follows without one: reading the clock is not cheap.
+	now      time.Time
+	tried    []*balancer.Host
+	attempt  *Attempt
+	first    Attempt // the attempt that most calls need, without an allocation
+	finished bool
 }
 
 // Attempt is one attempt of a call.
@@ -115,7 +118,8 @@ func (o *Outbound) Prepare(c *Call, target *Target, adapter Adapter) {
 func (c *Call) Run(ctx context.Context, req *route.Request) (o outcome.Outcome) {
 	c.Observed.Direction = observe.Outbound
 	c.Observed.Target = c.target.name
-	c.Observed.Start = time.Now()
+	c.now = time.Now()
+	c.Observed.Start = c.now
 	if hook := c.out.hooks.CallStarted; hook != nil {
 		ctx = hook(ctx, &c.Observed)
 	}
@@ -135,10 +139,14 @@ func (c *Call) Run(ctx context.Context, req *route.Request) (o outcome.Outcome) 
 }
 
 func (c *Call) run(ctx context.Context, req *route.Request) outcome.Outcome {
-	config, err := c.target.Config(ctx)
-	if err != nil {
-		e := c.target.configError(ctx, err)
-		return outcome.Outcome{Kind: e.Kind, Err: e}
+	config := c.target.config.Load()
+	if config == nil {
+		var err error
+		if config, err = c.target.Config(ctx); err != nil {
+			e := c.target.configError(ctx, err)
+			return outcome.Outcome{Kind: e.Kind, Err: e}
+		}
+		c.now = time.Now()
 	}
 	c.config = config
 	decision, ok := config.Routes.Match(req)
@@ -193,6 +201,7 @@ func (c *Call) injectFaults(ctx context.Context, req *route.Request) (o outcome.
 			return c.fail(outcome.NoConfig, errors.New("filter "+strconv.Quote(filters[i].Name)+" is not supported on the way out")), true
 		}
 		answer, err := c.out.faults.Inject(ctx, fault, req)
+		c.now = time.Now()
 		switch {
 		case err != nil:
 			return c.fail(endedBy(ctx), err), true
@@ -236,7 +245,8 @@ func (c *Call) bound(ctx context.Context) {
 	limit := c.Decision.Route.Forward.Limit(c.Observed.Protocol == observe.GRPC, c.config.Target.Listener.MaxStreamDuration)
 	c.ctx = ctx
 	if limit > 0 {
-		c.ctx, c.cancel = context.WithTimeoutCause(ctx, limit, errRouteTimeout)
+		c.timeout.start(ctx, c.now.Add(limit), errRouteTimeout)
+		c.ctx = &c.timeout
 	}
 	if deadline, ok := c.ctx.Deadline(); ok {
 		c.Deadline = deadline
@@ -272,16 +282,19 @@ func (c *Call) Resume(o outcome.Outcome) outcome.Outcome {
 // again decides whether another attempt follows the one that ended with o, and
 // waits until it is due. When the wait is cut short, o becomes the reason.
 func (c *Call) again(o *outcome.Outcome) bool {
-	if o.Kind == outcome.Timeout || o.Kind == outcome.Canceled || c.ctx.Err() != nil {
+	if o.Kind == outcome.Timeout || o.Kind == outcome.Canceled {
 		return false
 	}
 	if c.isTransparent(o) {
+		if c.ctx.Err() != nil {
+			return false
+		}
 		c.abandon(o)
 		c.isRetry = false
 		return true
 	}
 	delay, ok := c.sequence.Next(o)
-	if !ok || !c.adapter.Replayable() {
+	if !ok || !c.adapter.Replayable() || c.ctx.Err() != nil {
 		return false
 	}
 	gate := c.cluster.Gate(c.priority())
@@ -305,7 +318,7 @@ var noRetries = retry.Policy{}
 // abandon ends an attempt that another follows.
 func (c *Call) abandon(o *outcome.Outcome) {
 	c.remember(o)
-	c.endAttempt(o)
+	c.endAttempt(o, time.Now())
 	c.adapter.Abandon()
 }
 
@@ -408,12 +421,13 @@ func (c *Call) Finish(o outcome.Outcome) {
 		return
 	}
 	c.finished = true
-	c.endAttempt(&o)
-	if c.cancel != nil {
-		c.cancel()
+	now := time.Now()
+	c.endAttempt(&o, now)
+	if c.timeout.parent != nil {
+		c.timeout.stop()
 	}
 	c.Observed.Outcome = o
-	c.Observed.End = time.Now()
+	c.Observed.End = now
 	if hook := c.out.hooks.CallEnded; hook != nil {
 		hook(c.observed, &c.Observed)
 	}

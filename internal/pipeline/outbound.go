@@ -85,6 +85,18 @@ func (o *Outbound) Target(name string) *Target {
 	return t
 }
 
+// TargetBytes is Target for a name that was put together for this call: to find a
+// target that is there costs no allocation.
+func (o *Outbound) TargetBytes(name []byte) *Target {
+	o.mu.RLock()
+	t := o.targets[string(name)]
+	o.mu.RUnlock()
+	if t != nil {
+		return t
+	}
+	return o.Target(string(name))
+}
+
 // sweep forgets unknown targets that nobody asked for in a while.
 func (o *Outbound) sweep() {
 	var gone []*Target
