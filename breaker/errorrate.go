@@ -117,13 +117,13 @@ func (b *ErrorRate) Allow() (Permit, error) {
 	}
 	m := b.current.Load()
 	if p := m.current.Load(); p.state == Closed {
-		return Permit{owner: b, machine: m, period: p}, nil
+		return Permit{machine: m, period: p}, nil
 	}
 	done, err := m.breaker.Allow()
 	b.changes.report()
 	switch {
 	case err == nil:
-		return Permit{owner: b, machine: m, probe: done}, nil
+		return Permit{machine: m, probe: done}, nil
 	case errors.Is(err, gobreaker.ErrOpenState):
 		return Permit{}, ErrOpen
 	}

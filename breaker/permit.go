@@ -5,7 +5,6 @@ import "github.com/inboardmesh/inboard/outcome"
 // Permit is the right to make one attempt past an [ErrorRate]. It must not be
 // copied once it is in use. Done of the zero value does nothing.
 type Permit struct {
-	owner   *ErrorRate
 	machine *machine
 	period  *period     // the closed one in which it was given, if probe is nil
 	probe   func(error) // ends a probe
@@ -15,18 +14,18 @@ type Permit struct {
 // nor as a failure, but frees a probe's place. Only the first call counts. It
 // is not safe for concurrent use.
 func (p *Permit) Done(verdict outcome.Verdict) {
-	owner := p.owner
-	if owner == nil {
+	m := p.machine
+	if m == nil {
 		return
 	}
-	p.owner = nil
+	p.machine = nil
 	switch {
 	case p.probe != nil:
 		p.probe(resultOf(verdict))
 	case verdict != outcome.Ignored:
-		p.machine.count(p.period, verdict == outcome.Failure)
+		m.count(p.period, verdict == outcome.Failure)
 	}
-	owner.changes.report()
+	m.changes.report()
 }
 
 // resultOf is a verdict as gobreaker is told.

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -39,6 +40,8 @@ type fixture struct {
 	outbound   *pipeline.Outbound
 	listeners  *inbound.Listeners
 	adapter    *grpcmesh.Adapter
+	// above are options of servers that come before the mesh's.
+	above []grpc.ServerOption
 	// dial replaces the network's DialContext if it is not nil.
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -260,7 +263,7 @@ func (f *fixture) serveAs(in *discovery.Inbound, b grpc_testing.TestServiceServe
 		f.tb.Fatal(err)
 	}
 	s := &server{done: make(chan struct{})}
-	options = append(f.adapter.ServerOptions(), append(options, grpc.StatsHandler(s))...)
+	options = slices.Concat(f.above, f.adapter.ServerOptions(), options, []grpc.ServerOption{grpc.StatsHandler(s)})
 	s.grpc = grpc.NewServer(options...)
 	grpc_testing.RegisterTestServiceServer(s.grpc, b)
 	go func() {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
 
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/route"
@@ -24,7 +25,6 @@ type exchange struct {
 	call    pipeline.Call
 	send    sender
 	request *http.Request // the caller's; never changed
-	view    route.Request
 
 	// routed is the request's headers with the operations of the configuration,
 	// url and host the request's, rewritten. Every attempt sends them.
@@ -39,7 +39,11 @@ type exchange struct {
 	// What most calls need once is here, so that it is no allocation of its own.
 	firstHeaders outgoing
 	firstRequest http.Request
-	delivered    responseBody
+
+	// received is the body of resp while the caller reads it, see responseBody.
+	received io.ReadCloser
+	outcome  outcome.Outcome
+	ended    sync.Once
 }
 
 var _ pipeline.Adapter = (*exchange)(nil)
@@ -59,10 +63,6 @@ func (t *Transport) newExchange(target *pipeline.Target, req *http.Request) *exc
 	if path == "" {
 		path = "/"
 	}
-	x.view = route.Request{
-		Method: method, Scheme: req.URL.Scheme, Host: host,
-		Path: path, Query: req.URL.RawQuery, Header: header(req.Header),
-	}
 	o := &x.call.Observed
 	o.Protocol, o.Method, o.Host, o.Scheme, o.Path = observe.HTTP, method, host, req.URL.Scheme, path
 	x.body = newReplayBody(req)
@@ -70,7 +70,12 @@ func (t *Transport) newExchange(target *pipeline.Target, req *http.Request) *exc
 }
 
 func (x *exchange) roundTrip() (*http.Response, error) {
-	o := x.call.Run(x.request.Context(), &x.view)
+	c := &x.call.Observed
+	view := route.Request{
+		Method: c.Method, Scheme: c.Scheme, Host: c.Host,
+		Path: c.Path, Query: x.request.URL.RawQuery, Header: header(x.request.Header),
+	}
+	o := x.call.Run(x.request.Context(), &view)
 	switch o.Kind {
 	case outcome.Response:
 		return x.deliver(&o), nil
@@ -89,8 +94,8 @@ func (x *exchange) Routed(d *route.Decision) {
 	if host := d.Route.Forward.HostRewrite; host != "" {
 		x.host = host
 	}
-	if path := d.RewritePath(x.view.Path); path != x.view.Path {
-		x.url = rewritten(x.request.URL, path)
+	if path := x.call.Observed.Path; d.RewritePath(path) != path {
+		x.url = rewritten(x.request.URL, d.RewritePath(path))
 	}
 }
 
@@ -190,8 +195,8 @@ func (x *exchange) deliver(o *outcome.Outcome) *http.Response {
 		x.finish(*o)
 		return resp
 	}
-	body := &x.delivered
-	body.ReadCloser, body.exchange, body.outcome = resp.Body, x, *o
+	x.received, x.outcome = resp.Body, *o
+	body := (*responseBody)(x)
 	if writer, ok := resp.Body.(io.Writer); ok {
 		// A 101 response: its body is the upgraded connection.
 		resp.Body = &upgradedBody{responseBody: body, Writer: writer}

@@ -5,6 +5,7 @@ package httpmesh
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -62,13 +63,36 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 // direct sends a request round the mesh, if the outbound policy allows that.
 func (t *Transport) direct(req *http.Request, name string, reason error) (*http.Response, error) {
 	if t.around != nil {
-		return t.around.RoundTrip(req)
+		resp, err := t.around.RoundTrip(req)
+		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+			err = &directError{target: name, reason: reason, err: err}
+		}
+		return resp, err
 	}
 	err := &meshfail.Error{
 		Kind: outcome.UnknownHost, Target: name,
 		Err: fmt.Errorf("refused by the outbound policy (registry only): %w", reason),
 	}
 	return nil, errors.Join(err, closeBody(req))
+}
+
+// directError is a host that could not be reached round the mesh. Most often
+// its name, or the URL's scheme, is not what the application meant.
+type directError struct {
+	target      string
+	reason, err error
+}
+
+func (e *directError) Error() string {
+	return fmt.Sprintf("mesh: target %q: called directly (%v): %v", e.target, e.reason, e.err)
+}
+
+func (e *directError) Unwrap() error { return e.err }
+
+// Timeout reports whether time ran out, as [net.Error] has it.
+func (e *directError) Timeout() bool {
+	netErr, ok := errors.AsType[net.Error](e.err)
+	return ok && netErr.Timeout()
 }
 
 func check(req *http.Request) error {

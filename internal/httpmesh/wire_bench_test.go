@@ -81,14 +81,21 @@ func newWireTransport(tb testing.TB, address string, hooks *observe.Hooks) *Tran
 	return NewTransport(outbound, nil)
 }
 
+// newPlainTransport is net/http's, whatever the URL, to the same address.
+func newPlainTransport(tb testing.TB, address string) *http.Transport {
+	tb.Helper()
+	plain := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", address)
+	}}
+	tb.Cleanup(plain.CloseIdleConnections)
+	return plain
+}
+
 // BenchmarkWire is a call with its connection, beside the same without the
 // mesh: HTTP/1.1 over loopback, in plaintext, to a server that costs nothing.
 func BenchmarkWire(b *testing.B) {
 	address := echoServer(b)
-	plain := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "tcp", address)
-	}}
-	b.Cleanup(plain.CloseIdleConnections)
+	plain := newPlainTransport(b, address)
 	cases := []struct {
 		name      string
 		transport http.RoundTripper

@@ -136,7 +136,7 @@ func (ln *Listener) choose(in *discovery.Inbound, transport string) *discovery.F
 
 func (ln *Listener) port() uint32 {
 	if tcp, ok := ln.inner.Addr().(*net.TCPAddr); ok {
-		return uint32(tcp.Port) //nolint:gosec // a port fits
+		return uint32(tcp.Port)
 	}
 	return 0
 }

@@ -64,7 +64,6 @@ type Call struct {
 
 	out      *Outbound
 	target   *Target
-	config   *Config
 	cluster  *upstream.Cluster
 	adapter  Adapter
 	observed context.Context
@@ -72,16 +71,16 @@ type Call struct {
 	timeout  timeoutContext // ctx, if the call has a timeout
 	policy   *retry.Policy
 	sequence retry.Sequence
-	// transparent counts the attempts that were repeated without the policy.
-	transparent int
-	isRetry     bool // the next attempt holds a retry permit
 	// now is the time after the last wait, which is recent enough for what
 	// follows without one: reading the clock is not cheap.
-	now      time.Time
-	tried    []*balancer.Host
-	attempt  *Attempt
-	first    Attempt // the attempt that most calls need, without an allocation
-	finished bool
+	now     time.Time
+	tried   []*balancer.Host
+	attempt *Attempt
+	first   Attempt // the attempt that most calls need, without an allocation
+	// transparent counts the attempts that were repeated without the policy.
+	transparent uint8
+	isRetry     bool // the next attempt holds a retry permit
+	finished    bool
 }
 
 // Attempt is one attempt of a call.
@@ -96,13 +95,13 @@ type Attempt struct {
 	// adapter calls Started later. It is for streams, which are open before
 	// their response has begun.
 	KeepPerTry bool
+	ended      bool
 
 	call *Call
 	ctx  context.Context
 	admitted
 	timer  *time.Timer
 	cancel context.CancelCauseFunc
-	ended  bool
 }
 
 // Prepare makes c, which must be zero, a call to a target. A call is usually
@@ -148,7 +147,6 @@ func (c *Call) run(ctx context.Context, req *route.Request) outcome.Outcome {
 		}
 		c.now = time.Now()
 	}
-	c.config = config
 	decision, ok := config.Routes.Match(req)
 	if !ok {
 		return c.fail(outcome.NoRoute, errors.New("no route matches "+req.Method+" "+strconv.Quote(req.Host+req.Path)))
@@ -158,7 +156,7 @@ func (c *Call) run(ctx context.Context, req *route.Request) outcome.Outcome {
 	if decision.Cluster != nil {
 		c.Observed.Cluster = decision.Cluster.Name
 	}
-	if o, ended := c.injectFaults(ctx, req); ended {
+	if o, ended := c.injectFaults(ctx, config, req); ended {
 		return o
 	}
 	switch r := decision.Route; {
@@ -176,7 +174,7 @@ func (c *Call) run(ctx context.Context, req *route.Request) outcome.Outcome {
 	if category, dropped := c.cluster.Dropped(); dropped {
 		return c.answer(&Answer{Status: http.StatusServiceUnavailable, Reason: "drop_overload " + category})
 	}
-	c.bound(ctx)
+	c.bound(ctx, config)
 	c.policy = decision.Route.Forward.Retry
 	if c.policy == nil {
 		c.policy = &noRetries
@@ -189,14 +187,14 @@ func (c *Call) run(ctx context.Context, req *route.Request) outcome.Outcome {
 // injectFaults runs the fault filters. They are above retry, so that a fault
 // counts once per call, and above the timeout's start only in that a delay uses
 // up the caller's time and not the route's.
-func (c *Call) injectFaults(ctx context.Context, req *route.Request) (o outcome.Outcome, ended bool) {
-	filters := c.config.Target.Listener.Filters
+func (c *Call) injectFaults(ctx context.Context, config *Config, req *route.Request) (o outcome.Outcome, ended bool) {
+	filters := config.Target.Listener.Filters
 	for i := range filters {
-		config, ok := c.Decision.Filter(&filters[i])
+		filter, ok := c.Decision.Filter(&filters[i])
 		if !ok {
 			continue
 		}
-		fault, ok := config.(*discovery.Fault)
+		fault, ok := filter.(*discovery.Fault)
 		if !ok {
 			return c.fail(outcome.NoConfig, errors.New("filter "+strconv.Quote(filters[i].Name)+" is not supported on the way out")), true
 		}
@@ -241,11 +239,11 @@ func redirect(r *discovery.Route, req *route.Request) *Answer {
 
 // bound sets the overall timeout. It must be above retry, so that it covers all
 // attempts and their back-off.
-func (c *Call) bound(ctx context.Context) {
-	limit := c.Decision.Route.Forward.Limit(c.Observed.Protocol == observe.GRPC, c.config.Target.Listener.MaxStreamDuration)
+func (c *Call) bound(ctx context.Context, config *Config) {
+	limit := c.Decision.Route.Forward.Limit(c.Observed.Protocol == observe.GRPC, config.Target.Listener.MaxStreamDuration)
 	c.ctx = ctx
 	if limit > 0 {
-		c.timeout.start(ctx, c.now.Add(limit), errRouteTimeout)
+		c.timeout.start(ctx, c.now.Add(limit))
 		c.ctx = &c.timeout
 	}
 	if deadline, ok := c.ctx.Deadline(); ok {
@@ -326,7 +324,7 @@ func (c *Call) abandon(o *outcome.Outcome) {
 // says, because the peer cannot have acted on it: nothing was written, or the
 // peer said so itself.
 func (c *Call) isTransparent(o *outcome.Outcome) bool {
-	limit := 0
+	limit := uint8(0)
 	switch o.Kind {
 	case outcome.ResetBeforeRequest:
 		limit = transparentRetries

@@ -18,7 +18,6 @@ import (
 type timeoutContext struct {
 	parent context.Context
 	limit  time.Time
-	cause  error
 
 	// real reports whether inner is set; it spares the lock.
 	real     atomic.Bool
@@ -31,9 +30,9 @@ type timeoutContext struct {
 var _ context.Context = (*timeoutContext)(nil)
 
 // start makes c, which must be zero, a child of parent that ends at limit with
-// that cause.
-func (c *timeoutContext) start(parent context.Context, limit time.Time, cause error) {
-	c.parent, c.limit, c.cause = parent, limit, cause
+// errRouteTimeout as its cause.
+func (c *timeoutContext) start(parent context.Context, limit time.Time) {
+	c.parent, c.limit = parent, limit
 }
 
 // stop cancels the context and lets go of its resources. It may be called
@@ -97,7 +96,7 @@ func (c *timeoutContext) become() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.inner == nil {
-		c.inner, c.cancel = context.WithDeadlineCause(c.parent, c.limit, c.cause)
+		c.inner, c.cancel = context.WithDeadlineCause(c.parent, c.limit, errRouteTimeout)
 		if c.canceled {
 			c.cancel() // nobody else has seen it yet
 		}

@@ -12,10 +12,8 @@ import (
 	"time"
 )
 
-var (
-	errOurs    = errors.New("our time is up")
-	errCallers = errors.New("the caller lost interest")
-)
+// errCallers is the cause of a caller that goes away.
+var errCallers = errors.New("the caller lost interest")
 
 type nameKey struct{}
 
@@ -23,8 +21,8 @@ type nameKey struct{}
 func newTimeout(parent context.Context, d time.Duration) (*timeoutContext, context.Context, context.CancelFunc) {
 	limit := time.Now().Add(d)
 	ours := new(timeoutContext)
-	ours.start(parent, limit, errOurs)
-	std, cancel := context.WithDeadlineCause(parent, limit, errOurs)
+	ours.start(parent, limit)
+	std, cancel := context.WithDeadlineCause(parent, limit, errRouteTimeout)
 	return ours, std, cancel
 }
 
@@ -118,7 +116,7 @@ func TestEveryFirstQuestionLearnsOfTheEnd(t *testing.T) {
 	t.Parallel()
 	questions := map[string]func(*timeoutContext) bool{
 		"Err":   func(c *timeoutContext) bool { return errors.Is(c.Err(), context.DeadlineExceeded) },
-		"Cause": func(c *timeoutContext) bool { return errors.Is(context.Cause(c), errOurs) },
+		"Cause": func(c *timeoutContext) bool { return errors.Is(context.Cause(c), errRouteTimeout) },
 		"Done": func(c *timeoutContext) bool {
 			<-c.Done()
 			return true
@@ -126,7 +124,7 @@ func TestEveryFirstQuestionLearnsOfTheEnd(t *testing.T) {
 		"a child": func(c *timeoutContext) bool {
 			child, cancel := context.WithCancel(c)
 			defer cancel()
-			return errors.Is(child.Err(), context.DeadlineExceeded) && errors.Is(context.Cause(child), errOurs)
+			return errors.Is(child.Err(), context.DeadlineExceeded) && errors.Is(context.Cause(child), errRouteTimeout)
 		},
 		"a function for its end": func(c *timeoutContext) bool {
 			ran := make(chan struct{})
@@ -159,7 +157,7 @@ func TestNobodyAskedAndNothingWasMade(t *testing.T) {
 	allocations := testing.AllocsPerRun(runs, func() {
 		c := &calls[0]
 		calls = calls[1:]
-		c.start(ctx, limit, errOurs)
+		c.start(ctx, limit)
 		_, _ = c.Deadline()
 		_ = c.Value(nameKey{})
 		_ = c.Err()
@@ -200,7 +198,7 @@ func TestRacingQuestionsAgree(t *testing.T) {
 	for round := range uint64(200) {
 		parent, cancel := context.WithCancelCause(t.Context())
 		ours := new(timeoutContext)
-		ours.start(parent, time.Now().Add(time.Duration(round%5)*20*time.Microsecond), errOurs)
+		ours.start(parent, time.Now().Add(time.Duration(round%5)*20*time.Microsecond))
 		var wg sync.WaitGroup
 		ended := make([]error, 8)
 		for i := range ended {
