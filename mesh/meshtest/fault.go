@@ -15,7 +15,8 @@ import (
 // Fault is what goes wrong with a request at an instance. The zero Fault changes
 // nothing.
 type Fault struct {
-	// Delay passes before anything else; a caller that gives up ends it.
+	// Delay passes before anything else; a caller that gives up ends it. The
+	// deadline that an HTTP caller announced does not: the instance hangs.
 	Delay time.Duration
 	// Status, if not 0, is the answer to an HTTP request, in place of the
 	// handler's.
@@ -54,6 +55,28 @@ type faults struct {
 	mu    sync.Mutex
 	left  int   // guarded by mu; negative is without end
 	fault Fault // guarded by mu
+
+	ended   bool           // guarded by mu; nothing begins any more
+	running sync.WaitGroup // requests; Add is guarded by mu
+}
+
+// enter counts a request in, unless the test has ended.
+func (f *faults) enter() (leave func(), ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended {
+		return nil, false
+	}
+	f.running.Add(1)
+	return f.running.Done, true
+}
+
+// end waits for the requests that run.
+func (f *faults) end() {
+	f.mu.Lock()
+	f.ended = true
+	f.mu.Unlock()
+	f.running.Wait()
 }
 
 // next counts a request and returns what it meets.
@@ -85,11 +108,29 @@ func (f *Fault) wait(ctx context.Context) error {
 	}
 }
 
-// handler puts the faults before a handler.
+type arrivalKey struct{}
+
+// arrival must be above the mesh's handler, so that it sees the context that
+// ends when the caller has gone and not the one that the mesh gives a deadline.
+func (f *faults) arrival(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		leave, ok := f.enter()
+		if !ok {
+			return // the connection is being closed
+		}
+		defer leave()
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), arrivalKey{}, r.Context())))
+	})
+}
+
+// handler puts the faults before a handler. It must be below the mesh's, so that
+// what the mesh refuses meets none.
 func (f *faults) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fault := f.next()
-		if fault.wait(r.Context()) != nil {
+		// With the caller's own context: an answer in the moment in which the
+		// announced time is up would race with the caller's timer.
+		if fault.wait(r.Context().Value(arrivalKey{}).(context.Context)) != nil {
 			return // nobody waits for an answer
 		}
 		if fault.Status != 0 {
@@ -112,7 +153,14 @@ func (f *faults) begin(ctx context.Context) error {
 	return nil
 }
 
+var errEnded = status.Error(codes.Unavailable, "the test has ended")
+
 func (f *faults) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	leave, ok := f.enter()
+	if !ok {
+		return nil, errEnded
+	}
+	defer leave()
 	if err := f.begin(ctx); err != nil {
 		return nil, err
 	}
@@ -120,6 +168,11 @@ func (f *faults) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, ha
 }
 
 func (f *faults) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	leave, ok := f.enter()
+	if !ok {
+		return errEnded
+	}
+	defer leave()
 	if err := f.begin(stream.Context()); err != nil {
 		return err
 	}

@@ -88,7 +88,10 @@ func (w *World) Service(name string, options ...Option) *Instance {
 		w.tb.Fatalf("meshtest: service %q: %v", name, err)
 	}
 	// Registered first, so that a start that fails halfway is cleaned up too.
-	w.tb.Cleanup(i.Kill)
+	w.tb.Cleanup(func() {
+		i.Kill()
+		i.faults.end()
+	})
 	if err := i.start(); err != nil {
 		w.tb.Fatalf("meshtest: service %q: %v", name, err)
 	}
@@ -168,7 +171,8 @@ func (i *Instance) answer(w http.ResponseWriter, _ *http.Request) {
 func (i *Instance) Name() string { return i.name }
 
 // Kill ends the instance at once, as a crash does: its connections break and new
-// ones are refused. The mesh goes on to believe that it is there. It may be
+// ones are refused. The mesh goes on to believe that it is there. It does not
+// wait for handlers, so that one may call it; the test's cleanup does. It may be
 // called again.
 func (i *Instance) Kill() {
 	i.switching <- struct{}{}
@@ -262,7 +266,7 @@ func (r *running) serveHTTP(i *Instance, ln net.Listener, handler http.Handler) 
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{
-		Handler: r.member.mesh.Handler(i.faults.handler(handler)), Protocols: protocols,
+		Handler: i.faults.arrival(r.member.mesh.Handler(i.faults.handler(handler))), Protocols: protocols,
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(r.world.logger.Handler(), slog.LevelWarn),
 	}
@@ -273,7 +277,6 @@ func (r *running) serveGRPC(i *Instance, ln net.Listener, register func(grpc.Ser
 	server := grpc.NewServer(append(r.member.mesh.ServerOptions(),
 		grpc.ChainUnaryInterceptor(i.faults.unary),
 		grpc.ChainStreamInterceptor(i.faults.stream),
-		grpc.WaitForHandlers(true),
 	)...)
 	register(server)
 	r.serve(i, func() error { return server.Serve(ln) }, server.Stop)

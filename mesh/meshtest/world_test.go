@@ -196,6 +196,23 @@ func TestAKilledInstanceIsAvoidedUntilItIsRestarted(t *testing.T) {
 	})
 }
 
+func TestAHandlerMayKillItsInstance(t *testing.T) {
+	everywhere(t, func(t *testing.T) {
+		w := meshtest.New(t)
+		var payment *meshtest.Instance
+		payment = w.Service("payment.shop", meshtest.HTTP(80, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			payment.Kill()
+		})))
+		w.Apply(strings.Replace(retryYAML, "5xx,", "reset,", 1))
+		if code, text := get(t, w.Workload("customer.shop").HTTPClient(), "http://payment.shop/"); code != 0 {
+			t.Errorf("got %d %q", code, text)
+		}
+		if calls := w.Calls(); len(calls) != 1 || len(calls[0].Attempts) != 3 || calls[0].Attempts[0].Outcome.Kind != outcome.Reset {
+			t.Errorf("got %v", lines(w))
+		}
+	})
+}
+
 func TestAPerTryTimeoutIsExactInABubble(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
