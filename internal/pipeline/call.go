@@ -80,6 +80,7 @@ type Call struct {
 	// transparent counts the attempts that were repeated without the policy.
 	transparent uint8
 	isRetry     bool // the next attempt holds a retry permit
+	sent        bool // an attempt that was given up may have reached a peer
 	finished    bool
 }
 
@@ -296,6 +297,9 @@ func (c *Call) again(o *outcome.Outcome) bool {
 		return false
 	}
 	gate := c.cluster.Gate(c.priority())
+	// If this was a retry, it is over: its permit must not stand in the way of
+	// the next one.
+	c.attempt.releaseRetry()
 	if !gate.TryRetry() {
 		// The response that is there is given back (Envoy, retry overflow).
 		c.overflowed("retries")
@@ -304,7 +308,7 @@ func (c *Call) again(o *outcome.Outcome) bool {
 	c.abandon(o)
 	if err := sleep(c.ctx, delay); err != nil {
 		gate.ReleaseRetry()
-		*o = outcome.Outcome{Kind: endedBy(c.ctx), Err: err, Sent: true}
+		*o = outcome.Outcome{Kind: endedBy(c.ctx), Err: err, Sent: c.sent}
 		return false
 	}
 	c.isRetry = true
@@ -315,6 +319,7 @@ var noRetries = retry.Policy{}
 
 // abandon ends an attempt that another follows.
 func (c *Call) abandon(o *outcome.Outcome) {
+	c.sent = c.sent || o.Sent
 	c.remember(o)
 	c.endAttempt(o, time.Now())
 	c.adapter.Abandon()
@@ -383,7 +388,7 @@ func (c *Call) failOutcome(o outcome.Outcome) outcome.Outcome {
 	}
 	e := &meshfail.Error{
 		Kind: o.Kind, Target: c.target.name, Route: c.Observed.Route, Cluster: c.Observed.Cluster,
-		Attempts: c.Observed.Attempts, Sent: o.Sent || c.Observed.Attempts > 1, Err: o.Err,
+		Attempts: c.Observed.Attempts, Sent: o.Sent || c.sent, Err: o.Err,
 	}
 	if c.attempt != nil && c.attempt.Endpoint != nil {
 		e.Endpoint = c.attempt.Endpoint.Address()

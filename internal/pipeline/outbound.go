@@ -36,6 +36,10 @@ const (
 	unknownLifetime = 10 * time.Minute
 )
 
+// errForgotten is the state of a target that nobody used. Whoever holds it still
+// goes on to its successor.
+var errForgotten = errors.New("forgotten, as it was not used")
+
 // Outbound holds the targets that this process calls. Safe for concurrent use.
 type Outbound struct {
 	source    discovery.Source
@@ -107,7 +111,7 @@ func (o *Outbound) sweep() {
 	}
 	limit := time.Now().Add(-unknownLifetime).Unix()
 	for name, t := range o.targets {
-		if t.config.Load() == nil && t.used.Load() < limit {
+		if t.config.Load() == nil && !t.watched.Load() && t.used.Load() < limit {
 			delete(o.targets, name)
 			gone = append(gone, t)
 		}
@@ -118,7 +122,7 @@ func (o *Outbound) sweep() {
 	}
 	o.mu.Unlock()
 	for _, t := range gone {
-		t.close(errors.New("forgotten, as it was not used"))
+		t.close(errForgotten)
 	}
 }
 
@@ -148,6 +152,8 @@ type Target struct {
 	config atomic.Pointer[Config]
 	state  watch.Value[targetState]
 	used   atomic.Int64 // Unix seconds of the last wait
+	// watched keeps it from being forgotten: somebody waits for its changes.
+	watched atomic.Bool
 }
 
 type targetState struct {
@@ -222,6 +228,8 @@ func (t *Target) Config(ctx context.Context) (*Config, error) {
 			return state.config, nil
 		case errors.Is(state.err, discovery.ErrNotFound), errors.Is(state.err, upstream.ErrClosed):
 			return nil, state.err
+		case errors.Is(state.err, errForgotten):
+			return t.out.Target(t.name).Config(ctx)
 		}
 		select {
 		case <-changed:
@@ -235,8 +243,9 @@ func (t *Target) Config(ctx context.Context) (*Config, error) {
 }
 
 // Watch returns the configuration in force, nil without one, and a channel that
-// is closed when it changes.
+// is closed when it changes. A target that was watched is followed until Close.
 func (t *Target) Watch() (*Config, <-chan struct{}) {
+	t.watched.Store(true)
 	state, changed := t.state.Watch()
 	return state.config, changed
 }
