@@ -90,7 +90,7 @@ func (a *Adapter) DialOptions() []grpc.DialOption {
 func (a *Adapter) ServerOptions() []grpc.ServerOption {
 	s := &server{listeners: a.options.Listeners, hooks: a.options.Hooks}
 	return []grpc.ServerOption{
-		grpc.Creds(&serverCredentials{listeners: a.options.Listeners}),
+		grpc.Creds(&serverCredentials{listeners: a.options.Listeners, hooks: a.options.Hooks}),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
 	}
