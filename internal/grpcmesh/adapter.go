@@ -48,6 +48,8 @@ func (a *Adapter) Close() error { return a.direct.close() }
 const (
 	// defaultConnectTimeout is Envoy's connect_timeout.
 	defaultConnectTimeout = 5 * time.Second
+	// defaultIdleTimeout is Envoy's idle_timeout.
+	defaultIdleTimeout = time.Hour
 	// longestConnect bounds the connects that nobody waits for any more. Calls
 	// wait for as long as their cluster says.
 	longestConnect = time.Minute
