@@ -308,7 +308,12 @@ spec:
 		{"a rule decides about a mixture", head + "  endpoints: [{address: 10.0.0.1, serviceAccount: a}, {address: 10.0.0.2}]\n" + rule + "  trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}\n", name, []string{a}},
 		{"a subset without endpoints does as its service", head + "  endpoints: [{address: 10.0.0.1, serviceAccount: a}]\n" + rule + "  subsets: [{name: v1, labels: {version: v1}}]\n", "outbound|80|v1|a.shop.svc.cluster.local", []string{a}},
 		{"PeerAuthentication switches it off for clients", head + "  endpoints: [{address: 10.0.0.1, serviceAccount: a, labels: {app: a}}]\n---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a, namespace: shop}\nspec: {selector: {matchLabels: {app: a}}, portLevelMtls: {80: {mode: DISABLE}}}\n", name, nil},
-		{"a service without endpoints accepts nobody", head + rule + "  trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}\n", name, []string{"spiffe://cluster.local/ns/shop/sa/"}},
+		{"a service without endpoints accepts nobody by itself", head, name, []string{"spiffe://cluster.local/ns/shop/sa/"}},
+		{"a subset of a service without endpoints neither", head + rule + "  subsets: [{name: v1, labels: {version: v1}}]\n", "outbound|80|v1|a.shop.svc.cluster.local", []string{"spiffe://cluster.local/ns/shop/sa/"}},
+		{"a service without endpoints can be plaintext by a rule", head + rule + "  trafficPolicy: {tls: {mode: DISABLE}}\n", name, nil},
+		{"a service without endpoints that has names accepts those", head + "  subjectAltNames: [x.example.com]\n", name, []string{"x.example.com"}},
+		{"an external service without endpoints is plaintext", strings.Replace(head, "MESH_INTERNAL", "MESH_EXTERNAL", 1), name, nil},
+		{"a service without endpoints accepts nobody with a rule", head + rule + "  trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}\n", name, []string{"spiffe://cluster.local/ns/shop/sa/"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
