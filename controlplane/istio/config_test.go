@@ -211,6 +211,39 @@ spec: {selector: {matchLabels: {version: v1}}, mtls: {mode: STRICT}}
 	}
 }
 
+func TestANodeWithoutANamespaceIsHeldToTheStrictestPolicy(t *testing.T) {
+	t.Parallel()
+	const policy = "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\n"
+	const bankStrict = policy + "metadata: {name: default, namespace: bank}\nspec: {mtls: {mode: STRICT}}\n"
+	const versionStrict = policy + "metadata: {name: v1, namespace: shop}\nspec: {selector: {matchLabels: {version: v1}}, portLevelMtls: {8080: {mode: STRICT}}}\n"
+	const disabledMesh = policy + "metadata: {name: default, namespace: istio-system}\nspec: {mtls: {mode: DISABLE}}\n"
+	v1, v2 := map[string]string{"version": "v1"}, map[string]string{"version": "v2"}
+	tests := []struct {
+		name, yaml string
+		labels     map[string]string
+		port       string
+		want       []string
+	}{
+		{"no policy", "", nil, "8080", permissiveChains},
+		{"a policy of the mesh", disabledMesh, nil, "8080", disabledChains},
+		{"a policy of some namespace", disabledMesh + bankStrict, nil, "8080", strictChains},
+		{"a policy of some namespace, whatever the labels", bankStrict, v2, "8080", strictChains},
+		{"a policy of a workload that it could be", versionStrict, nil, "8080", strictChains},
+		{"a policy of its labels", versionStrict, v1, "8080", strictChains},
+		{"a policy of other labels", versionStrict, v2, "8080", permissiveChains},
+		{"a policy of another port", versionStrict, nil, "8081", permissiveChains},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			config := parse(t, yamlFile(shop+test.yaml))
+			if got := chains(t, config, istio.Node{Labels: test.labels}, "0.0.0.0:"+test.port); !slices.Equal(test.want, got) {
+				t.Errorf("chains %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
 // chains are what an inbound listener matches and speaks.
 func chains(t *testing.T, config *istio.Config, node istio.Node, address string) []string {
 	t.Helper()
