@@ -43,7 +43,7 @@ const full = `{
   },
   "certificate_providers": {
     "default": {"plugin_name": "file_watcher", "config": {"ca_certificate_file": "/ca.pem"}},
-    "mesh ca": {"plugin_name": "istio_ca", "config": {"server_uri": "istiod:15012"}}
+    "mesh ca": {"plugin_name": "istio_ca", "config": {"server_uri": "istiod:15012", "token_file": "/token"}}
   },
   "server_listener_resource_name_template": "xds.istio.io/grpc/lds/inbound/%s",
   "client_default_listener_resource_name_template": "mesh/%s",
@@ -78,7 +78,7 @@ func TestParseReadsEveryField(t *testing.T) {
 		},
 		CertificateProviders: map[string]CertificateProvider{
 			"default": {Plugin: "file_watcher", Config: json.RawMessage(`{"ca_certificate_file": "/ca.pem"}`)},
-			"mesh ca": {Plugin: "istio_ca", Config: json.RawMessage(`{"server_uri": "istiod:15012"}`)},
+			"mesh ca": {Plugin: "istio_ca", Config: json.RawMessage(`{"server_uri": "istiod:15012", "token_file": "/token"}`)},
 		},
 		ServerListenerTemplate: "xds.istio.io/grpc/lds/inbound/%s",
 		ClientListenerTemplate: "mesh/%s",
@@ -396,6 +396,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(full))
 	f.Add([]byte(`{"xds_servers":[{"server_uri":"x","channel_creds":[{"type":"tls","config":{"refresh_interval":"1s"}}]}]}`))
 	f.Add([]byte(`{"xdsServers":1,"node":{"metadata":{"a":[1,null,{"b":{}}]}}}`))
+	f.Add([]byte(`{"certificate_providers":{"a":{"plugin_name":"istio_ca","config":{"server_uri":"a","certificate_lifetime":"1h"}}}}`))
 	f.Add([]byte(`{"certificate_providers":{"":{"plugin_name":"file_watcher","config":null}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := Parse(data)
