@@ -26,6 +26,6 @@
 // Unknown keys are ignored as gRPC does, except where ignoring one would
 // change who is trusted: in the configuration of credentials and of file
 // certificates they are mistakes. A key that looks like a known one that is not
-// there is a mistake everywhere. No error and no String method shows the
+// there is a mistake everywhere, and so is a key that is given twice. No error and no String method shows the
 // configuration of a credential.
 package bootstrap
