@@ -2,6 +2,8 @@ package inbound
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -83,6 +85,18 @@ type trackedConn struct {
 
 func (c *trackedConn) event() observe.ConnEvent {
 	return observe.ConnEvent{Direction: observe.Inbound, Cluster: c.listener.name, Protocol: "tcp"}
+}
+
+// ReadFrom keeps the short ways that a TCP connection has for files.
+func (c *trackedConn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
+
+// CloseWrite half-closes the connection: for upgrades, and so that a peer whose
+// handshake was refused reads why.
+func (c *trackedConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
 
 func (c *trackedConn) Close() error {

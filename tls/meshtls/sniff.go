@@ -1,6 +1,7 @@
 package meshtls
 
 import (
+	"errors"
 	"io"
 	"net"
 )
@@ -59,6 +60,17 @@ func (c *prefixConn) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	return c.Conn.Read(p)
+}
+
+// ReadFrom keeps the short ways that the connection may have for files.
+func (c *prefixConn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
+
+// CloseWrite half-closes the connection, if it can be.
+func (c *prefixConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
 
 // tcpPrefixConn is prefixConn without hiding what a TCP connection can do:
