@@ -251,6 +251,9 @@ func (x *exchange) answer() *http.Response {
 		ContentLength: int64(len(a.Body)),
 		Request:       x.request,
 	}
+	if x.request.Method == http.MethodHead {
+		resp.Body = http.NoBody
+	}
 	if a.IsGRPC {
 		resp.StatusCode, resp.Status = http.StatusOK, "200 OK"
 		resp.Header.Set("Content-Type", "application/grpc")

@@ -294,8 +294,9 @@ var noRetries = retry.Policy{}
 func (c *Call) abandon(o *outcome.Outcome) {
 	c.sent = c.sent || o.Sent
 	c.remember(o)
-	c.endAttempt(o, time.Now())
-	c.adapter.Abandon()
+	now := time.Now()
+	c.adapter.Abandon() // before its context ends, which would cost its connection
+	c.endAttempt(o, now)
 }
 
 // isTransparent reports whether the attempt may be repeated whatever the policy

@@ -249,6 +249,8 @@ type adapter struct {
 	// attempt makes the n-th attempt, from 1. If it is nil, every attempt is
 	// answered with 200.
 	attempt func(ctx context.Context, a *Attempt, n int) outcome.Outcome
+	// abandon is called when an attempt is given up, if not nil.
+	abandon func()
 	// unreplayable is true for a request that cannot be sent again.
 	unreplayable bool
 
@@ -267,8 +269,14 @@ func (noCarrier) Keys() []string     { return nil }
 
 func (d *adapter) Routed(*route.Decision)           { d.routed++ }
 func (d *adapter) Carrier(*Attempt) observe.Carrier { return noCarrier{} }
-func (d *adapter) Abandon()                         { d.abandoned++ }
 func (d *adapter) Replayable() bool                 { return !d.unreplayable }
+
+func (d *adapter) Abandon() {
+	d.abandoned++
+	if d.abandon != nil {
+		d.abandon()
+	}
+}
 
 func (d *adapter) Attempt(ctx context.Context, a *Attempt) outcome.Outcome {
 	d.attempts++

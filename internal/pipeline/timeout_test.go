@@ -100,6 +100,30 @@ func TestBT2_AnAnswerEndsThePerTryTimeout(t *testing.T) {
 	})
 }
 
+// What an adapter lets go of may depend on the attempt's context: a connection
+// is lost if that has ended.
+func TestAnAttemptsContextEndsAfterItWasAbandoned(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.configure(newTarget(retrying(retry.Policy{On: retry.On5xx, MaxRetries: 1, PerTryTimeout: time.Second})))
+		var attempt context.Context
+		d := &adapter{attempt: func(ctx context.Context, _ *Attempt, n int) outcome.Outcome {
+			attempt = ctx
+			return response(map[int]int{1: 503, 2: 200}[n])
+		}}
+		d.abandon = func() {
+			if err := attempt.Err(); err != nil {
+				t.Errorf("the context ended before: %v", err)
+			}
+		}
+		b.run(t.Context(), d)
+		if d.abandoned != 1 {
+			t.Errorf("%d attempts were abandoned", d.abandoned)
+		}
+	})
+}
+
 // A stream is open before its response has begun.
 func TestBT2_AnAdapterMayKeepThePerTryTimeoutRunning(t *testing.T) {
 	t.Parallel()
