@@ -37,7 +37,8 @@ const (
 	// Local means that the mesh itself answered (fault injection, direct
 	// response, drop): neither an endpoint's success nor its failure.
 	Local
-	// BodyFailure means that the caller's own request body failed to be read.
+	// BodyFailure means that the caller's own request is at fault: its body
+	// failed to be read, or it cannot be sent as it is.
 	BodyFailure
 	// NoRoute means that no route of the target matched the request.
 	NoRoute

@@ -307,6 +307,42 @@ func TestHTTP2ConnectionThatBreaksUnderACall(t *testing.T) {
 	})
 }
 
+func TestARequestThatCannotBeSentAsItIsIsTheCallersFault(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name  string
+		edit  func(*discovery.Cluster)
+		spoil func(*http.Request)
+	}{
+		{"HTTP/1.1, a body that is too short", nil, func(r *http.Request) { r.ContentLength = 5 }},
+		{"HTTP/1.1, a body that is too long", nil, func(r *http.Request) { r.ContentLength = 1 }},
+		{"HTTP/2, a body that is too long", speakHTTP2, func(r *http.Request) { r.ContentLength = 1 }},
+		{"HTTP/2, an upgrade", speakHTTP2, func(r *http.Request) { r.Header.Set("Upgrade", "websocket") }},
+		{"HTTP/2, a header of the connection", speakHTTP2, func(r *http.Request) { r.Header.Set("Connection", "X-Hop") }},
+		{"HTTP/2, a transfer encoding", speakHTTP2, func(r *http.Request) { r.Header.Set("Transfer-Encoding", "gzip") }},
+		{"HTTP/2, a path that is none", speakHTTP2, func(r *http.Request) { r.URL.Opaque = "charge" }},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.serve(paymentAddress, answer)
+				_, e := w.one(test.edit)
+				req := newRequest(t.Context(), t, http.MethodPost, io.NopCloser(strings.NewReader("42")))
+				test.spoil(req)
+				_, failure := e.RoundTrip(req, 0)
+				if failure == nil {
+					t.Fatal("the request was sent")
+				}
+				if failure.Kind != outcome.BodyFailure {
+					t.Errorf("%v: %v", failure.Kind, failure.Err)
+				}
+			})
+		})
+	}
+}
+
 func TestAnInvalidRequestIsRefusedAndCostsNoConnection(t *testing.T) {
 	t.Parallel()
 	for name, edit := range map[string]func(*discovery.Cluster){"HTTP/1.1": nil, "HTTP/2.0": speakHTTP2} {

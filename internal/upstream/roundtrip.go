@@ -110,10 +110,13 @@ func waitKind(err error) outcome.Kind {
 
 // exchangeKind classifies a failure on a connection.
 //
-// net/http does not export what it knows, so two of its marks are read from
+// net/http does not export what it knows, so some of its marks are read from
 // outside; a test holds each against the real thing, and when a mark is not
 // recognized the request counts as sent, which is the safe reading.
 func exchangeKind(err error) (kind outcome.Kind, sent bool) {
+	if isUnsendable(err) {
+		return outcome.BodyFailure, true
+	}
 	if isNothingWritten(err) {
 		return outcome.ResetBeforeRequest, false
 	}
@@ -136,6 +139,17 @@ func isNothingWritten(err error) bool {
 		err = errors.Unwrap(err)
 	}
 	return false
+}
+
+// isUnsendable recognizes requests that cannot be sent as they are: their body is
+// not as long as they say, or HTTP/2 has no place for their headers (an upgrade,
+// RFC 9113, section 8.2.2).
+func isUnsendable(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "http: ContentLength=") ||
+		strings.HasPrefix(text, "http2: request body larger than specified content length") ||
+		strings.HasPrefix(text, "http2: invalid request :path ") ||
+		strings.HasPrefix(text, "http2: invalid ") && strings.Contains(text, " request header: ")
 }
 
 // isUnprocessed recognizes the errors of net/http's HTTP/2 client for streams
