@@ -106,10 +106,16 @@ func targetName(target string) (string, error) {
 		if !ok {
 			continue
 		}
-		if _, _, err := net.SplitHostPort(name); err != nil {
+		host, port, err := net.SplitHostPort(name)
+		if err != nil {
 			return "", fmt.Errorf("mesh: target %q needs a port: %s:///HOST:PORT", target, scheme)
 		}
-		return name, nil
+		// However it is spelt, a host is the same one: a spelling is no way round
+		// the mesh.
+		if rooted, ok := strings.CutSuffix(host, "."); ok {
+			name = net.JoinHostPort(rooted, port)
+		}
+		return strings.ToLower(name), nil
 	}
 	return "", fmt.Errorf("mesh: target %q is not the mesh's: use mesh:///HOST:PORT", target)
 }

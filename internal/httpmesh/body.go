@@ -2,6 +2,7 @@ package httpmesh
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -227,4 +228,12 @@ func (b *responseBody) end(err error) {
 type upgradedBody struct {
 	*responseBody
 	io.Writer
+}
+
+// CloseWrite ends the sending side, if the connection has sides.
+func (b *upgradedBody) CloseWrite() error {
+	if half, ok := b.Writer.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return fmt.Errorf("close write: %w", http.ErrNotSupported)
 }

@@ -12,7 +12,7 @@ func TestTargetNameIsThatOfJoinHostPort(t *testing.T) {
 	t.Parallel()
 	hosts := []string{
 		"payment.shop", "payment.shop:", "payment.shop:8080", "10.0.0.1", "10.0.0.1:8080",
-		"[::1]", "[::1]:", "[::1]:8080", "[fe80::1%25eth0]", "Payment.Shop",
+		"[::1]", "[::1]:", "[::1]:8080", "[fe80::1%25eth0]", "payment.shop:0",
 	}
 	for _, scheme := range []string{"http", "https"} {
 		for _, host := range hosts {
@@ -27,6 +27,30 @@ func TestTargetNameIsThatOfJoinHostPort(t *testing.T) {
 			if got := string(appendTargetName(nil, u)); got != want {
 				t.Errorf("%s://%s: %q, want %q", scheme, host, got, want)
 			}
+		}
+	}
+}
+
+// However a URL spells a host and its port, they are the same: a spelling must
+// be no way round the mesh.
+func TestTargetNameIsTheSameForEverySpelling(t *testing.T) {
+	t.Parallel()
+	for host, want := range map[string]string{
+		"Payment.SHOP":        "payment.shop:80",
+		"PAYMENT.shop:8080":   "payment.shop:8080",
+		"payment.shop.":       "payment.shop:80",
+		"payment.shop.:8080":  "payment.shop:8080",
+		"payment.shop:080":    "payment.shop:80",
+		"payment.shop:008080": "payment.shop:8080",
+		"[FE80::A]:080":       "[fe80::a]:80",
+		"user:pw@Payment":     "payment:80",
+	} {
+		u, err := url.Parse("http://" + host + "/charge")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(appendTargetName(nil, u)); got != want {
+			t.Errorf("%s: %q, want %q", host, got, want)
 		}
 	}
 }

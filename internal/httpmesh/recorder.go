@@ -30,6 +30,12 @@ func (r *recorder) Write(p []byte) (int, error) {
 	return r.ResponseWriter.Write(p)
 }
 
+// WriteString spares the copy that Write would need of a string.
+func (r *recorder) WriteString(s string) (int, error) {
+	r.started(http.StatusOK)
+	return io.WriteString(r.ResponseWriter, s)
+}
+
 // started takes note of the final status; an informational one is not final.
 func (r *recorder) started(status int) {
 	if r.status != 0 || status < http.StatusOK && status != http.StatusSwitchingProtocols {
@@ -61,6 +67,13 @@ type flushRecorder struct{ *recorder }
 func (r flushRecorder) Flush() {
 	r.started(http.StatusOK)
 	r.ResponseWriter.(http.Flusher).Flush()
+}
+
+// FlushError is for [http.ResponseController]: an application learns from it that
+// its caller has gone.
+func (r flushRecorder) FlushError() error {
+	r.started(http.StatusOK)
+	return http.NewResponseController(r.ResponseWriter).Flush()
 }
 
 type http1Recorder struct{ flushRecorder }

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strings"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/internal/pipeline"
@@ -95,6 +97,8 @@ func (e *directError) Timeout() bool {
 	return ok && netErr.Timeout()
 }
 
+// check finds what net/http would refuse to write. That is the caller's fault: an
+// attempt would hold it against the endpoint, and could cost its connection.
 func check(req *http.Request) error {
 	switch {
 	case req.URL == nil:
@@ -103,8 +107,38 @@ func check(req *http.Request) error {
 		return fmt.Errorf("mesh: URL %q has no host", req.URL)
 	case req.URL.Scheme != "http" && req.URL.Scheme != "https":
 		return fmt.Errorf("mesh: URL %q: unsupported scheme %q: use http", req.URL, req.URL.Scheme)
+	case hasControl(req.URL.RawQuery) || hasControl(req.URL.Opaque):
+		return fmt.Errorf("mesh: URL %q has a control character: escape it", req.URL)
+	case req.Method != "" && !httpguts.ValidHeaderFieldName(req.Method):
+		return fmt.Errorf("mesh: invalid method %q", req.Method)
+	}
+	if err := checkHeader("header", req.Header); err != nil {
+		return err
+	}
+	return checkHeader("trailer", req.Trailer)
+}
+
+func checkHeader(kind string, h http.Header) error {
+	for name, values := range h {
+		if !httpguts.ValidHeaderFieldName(name) {
+			return fmt.Errorf("mesh: invalid %s name %q", kind, name)
+		}
+		for _, value := range values {
+			if !httpguts.ValidHeaderFieldValue(value) {
+				return fmt.Errorf("mesh: %s %q has an invalid value", kind, name) // which may be a secret
+			}
+		}
 	}
 	return nil
+}
+
+func hasControl(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] == 0x7f {
+			return true
+		}
+	}
+	return false
 }
 
 func closeBody(req *http.Request) error {
@@ -115,19 +149,38 @@ func closeBody(req *http.Request) error {
 }
 
 // appendTargetName appends the destination's name in the configuration:
-// "host:port", as net.JoinHostPort makes it.
+// "host:port", as net.JoinHostPort makes it. However a URL spells a host, with
+// capitals, with the dot of the root or with zeros before its port, it is the
+// same one (RFC 3986, sections 3.2.2 and 3.2.3): a spelling is no way round the
+// mesh.
 func appendTargetName(to []byte, u *url.URL) []byte {
-	if u.Port() != "" {
-		return append(to, u.Host...)
-	}
-	host := u.Hostname()
+	host, port := u.Hostname(), strings.TrimLeft(u.Port(), "0")
+	host = strings.TrimSuffix(host, ".")
 	if strings.Contains(host, ":") {
-		to = append(append(append(to, '['), host...), ']')
+		to = append(appendLower(append(to, '['), host), ']')
 	} else {
-		to = append(to, host...)
+		to = appendLower(to, host)
 	}
-	if u.Scheme == "https" {
-		return append(to, ":443"...)
+	switch {
+	case port != "":
+	case u.Port() != "":
+		port = "0"
+	case u.Scheme == "https":
+		port = "443"
+	default:
+		port = "80"
 	}
-	return append(to, ":80"...)
+	return append(append(to, ':'), port...)
+}
+
+// appendLower appends s with its ASCII letters in lower case.
+func appendLower(to []byte, s string) []byte {
+	for i := range len(s) {
+		c := s[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		to = append(to, c)
+	}
+	return to
 }
