@@ -147,8 +147,8 @@ func (m *Mesh) around() http.RoundTripper {
 	if m.settings.outboundPolicy != AllowAny {
 		return nil
 	}
-	direct := m.settings.transport.Clone()
-	m.closers = append(m.closers, func() error { direct.CloseIdleConnections(); return nil })
+	direct := newDirect(m.settings.transport)
+	m.closers = append(m.closers, direct.Close)
 	return direct
 }
 
