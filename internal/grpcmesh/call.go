@@ -117,6 +117,10 @@ func outcomeOf(a *attempt, err error, reply metadata.MD) outcome.Outcome {
 		o.Kind = outcome.Reset
 	case errors.Is(err, context.Canceled):
 		o.Kind = outcome.Canceled
+	case !sent && code != codes.Canceled:
+		// gRPC would not send it: metadata that are invalid, credentials that
+		// cannot be had. No endpoint has heard of it.
+		o.Kind = outcome.BodyFailure
 	}
 	return o
 }

@@ -106,6 +106,9 @@ func (e *Error) GRPCStatus() *status.Status {
 		code = codes.Canceled
 	case outcome.BodyFailure:
 		code = codes.Internal
+		if s, ok := status.FromError(e.Err); ok {
+			code = s.Code() // gRPC's own verdict on the request
+		}
 	}
 	return status.New(code, e.Error())
 }
