@@ -133,8 +133,14 @@ func (bc bodyCase) run(t *testing.T, protocol func(*discovery.Target)) {
 	case replayable:
 		t.Errorf("got %v, %v; the body can be sent again", resp, err)
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case resp.StatusCode == http.StatusOK:
 		_ = readAll(t, resp)
+	default:
+		// Over HTTP/2 net/http ends no body that such a status has cut off: a
+		// server that reads on and its client would wait for each other.
+		_ = resp.Body.Close()
 	}
 	synctest.Wait()
 	for i, hash := range got.hashes {
