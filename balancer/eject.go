@@ -26,7 +26,7 @@ func (s *Set) SetOutlier(config *OutlierConfig) []Ejection {
 			continue
 		}
 		if m := h.monitor.Swap(nil); m.ejected.Load() {
-			returned = append(returned, Ejection{Host: h, Returned: true, Reason: m.reason})
+			returned = append(returned, Ejection{Host: h, Returned: true, Reason: OutlierReason(m.reason.Load())})
 		}
 	}
 	s.ejected = 0
@@ -84,7 +84,8 @@ func (s *Set) ejectLocked(config *OutlierConfig, m *monitor, reason OutlierReaso
 	if m.ejected.Load() || !s.mayEjectLocked(config) || uint32(below(high(s.random()), 100)) >= enforcing {
 		return false
 	}
-	m.reason, m.since, m.jitter = reason, now, 0
+	m.since, m.jitter = now, 0
+	m.reason.Store(uint32(reason))
 	if config.EjectionJitter > 0 {
 		m.jitter = time.Duration(s.random() % (uint64(config.EjectionJitter) + 1))
 	}

@@ -35,9 +35,10 @@ type monitor struct {
 	tallies     [origins]tally
 	consecutive [3]atomic.Uint32 // by the OutlierReason of the three detectors
 	ejected     atomic.Bool      // changed under Set.mu
+	reason      atomic.Uint32    // of the latest ejection; changed under Set.mu
 
 	// The rest is guarded by Set.mu.
-	reason OutlierReason
+
 	// since is when the latest ejection began, jitter what is added to its time.
 	since  time.Time
 	jitter time.Duration
@@ -135,9 +136,18 @@ func (m *monitor) another(reason OutlierReason, c ConsecutiveFailures) uint8 {
 	return 0
 }
 
-// Ejected reports whether outlier detection leaves the host out. For a host that
-// has left its set, it is whether that was so when it left.
-func (h *Host) Ejected() bool {
+// Ejected reports whether outlier detection leaves the host out, and why. For a host
+// that has left its set, it is whether that was so when it left.
+func (h *Host) Ejected() (OutlierReason, bool) {
 	m := h.monitor.Load()
-	return m != nil && m.ejected.Load()
+	if m == nil || !m.ejected.Load() {
+		return 0, false
+	}
+	return OutlierReason(m.reason.Load()), true
+}
+
+// inService is what a snapshot asks.
+func (h *Host) inService() bool {
+	m := h.monitor.Load()
+	return m == nil || !m.ejected.Load()
 }

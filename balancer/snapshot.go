@@ -57,9 +57,9 @@ func (h *Host) in(c class) bool {
 	}
 	switch h.Endpoint().Health {
 	case Unknown, Healthy:
-		return c == healthyHosts && !h.Ejected()
+		return c == healthyHosts && h.inService()
 	case Degraded:
-		return c == degradedHosts && !h.Ejected()
+		return c == degradedHosts && h.inService()
 	}
 	return false
 }

@@ -76,7 +76,7 @@ func (w *sweep) giveBack(h *Host, m *monitor) {
 	m.ejected.Store(false)
 	w.set.ejected--
 	w.set.stale = true
-	w.changes = append(w.changes, Ejection{Host: h, Returned: true, Reason: m.reason})
+	w.changes = append(w.changes, Ejection{Host: h, Returned: true, Reason: OutlierReason(m.reason.Load())})
 }
 
 // suspect is a host with enough calls to be judged.

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -37,6 +38,7 @@ func (c *Call) try() outcome.Outcome {
 	c.Observed.Attempts++
 	a.call = c
 	a.isRetry = c.isRetry
+	a.known = len(c.tried)
 	a.Observed = observe.Attempt{Call: &c.Observed, Number: c.Observed.Attempts, Cluster: c.cluster.Name(), Start: time.Now()}
 	if o, refused := a.admit(); refused {
 		return o
@@ -133,6 +135,7 @@ func (a *Attempt) bound() {
 func (a *Attempt) Pick() (*upstream.Endpoint, error) {
 	c := a.call
 	if a.host != nil {
+		a.report(&outcome.Outcome{Kind: outcome.ConnectFailure})
 		c.tried = append(c.tried, a.host)
 		a.host.End()
 		a.host, a.Endpoint = nil, nil
@@ -167,6 +170,7 @@ func (c *Call) endAttempt(o *outcome.Outcome) {
 	}
 	if a.host != nil {
 		a.host.End()
+		a.report(o)
 	}
 	a.doneErrorRate(o.Verdict())
 	a.releaseRetry()
@@ -179,6 +183,15 @@ func (c *Call) endAttempt(o *outcome.Outcome) {
 	if hook := c.out.hooks.AttemptEnded; hook != nil {
 		hook(a.ctx, &a.Observed)
 	}
+}
+
+// report tells the endpoint how the attempt ended. That it could not be connected
+// to is told once, however often the attempt came back to it.
+func (a *Attempt) report(o *outcome.Outcome) {
+	if o.Kind == outcome.ConnectFailure && slices.Contains(a.call.tried[a.known:], a.host) {
+		return
+	}
+	a.Endpoint.Report(o)
 }
 
 // remember makes the next attempt avoid the endpoint of this one: by the

@@ -96,6 +96,8 @@ type Attempt struct {
 
 	call *Call
 	ctx  context.Context
+	// known is how many hosts the attempts before have tried.
+	known int
 	admitted
 	timer  *time.Timer
 	cancel context.CancelCauseFunc
@@ -304,8 +306,8 @@ var noRetries = retry.Policy{}
 
 // abandon ends an attempt that another follows.
 func (c *Call) abandon(o *outcome.Outcome) {
+	c.endAttempt(o) // before the host counts as tried
 	c.remember(o)
-	c.endAttempt(o)
 	c.adapter.Abandon()
 }
 
