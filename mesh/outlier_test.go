@@ -1,0 +1,138 @@
+package mesh_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/inboardmesh/inboard/internal/worldtest"
+	"github.com/inboardmesh/inboard/mesh"
+	"github.com/inboardmesh/inboard/observe"
+)
+
+const outlierRule = `
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: payment, namespace: shop}
+spec:
+  host: payment
+  trafficPolicy:
+    outlierDetection: {consecutive5xxErrors: 5, interval: 100ms, baseEjectionTime: 2s}
+`
+
+// callOf returns how to make a call over a protocol, which reports a failure of the
+// server as one.
+func callOf(t *testing.T, customer *mesh.Mesh, protocol string) func(context.Context) error {
+	t.Helper()
+	if protocol == "gRPC" {
+		conn, err := grpc.NewClient("mesh:///"+paymentHost+":9090", customer.DialOptions()...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() }) // with the test
+		client := grpc_testing.NewTestServiceClient(conn)
+		return func(ctx context.Context) error {
+			_, err := client.EmptyCall(ctx, &grpc_testing.Empty{})
+			return err
+		}
+	}
+	port := map[string]string{"HTTP/1.1": "80", "HTTP/2": "82"}[protocol]
+	return func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+paymentHost+":"+port+"/charge", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := customer.HTTPClient().Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			return err
+		}
+		if resp.StatusCode != http.StatusOK {
+			return &statusError{resp.Status}
+		}
+		return nil
+	}
+}
+
+type statusError struct{ status string }
+
+func (e *statusError) Error() string { return e.status }
+
+func TestBO8_G8_AFailingPaymentIsLeftOutAndTakenBack(t *testing.T) {
+	t.Parallel()
+	for _, protocol := range []string{"HTTP/1.1", "HTTP/2", "gRPC"} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			w := worldtest.New(t, "")
+			labels := map[string]string{"app": "payment"}
+			failing := w.Payment("v1-a", labels)
+			w.Apply(services(failing, w.Payment("v1-b", labels), w.Payment("v1-c", labels)) + outlierRule)
+			events := make(chan string, 16)
+			customer := w.Join("shop", "customer", nil, mesh.WithHooks(&observe.Hooks{
+				EndpointEjected:  func(e observe.EjectionEvent) { events <- "ejected " + e.Endpoint + ": " + e.Reason },
+				EndpointReturned: func(e observe.EjectionEvent) { events <- "returned " + e.Endpoint + ": " + e.Reason },
+			}))
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			call := callOf(t, customer, protocol)
+			if err := call(ctx); err != nil {
+				t.Fatal(err)
+			}
+
+			// Failures that the default retry policy does not hide.
+			failing.Status.Store(http.StatusInternalServerError)
+			failing.Code.Store(uint32(codes.Internal))
+			failing.Fail.Store(1 << 40)
+			for failures := 0; failures < 5; {
+				if call(ctx) != nil {
+					failures++
+				}
+				if ctx.Err() != nil {
+					t.Fatal("the failing payment got no calls")
+				}
+			}
+			ejected := time.Now()
+			address := failing.HTTP
+			if protocol == "gRPC" {
+				address = failing.GRPC
+			}
+			want := "ejected " + address + ": consecutive-5xx"
+			if got := <-events; got != want {
+				t.Errorf("event %q, want %q", got, want)
+			}
+			before := failing.Calls.Load()
+			for i := range 50 {
+				if err := call(ctx); err != nil {
+					t.Errorf("call %d after the ejection: %v", i, err)
+				}
+			}
+			if got := failing.Calls.Load(); got != before && time.Since(ejected) < 2*time.Second {
+				t.Errorf("the ejected payment got %d calls", got-before)
+			}
+
+			failing.Fail.Store(0)
+			for failing.Calls.Load() == before {
+				if err := call(ctx); err != nil {
+					t.Fatalf("call until the return: %v", err)
+				}
+			}
+			if got := time.Since(ejected); got < 1900*time.Millisecond {
+				t.Errorf("the payment returned after %v, want 2s or more", got)
+			}
+			want = "returned " + address + ": consecutive-5xx"
+			if got := <-events; got != want {
+				t.Errorf("event %q, want %q", got, want)
+			}
+		})
+	}
+}
