@@ -54,7 +54,7 @@ func (s State) String() string {
 // counted: they tell nothing about the cluster now.
 //
 // A nil ErrorRate is closed and admits everything. All methods are safe for
-// concurrent use; a closed breaker admits without a lock.
+// concurrent use; a closed breaker admits, and counts successes, without a lock.
 type ErrorRate struct {
 	name    string
 	current atomic.Pointer[machine]
@@ -100,7 +100,7 @@ func (b *ErrorRate) State() State {
 		return Closed
 	}
 	m := b.current.Load()
-	if state := m.mark().state(); state != Open {
+	if state := m.current.Load().state; state != Open {
 		return state
 	}
 	state := stateOf(m.breaker.State())
@@ -116,14 +116,14 @@ func (b *ErrorRate) Allow() (Permit, error) {
 		return Permit{}, nil
 	}
 	m := b.current.Load()
-	if mark := m.mark(); mark.state() == Closed {
-		return Permit{owner: b, machine: m, mark: mark}, nil
+	if p := m.current.Load(); p.state == Closed {
+		return Permit{machine: m, period: p}, nil
 	}
 	done, err := m.breaker.Allow()
 	b.changes.report()
 	switch {
 	case err == nil:
-		return Permit{owner: b, machine: m, probe: done}, nil
+		return Permit{machine: m, probe: done}, nil
 	case errors.Is(err, gobreaker.ErrOpenState):
 		return Permit{}, ErrOpen
 	}

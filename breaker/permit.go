@@ -5,9 +5,8 @@ import "github.com/inboardmesh/inboard/outcome"
 // Permit is the right to make one attempt past an [ErrorRate]. It must not be
 // copied once it is in use. Done of the zero value does nothing.
 type Permit struct {
-	owner   *ErrorRate
 	machine *machine
-	mark    mark        // of the closed state, if probe is nil
+	period  *period     // the closed one in which it was given, if probe is nil
 	probe   func(error) // ends a probe
 }
 
@@ -15,23 +14,27 @@ type Permit struct {
 // nor as a failure, but frees a probe's place. Only the first call counts. It
 // is not safe for concurrent use.
 func (p *Permit) Done(verdict outcome.Verdict) {
-	owner := p.owner
-	if owner == nil {
+	m := p.machine
+	if m == nil {
 		return
 	}
-	p.owner = nil
-	var result error
-	switch verdict {
-	case outcome.Failure:
-		result = errFailed
-	case outcome.Ignored:
-		result = errIgnored
-	}
+	p.machine = nil
 	switch {
 	case p.probe != nil:
-		p.probe(result)
+		p.probe(resultOf(verdict))
 	case verdict != outcome.Ignored:
-		p.machine.count(p.mark, result)
+		m.count(p.period, verdict == outcome.Failure)
 	}
-	owner.changes.report()
+	m.changes.report()
+}
+
+// resultOf is a verdict as gobreaker is told.
+func resultOf(verdict outcome.Verdict) error {
+	switch verdict {
+	case outcome.Failure:
+		return errFailed
+	case outcome.Ignored:
+		return errIgnored
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -38,6 +39,10 @@ func ReadDir(dir string) ([]istio.File, error) {
 		files[i].Name = filepath.Join(dir, filepath.FromSlash(files[i].Name))
 	}
 	if err != nil {
+		// What os.DirFS calls "." is the directory itself.
+		if path, ok := errors.AsType[*fs.PathError](err); ok && path.Path == "." {
+			err = fmt.Errorf("read configuration: %w", path.Err)
+		}
 		return nil, fmt.Errorf("directory %q: %w", dir, err)
 	}
 	return files, nil

@@ -163,7 +163,7 @@ func newSettings(options []Option) (*settings, error) {
 // defaultTransport is net/http's own, unless the application put something else
 // in its place.
 func defaultTransport() *http.Transport {
-	if t, ok := http.DefaultTransport.(*http.Transport); ok {
+	if t, ok := http.DefaultTransport.(*http.Transport); ok { //nolint:forbidigo // only cloned: its settings are what users expect
 		return t.Clone()
 	}
 	return &http.Transport{}

@@ -56,6 +56,9 @@ SIGINT or SIGTERM.`)
 	if err := f.required("config"); err != nil {
 		return err
 	}
+	if opts.maxTTL < time.Second {
+		return usagef("--max-certificate-ttl %v: want at least 1s", opts.maxTTL)
+	}
 	if opts.listen != "" {
 		if err := f.required("ca-dir"); err != nil {
 			return err
@@ -98,8 +101,11 @@ func (o *planeFlags) serve(ctx context.Context, call *invocation) (err error) {
 	if err != nil {
 		return err
 	}
-	if host, _, err := net.SplitHostPort(where.Plaintext); err == nil && !net.ParseIP(host).IsLoopback() {
+	if exposed(where.Plaintext) {
 		logger.Warn("the plaintext listener is not on loopback: whoever reaches it reads the configuration", "address", where.Plaintext)
+	}
+	if exposed(where.Status) {
+		logger.Warn("the status listener is not on loopback: whoever reaches it reads the names of clients and the problems of the configuration", "address", where.Status)
 	}
 	line, err := json.Marshal(where)
 	if err != nil {
@@ -116,6 +122,12 @@ func (o *planeFlags) serve(ctx context.Context, call *invocation) (err error) {
 		return errors.Join(err, closeAll(listeners))
 	}
 	return server.Serve(ctx, listeners)
+}
+
+// exposed reports whether others than this host reach a bound address.
+func exposed(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	return err == nil && !net.ParseIP(host).IsLoopback()
 }
 
 // open opens the listeners, all or none.

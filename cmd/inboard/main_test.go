@@ -72,6 +72,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{[]string{"control-plane", "--config", dir, "--listen", "", "--status", "127.0.0.1:0"}, exitUsage, "nothing to serve: give --listen or --plaintext-listen"},
 		{[]string{"control-plane", "--config", dir, "--listen", "", "--server-name", "x"}, exitUsage, "--server-name needs --listen"},
 		{[]string{"control-plane", "--config", dir + "/none", "--ca-dir", dir + "/ca"}, exitFailed, "none\": read configuration"},
+		{[]string{"control-plane", "--config", dir, "--max-certificate-ttl", "10ms"}, exitUsage, "--max-certificate-ttl 10ms: want at least 1s"},
 		{[]string{"validate"}, exitUsage, "want DIR after the flags, got 0 arguments"},
 		{[]string{"validate", dir + "/none"}, exitFailed, "no such file or directory"},
 		{[]string{"token", "--ca-dir", dir + "/ca", "--namespace", "shop"}, exitUsage, "missing --service-account"},
@@ -317,5 +318,29 @@ func TestControlPlaneDoesNotStartWithABadConfiguration(t *testing.T) {
 	code, stdout, stderr := call(t, "control-plane", "--config", dir, "--listen", "", "--plaintext-listen", "127.0.0.1:0", "--status", "")
 	if code != exitFailed || stdout != "" || !strings.Contains(stderr, filepath.Join(dir, "bad.yaml")+":11:") {
 		t.Errorf("code %d, %q, %q", code, stdout, stderr)
+	}
+}
+
+func TestControlPlaneWarnsOfListenersThatOthersReach(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		plaintext, status string
+		want              []string
+	}{
+		{"127.0.0.1:0", "127.0.0.1:0", nil},
+		{"0.0.0.0:0", "127.0.0.1:0", []string{"plaintext"}},
+		{"127.0.0.1:0", ":0", []string{"status"}},
+		{"0.0.0.0:0", "0.0.0.0:0", []string{"plaintext", "status"}},
+	} {
+		_, stop := plane(t, "--config", t.TempDir(), "--listen", "", "--plaintext-listen", tt.plaintext, "--status", tt.status)
+		code, stderr := stop()
+		if code != exitOK || strings.Count(stderr, "is not on loopback") != len(tt.want) {
+			t.Errorf("%s, %s: code %d, %s; want %q", tt.plaintext, tt.status, code, stderr, tt.want)
+		}
+		for _, name := range tt.want {
+			if !strings.Contains(stderr, "the "+name+" listener is not on loopback") {
+				t.Errorf("no warning of the %s listener: %s", name, stderr)
+			}
+		}
 	}
 }

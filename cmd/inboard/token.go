@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/inboardmesh/inboard/controlplane/ca"
@@ -15,7 +14,9 @@ import (
 func token(_ context.Context, call *invocation) error {
 	f := call.flags("", `Issues a token with which a workload gets its certificates and its
 configuration. Who has the token is the workload: keep it where nobody else
-can read it.`)
+can read it. A workload reads the file whenever it connects: write a new token
+to it before the old one expires. Without one, certificates that are valid are
+still renewed, but no new stream of configuration is opened.`)
 	dir := f.caDir()
 	namespace := f.String("namespace", "", "the workload's `NAMESPACE` (required)")
 	account := f.String("service-account", "", "the workload's service account `NAME` (required)")
@@ -28,7 +29,7 @@ can read it.`)
 	if err := f.required("ca-dir", "namespace", "service-account"); err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(*dir, "root-cert.pem")); errors.Is(err, fs.ErrNotExist) {
+	if entries, err := os.ReadDir(*dir); len(entries) == 0 && (err == nil || errors.Is(err, fs.ErrNotExist)) {
 		fmt.Fprintf(call.stderr, "inboard token: there is no CA in %s yet: making one\n", *dir)
 	}
 	authority, err := ca.New(ca.Config{Dir: *dir, TrustDomain: *trustDomain})

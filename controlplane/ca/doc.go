@@ -28,7 +28,8 @@
 // A directory with ca-cert.pem in it is a plugged-in CA in Istio's layout:
 // ca-cert.pem signs, ca-key.pem is its key, root-cert.pem is the trust bundle
 // and cert-chain.pem (optional) leads from one to the other. A key file that
-// anybody but its owner can read is refused.
+// anybody but its owner can read is refused, and so is a directory that
+// everybody can write to.
 //
 // # Changing the root
 //

@@ -106,6 +106,9 @@ func (d directory) open(trustDomain string, now time.Time) (_ *authority, _ *ecd
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return nil, nil, err
 	}
+	if err := checkDirectory(string(d)); err != nil {
+		return nil, nil, err
+	}
 	unlock, err := lockDirectory(string(d))
 	if err != nil {
 		return nil, nil, err
@@ -126,6 +129,19 @@ func (d directory) open(trustDomain string, now time.Time) (_ *authority, _ *ecd
 	}
 	key, err := d.tokenKey()
 	return a, key, err
+}
+
+// checkDirectory refuses a directory in which anybody can replace the keys.
+func checkDirectory(name string) error {
+	info, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
+	// With the sticky bit only the owner of a file can replace it.
+	if mode := info.Mode(); runtime.GOOS != "windows" && mode.Perm()&0o002 != 0 && mode&fs.ModeSticky == 0 {
+		return fmt.Errorf("mode %#o lets everybody replace the keys: run chmod 700 on it", mode.Perm())
+	}
+	return nil
 }
 
 // fill makes a new CA. The root comes last: who finds it, finds a CA.
@@ -222,7 +238,25 @@ func certificateOf(key crypto.Signer, certs []*x509.Certificate) *x509.Certifica
 	return nil
 }
 
+// check refuses what is missing, and what is no file: to open a pipe would wait
+// for who writes it.
+func (d directory) check(name string) error {
+	info, err := os.Stat(d.path(name))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: put it back, or, if nothing of this CA is in use yet, empty the directory to have a new one made", err)
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s: is not a regular file", d.path(name))
+	}
+	return nil
+}
+
 func (d directory) certificates(name string) ([]*x509.Certificate, error) {
+	if err := d.check(name); err != nil {
+		return nil, err
+	}
 	data, err := os.ReadFile(d.path(name))
 	if err != nil {
 		return nil, err
@@ -236,6 +270,9 @@ func (d directory) certificates(name string) ([]*x509.Certificate, error) {
 
 // key reads a private key, if nobody but the owner of the file could.
 func (d directory) key(name string) (crypto.Signer, error) {
+	if err := d.check(name); err != nil {
+		return nil, err
+	}
 	file, err := os.Open(d.path(name))
 	if err != nil {
 		return nil, err

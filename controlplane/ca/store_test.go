@@ -105,8 +105,11 @@ func TestDirectoryIsRefused(t *testing.T) {
 		{"CA key readable by the group", func(t *testing.T, dir string) { chmod(t, dir, "ca-key.pem", 0o640) }, "ca-key.pem: mode 0640 lets others read the key: run chmod 600 on it"},
 		{"CA key readable by all", func(t *testing.T, dir string) { chmod(t, dir, "ca-key.pem", 0o604) }, "ca-key.pem: mode 0604"},
 		{"token key readable by all", func(t *testing.T, dir string) { chmod(t, dir, "token-key.pem", 0o644) }, "token-key.pem: mode 0644"},
-		{"no CA key", func(t *testing.T, dir string) { remove(t, dir, "ca-key.pem") }, "ca-key.pem: no such file"},
-		{"no root", func(t *testing.T, dir string) { remove(t, dir, "root-cert.pem") }, "root-cert.pem: no such file"},
+		{"no CA key", func(t *testing.T, dir string) { remove(t, dir, "ca-key.pem") }, "ca-key.pem: no such file or directory: put it back, or"},
+		{"a key that is a directory", func(t *testing.T, dir string) { replaceByDirectory(t, dir, "ca-key.pem") }, "ca-key.pem: is not a regular file"},
+		{"a root that is a directory", func(t *testing.T, dir string) { replaceByDirectory(t, dir, "root-cert.pem") }, "root-cert.pem: is not a regular file"},
+		{"a directory that everybody can write", func(t *testing.T, dir string) { chmod(t, dir, ".", 0o777) }, "mode 0777 lets everybody replace the keys: run chmod 700 on it"},
+		{"no root", func(t *testing.T, dir string) { remove(t, dir, "root-cert.pem") }, "root-cert.pem: no such file or directory: put it back, or"},
 		{"a key that is no key", func(t *testing.T, dir string) { write(t, dir, "ca-key.pem", "secret-marker", 0o600) }, "ca-key.pem: no PEM private key in it"},
 		{"a key of another kind", func(t *testing.T, dir string) {
 			write(t, dir, "ca-key.pem", "-----BEGIN PUBLIC KEY-----\nAA==\n-----END PUBLIC KEY-----\n", 0o600)
@@ -157,6 +160,14 @@ func chmod(t *testing.T, dir, name string, mode os.FileMode) {
 func remove(t *testing.T, dir, name string) {
 	t.Helper()
 	if err := os.Remove(filepath.Join(dir, name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func replaceByDirectory(t *testing.T, dir, name string) {
+	t.Helper()
+	remove(t, dir, name)
+	if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -22,6 +22,7 @@ func (r *registry) build() *Config {
 		clusters:     make(map[string]*clusterv3.Cluster),
 		assignments:  make(map[string]*endpointv3.ClusterLoadAssignment),
 		peers:        r.peers,
+		workloads:    make(workloads),
 	}
 	r.checkHosts()
 	var err error
@@ -30,6 +31,9 @@ func (r *registry) build() *Config {
 	}
 	for _, s := range r.sortedServices() {
 		for _, p := range s.ports {
+			for _, e := range s.endpoints {
+				c.workloads.add(e, e.portFor(p))
+			}
 			if err := r.buildPort(c, s, p); err != nil {
 				s.at.doubt(fmt.Errorf("port %d of %q: %w", p.number, s.host, err))
 			}

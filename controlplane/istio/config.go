@@ -25,12 +25,13 @@ type Options struct {
 
 // Node is who asks for resources.
 type Node struct {
-	// ID, ServiceAccount, Cluster and Locality say who asks. No resource
-	// depends on them so far.
-	ID             string
+	// ID, Cluster and Locality say who asks. No resource depends on them so
+	// far.
+	ID       string
+	Cluster  string
+	Locality Locality
+	// ServiceAccount says, for a node without Labels, which endpoints it may be.
 	ServiceAccount string
-	Cluster        string
-	Locality       Locality
 	// Namespace decides which names without a namespace the node can use, and
 	// with Labels which PeerAuthentication its listeners obey.
 	Namespace string
@@ -59,6 +60,7 @@ type Config struct {
 	assignments map[string]*endpointv3.ClusterLoadAssignment
 	inbound     map[mtlsMode]*inboundListener
 	peers       *peerPolicies
+	workloads   workloads
 
 	listenerNames, routeNames, clusterNames []string
 }

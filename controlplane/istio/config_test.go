@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -171,23 +172,61 @@ func TestPeerAuthenticationPrecedence(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			m, ok := parse(t, yamlFile(test.yaml)).Resource(test.node, resource.ListenerType, inbound+test.address)
-			if !ok {
-				t.Fatal("no listener")
-			}
-			var got []string
-			for _, chain := range m.(*listenerv3.Listener).FilterChains {
-				secure := "plain"
-				if chain.TransportSocket != nil {
-					secure = "mtls"
-				}
-				got = append(got, chain.GetFilterChainMatch().GetTransportProtocol()+"/"+secure)
-			}
+			got := chains(t, parse(t, yamlFile(test.yaml)), test.node, test.address)
 			if !slices.Equal(test.want, got) {
 				t.Errorf("chains %v, want %v", got, test.want)
 			}
 		})
 	}
+}
+
+func TestANodeWithoutLabelsIsHeldToThePolicyOfItsEndpoints(t *testing.T) {
+	t.Parallel()
+	const documents = shop + "---\n" + `apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: v1, namespace: shop}
+spec: {selector: {matchLabels: {version: v1}}, mtls: {mode: STRICT}}
+`
+	config := parse(t, yamlFile(documents))
+	tests := []struct {
+		name string
+		node istio.Node
+		port string
+		want []string
+	}{
+		{"the endpoint's account and port", istio.Node{Namespace: "shop", ServiceAccount: "payment"}, "8080", strictChains},
+		{"no account", istio.Node{Namespace: "shop"}, "8080", strictChains},
+		{"another account", istio.Node{Namespace: "shop", ServiceAccount: "customer"}, "8080", permissiveChains},
+		{"another port", istio.Node{Namespace: "shop", ServiceAccount: "payment"}, "8081", permissiveChains},
+		{"another namespace", istio.Node{Namespace: "bank", ServiceAccount: "payment"}, "8080", permissiveChains},
+		{"labels of its own", istio.Node{Namespace: "shop", ServiceAccount: "payment", Labels: map[string]string{"version": "v2"}}, "8080", permissiveChains},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			if got := chains(t, config, test.node, "0.0.0.0:"+test.port); !slices.Equal(test.want, got) {
+				t.Errorf("chains %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+// chains are what an inbound listener matches and speaks.
+func chains(t *testing.T, config *istio.Config, node istio.Node, address string) []string {
+	t.Helper()
+	m, ok := config.Resource(node, resource.ListenerType, inbound+address)
+	if !ok {
+		t.Fatal("no listener")
+	}
+	var got []string
+	for _, chain := range m.(*listenerv3.Listener).FilterChains {
+		secure := "plain"
+		if chain.TransportSocket != nil {
+			secure = "mtls"
+		}
+		got = append(got, chain.GetFilterChainMatch().GetTransportProtocol()+"/"+secure)
+	}
+	return got
 }
 
 var (
@@ -374,6 +413,39 @@ func TestReadDirReportsWhatItCannotRead(t *testing.T) {
 	_, err := istio.ReadDir(os.DirFS(filepath.Join(t.TempDir(), "missing")))
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("error %v, want fs.ErrNotExist", err)
+	}
+}
+
+func TestReadDirRefusesWhatIsNoRegularFile(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, want string
+		file       *fstest.MapFile
+	}{
+		{"a pipe", `"x.yaml" is not a regular file`, &fstest.MapFile{Mode: fs.ModeNamedPipe}},
+		{"a device", `"x.yaml" is not a regular file`, &fstest.MapFile{Mode: fs.ModeDevice | fs.ModeCharDevice}},
+		{"a socket", `"x.yaml" is not a regular file`, &fstest.MapFile{Mode: fs.ModeSocket}},
+		{"a huge file", `"x.yaml" has more than 33554432 bytes: split it`, &fstest.MapFile{Data: make([]byte, 32<<20+1)}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := istio.ReadDir(fstest.MapFS{"x.yaml": test.file})
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want %s", err, test.want)
+			}
+		})
+	}
+}
+
+func TestReadDirRefusesALinkToADevice(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.Symlink(os.DevNull, filepath.Join(dir, "x.yaml")); err != nil {
+		t.Skip(err)
+	}
+	if _, err := istio.ReadDir(os.DirFS(dir)); err == nil || !strings.Contains(err.Error(), "is not a regular file") {
+		t.Errorf("error %v", err)
 	}
 }
 

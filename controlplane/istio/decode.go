@@ -19,7 +19,7 @@ import (
 // by name, durations as Go writes them ("1h30m", "250ms"). It remembers where
 // every field was, so that later checks can point there. It is stricter than
 // JSON: a duplicate key, a number where text is expected, an alias and a null
-// in a list are problems.
+// are problems.
 type decoder struct {
 	rep *reporter
 	obj *object
@@ -45,7 +45,7 @@ func (l fieldList) get(name string) (namedNode, bool) {
 // mapping lists the entries of a mapping, each once, and remembers where they
 // are under the names that they were written with.
 func (d *decoder) mapping(n *yaml.Node, a at) (fieldList, bool) {
-	return d.entries(n, a, func(name string) at { return a.field(name) })
+	return d.entries(n, a, a.field)
 }
 
 func (d *decoder) entries(n *yaml.Node, a at, child func(string) at) (fieldList, bool) {
@@ -57,16 +57,18 @@ func (d *decoder) entries(n *yaml.Node, a at, child func(string) at) (fieldList,
 		return nil, false
 	}
 	list := make(fieldList, 0, len(n.Content)/2)
+	seen := make(map[string]bool, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		if key.Kind != yaml.ScalarNode {
 			d.addAt(key, a, "expected a name before ':', found "+describe(key))
 			continue
 		}
-		if _, twice := list.get(key.Value); twice {
+		if seen[key.Value] {
 			d.addAt(key, child(key.Value), "is set twice")
 			continue
 		}
+		seen[key.Value] = true
 		d.obj.places[child(key.Value).path] = place{key: positionOf(key), value: positionOf(value)}
 		list = append(list, namedNode{key.Value, key, value})
 	}
@@ -129,6 +131,9 @@ func (d *decoder) message(n *yaml.Node, m protoreflect.Message, a at) {
 		d.obj.places[child.path] = place{key: positionOf(e.key), value: positionOf(e.value)}
 		switch {
 		case isNull(e.value):
+			// Kubernetes takes it for unset. But the one who wrote "mode:" meant
+			// something, and unset can mean no TLS.
+			child.undecodable("has no value: write one, or remove the field")
 			continue
 		case !isTranslated(fd):
 			child.refuse("is not supported: remove it")

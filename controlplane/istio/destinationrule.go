@@ -52,7 +52,7 @@ func (d *destinationRule) checkReferences(s *service) {
 	check := func(p *networking.TrafficPolicy, a at) {
 		for i, pl := range p.GetPortLevelSettings() {
 			number := pl.GetPort().GetNumber()
-			if _, ok := s.port(number); !ok && isPort(number) {
+			if !s.hasPort(number) && isPort(number) {
 				a.field("portLevelSettings").index(i).field("port").field("number").errorf(
 					"%q has no port %d", s.host, number)
 			}

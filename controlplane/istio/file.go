@@ -1,7 +1,9 @@
 package istio
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"strings"
@@ -18,7 +20,8 @@ type File struct {
 // ReadDir reads every *.yaml, *.yml and *.json file of fsys and of its
 // directories, in the order of [fs.WalkDir]. Files and directories whose name begins with a
 // dot are skipped. Links to files are followed, links to directories are not,
-// so that a mounted Kubernetes ConfigMap is read once.
+// so that a mounted Kubernetes ConfigMap is read once. What has such a name and
+// is no regular file of at most 32 MiB is an error: a pipe would never end.
 func ReadDir(fsys fs.FS) ([]File, error) {
 	var files []File
 	err := fs.WalkDir(fsys, ".", func(name string, entry fs.DirEntry, err error) error {
@@ -34,7 +37,7 @@ func ReadDir(fsys fs.FS) ([]File, error) {
 		if entry.IsDir() || !isConfigName(name) {
 			return nil
 		}
-		data, err := fs.ReadFile(fsys, name)
+		data, err := readRegular(fsys, name)
 		if err != nil {
 			return err
 		}
@@ -45,6 +48,32 @@ func ReadDir(fsys fs.FS) ([]File, error) {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	return files, nil
+}
+
+// maxFile bounds a file: ten thousand services take a tenth of it.
+const maxFile = 32 << 20
+
+func readRegular(fsys fs.FS, name string) ([]byte, error) {
+	// Before it is opened, because to open a pipe waits for who writes it.
+	info, err := fs.Stat(fsys, name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%q is not a regular file: give it another name, or remove it", name)
+	}
+	file, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	if err := errors.Join(err, file.Close()); err != nil {
+		return nil, err
+	}
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("%q has more than %d bytes: split it", name, maxFile)
+	}
+	return data, nil
 }
 
 func isConfigName(name string) bool {

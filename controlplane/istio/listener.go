@@ -169,7 +169,7 @@ func (c *Config) inboundResource(node Node, name, address string) (proto.Message
 		return nil, false
 	}
 	port := uint32(ap.Port())
-	template := c.inbound[c.peers.mode(node.Namespace, node.Labels, port)]
+	template := c.inbound[c.inboundMode(node, port)]
 	return &listenerv3.Listener{
 		Name:            name,
 		Address:         socketAddress(ap.Addr().String(), port),

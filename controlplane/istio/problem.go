@@ -4,13 +4,15 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
 // Problem is one reason why a set of documents cannot be used.
 type Problem struct {
 	// File is the name of the file, Line and Column where in it, from 1.
-	// Column is 0 where it is not known, as for a file that is not YAML.
+	// Column is 0 where it is not known, as for a file that is not YAML, and
+	// Line too where it is no matter of a file's content.
 	File         string
 	Line, Column int
 	// Object is the kind, namespace and name: "VirtualService shop/payment".
@@ -23,10 +25,14 @@ type Problem struct {
 }
 
 // String is "file:line:col: Kind namespace/name: field: message", without the
-// parts that are not known.
+// parts that are not known. It is one line: control characters, which names of
+// files and objects can hold, are escaped.
 func (p Problem) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s:%d:", p.File, p.Line)
+	b.WriteString(p.File + ":")
+	if p.Line > 0 {
+		fmt.Fprintf(&b, "%d:", p.Line)
+	}
 	if p.Column > 0 {
 		fmt.Fprintf(&b, "%d:", p.Column)
 	}
@@ -36,6 +42,19 @@ func (p Problem) String() string {
 		}
 	}
 	b.WriteString(" " + p.Message)
+	return printable(b.String())
+}
+
+// printable escapes what is not, as Go writes it.
+func printable(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if strconv.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
 	return b.String()
 }
 

@@ -106,4 +106,16 @@ func TestProblemStringLeavesOutWhatIsNotKnown(t *testing.T) {
 	if want, got := "a.yaml:3:5: ServiceEntry shop/payment: spec.hosts[0]: bad", p.String(); want != got {
 		t.Errorf("want %q, got %q", want, got)
 	}
+	p = istio.Problem{File: "conf", Message: "is gone"}
+	if want, got := "conf: is gone", p.String(); want != got {
+		t.Errorf("want %q, got %q", want, got)
+	}
+}
+
+func TestProblemStringIsOneLineWithoutControlCharacters(t *testing.T) {
+	t.Parallel()
+	p := istio.Problem{File: "a\nb.yaml", Line: 3, Object: "ServiceEntry shop/\x1b[31m", Message: "größer\u2028\u00a0\x00"}
+	if want, got := `a\nb.yaml:3: ServiceEntry shop/\x1b[31m: größer\u2028\u00a0\x00`, p.String(); want != got {
+		t.Errorf("want %q, got %q", want, got)
+	}
 }

@@ -181,7 +181,7 @@ func (r *registry) destination(vs *virtualService, d *networking.Destination, po
 	if d.Port != nil {
 		port = d.Port.Number
 	}
-	if _, ok := s.port(port); !ok {
+	if !s.hasPort(port) {
 		if d.Port != nil {
 			a.field("port").field("number").errorf("%q has no port %d", host, port)
 		} else if port != anyPort {

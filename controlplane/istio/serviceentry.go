@@ -28,12 +28,8 @@ type servicePort struct {
 	http2          bool
 }
 
-func (s *service) port(number uint32) (*servicePort, bool) {
-	i := slices.IndexFunc(s.ports, func(p *servicePort) bool { return p.number == number })
-	if i < 0 {
-		return nil, false
-	}
-	return s.ports[i], true
+func (s *service) hasPort(number uint32) bool {
+	return slices.ContainsFunc(s.ports, func(p *servicePort) bool { return p.number == number })
 }
 
 func (r *registry) addService(o *object, spec *networking.ServiceEntry, a at, workloads []*endpoint) {

@@ -1,8 +1,6 @@
 package istio
 
 import (
-	"fmt"
-
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -130,7 +128,7 @@ func (r *registry) autoMutualTLS(s *service, p *servicePort, cluster string, end
 }
 
 func (e *endpoint) describe() string {
-	return fmt.Sprintf("endpoint %s", e.address)
+	return "endpoint " + e.address
 }
 
 // endpointsField is where a service says what its endpoints are.

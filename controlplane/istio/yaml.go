@@ -34,8 +34,10 @@ func describe(n *yaml.Node) string {
 		return "the number " + n.Value
 	case "!!timestamp":
 		return "the date " + n.Value
+	case "!!str":
+		return "text"
 	}
-	return "text"
+	return "a value with the tag " + n.Tag
 }
 
 func fieldByName(md protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {

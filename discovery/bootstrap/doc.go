@@ -15,6 +15,7 @@
 //
 // Unknown keys are ignored as gRPC does, except where ignoring one would
 // change who is trusted: in the configuration of credentials and of file
-// certificates they are mistakes. No error and no String method shows the
+// certificates they are mistakes. A key that looks like a known one that is not
+// there is a mistake everywhere. No error and no String method shows the
 // configuration of a credential.
 package bootstrap

@@ -121,6 +121,21 @@ func (o object) only(known ...string) {
 	}
 }
 
+// optional notes keys that are probably misspellings of optional ones. Other
+// keys are ignored, as gRPC does: a bootstrap may be written for a newer
+// client. But a misspelt one would be ignored too, and with it a credential or
+// a certificate provider.
+func (o object) optional(known ...string) {
+	for _, key := range known {
+		if _, ok := o.fields[key]; ok {
+			continue
+		}
+		if like := o.lookalike(key); like != "" {
+			o.found.addf(child(o.path, like), "is not a known key: did you mean %q?", key)
+		}
+	}
+}
+
 // lookalike returns a key of the object that is probably a misspelling of key.
 func (o object) lookalike(key string) string {
 	for _, candidate := range sortedKeys(o.fields) {

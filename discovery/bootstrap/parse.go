@@ -80,6 +80,8 @@ func Parse(data []byte) (*Config, error) {
 	if !ok {
 		return nil, found.err()
 	}
+	root.optional("node", "certificate_providers", "authorities",
+		"server_listener_resource_name_template", "client_default_listener_resource_name_template")
 	c := &Config{
 		Node:                   parseNode(root.child("node")),
 		CertificateProviders:   parseProviders(root.child("certificate_providers")),
@@ -117,7 +119,9 @@ func Parse(data []byte) (*Config, error) {
 }
 
 func parseNode(o object) Node {
+	o.optional("id", "cluster", "locality", "metadata")
 	locality := o.child("locality")
+	locality.optional("region", "zone", "sub_zone")
 	node := Node{
 		ID:      o.text("id"),
 		Cluster: o.text("cluster"),
@@ -142,6 +146,7 @@ func parseProviders(o object) map[string]CertificateProvider {
 	providers := make(map[string]CertificateProvider, len(o.fields))
 	for _, name := range sortedKeys(o.fields) {
 		if provider := o.child(name); len(provider.fields) > 0 || absent(o.fields[name]) {
+			provider.optional("config")
 			providers[name] = CertificateProvider{
 				Plugin: provider.required("plugin_name", `"file_watcher", or another certificate provider plugin`),
 				Config: provider.config("config"),
@@ -153,6 +158,7 @@ func parseProviders(o object) map[string]CertificateProvider {
 
 // parseServer reads one element of xds_servers.
 func parseServer(o object) (s Server, where credentialPaths) {
+	o.optional("server_features", "api_type", "call_creds")
 	s = Server{
 		URI:      o.required("server_uri", wantURI),
 		Features: o.texts("server_features"),
@@ -208,6 +214,7 @@ func parseCredentials(found *problems, path string, data json.RawMessage, types 
 	if !ok {
 		return Credentials{}
 	}
+	o.optional("config")
 	return Credentials{Type: o.required("type", "one of "+types), Config: o.config("config")}
 }
 

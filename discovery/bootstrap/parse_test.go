@@ -138,6 +138,19 @@ func TestParseReportsMistakes(t *testing.T) {
 			`bootstrap: $.xds_servers: is required: a list with at least one server; found "xdsServers": did you mean "xds_servers"?`}},
 		{"servers misspelled", `{"xds_server": {}}`, []string{
 			`bootstrap: $.xds_servers: is required: a list with at least one server; found "xds_server": did you mean "xds_servers"?`}},
+		{"optional keys misspelled", `{"xds_servers": [{"server_uri": "x:1", "channel_creds": [{"type": "insecure", "Config": {}}], "call_cred": [], "apiType": "GRPC", "future": 1}],
+			"Node": {}, "certificate_provider": {}, "server_listener_resource_name_templates": "x", "future": 1}`, []string{
+			`bootstrap: $.Node: is not a known key: did you mean "node"?`,
+			`$.certificate_provider: is not a known key: did you mean "certificate_providers"?`,
+			`$.server_listener_resource_name_templates: is not a known key: did you mean "server_listener_resource_name_template"?`,
+			`$.xds_servers[0].call_cred: is not a known key: did you mean "call_creds"?`,
+			`$.xds_servers[0].apiType: is not a known key: did you mean "api_type"?`,
+			`$.xds_servers[0].channel_creds[0].Config: is not a known key: did you mean "config"?`}},
+		{"keys of the node misspelled", `{"xds_servers": [{"server_uri": "x:1", "channel_creds": [{"type": "insecure"}]}],
+			"node": {"ID": "x", "metdata": {}, "locality": {"subZone": "a"}}}`, []string{
+			`bootstrap: $.node.ID: is not a known key: did you mean "id"?`,
+			`$.node.metdata: is not a known key: did you mean "metadata"?`,
+			`$.node.locality.subZone: is not a known key: did you mean "sub_zone"?`}},
 		{"servers that are no list", `{"xds_servers": {}}`, []string{"bootstrap: $.xds_servers: expected a list, found an object"}},
 		{"a server that is null", `{"xds_servers": [null]}`, []string{"bootstrap: $.xds_servers[0]: expected an object, found null"}},
 		{"a server that is a string", `{"xds_servers": ["istiod:15012"]}`, []string{"bootstrap: $.xds_servers[0]: expected an object, found a string"}},

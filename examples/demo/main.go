@@ -39,7 +39,7 @@ func demo(args []string, stdout, stderr io.Writer) int {
 func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	f := flag.NewFlagSet("demo", flag.ContinueOnError)
 	keep := f.Bool("keep", false, "leave everything running at the end, until Ctrl-C")
-	rate := f.Int("rate", 200, "calls in a `SECOND`")
+	rate := f.Int("rate", 200, "`NUMBER` of calls a second")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -51,32 +51,37 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	w, err := newWorld(cancel)
+	w, err := newWorld(out, cancel)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
 
 	first := rules{V1: 90, V2: 10}
-	if err := w.start(ctx, first, out); err != nil {
+	if err := w.start(ctx, first); err != nil {
 		return err
 	}
+	if err := tell(ctx, w, first, *rate, out); err != nil {
+		return err
+	}
+	if *keep {
+		w.keep(ctx)
+	}
+	return nil
+}
+
+// tell tells the story of a world that has started with the first rules.
+func tell(ctx context.Context, w *world, first rules, rate int, out io.Writer) error {
 	observer, err := w.observe(ctx)
 	if err != nil {
 		return err
 	}
 	defer observer.end()
-
 	begin := time.Now()
-	fmt.Fprintf(out, "\n%d calls a second to the customer, half of which it makes by HTTP and half by gRPC\n", *rate)
-	t := startTraffic(ctx, w.customer.ready["http"], customerID, *rate)
-	defer t.end()
-	s := newStory(w, t, observer, first, out)
+	fmt.Fprintf(out, "\n%d calls a second to the customer, half of which it makes by HTTP and half by gRPC\n", rate)
+	t := startTraffic(ctx, w.customer.ready["http"], customerID, rate)
+	s := &story{world: w, traffic: t, observer: observer, rules: first, out: out}
 	err = s.run(ctx)
 	t.end()
-	err = errors.Join(err, s.verdict(time.Since(begin)))
-	if err == nil && *keep {
-		w.keep(ctx, out)
-	}
-	return err
+	return s.verdict(time.Since(begin), err)
 }

@@ -117,7 +117,10 @@ func (p *process) stop() error {
 // failure describes the end of the process with the last lines of its log.
 func (p *process) failure(what string) error {
 	text, err := os.ReadFile(p.log)
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	lines = lines[max(0, len(lines)-10):]
-	return errors.Join(fmt.Errorf("%s %s (%v); its log ends with\n  %s", p.name, what, p.cmd.ProcessState, strings.Join(lines, "\n  ")), err)
+	log := "its log is empty"
+	if trimmed := strings.TrimSpace(string(text)); trimmed != "" {
+		lines := strings.Split(trimmed, "\n")
+		log = "its log ends with\n  " + strings.Join(lines[max(0, len(lines)-10):], "\n  ")
+	}
+	return errors.Join(fmt.Errorf("%s %s (%v); %s", p.name, what, p.cmd.ProcessState, log), err)
 }

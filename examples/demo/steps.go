@@ -246,5 +246,8 @@ func (s *story) killPlane(ctx context.Context) error {
 	}
 	s.tell("started it again as process %d; the customer was back %s later", s.world.plane.pid(), milliseconds(took))
 	s.rules = next
-	return s.follow(ctx)
+	if err := s.follow(ctx); err != nil {
+		return err
+	}
+	return s.hold(ctx, calm)
 }

@@ -32,7 +32,9 @@ type story struct {
 	mark     int
 	breakers string
 
-	// What the steps came to that ended.
+	// told is the number of calls that have been collected; the others are
+	// what they came to.
+	told     int
 	results  []result
 	failures []failed
 	retries  int
@@ -44,18 +46,13 @@ type failed struct {
 	sample sample
 }
 
-func newStory(w *world, t *traffic, o *observer, first rules, out io.Writer) *story {
-	return &story{world: w, traffic: t, observer: o, rules: first, out: out}
-}
-
 // step runs one step and prints what it came to.
 func (s *story) step(ctx context.Context, title string, run func(context.Context) error) error {
 	fmt.Fprintf(s.out, "\n%s\n", title)
-	first := s.traffic.count()
+	first := s.told
 	s.mark, s.breakers = first, ""
 	err := run(ctx)
-	all := s.traffic.since(first)
-	s.collect(title, all)
+	all := s.collect(title)
 	if err != nil {
 		return fmt.Errorf("%s: %w", title, err)
 	}
@@ -73,12 +70,16 @@ func (s *story) step(ctx context.Context, title string, run func(context.Context
 	return nil
 }
 
-func (s *story) collect(title string, samples []sample) {
+// collect takes the calls that have ended since the last time.
+func (s *story) collect(title string) []sample {
+	samples := s.traffic.since(s.told)
+	s.told += len(samples)
 	for _, one := range samples {
 		if one.reply.Error != nil && !one.expected {
 			s.failures = append(s.failures, failed{title, one})
 		}
 	}
+	return samples
 }
 
 // tell prints what is done and seen.
@@ -157,15 +158,17 @@ func (s *story) apply(ctx context.Context, r rules) error {
 	return s.follow(ctx)
 }
 
-// follow waits until the calls follow the rules.
+// follow waits until the calls follow the rules. From then on they are the
+// step's effect.
 func (s *story) follow(ctx context.Context) error {
-	s.mark = s.traffic.count()
+	first := s.traffic.count()
 	_, err := s.await(ctx, fmt.Sprintf("calls that follow %+v", s.rules), func() (bool, string) {
-		calls := s.traffic.since(s.mark)
+		calls := s.traffic.since(first)
 		split := last(calls, enough, false)
 		share := shares(split)
 		return len(split) == enough && s.rules.followed(share, last(calls, enough/10, true)), fmt.Sprint(share)
 	})
+	s.mark = s.traffic.count()
 	return err
 }
 

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -39,8 +40,11 @@ type payment struct {
 type world struct {
 	dir    string
 	config configDir
-	// failed ends the story when a process ends without being asked.
-	failed context.CancelCauseFunc
+	out    io.Writer
+	// fail ends the story. keeping is true when that is over: then who ends a
+	// process does it on purpose.
+	fail    context.CancelCauseFunc
+	keeping atomic.Bool
 
 	plane *process
 	// planeAddresses are those of xDS with the CA, and of the status page.
@@ -52,12 +56,12 @@ type world struct {
 
 // newWorld makes a directory for everything, below the system's directory for
 // temporary files. The caller calls close.
-func newWorld(failed context.CancelCauseFunc) (*world, error) {
+func newWorld(out io.Writer, fail context.CancelCauseFunc) (*world, error) {
 	dir, err := os.MkdirTemp("", "inboard-demo-")
 	if err != nil {
 		return nil, err
 	}
-	w := &world{dir: dir, config: configDir(filepath.Join(dir, "config")), failed: failed}
+	w := &world{dir: dir, config: configDir(filepath.Join(dir, "config")), out: out, fail: fail}
 	for _, d := range []string{"bin", "config"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
@@ -84,6 +88,15 @@ func (w *world) close() error {
 		}
 	}
 	return errors.Join(append(errs, os.RemoveAll(w.dir))...)
+}
+
+// ended is told of a process that ended without being asked.
+func (w *world) ended(err error) {
+	if w.keeping.Load() {
+		fmt.Fprintln(w.out, err)
+		return
+	}
+	w.fail(err)
 }
 
 func (w *world) path(elements ...string) string {
@@ -117,18 +130,18 @@ func (w *world) inboard(ctx context.Context, args ...string) error {
 }
 
 // start builds and starts everything but the traffic.
-func (w *world) start(ctx context.Context, r rules, out io.Writer) error {
+func (w *world) start(ctx context.Context, r rules) error {
 	begin := time.Now()
-	fmt.Fprintf(out, "building inboard, payment and customer into %s ...", w.path("bin"))
+	fmt.Fprintf(w.out, "building inboard, payment and customer into %s; the first time takes a while ...", w.path("bin"))
 	if err := w.build(ctx); err != nil {
-		fmt.Fprintln(out)
+		fmt.Fprintln(w.out)
 		return err
 	}
-	fmt.Fprintf(out, " %.1fs\n\n", time.Since(begin).Seconds())
+	fmt.Fprintf(w.out, " %.1fs\n\n", time.Since(begin).Seconds())
 	if err := w.configure(ctx, r); err != nil {
 		return err
 	}
-	t := &table{out: out, columns: []column{
+	t := &table{out: w.out, columns: []column{
 		{title: "process", width: 13, left: true},
 		{title: "pid", width: 7},
 		{title: "identity", width: 42, left: true},
@@ -153,17 +166,18 @@ func (w *world) start(ctx context.Context, r rules, out io.Writer) error {
 }
 
 // keep leaves everything running until ctx ends.
-func (w *world) keep(ctx context.Context, out io.Writer) {
-	fmt.Fprintf(out, `
+func (w *world) keep(ctx context.Context) {
+	w.keeping.Store(true)
+	fmt.Fprintf(w.out, `
 Everything runs on, without the traffic. Try
 
-  curl 'http://%[1]s/buy?via=grpc&user=ada'   # or via=http, or another user
-  curl http://%[1]s/stats                     # what the customer's mesh says
-  curl http://%[2]s/status                    # what the control plane says
-  curl -X POST http://%[3]s/break             # payment v1-a; /mend mends it
-  $EDITOR %[4]s/traffic.yaml                  # takes effect when you save it
+  to buy, also via=http           curl 'http://%[1]s/buy?via=grpc&user=ada'
+  what the customer's mesh says   curl http://%[1]s/stats
+  what the control plane says     curl http://%[2]s/status
+  to break v1-a, or /mend it      curl -X POST http://%[3]s/break
+  to edit the configuration       %[4]s
 
-Ctrl-C ends it all.
+A file takes effect when it is saved. Ctrl-C ends it all.
 `, w.customer.ready["http"], w.planeAddresses[1], w.payments[0].addresses[2], w.config)
 	<-ctx.Done()
 }
@@ -212,7 +226,7 @@ func (w *world) startPlane(ctx context.Context) error {
 			}
 		}
 	}
-	p, err := start(ctx, "control plane", w.path("control-plane.log"), nil, w.failed, w.binary("inboard"), "control-plane",
+	p, err := start(ctx, "control plane", w.path("control-plane.log"), nil, w.ended, w.binary("inboard"), "control-plane",
 		"--config", string(w.config), "--ca-dir", w.path("ca"), "--listen", w.planeAddresses[0], "--status", w.planeAddresses[1])
 	if err != nil {
 		return err
@@ -229,7 +243,7 @@ func (w *world) startPayment(ctx context.Context, p *payment) error {
 			return err
 		}
 	}
-	process, err := start(ctx, "payment "+p.name, w.path("payment-"+p.name+".log"), p.env, w.failed, w.binary("payment"),
+	process, err := start(ctx, "payment "+p.name, w.path("payment-"+p.name+".log"), p.env, w.ended, w.binary("payment"),
 		"--http", p.addresses[0], "--grpc", p.addresses[1], "--admin", p.addresses[2], "--version", p.version, "--instance", p.name)
 	if err != nil {
 		return err
@@ -244,7 +258,7 @@ func (w *world) startCustomer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.customer, err = start(ctx, "customer", w.path("customer.log"), env, w.failed, w.binary("customer"), "--listen", "127.0.0.1:0")
+	w.customer, err = start(ctx, "customer", w.path("customer.log"), env, w.ended, w.binary("customer"), "--listen", "127.0.0.1:0")
 	return err
 }
 

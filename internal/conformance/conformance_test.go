@@ -122,7 +122,7 @@ func TestPageListsTheTestsOfEveryRow(t *testing.T) {
 		t.Errorf("tests %q name row %s, which is not on the page", tests[row], row)
 	}
 	if *update {
-		if err := os.WriteFile(page, []byte(strings.Join(lines, "\n")), 0o644); err != nil { //nolint:gosec // a page of the repository
+		if err := os.WriteFile(page, []byte(strings.Join(lines, "\n")), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

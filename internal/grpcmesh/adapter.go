@@ -45,8 +45,13 @@ func New(options Options) *Adapter { return &Adapter{options: options} }
 // application are its own.
 func (a *Adapter) Close() error { return a.direct.close() }
 
-// defaultConnectTimeout is Envoy's.
-const defaultConnectTimeout = 5 * time.Second
+const (
+	// defaultConnectTimeout is Envoy's connect_timeout.
+	defaultConnectTimeout = 5 * time.Second
+	// longestConnect bounds the connects that nobody waits for any more. Calls
+	// wait for as long as their cluster says.
+	longestConnect = time.Minute
+)
 
 // schemes are the target schemes that the mesh resolves. "xds" is taken over
 // for the channels that have these options, so that code written for grpc-go's
@@ -75,7 +80,7 @@ func (a *Adapter) DialOptions() []grpc.DialOption {
 			Backoff: backoff.Config{
 				BaseDelay: 250 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 10 * time.Second,
 			},
-			MinConnectTimeout: defaultConnectTimeout,
+			MinConnectTimeout: longestConnect,
 		}),
 		// An idle channel would close its connections and forget its endpoints.
 		grpc.WithIdleTimeout(0),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strconv"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -16,6 +17,10 @@ import (
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
 )
+
+// previousAttempts tells a server of a retry how many attempts came before
+// (gRFC A6).
+const previousAttempts = "grpc-previous-rpc-attempts"
 
 // clientCall is what unary calls and streams have in common: the routed
 // request.
@@ -77,6 +82,9 @@ func (c *clientCall) Carrier(a *pipeline.Attempt) observe.Carrier {
 	if a.Observed.Number > 1 {
 		c.sending = maps.Clone(c.routed)
 	}
+	if n := a.Retries(); n > 0 {
+		c.sending.Set(previousAttempts, strconv.Itoa(n))
+	}
 	return header(c.sending)
 }
 
@@ -84,7 +92,7 @@ func (c *clientCall) Carrier(a *pipeline.Attempt) observe.Carrier {
 func (c *clientCall) Abandon() {}
 
 // outcomeOf says how an attempt ended that returned err.
-func outcomeOf(ctx context.Context, a *attempt, err error, reply metadata.MD) outcome.Outcome {
+func outcomeOf(a *attempt, err error, reply metadata.MD) outcome.Outcome {
 	if err == nil {
 		return outcome.Outcome{Kind: outcome.Response, GRPC: true, Sent: true}
 	}
@@ -98,7 +106,7 @@ func outcomeOf(ctx context.Context, a *attempt, err error, reply metadata.MD) ou
 		if reply != nil {
 			o.Header = header(reply).Get
 		}
-	case ctx.Err() != nil:
+	case a.ctx.Err() != nil:
 		o.Kind = outcome.Canceled // the pipeline finds out whose time it was
 	case pickErr != nil:
 		o.Kind, o.Err = pickKind, pickErr

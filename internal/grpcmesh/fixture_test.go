@@ -5,11 +5,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/stats"
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/breaker"
@@ -37,6 +40,8 @@ type fixture struct {
 	outbound   *pipeline.Outbound
 	listeners  *inbound.Listeners
 	adapter    *grpcmesh.Adapter
+	// above are options of servers that come before the mesh's.
+	above []grpc.ServerOption
 	// dial replaces the network's DialContext if it is not nil.
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -218,6 +223,26 @@ func inboundRoutes(routes []*discovery.Route) *discovery.RouteTable {
 type server struct {
 	grpc *grpc.Server
 	done chan struct{}
+	open atomic.Int64 // connections
+}
+
+// connections returns how many connections are open.
+func (s *server) connections() int64 { return s.open.Load() }
+
+// TagRPC, HandleRPC, TagConn and HandleConn make it a [stats.Handler].
+func (s *server) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+
+func (s *server) HandleRPC(context.Context, stats.RPCStats) {}
+
+func (s *server) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+func (s *server) HandleConn(_ context.Context, event stats.ConnStats) {
+	switch event.(type) {
+	case *stats.ConnBegin:
+		s.open.Add(1)
+	case *stats.ConnEnd:
+		s.open.Add(-1)
+	}
 }
 
 // serve starts a server in plaintext. It is stopped with the test.
@@ -237,11 +262,13 @@ func (f *fixture) serveAs(in *discovery.Inbound, b grpc_testing.TestServiceServe
 	if err != nil {
 		f.tb.Fatal(err)
 	}
-	s := &server{grpc: grpc.NewServer(append(f.adapter.ServerOptions(), options...)...), done: make(chan struct{})}
+	s := &server{done: make(chan struct{})}
+	options = slices.Concat(f.above, f.adapter.ServerOptions(), options, []grpc.ServerOption{grpc.StatsHandler(s)})
+	s.grpc = grpc.NewServer(options...)
 	grpc_testing.RegisterTestServiceServer(s.grpc, b)
 	go func() {
 		defer close(s.done)
-		if err := s.grpc.Serve(ln); err != nil && !errors.Is(err, net.ErrClosed) {
+		if err := s.grpc.Serve(ln); err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, grpc.ErrServerStopped) {
 			f.tb.Errorf("serve %s: %v", in.Address, err)
 		}
 	}()
@@ -270,6 +297,17 @@ func together(n int, f func(i int)) {
 		wg.Go(func() { f(i) })
 	}
 	wg.Wait()
+}
+
+func newCA(tb testing.TB) *tlstest.CA {
+	tb.Helper()
+	return tlstest.NewCA(tb)
+}
+
+// peerOf is the verified identity of the caller of a call that is served.
+func peerOf(ctx context.Context) (string, bool) {
+	id, ok := inbound.Peer(ctx)
+	return id.String(), ok
 }
 
 func roots(ca *tlstest.CA) []*x509.Certificate { return []*x509.Certificate{ca.Certificate} }

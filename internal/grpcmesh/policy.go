@@ -1,7 +1,6 @@
 package grpcmesh
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -12,9 +11,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver"
 
-	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/upstream"
-	"github.com/inboardmesh/inboard/outcome"
 )
 
 // policyName is the load-balancing policy of mesh channels.
@@ -28,15 +25,26 @@ type policyBuilder struct{}
 
 func (policyBuilder) Name() string { return policyName }
 
-func (policyBuilder) Build(cc balancer.ClientConn, _ balancer.BuildOptions) balancer.Balancer {
-	return &policy{cc: cc, conns: make(map[*upstream.Endpoint]*subConn)}
+func (policyBuilder) Build(cc balancer.ClientConn, options balancer.BuildOptions) balancer.Balancer {
+	p := &policy{cc: cc, conns: make(map[*upstream.Endpoint]*subConn)}
+	if _, ok := options.DialCreds.(*clientCredentials); !ok {
+		p.refused = errCredentials
+	}
+	return p
 }
+
+var (
+	errCredentials = errors.New("mesh: the channel's credentials are not the mesh's, so that nothing would be encrypted as configured: remove the option that comes after Mesh.DialOptions")
+	errResolver    = errors.New("mesh: the channel's resolver is not the mesh's: remove the option WithResolvers")
+)
 
 // policy owns the sub-connections of one channel. It connects to an endpoint
 // when a call is first sent there, and keeps the states itself, so that a
 // change costs the same however many endpoints there are.
 type policy struct {
 	cc balancer.ClientConn
+	// refused is why the channel must not carry calls, nil if it may.
+	refused error
 
 	mu     sync.Mutex
 	conns  map[*upstream.Endpoint]*subConn // guarded by mu
@@ -55,17 +63,37 @@ type subConn struct {
 	generation uint64
 	rootsKey   string
 	state      connectivity.State
-	err        error
+	// err is why the last connect failed. While it is set, calls go elsewhere,
+	// also while connecting is tried again.
+	err error
 	// overdue fires when connecting has taken longer than the cluster allows.
 	overdue *time.Timer
+	// ready is when it was connected, requests what was sent on it since.
+	ready    time.Time
+	requests uint32
+}
+
+// worn reports whether the connection has carried as much, or has lived as
+// long, as its cluster lets it.
+func (c *subConn) worn(cluster *upstream.Cluster) bool {
+	config := cluster.Config()
+	if config == nil || c.state != connectivity.Ready {
+		return false
+	}
+	return config.MaxRequestsPerConnection > 0 && c.requests >= config.MaxRequestsPerConnection ||
+		config.MaxConnectionDuration > 0 && time.Since(c.ready) >= config.MaxConnectionDuration
 }
 
 // UpdateClientConnState lets go of the sub-connections whose endpoints left, or
 // whose cluster asks for other connections now.
 func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 	target, ok := s.ResolverState.Attributes.Value(targetKey{}).(*channelTarget)
-	if !ok {
-		return fmt.Errorf("mesh: policy %q works only with the mesh's resolver", policyName)
+	if !ok && p.refused == nil {
+		p.refused = errResolver
+	}
+	if p.refused != nil {
+		p.cc.UpdateState(balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: refusal{p.refused}})
+		return nil
 	}
 	current := make(map[*upstream.Endpoint]uint64)
 	if config, _ := target.Watch(); config != nil {
@@ -93,7 +121,7 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 
 func (p *policy) forgetLocked(endpoint *upstream.Endpoint, c *subConn) balancer.SubConn {
 	delete(p.conns, endpoint)
-	p.setLocked(c, connectivity.Shutdown, nil)
+	p.setLocked(c, connectivity.Shutdown)
 	return c.sc
 }
 
@@ -136,9 +164,10 @@ func (p *policy) Close() {
 	}
 }
 
-// get returns the sub-connection to an endpoint, making it if there is none,
-// with its state. One that was made under other roots is replaced.
-func (p *policy) get(endpoint *upstream.Endpoint) (balancer.SubConn, connectivity.State, error) {
+// get returns the sub-connection to an endpoint, making it if there is none, for
+// a call to be sent on it. One that was made under other roots, or is worn, is
+// replaced; so is one that could not connect, if the call insists.
+func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (sc balancer.SubConn, state connectivity.State, failure error) {
 	rootsKey := endpoint.Cluster().RootsKey()
 	var stale balancer.SubConn
 	defer func() {
@@ -152,10 +181,15 @@ func (p *policy) get(endpoint *upstream.Endpoint) (balancer.SubConn, connectivit
 		return nil, connectivity.Shutdown, upstream.ErrClosed
 	}
 	if c := p.conns[endpoint]; c != nil {
-		if c.rootsKey == rootsKey {
+		switch {
+		case c.rootsKey != rootsKey, c.worn(endpoint.Cluster()), insist && c.state == connectivity.TransientFailure:
+			stale = p.forgetLocked(endpoint, c)
+		default:
+			if c.state == connectivity.Ready {
+				c.requests++
+			}
 			return c.sc, c.state, c.err
 		}
-		stale = p.forgetLocked(endpoint, c)
 	}
 	c := &subConn{generation: endpoint.Cluster().Generation(), rootsKey: rootsKey, state: connectivity.Idle}
 	sc, err := p.cc.NewSubConn(
@@ -182,9 +216,16 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 		p.mu.Unlock()
 		return
 	}
-	p.setLocked(c, s.ConnectivityState, s.ConnectionError)
-	if s.ConnectivityState == connectivity.Connecting {
+	p.setLocked(c, s.ConnectivityState)
+	switch s.ConnectivityState {
+	case connectivity.Connecting:
 		c.overdue = time.AfterFunc(connectTimeout(endpoint), func() { p.connectOverdue(endpoint, c) })
+	case connectivity.TransientFailure:
+		if c.err = s.ConnectionError; c.err == nil {
+			c.err = errors.New("connection failed")
+		}
+	case connectivity.Ready:
+		c.err, c.ready, c.requests = nil, time.Now(), 0
 	}
 	p.mu.Unlock()
 	switch s.ConnectivityState {
@@ -201,13 +242,13 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 }
 
 // setLocked moves a sub-connection to another state.
-func (p *policy) setLocked(c *subConn, state connectivity.State, err error) {
+func (p *policy) setLocked(c *subConn, state connectivity.State) {
 	if c.overdue != nil {
 		c.overdue.Stop()
 		c.overdue = nil
 	}
 	p.counts[c.state]--
-	c.state, c.err = state, err
+	c.state = state
 	p.counts[c.state]++
 }
 
@@ -227,93 +268,9 @@ func (p *policy) connectOverdue(endpoint *upstream.Endpoint, c *subConn) {
 		p.mu.Unlock()
 		return
 	}
-	p.setLocked(c, connectivity.TransientFailure, fmt.Errorf("connect timeout of %v", connectTimeout(endpoint)))
+	p.setLocked(c, connectivity.TransientFailure)
+	c.err = fmt.Errorf("connect timeout of %v", connectTimeout(endpoint))
 	p.mu.Unlock()
 	endpoint.ConnectFailed()
 	p.publish()
-}
-
-// picker asks the mesh for an endpoint, once per attempt.
-type picker struct{ policy *policy }
-
-var _ balancer.Picker = (*picker)(nil)
-
-var errOutside = errors.New("mesh: the call did not pass the mesh's interceptors: pass all of Mesh.DialOptions")
-
-// Pick sends the attempt to the endpoint that the mesh chose. While that is
-// being connected to, the call waits; when that fails, another is chosen, for
-// nothing has been sent. Only when there is none left the attempt has failed.
-func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
-	a := attemptOf(info.Ctx)
-	if a == nil {
-		return balancer.PickResult{}, errOutside
-	}
-	endpoint := a.pipeline.Endpoint
-	if endpoint == nil {
-		var err error
-		if endpoint, err = a.pipeline.Pick(); err != nil {
-			return balancer.PickResult{}, a.pickFailed(outcome.NoEndpoint, err)
-		}
-	}
-	if endpoint.Draining() {
-		if next, err := a.pipeline.Pick(); err == nil {
-			endpoint = next
-		}
-	}
-	var lastErr error
-	for {
-		sc, state, err := p.policy.get(endpoint)
-		switch state {
-		case connectivity.Ready:
-			return balancer.PickResult{SubConn: sc}, nil
-		case connectivity.Idle:
-			sc.Connect()
-			return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
-		case connectivity.Connecting:
-			return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
-		}
-		if err != nil {
-			lastErr = err
-		}
-		if a.unreachable == nil {
-			a.unreachable = make(map[*upstream.Endpoint]bool)
-		}
-		a.unreachable[endpoint] = true
-		next, err := a.pipeline.Pick()
-		if err != nil || a.unreachable[next] {
-			if lastErr == nil {
-				lastErr = errors.New("connection failed")
-			}
-			clear(a.unreachable) // a call that waits for ready starts over
-			return balancer.PickResult{}, a.pickFailed(outcome.ConnectFailure, lastErr)
-		}
-		endpoint = next
-	}
-}
-
-// attempt is one attempt of a gRPC call, carried to the picker, the stats
-// handler and back in the attempt's context.
-type attempt struct {
-	pipeline *pipeline.Attempt
-	// unreachable are the endpoints that this attempt could not connect to.
-	unreachable map[*upstream.Endpoint]bool
-	marks       marks
-}
-
-type attemptKey struct{}
-
-func withAttempt(ctx context.Context, a *attempt) context.Context {
-	return context.WithValue(ctx, attemptKey{}, a)
-}
-
-func attemptOf(ctx context.Context) *attempt {
-	a, _ := ctx.Value(attemptKey{}).(*attempt)
-	return a
-}
-
-// pickFailed remembers why the attempt was not sent. The error is no status, so
-// that calls that wait for ready go on waiting.
-func (a *attempt) pickFailed(kind outcome.Kind, err error) error {
-	a.marks.pickFailed(kind, err)
-	return err
 }

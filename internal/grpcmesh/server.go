@@ -28,7 +28,7 @@ type server struct {
 }
 
 func (s *server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (reply any, err error) {
-	err = s.serve(ctx, info.FullMethod, false, func(ctx context.Context) error {
+	err = s.serve(ctx, info.FullMethod, false, func(ctx context.Context, _ *replyHeader) error {
 		reply, err = handler(ctx, req)
 		return err
 	})
@@ -36,21 +36,45 @@ func (s *server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 }
 
 func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	return s.serve(ss.Context(), info.FullMethod, true, func(ctx context.Context) error {
-		return handler(srv, &serverStream{ServerStream: ss, ctx: ctx})
+	return s.serve(ss.Context(), info.FullMethod, true, func(ctx context.Context, reply *replyHeader) error {
+		return handler(srv, &serverStream{ServerStream: ss, ctx: ctx, reply: reply})
 	})
 }
 
 // serverStream is a stream with the context of the mesh.
 type serverStream struct {
 	grpc.ServerStream
-	ctx context.Context
+	ctx   context.Context
+	reply *replyHeader // nil if the route leaves the response's headers alone
 }
 
 func (s *serverStream) Context() context.Context { return s.ctx }
 
+func (s *serverStream) SetHeader(md metadata.MD) error {
+	if s.reply == nil {
+		return s.ServerStream.SetHeader(md)
+	}
+	return s.reply.SetHeader(md)
+}
+
+func (s *serverStream) SendHeader(md metadata.MD) error {
+	if s.reply == nil {
+		return s.ServerStream.SendHeader(md)
+	}
+	return s.reply.SendHeader(md)
+}
+
+func (s *serverStream) SendMsg(m any) error {
+	if s.reply != nil {
+		if err := s.reply.flush(); err != nil {
+			return err
+		}
+	}
+	return s.ServerStream.SendMsg(m)
+}
+
 // serve runs one call. The deadline that the caller sent is in ctx already.
-func (s *server) serve(ctx context.Context, method string, streaming bool, handler func(context.Context) error) (err error) {
+func (s *server) serve(ctx context.Context, method string, streaming bool, handler func(context.Context, *replyHeader) error) (err error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return status.Error(codes.Internal, "mesh: a call without a connection")
@@ -68,7 +92,10 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 	s.listeners.Begin()
 	defer s.listeners.End()
 
-	md, _ := metadata.FromIncomingContext(ctx)
+	md, ok := metadata.FromIncomingContext(ctx)
+	if !ok {
+		md = metadata.MD{}
+	}
 	call := &observe.Call{
 		Direction: observe.Inbound, Protocol: observe.GRPC, Method: method, Path: method, Scheme: "http",
 		Headers: header(md), Target: ln.Name(), Attempts: 1, Streaming: streaming, Start: time.Now(),
@@ -104,20 +131,31 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 		ctx = bounded
 	}
 	view := route.Request{Method: "POST", Scheme: call.Scheme, Host: call.Host, Path: method, Header: header(md)}
-	if err = s.admit(ctx, chain, &view, call); err != nil {
-		local = true
-	} else {
-		err = handler(ctx)
+	decision, err := s.admit(ctx, chain, &view, call)
+	if err != nil {
+		local, done = true, true
+		return err
+	}
+	// FromIncomingContext made a copy.
+	decision.MutateRequest(header(md))
+	ctx = metadata.NewIncomingContext(ctx, md)
+	var reply *replyHeader
+	if decision.MutatesResponse() {
+		reply = &replyHeader{ServerTransportStream: grpc.ServerTransportStreamFromContext(ctx), decision: decision}
+		ctx = grpc.NewContextWithServerTransportStream(ctx, reply)
+	}
+	if err = handler(ctx, reply); err == nil && reply != nil {
+		err = reply.flush()
 	}
 	done = true
 	return err
 }
 
 // admit routes the call and runs the filters; an error is the call's status.
-func (s *server) admit(ctx context.Context, chain *inbound.Chain, view *route.Request, call *observe.Call) error {
+func (s *server) admit(ctx context.Context, chain *inbound.Chain, view *route.Request, call *observe.Call) (*route.Decision, error) {
 	decision, ok := chain.Routes.Match(view)
 	if !ok {
-		return status.Error(codes.Unavailable, "no route")
+		return nil, status.Error(codes.Unavailable, "no route")
 	}
 	call.Route = decision.Route.Name
 	filters := chain.Config.Filters
@@ -128,27 +166,22 @@ func (s *server) admit(ctx context.Context, chain *inbound.Chain, view *route.Re
 		}
 		fault, ok := config.(*discovery.Fault)
 		if !ok { // refused when the listener was configured; a route may override
-			return status.Error(codes.Unavailable, "filter not supported")
+			return nil, status.Error(codes.Unavailable, "filter not supported")
 		}
 		answer, err := s.listeners.Faults.Inject(ctx, fault, view)
 		switch {
 		case err != nil:
-			return status.FromContextError(ctx.Err()).Err()
+			return nil, status.FromContextError(ctx.Err()).Err()
 		case answer != nil:
-			return status.Error(answer.GRPCCode(), answer.Reason)
+			return nil, status.Error(answer.GRPCCode(), answer.Reason)
 		}
 	}
 	switch r := decision.Route; {
 	case r.Direct != nil:
 		answer := pipeline.Answer{Status: r.Direct.Status}
-		return status.Error(answer.GRPCCode(), string(r.Direct.Body))
+		return nil, status.Error(answer.GRPCCode(), string(r.Direct.Body))
 	case !r.Local:
-		return status.Error(codes.Unavailable, "the route leads to another process")
+		return nil, status.Error(codes.Unavailable, "the route leads to another process")
 	}
-	if decision.MutatesResponse() {
-		added := metadata.MD{}
-		decision.MutateResponse(header(added))
-		return grpc.SetHeader(ctx, added)
-	}
-	return nil
+	return &decision, nil
 }

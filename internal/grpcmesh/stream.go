@@ -7,9 +7,7 @@ import (
 	"sync"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/inboardmesh/inboard/internal/pipeline"
@@ -29,9 +27,12 @@ type clientStream struct {
 	*clientCall
 	desc *grpc.StreamDesc
 	open func(ctx context.Context, method string, opts ...grpc.CallOption) (grpc.ClientStream, error)
-	// sending is held by one operation on the sending side at a time, and while
-	// a new attempt takes the place of the old. It is locked before mu.
-	sendMu sync.Mutex
+	// turn is held by one operation on the sending side at a time, and while a
+	// new attempt takes the place of the old one or the call ends. It is locked
+	// before mu.
+	turn lock
+	// receiving is held while messages are read from an attempt.
+	receiving lock
 
 	mu        sync.Mutex
 	stream    grpc.ClientStream // guarded by mu; of the attempt that is open
@@ -40,17 +41,34 @@ type clientStream struct {
 	keptBytes int               // guarded by mu
 	closeSent bool              // guarded by mu
 	committed bool              // guarded by mu; no further attempt
-	finished  bool              // guarded by mu
+	ended     bool              // guarded by mu
+	endErr    error             // guarded by mu; what the call ended with
 	stop      func() bool       // guarded by mu; ends the watch over the call's context
-	// openErr is what gRPC returned for the last attempt; used by Run's
-	// goroutine only.
-	openErr error
 }
 
 var (
 	_ grpc.ClientStream = (*clientStream)(nil)
 	_ pipeline.Adapter  = (*clientStream)(nil)
 )
+
+// lock is a mutex that may be held for long: waiting for it is waiting on a
+// channel, which testing/synctest sees.
+type lock chan struct{}
+
+func newLock() lock { return make(lock, 1) }
+
+func (l lock) lock() { l <- struct{}{} }
+
+func (l lock) unlock() { <-l }
+
+func (l lock) tryLock() bool {
+	select {
+	case l <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
 
 func (a *Adapter) streamClient(
 	ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption,
@@ -64,36 +82,22 @@ func (a *Adapter) streamClient(
 	} else if direct != nil {
 		return direct.NewStream(ctx, desc, method, opts...)
 	}
-	s := &clientStream{clientCall: common, desc: desc}
+	s := &clientStream{clientCall: common, desc: desc, turn: newLock(), receiving: newLock()}
 	s.open = func(ctx context.Context, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 		return streamer(ctx, desc, cc, method, opts...)
 	}
 	a.start(common, target, s, true)
-	o := common.call.Run(ctx, &common.view)
-	if err := s.opened(o); err != nil {
-		return nil, err
+	if o := common.call.Run(ctx, &common.view); o.Kind != outcome.Response || o.Err != nil {
+		common.call.Finish(o)
+		return nil, s.result(o)
 	}
 	// An application that gives its stream up without reading to the end must
 	// cancel its context: then the call has ended too.
-	stop := context.AfterFunc(common.call.Context(), func() {
-		s.finish(outcome.Outcome{Kind: outcome.Canceled, GRPC: true, Sent: true, Err: context.Cause(common.call.Context())})
-	})
+	stop := context.AfterFunc(common.call.Context(), s.expire)
 	s.mu.Lock()
 	s.stop = stop
 	s.mu.Unlock()
 	return s, nil
-}
-
-// opened is the error for the application after Run or Resume.
-func (s *clientStream) opened(o outcome.Outcome) error {
-	switch {
-	case o.Kind != outcome.Response:
-		return s.result(o)
-	case s.openErr != nil:
-		s.finish(o)
-		return s.openErr
-	}
-	return nil
 }
 
 // Attempt opens the stream and sends again what was kept. The per-try timeout
@@ -101,11 +105,10 @@ func (s *clientStream) opened(o outcome.Outcome) error {
 func (s *clientStream) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Outcome {
 	p.KeepPerTry = true
 	a := &attempt{pipeline: p}
-	sendCtx := withAttempt(metadata.NewOutgoingContext(ctx, s.clientCall.sending), a)
-	stream, err := s.open(sendCtx, s.method(), s.opts...)
-	s.openErr = err
+	a.ctx = withAttempt(metadata.NewOutgoingContext(ctx, s.clientCall.sending), a)
+	stream, err := s.open(a.ctx, s.method(), s.opts...)
 	if err != nil {
-		return outcomeOf(sendCtx, a, err, nil)
+		return outcomeOf(a, err, nil)
 	}
 	s.mu.Lock()
 	s.stream, s.attempt = stream, a
@@ -113,25 +116,13 @@ func (s *clientStream) Attempt(ctx context.Context, p *pipeline.Attempt) outcome
 	s.mu.Unlock()
 	for _, m := range kept {
 		if stream.SendMsg(m) != nil {
-			return s.ended(stream, a, sendCtx)
+			break // the attempt has ended: who receives finds out why
 		}
 	}
 	if closeSent {
-		if err := stream.CloseSend(); err != nil {
-			return s.ended(stream, a, sendCtx)
-		}
+		_ = stream.CloseSend() // never fails
 	}
 	return outcome.Outcome{Kind: outcome.Response, GRPC: true, Sent: true}
-}
-
-// ended reads the status of an attempt that broke while messages were replayed.
-func (s *clientStream) ended(stream grpc.ClientStream, a *attempt, ctx context.Context) outcome.Outcome {
-	err := stream.RecvMsg(nil)
-	if err == nil || errors.Is(err, io.EOF) {
-		err = status.Error(codes.Unavailable, "the stream ended while messages were being sent again")
-	}
-	s.openErr = err
-	return outcomeOf(ctx, a, err, stream.Trailer())
 }
 
 // Replayable reports whether everything that was sent is kept, and nothing was
@@ -148,28 +139,38 @@ func (s *clientStream) current() (grpc.ClientStream, *attempt) {
 	return s.stream, s.attempt
 }
 
-// commit rules out further attempts: the response has begun, or more was sent
-// than is kept.
-func (s *clientStream) commit() {
+// began takes note that the response has begun, which rules out further
+// attempts.
+func (s *clientStream) began(a *attempt) {
+	a.pipeline.Started()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.committed, s.kept = true, nil
 }
 
-// SendMsg sends a message. If the stream broke and can be tried again, the
-// message is kept for that; RecvMsg finds out.
+// SendMsg sends a message. If the attempt has ended and another may follow, the
+// message is sent with that.
 func (s *clientStream) SendMsg(m any) error {
-	s.sendMu.Lock()
-	defer s.sendMu.Unlock()
+	s.turn.lock()
+	defer s.turn.unlock()
 	s.keep(m)
-	stream, _ := s.current()
+	stream, a := s.current()
 	err := stream.SendMsg(m)
-	if errors.Is(err, io.EOF) && s.Replayable() {
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, io.EOF):
+		// The message is at fault. gRPC has given the stream up.
+		s.end(outcome.Outcome{Kind: outcome.BodyFailure, GRPC: true, Sent: true, Err: err}, err)
+		return err
+	case s.replaced(stream, a):
 		return nil
 	}
 	return err
 }
 
+// keep remembers a message for further attempts, or rules them out if it is one
+// too many.
 func (s *clientStream) keep(m any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -188,10 +189,31 @@ func (s *clientStream) keep(m any) {
 	s.keptBytes += size
 }
 
+// replaced reports whether what was sent on an attempt that has ended is sent
+// again, now or when the application receives. The caller holds turn.
+func (s *clientStream) replaced(stream grpc.ClientStream, a *attempt) bool {
+	if !s.Replayable() {
+		return false
+	}
+	if !s.receiving.tryLock() {
+		return true // who receives finds out
+	}
+	defer s.receiving.unlock()
+	if md, _ := stream.Header(); md != nil {
+		return true // there may be messages, which are the application's to read
+	}
+	err := stream.RecvMsg(nil)
+	if errors.Is(err, io.EOF) {
+		return false
+	}
+	again, _ := s.againLocked(stream, a, err)
+	return again
+}
+
 // CloseSend says that no message follows.
 func (s *clientStream) CloseSend() error {
-	s.sendMu.Lock()
-	defer s.sendMu.Unlock()
+	s.turn.lock()
+	defer s.turn.unlock()
 	s.mu.Lock()
 	s.closeSent = true
 	s.mu.Unlock()
@@ -204,16 +226,16 @@ func (s *clientStream) CloseSend() error {
 func (s *clientStream) RecvMsg(m any) error {
 	for {
 		stream, a := s.current()
-		err := stream.RecvMsg(m)
+		err := s.recv(stream, m)
 		switch {
 		case err == nil:
 			s.began(a)
 			if !s.desc.ServerStreams {
-				s.finish(outcome.Outcome{Kind: outcome.Response, GRPC: true, Sent: true})
+				s.succeed()
 			}
 			return nil
 		case errors.Is(err, io.EOF):
-			s.finish(outcome.Outcome{Kind: outcome.Response, GRPC: true, Sent: true})
+			s.succeed()
 			return err
 		}
 		again, err := s.again(stream, a, err)
@@ -223,74 +245,101 @@ func (s *clientStream) RecvMsg(m any) error {
 	}
 }
 
-// Header waits for the response's headers.
+func (s *clientStream) recv(stream grpc.ClientStream, m any) error {
+	s.receiving.lock()
+	defer s.receiving.unlock()
+	return stream.RecvMsg(m)
+}
+
+// Header waits for the response's headers. An attempt that ends without is
+// tried again if the policy says so. As in gRPC, there are none and no error if
+// the call has failed: RecvMsg returns its status.
 func (s *clientStream) Header() (metadata.MD, error) {
 	for {
 		stream, a := s.current()
 		md, err := stream.Header()
-		if err == nil {
-			if md != nil {
-				s.began(a)
-				if s.call.Decision.MutatesResponse() {
-					s.call.Decision.MutateResponse(header(md))
-				}
+		if md != nil {
+			s.began(a)
+			if s.call.Decision.MutatesResponse() {
+				s.call.Decision.MutateResponse(header(md))
 			}
 			return md, nil
 		}
-		again, err := s.again(stream, a, err)
-		if !again {
-			return nil, err
+		if err == nil {
+			err = s.recv(stream, nil) // without headers there is no message
+		}
+		if errors.Is(err, io.EOF) {
+			return nil, nil
+		}
+		if again, _ := s.again(stream, a, err); !again {
+			return nil, nil
 		}
 	}
-}
-
-// began takes note that the response has begun.
-func (s *clientStream) began(a *attempt) {
-	a.pipeline.Started()
-	s.commit()
 }
 
 // again decides what follows an attempt that ended with err: another one, or
 // the error for the application.
 func (s *clientStream) again(stream grpc.ClientStream, a *attempt, err error) (bool, error) {
-	s.sendMu.Lock() // a new attempt must see every message that was sent
-	defer s.sendMu.Unlock()
+	s.turn.lock() // a new attempt must see every message that was sent
+	defer s.turn.unlock()
+	return s.againLocked(stream, a, err)
+}
+
+// againLocked is again for a caller that holds turn.
+func (s *clientStream) againLocked(stream grpc.ClientStream, a *attempt, err error) (bool, error) {
 	s.mu.Lock()
-	if s.stream != stream {
-		s.mu.Unlock()
-		return true, nil // Header and RecvMsg noticed the same end
-	}
-	committed, finished := s.committed, s.finished
+	current, ended, endErr := s.stream, s.ended, s.endErr
 	s.mu.Unlock()
-	o := outcomeOf(stream.Context(), a, err, stream.Trailer())
-	if finished || committed {
-		s.finishLocked(o)
+	switch {
+	case ended && endErr != nil:
+		return false, endErr
+	case ended:
 		return false, err
+	case current != stream:
+		return true, nil // another goroutine noticed the same end
 	}
-	o = s.call.Resume(o)
+	a.end()
+	o := s.call.Resume(outcomeOf(a, err, stream.Trailer()))
 	if o.Kind == outcome.Response && o.Err == nil {
 		return true, nil // a new attempt is open
 	}
-	s.finishLocked(o)
-	if o.Kind == outcome.Response {
-		return false, err
-	}
-	return false, s.result(o)
+	err = s.result(o)
+	s.end(o, err)
+	return false, err
 }
 
-// finish ends the call once.
-func (s *clientStream) finish(o outcome.Outcome) {
-	s.sendMu.Lock() // an attempt that is being replaced goes first
-	defer s.sendMu.Unlock()
-	s.finishLocked(o)
-}
-
-// finishLocked is finish for a caller that holds sendMu.
-func (s *clientStream) finishLocked(o outcome.Outcome) {
+// expire ends the call when its context has ended.
+func (s *clientStream) expire() {
+	s.turn.lock() // an attempt that is being replaced goes first
+	defer s.turn.unlock()
 	s.mu.Lock()
-	first := !s.finished
-	s.finished, s.committed, s.kept = true, true, nil
-	stop := s.stop
+	a, ended := s.attempt, s.ended
+	s.mu.Unlock()
+	if ended {
+		return
+	}
+	a.end()
+	// The pipeline finds out whose time it was.
+	o := s.call.Resume(outcome.Outcome{Kind: outcome.Canceled, GRPC: true, Sent: true})
+	s.end(o, s.result(o))
+}
+
+func (s *clientStream) succeed() {
+	s.turn.lock()
+	defer s.turn.unlock()
+	s.end(outcome.Outcome{Kind: outcome.Response, GRPC: true, Sent: true}, nil)
+}
+
+// end ends the call, once. err is what the application is told from now on. The
+// caller holds turn.
+func (s *clientStream) end(o outcome.Outcome, err error) {
+	s.mu.Lock()
+	first := !s.ended
+	if first {
+		s.ended, s.endErr = true, err
+		s.committed, s.kept = true, nil
+	}
+	a, stop := s.attempt, s.stop
 	s.mu.Unlock()
 	if !first {
 		return
@@ -298,6 +347,7 @@ func (s *clientStream) finishLocked(o outcome.Outcome) {
 	if stop != nil {
 		stop()
 	}
+	a.end()
 	s.call.Finish(o)
 }
 

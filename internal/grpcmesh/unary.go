@@ -50,20 +50,20 @@ func (a *Adapter) unaryClient(
 // endpoint.
 func (u *unaryCall) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Outcome {
 	a := &attempt{pipeline: p}
-	sendCtx := withAttempt(metadata.NewOutgoingContext(ctx, u.sending), a)
+	a.ctx = withAttempt(metadata.NewOutgoingContext(ctx, u.sending), a)
 	if !p.Deadline.IsZero() {
 		// The next hop is told the time of the attempt, not only of the call.
-		bounded, cancel := context.WithDeadline(sendCtx, p.Deadline)
+		bounded, cancel := context.WithDeadline(a.ctx, p.Deadline)
 		defer cancel()
-		sendCtx = bounded
+		a.ctx = bounded
 	}
 	u.reply, u.trailer = nil, nil
 	opts := append(u.opts[:len(u.opts):len(u.opts)], grpc.Header(&u.reply), grpc.Trailer(&u.trailer))
-	u.err = u.invoke(sendCtx, u.method(), opts...)
+	u.err = u.invoke(a.ctx, u.method(), opts...)
 	if u.err != nil && u.reply == nil {
 		u.reply = u.trailer // trailers-only: what a proxy would see as headers
 	}
-	return outcomeOf(sendCtx, a, u.err, u.reply)
+	return outcomeOf(a, u.err, u.reply)
 }
 
 // Replayable is always true: the request is one message, at hand until the call

@@ -12,6 +12,7 @@ import (
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/breaker"
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/cputime"
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/observe"
@@ -158,10 +159,7 @@ func BenchmarkPipeline(b *testing.B) {
 	for name, transport := range cases {
 		b.Run(name, func(b *testing.B) {
 			rt, req := transport(b), newBenchRequest(b)
-			b.ReportAllocs()
-			for b.Loop() {
-				get(b, rt, req)
-			}
+			cputime.Loop(b, func() { get(b, rt, req) })
 		})
 	}
 }

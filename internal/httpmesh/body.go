@@ -5,8 +5,6 @@ import (
 	"io"
 	"net/http"
 	"sync"
-
-	"github.com/inboardmesh/inboard/outcome"
 )
 
 // replayLimit is how much of a body without GetBody is kept for a retry.
@@ -185,16 +183,12 @@ func (a *attemptBody) Close() error {
 	return nil
 }
 
-// responseBody ends the call when the response has been read or closed.
-type responseBody struct {
-	io.ReadCloser
-	exchange *exchange
-	outcome  outcome.Outcome
-	once     sync.Once
-}
+// responseBody is an exchange whose response is being read: it ends the call
+// when that has been read or closed.
+type responseBody exchange
 
 func (b *responseBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
+	n, err := b.received.Read(p)
 	if err != nil {
 		b.end(err)
 	}
@@ -202,13 +196,16 @@ func (b *responseBody) Read(p []byte) (int, error) {
 }
 
 func (b *responseBody) Close() error {
-	err := b.ReadCloser.Close()
+	err := b.received.Close()
 	b.end(nil)
 	return err
 }
 
 func (b *responseBody) end(err error) {
-	b.once.Do(func() { b.exchange.finish(b.exchange.bodyOutcome(b.outcome, err)) })
+	b.ended.Do(func() {
+		x := (*exchange)(b)
+		x.finish(x.bodyOutcome(x.outcome, err))
+	})
 }
 
 // upgradedBody is the body of a 101 response: it can be written to.

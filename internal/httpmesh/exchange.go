@@ -8,7 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"time"
+	"sync"
 
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/route"
@@ -25,7 +25,6 @@ type exchange struct {
 	call    pipeline.Call
 	send    sender
 	request *http.Request // the caller's; never changed
-	view    route.Request
 
 	// routed is the request's headers with the operations of the configuration,
 	// url and host the request's, rewritten. Every attempt sends them.
@@ -33,10 +32,18 @@ type exchange struct {
 	url    *url.URL
 	host   string
 	// headers are those of the attempt under way.
-	headers http.Header
-	timeout [1]string   // the value of expectedTimeout in the first attempt
+	headers *outgoing
 	body    *replayBody // nil if the request has none
 	resp    *http.Response
+
+	// What most calls need once is here, so that it is no allocation of its own.
+	firstHeaders outgoing
+	firstRequest http.Request
+
+	// received is the body of resp while the caller reads it, see responseBody.
+	received io.ReadCloser
+	outcome  outcome.Outcome
+	ended    sync.Once
 }
 
 var _ pipeline.Adapter = (*exchange)(nil)
@@ -56,10 +63,6 @@ func (t *Transport) newExchange(target *pipeline.Target, req *http.Request) *exc
 	if path == "" {
 		path = "/"
 	}
-	x.view = route.Request{
-		Method: method, Scheme: req.URL.Scheme, Host: host,
-		Path: path, Query: req.URL.RawQuery, Header: header(req.Header),
-	}
 	o := &x.call.Observed
 	o.Protocol, o.Method, o.Host, o.Scheme, o.Path = observe.HTTP, method, host, req.URL.Scheme, path
 	x.body = newReplayBody(req)
@@ -67,7 +70,12 @@ func (t *Transport) newExchange(target *pipeline.Target, req *http.Request) *exc
 }
 
 func (x *exchange) roundTrip() (*http.Response, error) {
-	o := x.call.Run(x.request.Context(), &x.view)
+	c := &x.call.Observed
+	view := route.Request{
+		Method: c.Method, Scheme: c.Scheme, Host: c.Host,
+		Path: c.Path, Query: x.request.URL.RawQuery, Header: header(x.request.Header),
+	}
+	o := x.call.Run(x.request.Context(), &view)
 	switch o.Kind {
 	case outcome.Response:
 		return x.deliver(&o), nil
@@ -86,8 +94,8 @@ func (x *exchange) Routed(d *route.Decision) {
 	if host := d.Route.Forward.HostRewrite; host != "" {
 		x.host = host
 	}
-	if path := d.RewritePath(x.view.Path); path != x.view.Path {
-		x.url = rewritten(x.request.URL, path)
+	if path := x.call.Observed.Path; d.RewritePath(path) != path {
+		x.url = rewritten(x.request.URL, d.RewritePath(path))
 	}
 }
 
@@ -103,24 +111,20 @@ func rewritten(from *url.URL, escapedPath string) *url.URL {
 // Carrier prepares the headers of an attempt. The first may use them as they
 // are; a later one must not touch what net/http may still read.
 func (x *exchange) Carrier(a *pipeline.Attempt) observe.Carrier {
-	first := a.Observed.Number == 1
-	x.headers = x.routed
-	if !first {
-		x.headers = copyHeader(x.routed)
+	if a.Observed.Number == 1 {
+		x.headers = &x.firstHeaders
+		x.headers.header = header(x.routed)
+	} else {
+		x.headers = &outgoing{header: header(copyHeader(x.routed))}
 	}
 	if a.Deadline.IsZero() {
-		delete(x.headers, expectedTimeout)
-		return header(x.headers)
+		delete(x.headers.header, expectedTimeout)
+		return x.headers
 	}
 	// A hop never gets more time than its caller has left.
-	left := strconv.FormatInt(max(time.Until(a.Deadline).Milliseconds(), 1), 10)
-	if first {
-		x.timeout[0] = left
-		x.headers[expectedTimeout] = x.timeout[:]
-	} else {
-		x.headers[expectedTimeout] = []string{left}
-	}
-	return header(x.headers)
+	left := a.Deadline.Sub(a.Observed.Start).Milliseconds()
+	x.headers.set(expectedTimeout, strconv.FormatInt(max(left, 1), 10))
+	return x.headers
 }
 
 // Attempt sends the request to one endpoint and returns with its response
@@ -130,8 +134,8 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 	if err != nil {
 		return outcome.Outcome{Kind: outcome.NoEndpoint, Err: err}
 	}
-	req := x.request.WithContext(ctx)
-	req.Header, req.URL, req.Host = x.headers, x.url, x.host
+	req := x.newRequest(ctx, a)
+	req.Header, req.URL, req.Host = http.Header(x.headers.header), x.url, x.host
 	if x.body != nil {
 		body, err := x.body.next()
 		if err != nil {
@@ -152,6 +156,16 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 		o.Header = resp.Header.Get
 	}
 	return o
+}
+
+// newRequest copies the caller's request. Like its headers, that of the first
+// attempt may still be read by net/http when another follows.
+func (x *exchange) newRequest(ctx context.Context, a *pipeline.Attempt) *http.Request {
+	if a.Observed.Number > 1 {
+		return x.request.WithContext(ctx)
+	}
+	x.firstRequest = *x.request.WithContext(ctx)
+	return &x.firstRequest
 }
 
 // Abandon closes a response that is not delivered. A little is read first, so
@@ -181,7 +195,8 @@ func (x *exchange) deliver(o *outcome.Outcome) *http.Response {
 		x.finish(*o)
 		return resp
 	}
-	body := &responseBody{ReadCloser: resp.Body, exchange: x, outcome: *o}
+	x.received, x.outcome = resp.Body, *o
+	body := (*responseBody)(x)
 	if writer, ok := resp.Body.(io.Writer); ok {
 		// A 101 response: its body is the upgraded connection.
 		resp.Body = &upgradedBody{responseBody: body, Writer: writer}

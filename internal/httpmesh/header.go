@@ -19,7 +19,7 @@ var (
 // copyHeader copies the map and shares the values, which are never changed in
 // place: clipped, so that adding a value makes a new slice.
 func copyHeader(from http.Header) http.Header {
-	const room = 4 // for what the mesh adds
+	const room = 2 // the timeout and the trace; a map of up to eight costs least
 	to := make(http.Header, len(from)+room)
 	for name, values := range from {
 		to[name] = values[:len(values):len(values)]
@@ -30,9 +30,22 @@ func copyHeader(from http.Header) http.Header {
 // Values finds a header without making a canonical copy of its name, which for
 // names that net/http does not know costs an allocation.
 func (h header) Values(name string) []string {
-	var canonical [64]byte
-	if len(name) > len(canonical) {
+	var room [longestName]byte
+	canonical, ok := appendCanonical(room[:0], name)
+	if !ok {
 		return h[textproto.CanonicalMIMEHeaderKey(name)]
+	}
+	return h[string(canonical)]
+}
+
+// longestName bounds the names that are made canonical without an allocation.
+const longestName = 64
+
+// appendCanonical appends the canonical form of a name that is a token, as all
+// names are that routing and observers ask for. ok is false if it has no room.
+func appendCanonical(to []byte, name string) (canonical []byte, ok bool) {
+	if len(name) > cap(to)-len(to) {
+		return nil, false
 	}
 	upper := true
 	for i := range len(name) {
@@ -43,10 +56,10 @@ func (h header) Values(name string) []string {
 		case !upper && 'A' <= c && c <= 'Z':
 			c += 'a' - 'A'
 		}
-		canonical[i] = c
+		to = append(to, c)
 		upper = c == '-'
 	}
-	return h[string(canonical[:len(name)])]
+	return to, true
 }
 
 func (h header) Get(name string) string { return http.Header(h).Get(name) }
@@ -63,4 +76,41 @@ func (h header) Keys() []string {
 		keys = append(keys, key)
 	}
 	return keys
+}
+
+// outgoing is the headers of an attempt. It has room for a few values that are
+// set, each of which would be an allocation in an [http.Header].
+type outgoing struct {
+	header
+
+	values [3]string
+	used   int
+}
+
+var _ observe.Carrier = (*outgoing)(nil)
+
+// Set replaces a header, which every observer does that propagates a context.
+func (o *outgoing) Set(name, value string) {
+	switch name {
+	case "traceparent":
+		o.set("Traceparent", value)
+	case "tracestate":
+		o.set("Tracestate", value)
+	case "baggage":
+		o.set("Baggage", value)
+	default:
+		o.set(textproto.CanonicalMIMEHeaderKey(name), value)
+	}
+}
+
+// set is Set for a canonical name.
+func (o *outgoing) set(name, value string) {
+	if o.used == len(o.values) {
+		o.header[name] = []string{value}
+		return
+	}
+	i := o.used
+	o.values[i] = value
+	o.header[name] = o.values[i : i+1 : i+1]
+	o.used++
 }

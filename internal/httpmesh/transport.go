@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
+	"strings"
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/meshfail"
@@ -43,16 +45,17 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := check(req); err != nil {
 		return nil, errors.Join(err, closeBody(req))
 	}
-	name := targetName(req)
+	var room [128]byte
+	name := appendTargetName(room[:0], req.URL)
 	if req.URL.Scheme == "https" {
 		// The application's own TLS cannot be looked into. It is passed
 		// through, as a sidecar does.
-		return t.direct(req, name, errors.New(
+		return t.direct(req, string(name), errors.New(
 			"https is end-to-end and cannot be meshed: use an http URL and let the mesh do TLS"))
 	}
-	target := t.outbound.Target(name)
+	target := t.outbound.TargetBytes(name)
 	if _, err := target.Config(req.Context()); errors.Is(err, discovery.ErrNotFound) {
-		return t.direct(req, name, err)
+		return t.direct(req, target.Name(), err)
 	}
 	return t.newExchange(target, req).roundTrip()
 }
@@ -60,13 +63,36 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 // direct sends a request round the mesh, if the outbound policy allows that.
 func (t *Transport) direct(req *http.Request, name string, reason error) (*http.Response, error) {
 	if t.around != nil {
-		return t.around.RoundTrip(req)
+		resp, err := t.around.RoundTrip(req)
+		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+			err = &directError{target: name, reason: reason, err: err}
+		}
+		return resp, err
 	}
 	err := &meshfail.Error{
 		Kind: outcome.UnknownHost, Target: name,
 		Err: fmt.Errorf("refused by the outbound policy (registry only): %w", reason),
 	}
 	return nil, errors.Join(err, closeBody(req))
+}
+
+// directError is a host that could not be reached round the mesh. Most often
+// its name, or the URL's scheme, is not what the application meant.
+type directError struct {
+	target      string
+	reason, err error
+}
+
+func (e *directError) Error() string {
+	return fmt.Sprintf("mesh: target %q: called directly (%v): %v", e.target, e.reason, e.err)
+}
+
+func (e *directError) Unwrap() error { return e.err }
+
+// Timeout reports whether time ran out, as [net.Error] has it.
+func (e *directError) Timeout() bool {
+	netErr, ok := errors.AsType[net.Error](e.err)
+	return ok && netErr.Timeout()
 }
 
 func check(req *http.Request) error {
@@ -88,14 +114,20 @@ func closeBody(req *http.Request) error {
 	return req.Body.Close()
 }
 
-// targetName is the destination's name in the configuration: "host:port".
-func targetName(req *http.Request) string {
-	host := req.URL.Host
-	if port := req.URL.Port(); port != "" {
-		return host
+// appendTargetName appends the destination's name in the configuration:
+// "host:port", as net.JoinHostPort makes it.
+func appendTargetName(to []byte, u *url.URL) []byte {
+	if u.Port() != "" {
+		return append(to, u.Host...)
 	}
-	if req.URL.Scheme == "https" {
-		return net.JoinHostPort(req.URL.Hostname(), "443")
+	host := u.Hostname()
+	if strings.Contains(host, ":") {
+		to = append(append(append(to, '['), host...), ']')
+	} else {
+		to = append(to, host...)
 	}
-	return net.JoinHostPort(req.URL.Hostname(), "80")
+	if u.Scheme == "https" {
+		return append(to, ":443"...)
+	}
+	return append(to, ":80"...)
 }

@@ -32,13 +32,17 @@ type Listener struct {
 
 	closeOnce sync.Once
 	closed    chan struct{}
+
+	mu     sync.Mutex
+	conns  int  // guarded by mu; accepted and still open
+	ending bool // guarded by mu; accepts no more
 }
 
 var _ net.Listener = (*Listener)(nil)
 
 func newListener(owner *Listeners, inner net.Listener) *Listener {
 	ln := &Listener{owner: owner, name: resourceAddress(inner.Addr()), closed: make(chan struct{})}
-	ln.inner = &trackedListener{Listener: inner, name: ln.name, hooks: owner.options.Hooks}
+	ln.inner = &trackedListener{Listener: inner, owner: ln}
 	ln.state.Store(&state{err: errors.New("no configuration yet")})
 	return ln
 }
@@ -75,6 +79,9 @@ func (ln *Listener) compile(in *discovery.Inbound) (*state, error) {
 		}
 	}
 	if chain := ln.choose(in, "raw_buffer"); chain != nil {
+		if chain.TLS != nil {
+			return nil, fmt.Errorf("filter chain %q: matches plaintext connections but has TLS settings", chain.Name)
+		}
 		s.plaintext = &Chain{Config: chain, Routes: route.Compile(chain.Routes)}
 		s.policy.Plaintext = true
 	}
@@ -129,7 +136,7 @@ func (ln *Listener) choose(in *discovery.Inbound, transport string) *discovery.F
 
 func (ln *Listener) port() uint32 {
 	if tcp, ok := ln.inner.Addr().(*net.TCPAddr); ok {
-		return uint32(tcp.Port) //nolint:gosec // a port fits
+		return uint32(tcp.Port)
 	}
 	return 0
 }
@@ -159,6 +166,8 @@ func (ln *Listener) waitReady(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
+		case <-ln.owner.stopping:
+			return ln.owner.stopped()
 		case <-ctx.Done():
 			return fmt.Errorf("%w (%w)", s.err, context.Cause(ctx))
 		}
@@ -210,15 +219,42 @@ func (ln *Listener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// Close stops accepting and unsubscribes. Connections that were accepted stay
-// open.
+// Close stops accepting. Connections that were accepted stay open, and under
+// the control plane's policy until the last of them is closed.
 func (ln *Listener) Close() error {
 	ln.closeOnce.Do(func() { close(ln.closed) })
-	ln.unsubscribe()
-	return ln.mesh.Close()
+	err := ln.mesh.Close()
+	ln.mu.Lock()
+	ln.ending = true
+	last := ln.conns == 0
+	ln.mu.Unlock()
+	if last {
+		ln.forget()
+	}
+	return err
 }
 
-func (ln *Listener) unsubscribe() {
+// opened counts a connection that was accepted.
+func (ln *Listener) opened() {
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	ln.conns++
+}
+
+// gone counts a connection that is closed. The last one of a closed listener
+// ends its policy.
+func (ln *Listener) gone() {
+	ln.mu.Lock()
+	ln.conns--
+	last := ln.ending && ln.conns == 0
+	ln.mu.Unlock()
+	if last {
+		ln.forget()
+	}
+}
+
+// forget ends the listener's policy. It may be called more than once.
+func (ln *Listener) forget() {
 	ln.owner.remove(ln)
 	ln.stop()
 }

@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/inboardmesh/inboard/discovery"
@@ -18,6 +20,9 @@ import (
 
 // ErrClosed is returned by Listen after Close.
 var ErrClosed = errors.New("mesh closed")
+
+// errDraining is returned by Listen after Drain.
+var errDraining = errors.New("the mesh drains")
 
 // Options configure [Listeners].
 type Options struct {
@@ -35,16 +40,23 @@ type Listeners struct {
 	// Faults injects the faults of inbound filters.
 	Faults pipeline.Faults
 
-	mu     sync.RWMutex
-	open   map[string]*Listener // guarded by mu; by address
-	closed bool                 // guarded by mu
+	mu        sync.RWMutex
+	open      map[*Listener]struct{} // guarded by mu
+	byAddress map[string]*Listener   // guarded by mu; those of open
+	closed    bool                   // guarded by mu
+
+	stopOnce sync.Once
+	stopping chan struct{} // closed by Drain or Close: nothing may begin to listen
 
 	calls tracker
 }
 
 // New returns a set without listeners.
 func New(options Options) *Listeners {
-	return &Listeners{options: options, open: make(map[string]*Listener)}
+	return &Listeners{
+		options: options, open: make(map[*Listener]struct{}), byAddress: make(map[string]*Listener),
+		stopping: make(chan struct{}),
+	}
 }
 
 // Listen takes over inner and serves it under the control plane's
@@ -53,20 +65,48 @@ func New(options Options) *Listeners {
 // closed.
 func (l *Listeners) Listen(ctx context.Context, inner net.Listener) (*Listener, error) {
 	ln := newListener(l, inner)
-	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
-		return nil, errors.Join(ErrClosed, inner.Close())
-	}
-	l.open[ln.name] = ln
-	l.mu.Unlock()
-	ln.stop = l.options.Source.WatchInbound(ln.name, ln.update)
-	if err := ln.waitReady(ctx); err != nil {
-		ln.unsubscribe()
+	if err := l.stopped(); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen %q: %w", ln.name, err), inner.Close())
 	}
-	ln.accept()
+	ln.stop = l.options.Source.WatchInbound(ln.name, ln.update)
+	err := ln.waitReady(ctx)
+	if err == nil {
+		err = l.add(ln)
+	}
+	if err != nil {
+		ln.stop()
+		return nil, errors.Join(fmt.Errorf("listen %q: %w", ln.name, err), inner.Close())
+	}
 	return ln, nil
+}
+
+// stopped is why nothing may begin to listen any more, or nil.
+func (l *Listeners) stopped() error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.stoppedLocked()
+}
+
+func (l *Listeners) stoppedLocked() error {
+	switch {
+	case l.closed:
+		return ErrClosed
+	case l.Draining():
+		return errDraining
+	}
+	return nil
+}
+
+// add lets a listener accept connections.
+func (l *Listeners) add(ln *Listener) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.stoppedLocked(); err != nil {
+		return err
+	}
+	ln.accept()
+	l.open[ln], l.byAddress[ln.name] = struct{}{}, ln
+	return nil
 }
 
 // Find returns the listener that a connection was accepted by, given the
@@ -77,42 +117,45 @@ func (l *Listeners) Find(local net.Addr) *Listener {
 	}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if ln := l.open[local.String()]; ln != nil {
+	if ln := l.byAddress[local.String()]; ln != nil {
 		return ln
 	}
 	tcp, ok := local.(*net.TCPAddr)
 	if !ok {
 		return nil
 	}
-	return l.open[(&net.TCPAddr{IP: net.IPv4zero, Port: tcp.Port}).String()]
+	return l.byAddress[(&net.TCPAddr{IP: net.IPv4zero, Port: tcp.Port}).String()]
 }
 
 func (l *Listeners) remove(ln *Listener) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open[ln.name] == ln {
-		delete(l.open, ln.name)
+	delete(l.open, ln)
+	if l.byAddress[ln.name] == ln {
+		delete(l.byAddress, ln.name)
 	}
 }
 
 // Close closes every listener. Connections that were accepted stay with their
-// servers.
+// servers, but nothing that comes over them is served any more.
 func (l *Listeners) Close() error {
 	l.mu.Lock()
 	l.closed = true
-	open := make([]*Listener, 0, len(l.open))
-	for _, ln := range l.open {
-		open = append(open, ln)
-	}
+	open := slices.Collect(maps.Keys(l.open))
 	l.mu.Unlock()
+	l.stop()
 	var errs []error
 	for _, ln := range open {
 		if err := ln.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
+		ln.forget()
 	}
 	return errors.Join(errs...)
 }
+
+// stop ends the wait of those who are about to listen.
+func (l *Listeners) stop() { l.stopOnce.Do(func() { close(l.stopping) }) }
 
 // Draining reports whether Drain was called: servers then end their connections
 // with the responses that they give.
@@ -121,13 +164,11 @@ func (l *Listeners) Draining() bool { return l.calls.draining.Load() }
 // Drain stops accepting connections and waits until the requests that run have
 // ended, or ctx has. Accept of the listeners waits meanwhile.
 func (l *Listeners) Drain(ctx context.Context) error {
+	l.mu.Lock()
 	l.calls.draining.Store(true)
-	l.mu.RLock()
-	open := make([]*Listener, 0, len(l.open))
-	for _, ln := range l.open {
-		open = append(open, ln)
-	}
-	l.mu.RUnlock()
+	open := slices.Collect(maps.Keys(l.open))
+	l.mu.Unlock()
+	l.stop()
 	var errs []error
 	for _, ln := range open {
 		if err := ln.mesh.Close(); !errors.Is(err, net.ErrClosed) {

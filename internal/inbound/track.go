@@ -55,28 +55,28 @@ func (t *tracker) wait(ctx context.Context) int64 {
 	}
 }
 
-// trackedListener reports the connections of a listener, below TLS.
+// trackedListener counts and reports the connections of a listener, below TLS.
 type trackedListener struct {
 	net.Listener
-	name  string
-	hooks *observe.Hooks
+	owner *Listener
 }
 
 func (l *trackedListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
-	if err != nil || l.hooks.ConnOpened == nil && l.hooks.ConnClosed == nil {
-		return conn, err
+	if err != nil {
+		return nil, err
 	}
-	c := &trackedConn{Conn: conn, listener: l, opened: time.Now()}
-	if l.hooks.ConnOpened != nil {
-		l.hooks.ConnOpened(c.event())
+	c := &trackedConn{Conn: conn, listener: l.owner, opened: time.Now()}
+	l.owner.opened()
+	if hook := l.owner.owner.options.Hooks.ConnOpened; hook != nil {
+		hook(c.event())
 	}
 	return c, nil
 }
 
 type trackedConn struct {
 	net.Conn
-	listener *trackedListener
+	listener *Listener
 	opened   time.Time
 	closed   atomic.Bool
 }
@@ -86,10 +86,15 @@ func (c *trackedConn) event() observe.ConnEvent {
 }
 
 func (c *trackedConn) Close() error {
-	if c.closed.CompareAndSwap(false, true) && c.listener.hooks.ConnClosed != nil {
+	err := c.Conn.Close()
+	if !c.closed.CompareAndSwap(false, true) {
+		return err
+	}
+	c.listener.gone()
+	if hook := c.listener.owner.options.Hooks.ConnClosed; hook != nil {
 		event := c.event()
 		event.Duration = time.Since(c.opened)
-		c.listener.hooks.ConnClosed(event)
+		hook(event)
 	}
-	return c.Conn.Close()
+	return err
 }

@@ -112,7 +112,7 @@ func TestErrorByKind(t *testing.T) {
 				t.Errorf("Timeout() = %t, want %t", got, tt.timeout)
 			}
 			for _, sentinel := range sentinels {
-				if got, want := errors.Is(err, sentinel), sentinel == tt.is; got != want { //nolint:errorlint // identity is what is asked
+				if got, want := errors.Is(err, sentinel), sentinel == tt.is; got != want {
 					t.Errorf("errors.Is(%v) = %t, want %t", sentinel, got, want)
 				}
 			}

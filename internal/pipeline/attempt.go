@@ -20,10 +20,9 @@ import (
 // once, when the attempt's response body or stream has ended.
 type admitted struct {
 	gate      *breaker.Gate
-	isRetry   bool
-	errorRate breaker.Permit
-	measured  bool // errorRate is held
+	errorRate breaker.Permit // zero without an error-rate breaker
 	host      *balancer.Host
+	isRetry   bool
 }
 
 // try makes one attempt. It must be below retry, so that each attempt needs its
@@ -33,13 +32,13 @@ func (c *Call) try() outcome.Outcome {
 	a := &c.first
 	if c.attempt != nil {
 		a = new(Attempt) // the observer and gRPC's picker may still hold the last one
+		c.now = time.Now()
 	}
 	c.attempt = a
 	c.Observed.Attempts++
 	a.call = c
 	a.isRetry = c.isRetry
-	a.known = len(c.tried)
-	a.Observed = observe.Attempt{Call: &c.Observed, Number: c.Observed.Attempts, Cluster: c.cluster.Name(), Start: time.Now()}
+	a.Observed = observe.Attempt{Call: &c.Observed, Number: c.Observed.Attempts, Cluster: c.cluster.Name(), Start: c.now}
 	if o, refused := a.admit(); refused {
 		return o
 	}
@@ -98,12 +97,12 @@ func (a *Attempt) admit() (o outcome.Outcome, refused bool) {
 			a.call.overflowed("breaker")
 			return outcome.Outcome{Kind: outcome.Overflow, Err: err}, true
 		}
-		a.errorRate, a.measured = permit, true
+		a.errorRate = permit
 	}
 	gate := cluster.Gate(a.call.priority())
 	if !gate.TryRequest() {
 		a.releaseRetry()
-		a.doneErrorRate(outcome.Ignored)
+		a.errorRate.Done(outcome.Ignored)
 		a.call.overflowed("requests")
 		return outcome.Outcome{Kind: outcome.Overflow, Err: errors.New("circuit breaker: too many requests")}, true
 	}
@@ -136,7 +135,7 @@ func (a *Attempt) Pick() (*upstream.Endpoint, error) {
 	c := a.call
 	if a.host != nil {
 		a.report(&outcome.Outcome{Kind: outcome.ConnectFailure})
-		c.tried = append(c.tried, a.host)
+		c.avoid(a.host)
 		a.host.End()
 		a.host, a.Endpoint = nil, nil
 	}
@@ -157,8 +156,12 @@ func (a *Attempt) Priority() discovery.RoutingPriority { return a.call.priority(
 // Cluster is the cluster that the attempt goes to.
 func (a *Attempt) Cluster() *upstream.Cluster { return a.call.cluster }
 
+// Retries is how many times the retry policy has granted another attempt before
+// this one. Attempts that are repeated without asking it do not count (gRFC A6).
+func (a *Attempt) Retries() int { return a.call.sequence.Attempts() - 1 }
+
 // endAttempt ends the attempt that is open, if any.
-func (c *Call) endAttempt(o *outcome.Outcome) {
+func (c *Call) endAttempt(o *outcome.Outcome, now time.Time) {
 	a := c.attempt
 	if a == nil || a.ended {
 		return
@@ -172,24 +175,27 @@ func (c *Call) endAttempt(o *outcome.Outcome) {
 		a.host.End()
 		a.report(o)
 	}
-	a.doneErrorRate(o.Verdict())
+	a.errorRate.Done(o.Verdict())
 	a.releaseRetry()
 	if a.gate == nil {
 		return // it was refused: nobody was told of its start
 	}
 	a.gate.ReleaseRequest()
 	a.Observed.Outcome = *o
-	a.Observed.End = time.Now()
+	a.Observed.End = now
 	if hook := c.out.hooks.AttemptEnded; hook != nil {
 		hook(a.ctx, &a.Observed)
 	}
 }
 
-// report tells the endpoint how the attempt ended. That it could not be connected
-// to is told once, however often the attempt came back to it.
+// report tells the endpoint how the attempt on it ended. That it could not be
+// connected to is told once, however often the attempt comes back to it.
 func (a *Attempt) report(o *outcome.Outcome) {
-	if o.Kind == outcome.ConnectFailure && slices.Contains(a.call.tried[a.known:], a.host) {
-		return
+	if o.Kind == outcome.ConnectFailure {
+		if slices.Contains(a.unconnected, a.host) {
+			return
+		}
+		a.unconnected = append(a.unconnected, a.host)
 	}
 	a.Endpoint.Report(o)
 }
@@ -200,7 +206,15 @@ func (c *Call) remember(o *outcome.Outcome) {
 	switch {
 	case c.attempt.host == nil:
 	case c.policy.AvoidPreviousHosts, o.Kind == outcome.ConnectFailure, o.Kind == outcome.RefusedStream:
-		c.tried = append(c.tried, c.attempt.host)
+		c.avoid(c.attempt.host)
+	}
+}
+
+// avoid makes later picks pass over a host. A call that waits for ready may
+// come by often.
+func (c *Call) avoid(h *balancer.Host) {
+	if !slices.Contains(c.tried, h) {
+		c.tried = append(c.tried, h)
 	}
 }
 
@@ -208,12 +222,5 @@ func (a *Attempt) releaseRetry() {
 	if a.isRetry {
 		a.isRetry = false
 		a.call.cluster.Gate(a.call.priority()).ReleaseRetry()
-	}
-}
-
-func (a *Attempt) doneErrorRate(v outcome.Verdict) {
-	if a.measured {
-		a.measured = false
-		a.errorRate.Done(v)
 	}
 }

@@ -64,20 +64,23 @@ type Call struct {
 
 	out      *Outbound
 	target   *Target
-	config   *Config
 	cluster  *upstream.Cluster
 	adapter  Adapter
 	observed context.Context
 	ctx      context.Context
-	cancel   context.CancelFunc
+	timeout  timeoutContext // ctx, if the call has a timeout
 	policy   *retry.Policy
 	sequence retry.Sequence
+	// now is the time after the last wait, which is recent enough for what
+	// follows without one: reading the clock is not cheap.
+	now     time.Time
+	tried   []*balancer.Host
+	attempt *Attempt
+	first   Attempt // the attempt that most calls need, without an allocation
 	// transparent counts the attempts that were repeated without the policy.
-	transparent int
+	transparent uint8
 	isRetry     bool // the next attempt holds a retry permit
-	tried       []*balancer.Host
-	attempt     *Attempt
-	first       Attempt // the attempt that most calls need, without an allocation
+	sent        bool // an attempt that was given up may have reached a peer
 	finished    bool
 }
 
@@ -93,15 +96,15 @@ type Attempt struct {
 	// adapter calls Started later. It is for streams, which are open before
 	// their response has begun.
 	KeepPerTry bool
+	ended      bool
 
 	call *Call
 	ctx  context.Context
-	// known is how many hosts the attempts before have tried.
-	known int
+	// unconnected are the hosts that the attempt could not connect to.
+	unconnected []*balancer.Host
 	admitted
 	timer  *time.Timer
 	cancel context.CancelCauseFunc
-	ended  bool
 }
 
 // Prepare makes c, which must be zero, a call to a target. A call is usually
@@ -117,7 +120,8 @@ func (o *Outbound) Prepare(c *Call, target *Target, adapter Adapter) {
 func (c *Call) Run(ctx context.Context, req *route.Request) (o outcome.Outcome) {
 	c.Observed.Direction = observe.Outbound
 	c.Observed.Target = c.target.name
-	c.Observed.Start = time.Now()
+	c.now = time.Now()
+	c.Observed.Start = c.now
 	if hook := c.out.hooks.CallStarted; hook != nil {
 		ctx = hook(ctx, &c.Observed)
 	}
@@ -137,12 +141,15 @@ func (c *Call) Run(ctx context.Context, req *route.Request) (o outcome.Outcome) 
 }
 
 func (c *Call) run(ctx context.Context, req *route.Request) outcome.Outcome {
-	config, err := c.target.Config(ctx)
-	if err != nil {
-		e := c.target.configError(ctx, err)
-		return outcome.Outcome{Kind: e.Kind, Err: e}
+	config := c.target.config.Load()
+	if config == nil {
+		var err error
+		if config, err = c.target.Config(ctx); err != nil {
+			e := c.target.configError(ctx, err)
+			return outcome.Outcome{Kind: e.Kind, Err: e}
+		}
+		c.now = time.Now()
 	}
-	c.config = config
 	decision, ok := config.Routes.Match(req)
 	if !ok {
 		return c.fail(outcome.NoRoute, errors.New("no route matches "+req.Method+" "+strconv.Quote(req.Host+req.Path)))
@@ -152,7 +159,7 @@ func (c *Call) run(ctx context.Context, req *route.Request) outcome.Outcome {
 	if decision.Cluster != nil {
 		c.Observed.Cluster = decision.Cluster.Name
 	}
-	if o, ended := c.injectFaults(ctx, req); ended {
+	if o, ended := c.injectFaults(ctx, config, req); ended {
 		return o
 	}
 	switch r := decision.Route; {
@@ -170,7 +177,7 @@ func (c *Call) run(ctx context.Context, req *route.Request) outcome.Outcome {
 	if category, dropped := c.cluster.Dropped(); dropped {
 		return c.answer(&Answer{Status: http.StatusServiceUnavailable, Reason: "drop_overload " + category})
 	}
-	c.bound(ctx)
+	c.bound(ctx, config)
 	c.policy = decision.Route.Forward.Retry
 	if c.policy == nil {
 		c.policy = &noRetries
@@ -183,18 +190,19 @@ func (c *Call) run(ctx context.Context, req *route.Request) outcome.Outcome {
 // injectFaults runs the fault filters. They are above retry, so that a fault
 // counts once per call, and above the timeout's start only in that a delay uses
 // up the caller's time and not the route's.
-func (c *Call) injectFaults(ctx context.Context, req *route.Request) (o outcome.Outcome, ended bool) {
-	filters := c.config.Target.Listener.Filters
+func (c *Call) injectFaults(ctx context.Context, config *Config, req *route.Request) (o outcome.Outcome, ended bool) {
+	filters := config.Target.Listener.Filters
 	for i := range filters {
-		config, ok := c.Decision.Filter(&filters[i])
+		filter, ok := c.Decision.Filter(&filters[i])
 		if !ok {
 			continue
 		}
-		fault, ok := config.(*discovery.Fault)
+		fault, ok := filter.(*discovery.Fault)
 		if !ok {
 			return c.fail(outcome.NoConfig, errors.New("filter "+strconv.Quote(filters[i].Name)+" is not supported on the way out")), true
 		}
 		answer, err := c.out.faults.Inject(ctx, fault, req)
+		c.now = time.Now()
 		switch {
 		case err != nil:
 			return c.fail(endedBy(ctx), err), true
@@ -234,11 +242,12 @@ func redirect(r *discovery.Route, req *route.Request) *Answer {
 
 // bound sets the overall timeout. It must be above retry, so that it covers all
 // attempts and their back-off.
-func (c *Call) bound(ctx context.Context) {
-	limit := c.Decision.Route.Forward.Limit(c.Observed.Protocol == observe.GRPC, c.config.Target.Listener.MaxStreamDuration)
+func (c *Call) bound(ctx context.Context, config *Config) {
+	limit := c.Decision.Route.Forward.Limit(c.Observed.Protocol == observe.GRPC, config.Target.Listener.MaxStreamDuration)
 	c.ctx = ctx
 	if limit > 0 {
-		c.ctx, c.cancel = context.WithTimeoutCause(ctx, limit, errRouteTimeout)
+		c.timeout.start(ctx, c.now.Add(limit))
+		c.ctx = &c.timeout
 	}
 	if deadline, ok := c.ctx.Deadline(); ok {
 		c.Deadline = deadline
@@ -274,19 +283,25 @@ func (c *Call) Resume(o outcome.Outcome) outcome.Outcome {
 // again decides whether another attempt follows the one that ended with o, and
 // waits until it is due. When the wait is cut short, o becomes the reason.
 func (c *Call) again(o *outcome.Outcome) bool {
-	if o.Kind == outcome.Timeout || o.Kind == outcome.Canceled || c.ctx.Err() != nil {
+	if o.Kind == outcome.Timeout || o.Kind == outcome.Canceled {
 		return false
 	}
 	if c.isTransparent(o) {
+		if c.ctx.Err() != nil {
+			return false
+		}
 		c.abandon(o)
 		c.isRetry = false
 		return true
 	}
 	delay, ok := c.sequence.Next(o)
-	if !ok || !c.adapter.Replayable() {
+	if !ok || !c.adapter.Replayable() || c.ctx.Err() != nil {
 		return false
 	}
 	gate := c.cluster.Gate(c.priority())
+	// If this was a retry, it is over: its permit must not stand in the way of
+	// the next one.
+	c.attempt.releaseRetry()
 	if !gate.TryRetry() {
 		// The response that is there is given back (Envoy, retry overflow).
 		c.overflowed("retries")
@@ -295,7 +310,7 @@ func (c *Call) again(o *outcome.Outcome) bool {
 	c.abandon(o)
 	if err := sleep(c.ctx, delay); err != nil {
 		gate.ReleaseRetry()
-		*o = outcome.Outcome{Kind: endedBy(c.ctx), Err: err, Sent: true}
+		*o = outcome.Outcome{Kind: endedBy(c.ctx), Err: err, Sent: c.sent}
 		return false
 	}
 	c.isRetry = true
@@ -306,8 +321,9 @@ var noRetries = retry.Policy{}
 
 // abandon ends an attempt that another follows.
 func (c *Call) abandon(o *outcome.Outcome) {
-	c.endAttempt(o) // before the host counts as tried
+	c.sent = c.sent || o.Sent
 	c.remember(o)
+	c.endAttempt(o, time.Now())
 	c.adapter.Abandon()
 }
 
@@ -315,7 +331,7 @@ func (c *Call) abandon(o *outcome.Outcome) {
 // says, because the peer cannot have acted on it: nothing was written, or the
 // peer said so itself.
 func (c *Call) isTransparent(o *outcome.Outcome) bool {
-	limit := 0
+	limit := uint8(0)
 	switch o.Kind {
 	case outcome.ResetBeforeRequest:
 		limit = transparentRetries
@@ -374,7 +390,7 @@ func (c *Call) failOutcome(o outcome.Outcome) outcome.Outcome {
 	}
 	e := &meshfail.Error{
 		Kind: o.Kind, Target: c.target.name, Route: c.Observed.Route, Cluster: c.Observed.Cluster,
-		Attempts: c.Observed.Attempts, Sent: o.Sent || c.Observed.Attempts > 1, Err: o.Err,
+		Attempts: c.Observed.Attempts, Sent: o.Sent || c.sent, Err: o.Err,
 	}
 	if c.attempt != nil && c.attempt.Endpoint != nil {
 		e.Endpoint = c.attempt.Endpoint.Address()
@@ -410,12 +426,13 @@ func (c *Call) Finish(o outcome.Outcome) {
 		return
 	}
 	c.finished = true
-	c.endAttempt(&o)
-	if c.cancel != nil {
-		c.cancel()
+	now := time.Now()
+	c.endAttempt(&o, now)
+	if c.timeout.parent != nil {
+		c.timeout.stop()
 	}
 	c.Observed.Outcome = o
-	c.Observed.End = time.Now()
+	c.Observed.End = now
 	if hook := c.out.hooks.CallEnded; hook != nil {
 		hook(c.observed, &c.Observed)
 	}

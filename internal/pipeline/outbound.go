@@ -36,6 +36,10 @@ const (
 	unknownLifetime = 10 * time.Minute
 )
 
+// errForgotten is the state of a target that nobody used. Whoever holds it still
+// goes on to its successor.
+var errForgotten = errors.New("forgotten, as it was not used")
+
 // Outbound holds the targets that this process calls. Safe for concurrent use.
 type Outbound struct {
 	source    discovery.Source
@@ -85,6 +89,18 @@ func (o *Outbound) Target(name string) *Target {
 	return t
 }
 
+// TargetBytes is Target for a name that was put together for this call: to find a
+// target that is there costs no allocation.
+func (o *Outbound) TargetBytes(name []byte) *Target {
+	o.mu.RLock()
+	t := o.targets[string(name)]
+	o.mu.RUnlock()
+	if t != nil {
+		return t
+	}
+	return o.Target(string(name))
+}
+
 // sweep forgets unknown targets that nobody asked for in a while.
 func (o *Outbound) sweep() {
 	var gone []*Target
@@ -95,7 +111,7 @@ func (o *Outbound) sweep() {
 	}
 	limit := time.Now().Add(-unknownLifetime).Unix()
 	for name, t := range o.targets {
-		if t.config.Load() == nil && t.used.Load() < limit {
+		if t.config.Load() == nil && !t.watched.Load() && t.used.Load() < limit {
 			delete(o.targets, name)
 			gone = append(gone, t)
 		}
@@ -106,7 +122,7 @@ func (o *Outbound) sweep() {
 	}
 	o.mu.Unlock()
 	for _, t := range gone {
-		t.close(errors.New("forgotten, as it was not used"))
+		t.close(errForgotten)
 	}
 }
 
@@ -136,6 +152,8 @@ type Target struct {
 	config atomic.Pointer[Config]
 	state  watch.Value[targetState]
 	used   atomic.Int64 // Unix seconds of the last wait
+	// watched keeps it from being forgotten: somebody waits for its changes.
+	watched atomic.Bool
 }
 
 type targetState struct {
@@ -210,6 +228,8 @@ func (t *Target) Config(ctx context.Context) (*Config, error) {
 			return state.config, nil
 		case errors.Is(state.err, discovery.ErrNotFound), errors.Is(state.err, upstream.ErrClosed):
 			return nil, state.err
+		case errors.Is(state.err, errForgotten):
+			return t.out.Target(t.name).Config(ctx)
 		}
 		select {
 		case <-changed:
@@ -223,8 +243,9 @@ func (t *Target) Config(ctx context.Context) (*Config, error) {
 }
 
 // Watch returns the configuration in force, nil without one, and a channel that
-// is closed when it changes.
+// is closed when it changes. A target that was watched is followed until Close.
 func (t *Target) Watch() (*Config, <-chan struct{}) {
+	t.watched.Store(true)
 	state, changed := t.state.Watch()
 	return state.config, changed
 }

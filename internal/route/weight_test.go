@@ -64,7 +64,7 @@ func TestS15_SharesFollowWeights(t *testing.T) {
 	t.Logf("seed %d", seed)
 	weights := map[string]uint32{"v1": 80, "v2": 20}
 	table := matching(weighted(weights, "v1", "v2"))
-	table.random = rand.New(rand.NewPCG(seed, 0)).Uint64N //nolint:gosec // a test's draw
+	table.random = rand.New(rand.NewPCG(seed, 0)).Uint64N
 	counts := map[string]int{}
 	for range draws {
 		d, _ := table.Match(get("payment", "/"))

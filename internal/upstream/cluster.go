@@ -81,7 +81,8 @@ func (c *Cluster) apply(r discovery.ClusterResult) {
 	if next.endpoints == nil {
 		next.endpoints = &discovery.Assignment{Name: r.Cluster.Name}
 	}
-	changed := old.config != next.config
+	// After an error everything is applied anew: what is there may be half of it.
+	changed := old.config != next.config || old.err != nil
 	if changed {
 		c.applyLimits(next.config)
 		next.errorRate = c.nextErrorRate(old, next.config)
@@ -90,14 +91,16 @@ func (c *Cluster) apply(r discovery.ClusterResult) {
 			// A cluster without its identity is not usable; plaintext would be
 			// a way round its policy (gRFC A29).
 			next.err = fmt.Errorf("cluster %q: %w", c.name, err)
-			c.state.Store(next)
-			return
+		} else {
+			next.tls, next.transport = tls, newTransports(c.manager)
 		}
-		next.tls, next.transport = tls, newTransports(c.manager)
 	}
 	c.state.Store(next)
 	if changed && old.config != nil {
 		c.reconfigure(connectionsDiffer(old.config, next.config))
+	}
+	if next.err != nil {
+		return
 	}
 	if changed || old.endpoints != next.endpoints {
 		config := next.config.Balancer

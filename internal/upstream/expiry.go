@@ -39,7 +39,7 @@ func (p *pool) dueLocked(c *conn) time.Time {
 // time. It looks at that one only, because every call gets here.
 func (p *pool) expireLaterLocked(c *conn) {
 	due := p.dueLocked(c)
-	if due.IsZero() || p.closed || p.draining || p.expiry.timer != nil && !due.Before(p.expiry.at) {
+	if due.IsZero() || p.ended || p.draining || p.expiry.timer != nil && !due.Before(p.expiry.at) {
 		return
 	}
 	p.expiry.stop()

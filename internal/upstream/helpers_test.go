@@ -130,6 +130,7 @@ type server struct {
 	calls    atomic.Int64
 	// connections counts what was accepted; connection reads it for a request.
 	connections atomic.Int64
+	running     sync.WaitGroup
 }
 
 // connection is the number of a request's connection, from 1.
@@ -148,6 +149,8 @@ func (w *world) serve(address string, handler http.HandlerFunc, edit ...func(*ht
 	s.Protocols.SetUnencryptedHTTP2(true)
 	s.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		s.calls.Add(1)
+		s.running.Add(1)
+		defer s.running.Done()
 		handler(rw, r)
 	})
 	s.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
@@ -168,6 +171,7 @@ func (w *world) serve(address string, handler http.HandlerFunc, edit ...func(*ht
 	w.t.Cleanup(func() {
 		_ = s.Close()
 		<-done
+		s.running.Wait()
 	})
 	return s
 }

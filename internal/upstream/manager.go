@@ -106,6 +106,7 @@ func (m *Manager) Close() {
 	}
 	for _, c := range conns {
 		c.pool.discard(c)
+		_ = c.raw.Close() // if an upgrade took it over
 	}
 	m.wg.Wait()
 }

@@ -34,7 +34,7 @@ type pool struct {
 	waiters  []*waiter          // guarded by mu; first come first served
 	dialing  int                // guarded by mu
 	draining bool               // guarded by mu
-	closed   bool               // guarded by mu
+	ended    bool               // guarded by mu; after close
 	expiry   expiry             // guarded by mu
 }
 
@@ -88,6 +88,9 @@ func (p *pool) get(ctx context.Context) (*conn, error) {
 		reserved := c.cc.Reserve() == nil
 		p.mu.Lock()
 		c.promised--
+		if c.http2 {
+			p.offerSharedLocked(c) // the call was counted twice for a moment
+		}
 		p.mu.Unlock()
 		if reserved {
 			return c, nil
@@ -103,7 +106,7 @@ func (p *pool) get(ctx context.Context) (*conn, error) {
 func (p *pool) next(ctx context.Context) (*conn, error) {
 	rootsKey := p.endpoint.cluster.RootsKey()
 	p.mu.Lock()
-	if p.closed {
+	if p.ended {
 		p.mu.Unlock()
 		return nil, ErrClosed
 	}
@@ -245,7 +248,7 @@ func (p *pool) dial(gated bool) {
 	c := &conn{dialed: *d, pool: p, gated: gated, opened: time.Now()}
 	p.mu.Lock()
 	p.dialing--
-	if p.closed || !cluster.manager.opened(c) {
+	if p.ended || !cluster.manager.opened(c) {
 		p.releaseGate(gated)
 		p.failLocked(ErrClosed, len(p.waiters))
 		p.mu.Unlock()
@@ -349,7 +352,8 @@ func (p *pool) abandon(w *waiter) {
 	}
 }
 
-// discard closes a connection and forgets it.
+// discard closes a connection and forgets it. One that an upgrade took over is
+// the caller's to close, and counts until then.
 func (p *pool) discard(c *conn) {
 	p.mu.Lock()
 	if c.removed {
@@ -358,13 +362,22 @@ func (p *pool) discard(c *conn) {
 	}
 	c.removed = true
 	delete(p.conns, c)
-	p.idle = slices.DeleteFunc(p.idle, func(other *conn) bool { return other == c })
-	p.releaseGate(c.gated)
-	p.dialMissingLocked()
+	if c.listed {
+		p.idle = slices.DeleteFunc(p.idle, func(other *conn) bool { return other == c })
+	}
 	p.mu.Unlock()
-	p.endpoint.cluster.manager.gone(c)
 	err := c.cc.Err()
 	_ = c.cc.Close()
+	c.raw.afterClose(func() { p.closed(c, err) })
+}
+
+// closed settles the accounts of a connection that is closed.
+func (p *pool) closed(c *conn, err error) {
+	p.releaseGate(c.gated)
+	p.endpoint.cluster.manager.gone(c)
+	p.mu.Lock()
+	p.dialMissingLocked()
+	p.mu.Unlock()
 	if hook := p.endpoint.cluster.manager.options.Hooks.ConnClosed; hook != nil {
 		hook(observe.ConnEvent{
 			Cluster: p.endpoint.cluster.name, Endpoint: p.endpoint.address, Protocol: c.protocol(),
@@ -388,7 +401,7 @@ func (p *pool) drain() {
 // close closes every connection, in use or not, and ends every wait.
 func (p *pool) close() {
 	p.mu.Lock()
-	p.closed = true
+	p.ended = true
 	p.failLocked(ErrClosed, len(p.waiters))
 	conns := make([]*conn, 0, len(p.conns))
 	for c := range p.conns {

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"reflect"
 	"strings"
@@ -40,7 +41,34 @@ func (e *Endpoint) RoundTrip(req *http.Request, priority discovery.RoutingPriori
 		p.changed(c)
 		return nil, &Failure{Kind: kind, Sent: sent, Err: err}
 	}
+	if c.http2 {
+		p.share(c, resp)
+	}
 	return resp, nil
+}
+
+// share gives the place of an HTTP/2 response to those who wait for one, when
+// the response has ended. The connection's state hook does so, too, but it is
+// not called for a call that ends while another begins and the hook still runs.
+func (p *pool) share(c *conn, resp *http.Response) {
+	if resp.Body == http.NoBody {
+		p.changed(c)
+		return
+	}
+	resp.Body = &sharedBody{ReadCloser: resp.Body, pool: p, conn: c}
+}
+
+type sharedBody struct {
+	io.ReadCloser
+	pool *pool
+	conn *conn
+}
+
+// Close returns when the stream has ended.
+func (b *sharedBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.pool.changed(b.conn)
+	return err
 }
 
 // fail closes the body of a request that is not sent.

@@ -146,6 +146,7 @@ func alpnOf(protocol wireProtocol, config *discovery.Cluster) []string {
 // dialed is a new HTTP connection and what is known of it.
 type dialed struct {
 	cc    *http.ClientConn
+	raw   *rawConn
 	http2 bool
 	tls   bool
 	// peerID is the peer's verified identity, "" without one.
@@ -170,12 +171,14 @@ func (c *Cluster) dial(ctx context.Context, address string, protocol wireProtoco
 	// Read before the handshake: if the roots change meanwhile, the connection
 	// counts as made under the old ones and is replaced.
 	d := &dialed{http2: protocol == wireHTTP2, rootsKey: state.tls.rootsKey()}
-	conn, err := c.manager.options.Dial(ctx, "tcp", address)
+	network, err := c.manager.options.Dial(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
+	d.raw = &rawConn{Conn: network}
+	conn := net.Conn(d.raw)
 	if state.tls != nil {
-		if conn, err = d.secure(ctx, conn, state.tls, alpnOf(protocol, state.config)); err != nil {
+		if conn, err = d.secure(ctx, state.tls, alpnOf(protocol, state.config)); err != nil {
 			return nil, err
 		}
 	}
@@ -191,14 +194,14 @@ func (c *Cluster) dial(ctx context.Context, address string, protocol wireProtoco
 }
 
 // secure makes the handshake. On failure it closes the connection.
-func (d *dialed) secure(ctx context.Context, raw net.Conn, settings *clientTLS, alpn []string) (net.Conn, error) {
+func (d *dialed) secure(ctx context.Context, settings *clientTLS, alpn []string) (net.Conn, error) {
 	config, err := settings.config(alpn)
 	if err != nil {
-		return nil, errors.Join(err, ignoreClosed(raw.Close()))
+		return nil, errors.Join(err, ignoreClosed(d.raw.Close()))
 	}
-	conn := tls.Client(raw, config)
+	conn := tls.Client(d.raw, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("tls handshake: %w", err), ignoreClosed(raw.Close()))
+		return nil, errors.Join(fmt.Errorf("tls handshake: %w", err), ignoreClosed(d.raw.Close()))
 	}
 	state := conn.ConnectionState()
 	d.tls = true

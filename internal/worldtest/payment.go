@@ -164,7 +164,7 @@ func (p *Payment) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		reply.Deadline = time.Until(deadline).Milliseconds()
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(reply) // the caller went away
+	_ = json.NewEncoder(w).Encode(reply) //nolint:errchkjson // the caller went away
 }
 
 // grpcPayment is the payment's gRPC service.
@@ -237,7 +237,7 @@ func (g *grpcPayment) StreamingInputCall(stream grpc_testing.TestService_Streami
 		if err != nil {
 			return err
 		}
-		size += int32(len(m.GetPayload().GetBody())) //nolint:gosec // tests send little
+		size += int32(len(m.GetPayload().GetBody()))
 	}
 }
 

@@ -95,7 +95,7 @@ func (w *World) listen(address string) net.Listener {
 	w.tb.Helper()
 	deadline := time.Now().Add(5 * time.Second)
 	for {
-		ln, err := net.Listen("tcp", address)
+		ln, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
 		if err == nil {
 			return ln
 		}
@@ -163,14 +163,14 @@ func (w *World) Bootstrap(namespace, serviceAccount string, labels map[string]st
 	return &bootstrap.Config{
 		Servers: []bootstrap.Server{{
 			URI:          w.addr,
-			ChannelCreds: bootstrap.Credentials{Type: "tls", Config: []byte(fmt.Sprintf(`{"ca_certificate_file":%q}`, root))},
-			CallCreds:    []bootstrap.Credentials{{Type: "jwt_token_file", Config: []byte(fmt.Sprintf(`{"jwt_token_file":%q}`, tokenFile))}},
+			ChannelCreds: bootstrap.Credentials{Type: "tls", Config: fmt.Appendf(nil, `{"ca_certificate_file":%q}`, root)},
+			CallCreds:    []bootstrap.Credentials{{Type: "jwt_token_file", Config: fmt.Appendf(nil, `{"jwt_token_file":%q}`, tokenFile)}},
 			API:          w.API,
 		}},
 		Node: bootstrap.Node{ID: "sidecar~127.0.0.1~" + serviceAccount + "." + namespace + "~" + namespace + ".svc.cluster.local", Metadata: meta},
 		CertificateProviders: map[string]bootstrap.CertificateProvider{
-			"default": {Plugin: "istio_ca", Config: []byte(fmt.Sprintf(
-				`{"server_uri":%q,"token_file":%q,"root_file":%q%s}`, w.addr, tokenFile, root, lifetime))},
+			"default": {Plugin: "istio_ca", Config: fmt.Appendf(nil,
+				`{"server_uri":%q,"token_file":%q,"root_file":%q%s}`, w.addr, tokenFile, root, lifetime)},
 		},
 		ServerListenerTemplate: "xds.istio.io/grpc/lds/inbound/%s",
 	}

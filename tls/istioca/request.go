@@ -44,6 +44,9 @@ func (s *Source) obtain(ctx context.Context, current *meshtls.Identity) (*meshtl
 		if identity, err = s.request(ctx, nil, token); err == nil {
 			return identity, nil
 		}
+		if status.Code(err) == codes.Unauthenticated {
+			err = fmt.Errorf("%w (has the token in %q expired? put a new one there)", err, s.config.TokenFile)
+		}
 	}
 	if refusal != nil {
 		return nil, fmt.Errorf("by the token: %w; by the current certificate: %w", err, refusal)

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/x509"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -311,7 +312,7 @@ func TestWhenBothAreRefusedTheErrorHasBothReasons(t *testing.T) {
 		}
 		events := f.reported()
 		err := events[len(events)-1].Err
-		if err == nil || !strings.Contains(err.Error(), "by the token: rpc error: code = Unauthenticated desc = token expired; by the current certificate: rpc error: code = PermissionDenied desc = certificate revoked") {
+		if err == nil || !strings.Contains(err.Error(), "by the token: rpc error: code = Unauthenticated desc = token expired (has the token in "+strconv.Quote(f.config.TokenFile)+" expired? put a new one there); by the current certificate: rpc error: code = PermissionDenied desc = certificate revoked") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -459,7 +460,7 @@ func TestNewSaysWhatItWaitedFor(t *testing.T) {
 		{"a token that is refused", func(t *testing.T, f *fake) {
 			write(t, f.config.TokenFile, "wrong-"+secret)
 			f.start(t)
-		}, "code = Unauthenticated desc = authentication failure"},
+		}, "code = Unauthenticated desc = authentication failure (has the token in "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -152,17 +152,20 @@ func (c *Client) failLocked(e *entry, reason *statuspb.Status) {
 	c.tellErrorLocked(e, e.err)
 }
 
+// maxNamesLogged bounds the names in one log entry.
+const maxNamesLogged = 10
+
 // removeAllLocked removes what an accepted response says, by name or by
 // omission, does not exist. It reports whether that changed anything.
 func (c *Client) removeAllLocked(ts *typeState, r *response, present map[string]struct{}) bool {
-	removed := 0
+	var removed []string
 	for _, name := range r.removed {
 		if _, ok := present[name]; ok || name == Wildcard {
 			continue
 		}
 		if e := ts.entries[name]; e != nil && e.state != StateDoesNotExist {
 			c.removeLocked(e)
-			removed++
+			removed = append(removed, name)
 		}
 	}
 	if r.sotw && ts.FullStateInSotW {
@@ -176,15 +179,16 @@ func (c *Client) removeAllLocked(ts *typeState, r *response, present map[string]
 				continue
 			}
 			c.removeLocked(e)
-			removed++
+			removed = append(removed, name)
 		}
 	}
-	if removed > 0 {
+	if len(removed) > 0 {
 		c.serial.add(func() {
-			c.logger.Info("xDS server removed resources", "type", ts.Name, "version", r.version, "count", removed)
+			c.logger.Info("xDS resources do not exist", "type", ts.Name, "version", r.version, "count", len(removed),
+				"names", removed[:min(len(removed), maxNamesLogged)])
 		})
 	}
-	return removed > 0
+	return len(removed) > 0
 }
 
 // noteRejectionLocked reports each distinct rejection once.

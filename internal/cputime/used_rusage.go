@@ -1,0 +1,18 @@
+//go:build linux || darwin
+
+package cputime
+
+import (
+	"syscall"
+	"time"
+)
+
+// used is the time that all threads of the process have run, in the program and
+// in the kernel.
+func used() (time.Duration, bool) {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0, false
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), true
+}

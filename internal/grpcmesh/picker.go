@@ -1,0 +1,152 @@
+package grpcmesh
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/status"
+
+	"github.com/inboardmesh/inboard/internal/pipeline"
+	"github.com/inboardmesh/inboard/internal/upstream"
+	"github.com/inboardmesh/inboard/outcome"
+)
+
+// picker asks the mesh for an endpoint, once per attempt.
+type picker struct{ policy *policy }
+
+var _ balancer.Picker = (*picker)(nil)
+
+var (
+	errOutside = errors.New("mesh: the call did not pass the mesh's interceptors: pass all of Mesh.DialOptions")
+	// errOver is a status, so that no call waits for what comes after it.
+	errOver = status.Error(codes.Canceled, "mesh: the call has ended")
+)
+
+// Pick sends the attempt to the endpoint that the mesh chose. While that is
+// being connected to for the first time, the call waits; when that fails,
+// another is chosen, for nothing has been sent. When none is left it insists on
+// one that it did not wait for, once: an endpoint that is back is found at once,
+// whatever the back-off. Only then the attempt has failed.
+func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
+	a := attemptOf(info.Ctx)
+	if a == nil {
+		return balancer.PickResult{}, errOutside
+	}
+	a.picking.Lock()
+	defer a.picking.Unlock()
+	if a.over {
+		return balancer.PickResult{}, errOver
+	}
+	endpoint := a.pipeline.Endpoint
+	if endpoint == nil {
+		var err error
+		if endpoint, err = a.pipeline.Pick(); err != nil {
+			return balancer.PickResult{}, a.pickFailed(outcome.NoEndpoint, err)
+		}
+	}
+	if endpoint.Draining() {
+		if next, err := a.pipeline.Pick(); err == nil {
+			endpoint = next
+		}
+	}
+	insist := false
+	for {
+		sc, state, failure := p.policy.get(endpoint, insist)
+		switch state {
+		case connectivity.Ready:
+			return balancer.PickResult{SubConn: sc}, nil
+		case connectivity.Idle, connectivity.Connecting:
+			if failure == nil || a.insisted {
+				if state == connectivity.Idle {
+					sc.Connect()
+				}
+				a.waited = a.waited.with(endpoint)
+				return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
+			}
+		}
+		a.unreachable = a.unreachable.with(endpoint)
+		next, err := a.pipeline.Pick()
+		switch {
+		case err == nil && !a.unreachable[next]:
+			endpoint = next
+		case err == nil && !a.insisted && !a.waited[next]:
+			endpoint, insist, a.insisted = next, true, true
+		default:
+			a.unreachable, a.waited = nil, nil // a call that waits for ready starts over
+			return balancer.PickResult{}, a.pickFailed(outcome.ConnectFailure, failure)
+		}
+	}
+}
+
+// refusal fails every call of a channel that must not carry any.
+type refusal struct{ err error }
+
+var _ balancer.Picker = refusal{}
+
+// Pick fails. The error is a status, so that calls that wait for ready do not
+// wait for ever.
+func (r refusal) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
+	if a := attemptOf(info.Ctx); a != nil {
+		a.marks.pickFailed(outcome.NoConfig, r.err)
+	}
+	return balancer.PickResult{}, status.Error(codes.Unavailable, r.err.Error())
+}
+
+// attempt is one attempt of a gRPC call, carried to the picker, the stats
+// handler and back in the attempt's context.
+type attempt struct {
+	pipeline *pipeline.Attempt
+	ctx      context.Context
+
+	// picking is held while an endpoint is picked: gRPC picks again, on the
+	// goroutine that receives, when a server says that it did not process the
+	// request, and the call may end at the same time.
+	picking sync.Mutex
+	over    bool // guarded by picking; the pipeline has ended the attempt
+	// unreachable are the endpoints that could not be connected to, waited those
+	// for which this attempt has waited; guarded by picking.
+	unreachable, waited endpoints
+	insisted            bool // guarded by picking; a connect was asked for in spite of the back-off
+	marks               marks
+}
+
+// endpoints is a set. The nil set is empty.
+type endpoints map[*upstream.Endpoint]bool
+
+func (e endpoints) with(endpoint *upstream.Endpoint) endpoints {
+	if e == nil {
+		e = make(endpoints)
+	}
+	e[endpoint] = true
+	return e
+}
+
+type attemptKey struct{}
+
+func withAttempt(ctx context.Context, a *attempt) context.Context {
+	return context.WithValue(ctx, attemptKey{}, a)
+}
+
+func attemptOf(ctx context.Context) *attempt {
+	a, _ := ctx.Value(attemptKey{}).(*attempt)
+	return a
+}
+
+// end keeps gRPC from picking again. It comes before the pipeline ends the
+// attempt.
+func (a *attempt) end() {
+	a.picking.Lock()
+	defer a.picking.Unlock()
+	a.over = true
+}
+
+// pickFailed remembers why the attempt was not sent. The error is no status, so
+// that calls that wait for ready go on waiting.
+func (a *attempt) pickFailed(kind outcome.Kind, err error) error {
+	a.marks.pickFailed(kind, err)
+	return err
+}

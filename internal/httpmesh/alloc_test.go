@@ -1,0 +1,59 @@
+package httpmesh
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/inboardmesh/inboard/observe"
+)
+
+// Each number is the sum of what its comment names. A change that needs another
+// allocation says here what for.
+func TestAllocationsPerCallOfTheClient(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	// The response of the upstream that does nothing.
+	const response = 1
+	tests := []struct {
+		name      string
+		transport *Transport
+		want      float64
+	}{
+		// The exchange; the headers, which are a map and its first group; the
+		// text of the timeout.
+		{"telemetry off", newBenchTransport(t, &observe.Hooks{}), response + 4},
+		// And OpenTelemetry's span, its context, and the text of traceparent.
+		{"telemetry on, not sampled", newBenchTransport(t, telemetry(t)), response + 7},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			req := newBenchRequest(t)
+			got := testing.AllocsPerRun(1000, func() { get(t, test.transport, req) })
+			if got > test.want {
+				t.Errorf("%v allocations per call, want at most %v", got, test.want)
+			}
+		})
+	}
+}
+
+// With a real connection the rest is net/http's, which makes less of a
+// connection that the mesh owns than of a pool: the mesh may cost no more than
+// net/http does with a timeout of its own.
+func TestAllocationsPerCallWithAConnection(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	address := echoServer(t)
+	count := func(rt http.RoundTripper) float64 {
+		req := newBenchRequest(t)
+		return testing.AllocsPerRun(1000, func() { get(t, rt, req) })
+	}
+	plain := count(timed{newPlainTransport(t, address)})
+	if off := count(newWireTransport(t, address, &observe.Hooks{})); off > plain {
+		t.Errorf("telemetry off: %v allocations per call, net/http with a timeout has %v", off, plain)
+	}
+	if on := count(newWireTransport(t, address, telemetry(t))); on > plain {
+		t.Errorf("telemetry on, not sampled: %v allocations per call, net/http with a timeout has %v", on, plain)
+	}
+}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package httpmesh
+
+const raceEnabled = false

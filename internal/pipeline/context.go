@@ -1,0 +1,106 @@
+package pipeline
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// timeoutContext is context.WithDeadlineCause that becomes one when somebody
+// first asks what only a real one can answer: for its end. Until then it has no
+// timer, no channel, and no place among the children of its parent. It is part
+// of its call, so a call that nobody waits for pays for no context.
+//
+// Every answer but "not ended yet" comes from the real one, which is made once:
+// so Err, Cause and Done never disagree, and children are added to it without a
+// goroutine, as to any context of the standard library.
+type timeoutContext struct {
+	parent context.Context
+	limit  time.Time
+
+	// real reports whether inner is set; it spares the lock.
+	real     atomic.Bool
+	mu       sync.Mutex
+	inner    context.Context    // guarded by mu until real
+	cancel   context.CancelFunc // guarded by mu
+	canceled bool               // guarded by mu
+}
+
+var _ context.Context = (*timeoutContext)(nil)
+
+// start makes c, which must be zero, a child of parent that ends at limit with
+// errRouteTimeout as its cause.
+func (c *timeoutContext) start(parent context.Context, limit time.Time) {
+	c.parent, c.limit = parent, limit
+}
+
+// stop cancels the context and lets go of its resources. It may be called
+// again.
+func (c *timeoutContext) stop() {
+	c.mu.Lock()
+	c.canceled = true
+	cancel := c.cancel
+	c.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+}
+
+// Deadline is the parent's, if that is earlier.
+func (c *timeoutContext) Deadline() (time.Time, bool) {
+	if deadline, ok := c.parent.Deadline(); ok && deadline.Before(c.limit) {
+		return deadline, true
+	}
+	return c.limit, true
+}
+
+func (c *timeoutContext) Done() <-chan struct{} { return c.become().Done() }
+
+// Err is nil as long as neither the parent nor the time has ended.
+func (c *timeoutContext) Err() error {
+	if !c.real.Load() && c.going() {
+		return nil
+	}
+	return c.become().Err()
+}
+
+// Value asks the real context, if there is one: it is by a value of its own that
+// the context package finds the cause and adds children.
+func (c *timeoutContext) Value(key any) any {
+	if c.real.Load() {
+		return c.inner.Value(key)
+	}
+	return c.parent.Value(key)
+}
+
+// String keeps fmt from reading what other goroutines write.
+func (c *timeoutContext) String() string { return "mesh call" }
+
+// going reports whether nothing has ended the context. Before the real one there
+// is nobody to be told when something does.
+func (c *timeoutContext) going() bool {
+	if c.parent.Err() != nil || !time.Now().Before(c.limit) {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.canceled
+}
+
+// become returns the real context. One that is made too late has ended already.
+func (c *timeoutContext) become() context.Context {
+	if c.real.Load() {
+		return c.inner
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inner == nil {
+		c.inner, c.cancel = context.WithDeadlineCause(c.parent, c.limit, errRouteTimeout)
+		if c.canceled {
+			c.cancel() // nobody else has seen it yet
+		}
+		c.real.Store(true)
+	}
+	return c.inner
+}

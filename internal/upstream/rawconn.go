@@ -1,0 +1,56 @@
+package upstream
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+)
+
+// rawConn is a network connection, below TLS, that tells when it is closed. One
+// that an upgrade (101) took over lives on when its HTTP connection is gone.
+type rawConn struct {
+	net.Conn
+
+	mu      sync.Mutex
+	closed  bool   // guarded by mu
+	onClose func() // guarded by mu; called once
+}
+
+// Close closes the connection and, the first time, says so.
+func (c *rawConn) Close() error {
+	err := c.Conn.Close()
+	c.mu.Lock()
+	c.closed = true
+	f := c.onClose
+	c.onClose = nil
+	c.mu.Unlock()
+	if f != nil {
+		f()
+	}
+	return err
+}
+
+// afterClose calls f when the connection is closed, at once if it is.
+func (c *rawConn) afterClose(f func()) {
+	c.mu.Lock()
+	closed := c.closed
+	if !closed {
+		c.onClose = f
+	}
+	c.mu.Unlock()
+	if closed {
+		f()
+	}
+}
+
+// ReadFrom keeps the short ways that a TCP connection has for files.
+func (c *rawConn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
+
+// CloseWrite half-closes the connection, for upgrades.
+func (c *rawConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
