@@ -29,9 +29,9 @@ func TestBO5_EjectionsGrowAndDecay(t *testing.T) {
 			return time.Since(start)
 		}
 		// 10 s at most, though 4 times 3 s is more.
-		for i, want := range []time.Duration{3, 6, 9, 10, 10} {
-			if got := lasts(); got != want*time.Second {
-				t.Errorf("ejection %d lasted %v, want %v", i+1, got, want*time.Second)
+		for i, want := range []time.Duration{3 * time.Second, 6 * time.Second, 9 * time.Second, 10 * time.Second, 10 * time.Second} {
+			if got := lasts(); got != want {
+				t.Errorf("ejection %d lasted %v, want %v", i+1, got, want)
 			}
 		}
 		// Each sweep in service takes one back; that of the return is none.

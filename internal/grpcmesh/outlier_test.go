@@ -142,9 +142,10 @@ func TestG8_EachEjectionCostsAFewFailures(t *testing.T) {
 		if len(gaps) < 3 {
 			t.Fatalf("ejected %d times in 2 minutes", len(gaps))
 		}
+		want := time.Duration(0)
 		for i, gap := range gaps {
-			n := min(time.Duration(i+1), 10)
-			if want := n * config.BaseEjectionTime; gap < want-time.Second || gap > want+config.Interval+time.Second {
+			want = min(want+config.BaseEjectionTime, config.MaxEjectionTime)
+			if gap < want-time.Second || gap > want+config.Interval+time.Second {
 				t.Errorf("ejection %d lasted %v, want %v and up to an interval of %v", i+1, gap, want, config.Interval)
 			}
 		}
