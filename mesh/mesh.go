@@ -172,16 +172,26 @@ func (m *Mesh) identity(instance string) (meshtls.Source, error) {
 // outbound policy is [AllowAny].
 //
 // A response is what the peer, or the configuration, answered. Every other
-// outcome is an [*Error]. The transport may be wrapped and shared.
+// outcome is an [*Error], but for requests that pass round the mesh: their
+// errors are those of [http.Transport]. The transport is the same at each call,
+// may be wrapped and shared, is safe for concurrent use, and ends with the mesh.
 func (m *Mesh) Transport() http.RoundTripper { return m.transport }
 
-// HTTPClient returns a new client over [Mesh.Transport].
+// HTTPClient returns a new client over [Mesh.Transport]. It has no timeout of
+// its own: the route's applies, if it has one. It follows redirects as any
+// [http.Client]. Nobody need close it.
 func (m *Mesh) HTTPClient() *http.Client { return &http.Client{Transport: m.transport} }
 
 // Listen opens a listener whose connections are accepted as the control plane
 // says for its address: mutual TLS (STRICT), TLS and plaintext by their first
 // bytes (PERMISSIVE), or plaintext (DISABLE). It waits for the configuration,
-// until ctx ends: no connection is accepted without a policy.
+// until ctx ends: no connection is accepted without a policy. Afterwards ctx has
+// no meaning for the listener, which follows changes of its configuration until
+// it is closed.
+//
+// The address is the one that the endpoint has in the control plane's
+// configuration. Without a host it stands for all of this host, as
+// "0.0.0.0:8080".
 //
 // Serve it with [net/http.Server] and [Mesh.Handler], or with a gRPC server that
 // has [Mesh.ServerOptions]. The server, or the caller, closes it.
@@ -207,7 +217,8 @@ func (m *Mesh) Serve(ctx context.Context, inner net.Listener) (net.Listener, err
 // Handler serves requests that arrive at a listener of [Mesh.Listen]: it applies
 // the listener's filters and deadlines and reports the call. A request from any
 // other listener is refused with 503, because no policy can be said to hold for
-// it.
+// it. Without Handler a listener of [Mesh.Listen] still does its mutual TLS, but
+// no filters, no deadlines and no telemetry, and [PeerID] finds nobody.
 func (m *Mesh) Handler(next http.Handler) http.Handler {
 	return &httpmesh.Handler{Listeners: m.inbound, Hooks: m.settings.hooks, Next: next}
 }
@@ -224,7 +235,9 @@ func (m *Mesh) Handler(next http.Handler) http.Handler {
 func (m *Mesh) DialOptions() []grpc.DialOption { return m.grpc.DialOptions() }
 
 // ServerOptions are the options of a gRPC server that serves on listeners of
-// [Mesh.Listen]. Connections from any other listener are refused.
+// [Mesh.Listen]. Connections from any other listener are closed, because no
+// policy can be said to hold for them. Options of the application may follow or
+// precede them, but for its credentials: TLS is the listener's.
 func (m *Mesh) ServerOptions() []grpc.ServerOption { return m.grpc.ServerOptions() }
 
 // Drain stops accepting connections and waits until the requests that are being

@@ -216,7 +216,7 @@ func (s *settings) startProvider(ctx context.Context, name string, p bootstrap.C
 
 func (s *settings) certificateChanged(event observe.CertificateEvent) {
 	if event.Err != nil {
-		s.logger.Warn("certificate", "source", event.Source, "error", event.Err)
+		s.logger.Warn("no new certificate", "source", event.Source, "error", event.Err)
 	}
 	if s.hooks.CertificateChanged != nil {
 		s.hooks.CertificateChanged(event)

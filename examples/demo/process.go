@@ -47,6 +47,7 @@ func start(ctx context.Context, name, log string, env []string, onEnd func(error
 	p.cmd = exec.CommandContext(context.WithoutCancel(ctx), binary, args...) //nolint:gosec // what we built
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stderr = stderr
+	p.cmd.SysProcAttr = apart()
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err

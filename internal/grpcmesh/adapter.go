@@ -67,15 +67,13 @@ func (a *Adapter) DialOptions() []grpc.DialOption {
 		),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"` + policyName + `":{}}]}`),
 		grpc.WithDisableServiceConfig(),
-		grpc.WithTransportCredentials(&clientCredentials{}),
+		grpc.WithTransportCredentials(&clientCredentials{hooks: a.options.Hooks}),
 		grpc.WithChainUnaryInterceptor(a.unaryClient),
 		grpc.WithChainStreamInterceptor(a.streamClient),
 		grpc.WithStatsHandler(clientStats{}),
 		// Retries are the mesh's: they need the whole request and a new pick.
 		grpc.WithDisableRetry(),
-		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-			return a.options.Dial(ctx, "tcp", address)
-		}),
+		grpc.WithContextDialer(a.dial),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{
 				BaseDelay: 250 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 10 * time.Second,

@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 
 	"github.com/inboardmesh/inboard/internal/inbound"
-	"github.com/inboardmesh/inboard/internal/upstream"
+	"github.com/inboardmesh/inboard/observe"
 )
 
 // clusterKey is the address attribute under which a sub-connection's cluster is
@@ -18,7 +19,7 @@ import (
 type clusterKey struct{}
 
 // clientCredentials do the TLS of the cluster that a connection is made for.
-type clientCredentials struct{}
+type clientCredentials struct{ hooks *observe.Hooks }
 
 var _ credentials.TransportCredentials = (*clientCredentials)(nil)
 
@@ -35,31 +36,36 @@ func (clientAuth) AuthType() string { return "mesh" }
 // the peer's identity was checked against the cluster.
 func (clientAuth) ValidateAuthority(string) error { return nil }
 
-func (*clientCredentials) ClientHandshake(ctx context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	attrs := credentials.ClientHandshakeInfoFromContext(ctx).Attributes
-	var cluster *upstream.Cluster
-	if attrs != nil {
-		cluster, _ = attrs.Value(clusterKey{}).(*upstream.Cluster)
-	}
+func (creds *clientCredentials) ClientHandshake(ctx context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	cluster := clusterOf(ctx)
 	if cluster == nil {
 		// Another policy or resolver made this connection. Without a cluster
 		// nothing says whom to trust.
 		return nil, nil, errors.New("mesh: the channel's target is not the mesh's: use mesh:///HOST:PORT")
 	}
+	conn, ok := raw.(*clientConn)
+	if !ok { // from a dialer of the application's
+		conn = &clientConn{Conn: raw, hooks: creds.hooks, address: raw.RemoteAddr().String(), began: time.Now()}
+	}
 	config, err := cluster.TLSConfig("h2")
 	if err != nil {
+		conn.failed(cluster, err)
 		return nil, nil, fmt.Errorf("mesh: cluster %q: %w", cluster.Name(), err)
 	}
 	if config == nil {
-		return raw, clientAuth{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}}, nil
+		conn.ready(cluster, nil)
+		return conn, clientAuth{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}}, nil
 	}
-	conn := tls.Client(raw, config)
-	if err := conn.HandshakeContext(ctx); err != nil {
+	secure := tls.Client(conn, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.failed(cluster, err)
 		return nil, nil, fmt.Errorf("mesh: cluster %q: tls handshake: %w", cluster.Name(), err)
 	}
-	return conn, clientAuth{
+	state := secure.ConnectionState()
+	conn.ready(cluster, &state)
+	return secure, clientAuth{
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
-		State:          conn.ConnectionState(),
+		State:          state,
 	}, nil
 }
 
@@ -71,7 +77,9 @@ func (*clientCredentials) Info() credentials.ProtocolInfo {
 	return credentials.ProtocolInfo{SecurityProtocol: "mesh"}
 }
 
-func (c *clientCredentials) Clone() credentials.TransportCredentials { return &clientCredentials{} }
+func (creds *clientCredentials) Clone() credentials.TransportCredentials {
+	return &clientCredentials{hooks: creds.hooks}
+}
 
 func (*clientCredentials) OverrideServerName(string) error {
 	return errors.New("mesh: the control plane sets the server name")

@@ -27,6 +27,7 @@ var floors = map[string]place{
 	"outcome":              {0, dataPlane},
 	"internal/watch":       {0, shared},
 	"internal/memnet":      {0, shared},
+	"internal/deadline":    {0, shared},
 	"internal/cputime":     {0, shared},
 	"internal/strictjson":  {0, shared},
 	"internal/tlstest":     {0, shared},

@@ -56,12 +56,9 @@ func (c *Call) try() outcome.Outcome {
 }
 
 // Started ends the per-try timeout: response headers have arrived. Attempt's
-// return does the same unless KeepPerTry is set.
-func (a *Attempt) Started() {
-	if a.timer != nil {
-		a.timer.Stop()
-	}
-}
+// return does the same unless KeepPerTry is set. It reports whether they were in
+// time; if not, the attempt's context has ended or is about to.
+func (a *Attempt) Started() bool { return a.timer == nil || a.timer.Stop() }
 
 // settle finds out whose time it was, if the attempt ended because time was up.
 // The peer, which was told the deadline, may have noticed first.

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/url"
 	"strconv"
 	"time"
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/deadline"
 	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/internal/upstream"
@@ -68,7 +68,7 @@ type Call struct {
 	adapter  Adapter
 	observed context.Context
 	ctx      context.Context
-	timeout  timeoutContext // ctx, if the call has a timeout
+	timeout  deadline.Context // ctx, if the call has a timeout
 	policy   *retry.Policy
 	sequence retry.Sequence
 	// now is the time after the last wait, which is recent enough for what
@@ -213,40 +213,13 @@ func (c *Call) injectFaults(ctx context.Context, config *Config, req *route.Requ
 	return outcome.Outcome{}, false
 }
 
-// redirect computes where a redirect points to.
-func redirect(r *discovery.Route, req *route.Request) *Answer {
-	to := url.URL{Scheme: req.Scheme, Host: req.Host, Path: req.Path, RawQuery: req.Query}
-	if path, err := url.PathUnescape(req.Path); err == nil {
-		to.Path, to.RawPath = path, req.Path
-	}
-	if r.Redirect.Scheme != "" {
-		to.Scheme = r.Redirect.Scheme
-	}
-	if r.Redirect.Host != "" {
-		to.Host = r.Redirect.Host
-	}
-	if r.Redirect.Port != 0 {
-		to.Host = to.Hostname() + ":" + strconv.FormatUint(uint64(r.Redirect.Port), 10)
-	}
-	switch {
-	case r.Redirect.Path != "":
-		to.Path, to.RawPath = r.Redirect.Path, ""
-	case r.Redirect.PrefixRewrite != "":
-		to.Path, to.RawPath = r.Redirect.PrefixRewrite+req.Path[min(len(r.Match.Path.Value), len(req.Path)):], ""
-	}
-	if r.Redirect.StripQuery {
-		to.RawQuery = ""
-	}
-	return &Answer{Status: r.Redirect.Status, Location: to.String(), Reason: "redirect"}
-}
-
 // bound sets the overall timeout. It must be above retry, so that it covers all
 // attempts and their back-off.
 func (c *Call) bound(ctx context.Context, config *Config) {
 	limit := c.Decision.Route.Forward.Limit(c.Observed.Protocol == observe.GRPC, config.Target.Listener.MaxStreamDuration)
 	c.ctx = ctx
 	if limit > 0 {
-		c.timeout.start(ctx, c.now.Add(limit))
+		c.timeout.Start(ctx, c.now.Add(limit), errRouteTimeout)
 		c.ctx = &c.timeout
 	}
 	if deadline, ok := c.ctx.Deadline(); ok {
@@ -308,7 +281,7 @@ func (c *Call) again(o *outcome.Outcome) bool {
 		return false
 	}
 	c.abandon(o)
-	if err := sleep(c.ctx, delay); err != nil {
+	if err := c.sleep(delay); err != nil {
 		gate.ReleaseRetry()
 		*o = outcome.Outcome{Kind: endedBy(c.ctx), Err: err, Sent: c.sent}
 		return false
@@ -345,17 +318,23 @@ func (c *Call) isTransparent(o *outcome.Outcome) bool {
 	return true
 }
 
-func sleep(ctx context.Context, d time.Duration) error {
+// sleep waits for d, or returns why the call ended meanwhile. No attempt follows
+// a wait that lasts until the deadline.
+func (c *Call) sleep(d time.Duration) error {
+	if !c.Deadline.IsZero() && time.Until(c.Deadline) <= d {
+		<-c.ctx.Done()
+		return context.Cause(c.ctx)
+	}
 	if d <= 0 {
-		return context.Cause(ctx)
+		return context.Cause(c.ctx)
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	case <-c.ctx.Done():
+		return context.Cause(c.ctx)
 	}
 }
 
@@ -428,9 +407,7 @@ func (c *Call) Finish(o outcome.Outcome) {
 	c.finished = true
 	now := time.Now()
 	c.endAttempt(&o, now)
-	if c.timeout.parent != nil {
-		c.timeout.stop()
-	}
+	c.timeout.Stop()
 	c.Observed.Outcome = o
 	c.Observed.End = now
 	if hook := c.out.hooks.CallEnded; hook != nil {

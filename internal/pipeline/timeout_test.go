@@ -28,7 +28,7 @@ func TestBT1_TheRoutesTimeoutEndsTheCall(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.configure(newTarget(timeout(time.Second), retrying(retry.Policy{MaxRetries: 3, On: retry.On5xx})))
+		b.configure(newTarget(routeTimeout(time.Second), retrying(retry.Policy{MaxRetries: 3, On: retry.On5xx})))
 		d := &adapter{attempt: hang}
 		o := b.took(t.Context(), d, time.Second)
 		e := expectErrorKind(t, o, outcome.Timeout)
@@ -142,7 +142,7 @@ func TestBT2_APerTryTimeoutNotBelowTheRoutesHasNoEffect(t *testing.T) {
 	for _, perTry := range []time.Duration{time.Second, 2 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
-			b.configure(newTarget(timeout(time.Second), retrying(retry.Policy{MaxRetries: 3, On: retry.On5xx, PerTryTimeout: perTry})))
+			b.configure(newTarget(routeTimeout(time.Second), retrying(retry.Policy{MaxRetries: 3, On: retry.On5xx, PerTryTimeout: perTry})))
 			expectErrorKind(t, b.took(t.Context(), &adapter{attempt: hang}, time.Second), outcome.Timeout)
 		})
 	}
@@ -152,7 +152,7 @@ func TestS25_PerTryAndGlobalTimeout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.configure(newTarget(timeout(350*time.Millisecond),
+		b.configure(newTarget(routeTimeout(350*time.Millisecond),
 			retrying(retry.Policy{MaxRetries: 10, On: retry.On5xx, PerTryTimeout: 100 * time.Millisecond})))
 		for range 50 {
 			d := &adapter{attempt: hang}
@@ -176,7 +176,7 @@ func TestBR22_NothingBeginsAfterTheTimeout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.configure(newTarget(timeout(time.Second),
+		b.configure(newTarget(routeTimeout(time.Second),
 			retrying(retry.Policy{MaxRetries: 1000, On: retry.On5xx, Backoff: retry.Backoff{Base: 10 * time.Millisecond, Max: 300 * time.Millisecond}})))
 		for range 100 {
 			d := &adapter{attempt: always(response(503))}
@@ -197,7 +197,7 @@ func TestTheCallersDeadlineCounts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.configure(newTarget(timeout(time.Minute), retrying(retry.Policy{MaxRetries: 3, On: retry.On5xx})))
+		b.configure(newTarget(routeTimeout(time.Minute), retrying(retry.Policy{MaxRetries: 3, On: retry.On5xx})))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		d := &adapter{attempt: func(ctx context.Context, a *Attempt, n int) outcome.Outcome {
@@ -229,7 +229,7 @@ func TestBT7_TheAttemptsDeadlineIsTheEarliest(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t)
-				b.configure(newTarget(timeout(tt.route), retrying(retry.Policy{PerTryTimeout: tt.perTry})))
+				b.configure(newTarget(routeTimeout(tt.route), retrying(retry.Policy{PerTryTimeout: tt.perTry})))
 				ctx := t.Context()
 				if tt.caller > 0 {
 					var cancel context.CancelFunc
@@ -257,8 +257,8 @@ func TestAPeerThatNoticesTheDeadlineFirstChangesNothing(t *testing.T) {
 			edit []func(*discovery.Target)
 			want outcome.Kind
 		}{
-			"the route's":   {[]func(*discovery.Target){timeout(time.Second)}, outcome.Timeout},
-			"the attempt's": {[]func(*discovery.Target){timeout(2 * time.Second), retrying(retry.Policy{PerTryTimeout: time.Second})}, outcome.PerTryTimeout},
+			"the route's":   {[]func(*discovery.Target){routeTimeout(time.Second)}, outcome.Timeout},
+			"the attempt's": {[]func(*discovery.Target){routeTimeout(2 * time.Second), retrying(retry.Policy{PerTryTimeout: time.Second})}, outcome.PerTryTimeout},
 		} {
 			b.configure(newTarget(tt.edit...))
 			o, _ := b.run(t.Context(), &adapter{attempt: func(context.Context, *Attempt, int) outcome.Outcome {
@@ -294,4 +294,55 @@ func TestACancelIsNobodysFailure(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A back-off that ends together with the call's time is not followed by an
+// attempt.
+func TestBR22_ABackOffUntilTheDeadlineIsTheLast(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.configure(newTarget(routeTimeout(time.Second), retrying(retry.Policy{MaxRetries: 3, On: retry.OnGRPCUnavailable})))
+		for range 100 {
+			d := &adapter{attempt: always(outcome.Outcome{
+				Kind: outcome.Response, GRPC: true, Code: 14, Sent: true,
+				Header: func(name string) string {
+					if name == "grpc-retry-pushback-ms" {
+						return "1000"
+					}
+					return ""
+				},
+			})}
+			o := b.took(t.Context(), d, time.Second)
+			expectErrorKind(t, o, outcome.Timeout)
+			if d.attempts != 1 {
+				t.Errorf("%d attempts", d.attempts)
+			}
+		}
+	})
+}
+
+func TestStartedTellsWhetherItWasInTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.configure(newTarget(retrying(retry.Policy{PerTryTimeout: time.Second})))
+		for wait, want := range map[time.Duration]bool{0: true, time.Second - 1: true, time.Second: false, time.Minute: false} {
+			b.run(t.Context(), &adapter{attempt: func(_ context.Context, a *Attempt, _ int) outcome.Outcome {
+				time.Sleep(wait)
+				synctest.Wait()
+				if got := a.Started(); got != want {
+					t.Errorf("after %v: Started() = %t, want %t", wait, got, want)
+				}
+				return response(200)
+			}})
+		}
+		b.configure(newTarget())
+		b.run(t.Context(), &adapter{attempt: func(_ context.Context, a *Attempt, _ int) outcome.Outcome {
+			if !a.Started() {
+				t.Error("without a per-try timeout it was not in time")
+			}
+			return response(200)
+		}})
+	})
 }

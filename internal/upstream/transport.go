@@ -3,10 +3,13 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/inboardmesh/inboard/discovery"
@@ -71,7 +74,38 @@ func (t *clientTLS) authorizer() meshtls.Authorizer {
 	for i := range t.settings.SANs {
 		matchers = append(matchers, t.settings.SANs[i].Matches)
 	}
-	return meshtls.AuthorizeSANs(matchers)
+	authorize := meshtls.AuthorizeSANs(matchers)
+	return func(peer meshtls.ID, cert *x509.Certificate) error {
+		if err := authorize(peer, cert); err != nil {
+			return fmt.Errorf("%w: the cluster wants %s", err, sanList(t.settings.SANs))
+		}
+		return nil
+	}
+}
+
+// sanList names the first few of the allowed SANs, for errors.
+func sanList(sans []discovery.StringMatch) string {
+	const most = 3
+	var b strings.Builder
+	for i := range sans[:min(len(sans), most)] {
+		if i > 0 {
+			b.WriteString(" or ")
+		}
+		b.WriteString(sanKinds[sans[i].Kind])
+		b.WriteString(strconv.Quote(sans[i].Value))
+	}
+	if more := len(sans) - most; more > 0 {
+		fmt.Fprintf(&b, " or one of %d more", more)
+	}
+	return b.String()
+}
+
+var sanKinds = [...]string{
+	discovery.MatchExact:    "",
+	discovery.MatchPrefix:   "the prefix ",
+	discovery.MatchSuffix:   "the suffix ",
+	discovery.MatchContains: "the part ",
+	discovery.MatchRegex:    "the pattern ",
 }
 
 // rootsKey changes when the roots that verify the peers change.

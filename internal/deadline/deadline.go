@@ -1,4 +1,6 @@
-package pipeline
+// Package deadline makes contexts with a deadline that cost nothing until somebody
+// waits for them.
+package deadline
 
 import (
 	"context"
@@ -7,17 +9,19 @@ import (
 	"time"
 )
 
-// timeoutContext is context.WithDeadlineCause that becomes one when somebody
-// first asks what only a real one can answer: for its end. Until then it has no
-// timer, no channel, and no place among the children of its parent. It is part
-// of its call, so a call that nobody waits for pays for no context.
+// Context is [context.WithDeadlineCause] that becomes one when somebody first
+// asks what only a real one can answer: for its end. Until then it has no timer,
+// no channel, and no place among the children of its parent. It is made to be
+// part of what it bounds, so that a call that nobody waits for pays for no
+// context. It must not be copied. Safe for concurrent use once it is started.
 //
 // Every answer but "not ended yet" comes from the real one, which is made once:
 // so Err, Cause and Done never disagree, and children are added to it without a
 // goroutine, as to any context of the standard library.
-type timeoutContext struct {
+type Context struct {
 	parent context.Context
 	limit  time.Time
+	cause  error
 
 	// real reports whether inner is set; it spares the lock.
 	real     atomic.Bool
@@ -27,17 +31,20 @@ type timeoutContext struct {
 	canceled bool               // guarded by mu
 }
 
-var _ context.Context = (*timeoutContext)(nil)
+var _ context.Context = (*Context)(nil)
 
-// start makes c, which must be zero, a child of parent that ends at limit with
-// errRouteTimeout as its cause.
-func (c *timeoutContext) start(parent context.Context, limit time.Time) {
-	c.parent, c.limit = parent, limit
+// Start makes c, which must be zero, a child of parent that ends at limit with
+// that cause; nil means [context.DeadlineExceeded]. It must be followed by Stop.
+func (c *Context) Start(parent context.Context, limit time.Time, cause error) {
+	c.parent, c.limit, c.cause = parent, limit, cause
 }
 
-// stop cancels the context and lets go of its resources. It may be called
-// again.
-func (c *timeoutContext) stop() {
+// Stop cancels the context and lets go of its resources. It may be called again,
+// and on a context that was never started.
+func (c *Context) Stop() {
+	if c.parent == nil {
+		return
+	}
 	c.mu.Lock()
 	c.canceled = true
 	cancel := c.cancel
@@ -48,17 +55,18 @@ func (c *timeoutContext) stop() {
 }
 
 // Deadline is the parent's, if that is earlier.
-func (c *timeoutContext) Deadline() (time.Time, bool) {
+func (c *Context) Deadline() (time.Time, bool) {
 	if deadline, ok := c.parent.Deadline(); ok && deadline.Before(c.limit) {
 		return deadline, true
 	}
 	return c.limit, true
 }
 
-func (c *timeoutContext) Done() <-chan struct{} { return c.become().Done() }
+// Done makes the real context.
+func (c *Context) Done() <-chan struct{} { return c.become().Done() }
 
 // Err is nil as long as neither the parent nor the time has ended.
-func (c *timeoutContext) Err() error {
+func (c *Context) Err() error {
 	if !c.real.Load() && c.going() {
 		return nil
 	}
@@ -67,7 +75,7 @@ func (c *timeoutContext) Err() error {
 
 // Value asks the real context, if there is one: it is by a value of its own that
 // the context package finds the cause and adds children.
-func (c *timeoutContext) Value(key any) any {
+func (c *Context) Value(key any) any {
 	if c.real.Load() {
 		return c.inner.Value(key)
 	}
@@ -75,11 +83,11 @@ func (c *timeoutContext) Value(key any) any {
 }
 
 // String keeps fmt from reading what other goroutines write.
-func (c *timeoutContext) String() string { return "mesh call" }
+func (c *Context) String() string { return "mesh deadline" }
 
 // going reports whether nothing has ended the context. Before the real one there
 // is nobody to be told when something does.
-func (c *timeoutContext) going() bool {
+func (c *Context) going() bool {
 	if c.parent.Err() != nil || !time.Now().Before(c.limit) {
 		return false
 	}
@@ -89,14 +97,14 @@ func (c *timeoutContext) going() bool {
 }
 
 // become returns the real context. One that is made too late has ended already.
-func (c *timeoutContext) become() context.Context {
+func (c *Context) become() context.Context {
 	if c.real.Load() {
 		return c.inner
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.inner == nil {
-		c.inner, c.cancel = context.WithDeadlineCause(c.parent, c.limit, errRouteTimeout)
+		c.inner, c.cancel = context.WithDeadlineCause(c.parent, c.limit, c.cause)
 		if c.canceled {
 			c.cancel() // nobody else has seen it yet
 		}

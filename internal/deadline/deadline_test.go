@@ -1,4 +1,4 @@
-package pipeline
+package deadline
 
 import (
 	"context"
@@ -12,17 +12,19 @@ import (
 	"time"
 )
 
-// errCallers is the cause of a caller that goes away.
-var errCallers = errors.New("the caller lost interest")
+var (
+	errOurs    = errors.New("our time is up")
+	errCallers = errors.New("the caller lost interest")
+)
 
 type nameKey struct{}
 
 // newTimeout is what a call has, beside what the standard library has for it.
-func newTimeout(parent context.Context, d time.Duration) (*timeoutContext, context.Context, context.CancelFunc) {
+func newTimeout(parent context.Context, d time.Duration) (*Context, context.Context, context.CancelFunc) {
 	limit := time.Now().Add(d)
-	ours := new(timeoutContext)
-	ours.start(parent, limit)
-	std, cancel := context.WithDeadlineCause(parent, limit, errRouteTimeout)
+	ours := new(Context)
+	ours.Start(parent, limit, errOurs)
+	std, cancel := context.WithDeadlineCause(parent, limit, errOurs)
 	return ours, std, cancel
 }
 
@@ -38,7 +40,7 @@ func answers(ctx context.Context) string {
 	return fmt.Sprint(done, ctx.Err(), context.Cause(ctx), deadline, bounded, ctx.Value(nameKey{}))
 }
 
-func TestATimeoutContextAnswersAsTheStandardOne(t *testing.T) {
+func TestItAnswersAsTheStandardOne(t *testing.T) {
 	t.Parallel()
 	const second = time.Second
 	parents := []struct {
@@ -85,7 +87,7 @@ func TestATimeoutContextAnswersAsTheStandardOne(t *testing.T) {
 						defer cancel(nil)
 						ours, std, cancelStd := newTimeout(ctx, 2*second)
 						defer cancelStd()
-						defer ours.stop()
+						defer ours.Stop()
 						check := func() {
 							synctest.Wait()
 							if got, want := answers(ours), answers(std); got != want {
@@ -95,12 +97,12 @@ func TestATimeoutContextAnswersAsTheStandardOne(t *testing.T) {
 						if asked {
 							check()
 						}
-						e.event(func() { ours.stop(); cancelStd() }, cancel)
+						e.event(func() { ours.Stop(); cancelStd() }, cancel)
 						check()
 						// The first end is the only one.
 						cancel(errors.New("too late"))
 						time.Sleep(5 * second)
-						ours.stop()
+						ours.Stop()
 						cancelStd()
 						check()
 					})
@@ -114,19 +116,19 @@ func TestATimeoutContextAnswersAsTheStandardOne(t *testing.T) {
 // may depend on which it was.
 func TestEveryFirstQuestionLearnsOfTheEnd(t *testing.T) {
 	t.Parallel()
-	questions := map[string]func(*timeoutContext) bool{
-		"Err":   func(c *timeoutContext) bool { return errors.Is(c.Err(), context.DeadlineExceeded) },
-		"Cause": func(c *timeoutContext) bool { return errors.Is(context.Cause(c), errRouteTimeout) },
-		"Done": func(c *timeoutContext) bool {
+	questions := map[string]func(*Context) bool{
+		"Err":   func(c *Context) bool { return errors.Is(c.Err(), context.DeadlineExceeded) },
+		"Cause": func(c *Context) bool { return errors.Is(context.Cause(c), errOurs) },
+		"Done": func(c *Context) bool {
 			<-c.Done()
 			return true
 		},
-		"a child": func(c *timeoutContext) bool {
+		"a child": func(c *Context) bool {
 			child, cancel := context.WithCancel(c)
 			defer cancel()
-			return errors.Is(child.Err(), context.DeadlineExceeded) && errors.Is(context.Cause(child), errRouteTimeout)
+			return errors.Is(child.Err(), context.DeadlineExceeded) && errors.Is(context.Cause(child), errOurs)
 		},
-		"a function for its end": func(c *timeoutContext) bool {
+		"a function for its end": func(c *Context) bool {
 			ran := make(chan struct{})
 			context.AfterFunc(c, func() { close(ran) })
 			<-ran
@@ -152,23 +154,23 @@ func TestNobodyAskedAndNothingWasMade(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	const runs = 100
-	calls := make([]timeoutContext, runs+1) // AllocsPerRun runs once more
+	calls := make([]Context, runs+1) // AllocsPerRun runs once more
 	limit := time.Now().Add(time.Hour)
 	allocations := testing.AllocsPerRun(runs, func() {
 		c := &calls[0]
 		calls = calls[1:]
-		c.start(ctx, limit)
+		c.Start(ctx, limit, errOurs)
 		_, _ = c.Deadline()
 		_ = c.Value(nameKey{})
 		_ = c.Err()
-		c.stop()
+		c.Stop()
 	})
 	if allocations != 0 {
 		t.Errorf("%v allocations", allocations)
 	}
 }
 
-func TestChildrenOfATimeoutContextCostNoGoroutine(t *testing.T) {
+func TestChildrenCostNoGoroutine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, _, cancel := newTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -182,7 +184,7 @@ func TestChildrenOfATimeoutContextCostNoGoroutine(t *testing.T) {
 		if after := runtime.NumGoroutine(); after > before+100 { // other tests have goroutines too
 			t.Errorf("1000 children: %d goroutines, before %d", after, before)
 		}
-		ours.stop()
+		ours.Stop()
 		for _, child := range children {
 			if !errors.Is(child.Err(), context.Canceled) {
 				t.Fatalf("a child goes on: %v", child.Err())
@@ -197,8 +199,8 @@ func TestRacingQuestionsAgree(t *testing.T) {
 	const seed = 11
 	for round := range uint64(200) {
 		parent, cancel := context.WithCancelCause(t.Context())
-		ours := new(timeoutContext)
-		ours.start(parent, time.Now().Add(time.Duration(round%5)*20*time.Microsecond))
+		ours := new(Context)
+		ours.Start(parent, time.Now().Add(time.Duration(round%5)*20*time.Microsecond), errOurs)
 		var wg sync.WaitGroup
 		ended := make([]error, 8)
 		for i := range ended {
@@ -223,7 +225,7 @@ func TestRacingQuestionsAgree(t *testing.T) {
 						}
 					case 4:
 						if random.IntN(20) == 0 {
-							ours.stop()
+							ours.Stop()
 						}
 					case 5:
 						if random.IntN(20) == 0 {

@@ -1,0 +1,97 @@
+package grpcmesh
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+
+	"github.com/inboardmesh/inboard/internal/upstream"
+	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/tls/meshtls"
+)
+
+// clientConn is a connection to an endpoint, below TLS. It reports its life.
+type clientConn struct {
+	net.Conn
+	hooks   *observe.Hooks
+	address string
+	began   time.Time
+	// opened is what was reported when the connection was ready; nil before, and
+	// after it was closed.
+	opened atomic.Pointer[openedConn]
+}
+
+type openedConn struct {
+	event observe.ConnEvent
+	at    time.Time
+}
+
+// dial opens a connection to an endpoint.
+func (a *Adapter) dial(ctx context.Context, address string) (net.Conn, error) {
+	c := &clientConn{hooks: a.options.Hooks, address: address, began: time.Now()}
+	var err error
+	if c.Conn, err = a.options.Dial(ctx, "tcp", address); err != nil {
+		if cluster := clusterOf(ctx); cluster != nil {
+			c.failed(cluster, err)
+		}
+		return nil, err
+	}
+	return c, nil
+}
+
+// clusterOf is the cluster that a connection is made for. gRPC hands the
+// attributes of its address to dialers and credentials.
+func clusterOf(ctx context.Context) *upstream.Cluster {
+	attrs := credentials.ClientHandshakeInfoFromContext(ctx).Attributes
+	if attrs == nil {
+		return nil
+	}
+	cluster, _ := attrs.Value(clusterKey{}).(*upstream.Cluster)
+	return cluster
+}
+
+func (c *clientConn) event(cluster *upstream.Cluster) observe.ConnEvent {
+	return observe.ConnEvent{
+		Cluster: cluster.Name(), Endpoint: c.address, Protocol: observe.GRPC.String(), Duration: time.Since(c.began),
+	}
+}
+
+// failed reports a connection that could not be made.
+func (c *clientConn) failed(cluster *upstream.Cluster, err error) {
+	if c.hooks.ConnOpened == nil {
+		return
+	}
+	e := c.event(cluster)
+	e.Err = err
+	c.hooks.ConnOpened(e)
+}
+
+// ready reports a connection that can be used. state is nil in plaintext.
+func (c *clientConn) ready(cluster *upstream.Cluster, state *tls.ConnectionState) {
+	e := c.event(cluster)
+	if state != nil {
+		e.TLS = true
+		if id, ok := meshtls.PeerID(*state); ok {
+			e.PeerID = id.String()
+		}
+	}
+	c.opened.Store(&openedConn{event: e, at: time.Now()})
+	if c.hooks.ConnOpened != nil {
+		c.hooks.ConnOpened(e)
+	}
+}
+
+// Close closes the connection and reports it, once, if it was ready.
+func (c *clientConn) Close() error {
+	err := c.Conn.Close()
+	if opened := c.opened.Swap(nil); opened != nil && c.hooks.ConnClosed != nil {
+		e := opened.event
+		e.Duration = time.Since(opened.at)
+		c.hooks.ConnClosed(e)
+	}
+	return err
+}
