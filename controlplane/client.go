@@ -30,6 +30,8 @@ const (
 // by stream ID. The loop calls its methods one at a time.
 type client struct {
 	server   *Server
+	ctx      context.Context // ends the stream, when its credentials expire at the latest
+	cancel   context.CancelFunc
 	number   uint64
 	caller   *ca.Caller // nil on a plaintext listener
 	peer     string
@@ -178,11 +180,26 @@ type feedback struct {
 	reason         string
 }
 
+// expired reports whether what the caller proved does not hold any more.
+func (c *client) expired() bool {
+	return c.caller != nil && !time.Now().Before(c.caller.NotAfter)
+}
+
+func errExpired() error { return status.Error(codes.Unauthenticated, "credentials expired") }
+
+// outcome is the status of a stream whose loop has returned err.
+func (c *client) outcome(err error) error {
+	if !c.expired() {
+		return err
+	}
+	c.logger().Info("stream ended: its credentials expired")
+	return errExpired()
+}
+
 // accept checks a request and notes what it says of the last response.
 func (c *client) accept(node *core.Node, said feedback) error {
-	if c.caller != nil && !time.Now().Before(c.caller.NotAfter) {
-		c.logger().Info("stream ended: its credentials expired")
-		return status.Error(codes.Unauthenticated, "credentials expired")
+	if c.expired() {
+		return errExpired()
 	}
 	if c.pinned == nil {
 		if err := c.identify(node); err != nil {

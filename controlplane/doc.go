@@ -34,7 +34,9 @@
 // On the secure listener a stream needs a client certificate of the CA, or a
 // token of it, and the node that the stream names must be the caller: its
 // metadata NAMESPACE must be that of the identity, and so must SERVICE_ACCOUNT
-// if it is there. Otherwise the answer is PermissionDenied, as with istiod.
+// if it is there. Otherwise the answer is PermissionDenied, as with istiod. A
+// client may offer both proofs; a stream ends, as Unauthenticated, when the one
+// that lives longer expires, and a connection when none is left on it.
 // The plaintext listener asks for nothing: whoever reaches it reads the
 // configuration as any workload. There is none unless it is given; keep it on
 // loopback. The CA is never offered on it.

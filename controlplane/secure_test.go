@@ -188,34 +188,6 @@ func TestCAIsNotOfferedInPlaintext(t *testing.T) {
 	})
 }
 
-func TestStreamEndsWithTheToken(t *testing.T) {
-	secureBubble(t, func(t *testing.T, s *Server, network *memnet.Network, _ *logBuffer) {
-		conn := dialTLS(t, network, s.ca, nil, tokenFor(t, s.ca, "shop", "customer", time.Minute))
-		c := newDelta(t, conn, node("shop", "customer"))
-		c.subscribe(cds, cluster("payment"))
-		c.want(cds, []string{cluster("payment")}, nil)
-		time.Sleep(time.Minute)
-		c.subscribe(lds, "x:1")
-		wantCode(t, c.end(), codes.Unauthenticated)
-	})
-}
-
-func TestConnectionEndsWithTheCertificate(t *testing.T) {
-	secureBubble(t, func(t *testing.T, s *Server, network *memnet.Network, _ *logBuffer) {
-		cert := certificateFor(t, dialTLS(t, network, s.ca, nil, tokenFor(t, s.ca, "shop", "customer", time.Hour)), 60)
-		start := time.Now()
-		c := newDelta(t, dialTLS(t, network, s.ca, cert), node("shop", "customer"))
-		c.subscribe(cds, cluster("payment"))
-		c.want(cds, []string{cluster("payment")}, nil)
-		time.Sleep(55 * time.Second)
-		c.quiet()
-		wantCode(t, c.end(), codes.Unavailable)
-		if lasted := time.Since(start); lasted < 59*time.Second || lasted > time.Minute {
-			t.Errorf("connection lasted %v", lasted)
-		}
-	})
-}
-
 func TestTLSOfTheSecureListener(t *testing.T) {
 	secureBubble(t, func(t *testing.T, s *Server, network *memnet.Network, logs *logBuffer) {
 		handshake := func(config *tls.Config) (tls.ConnectionState, error) {

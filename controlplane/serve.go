@@ -68,7 +68,7 @@ func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
 		stops = append(stops, stop)
 	}
 	if listeners.Secure != nil {
-		server := grpc.NewServer(append(serverOptions(), grpc.Creds(s.secureCredentials()))...)
+		server := grpc.NewServer(append(serverOptions(), grpc.Creds(s.secureCredentials()), grpc.UnaryInterceptor(plainPeer))...)
 		s.register(ctx, server, true)
 		run("secure", listeners.Secure, server.Serve, func() { stopGRPC(server) })
 	}

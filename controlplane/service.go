@@ -66,7 +66,7 @@ func (a *aggregated) StreamAggregatedResources(stream discovery.AggregatedDiscov
 		return err
 	}
 	defer end()
-	return sotw.NewServer(a.ctx, c, c, streamOptions()...).StreamHandler(stream, resource.AnyType)
+	return c.outcome(sotw.NewServer(c.ctx, c, c, streamOptions()...).StreamHandler(stream, resource.AnyType))
 }
 
 // DeltaAggregatedResources serves one delta stream.
@@ -76,7 +76,7 @@ func (a *aggregated) DeltaAggregatedResources(stream discovery.AggregatedDiscove
 		return err
 	}
 	defer end()
-	return delta.NewServer(a.ctx, c, c, streamOptions()...).DeltaStreamHandler(stream, resource.AnyType)
+	return c.outcome(delta.NewServer(c.ctx, c, c, streamOptions()...).DeltaStreamHandler(stream, resource.AnyType))
 }
 
 // open makes the client of a new stream, if the caller may have one.
@@ -86,7 +86,10 @@ func (a *aggregated) open(ctx context.Context, protocol string) (*client, func()
 	if err != nil {
 		return nil, nil, status.Error(codes.Unavailable, err.Error())
 	}
-	c := &client{server: s, protocol: protocol, since: time.Now(), types: make(map[string]*typeState)}
+	c := &client{
+		server: s, ctx: a.ctx, cancel: func() {},
+		protocol: protocol, since: time.Now(), types: make(map[string]*typeState),
+	}
 	if from, ok := peer.FromContext(ctx); ok && from.Addr != nil {
 		c.peer = from.Addr.String()
 	}
@@ -97,6 +100,9 @@ func (a *aggregated) open(ctx context.Context, protocol string) (*client, func()
 			return nil, nil, err
 		}
 		c.caller = &caller
+		// What was proved holds until then, and so does the stream: the client
+		// opens another one with what it has by that time.
+		c.ctx, c.cancel = context.WithDeadline(a.ctx, caller.NotAfter)
 	}
 	s.mu.Lock()
 	s.opened++
@@ -104,6 +110,7 @@ func (a *aggregated) open(ctx context.Context, protocol string) (*client, func()
 	s.clients[c] = struct{}{}
 	s.mu.Unlock()
 	return c, func() {
+		c.cancel()
 		s.mu.Lock()
 		delete(s.clients, c)
 		s.mu.Unlock()
@@ -118,5 +125,16 @@ func (s *Server) authenticate(ctx context.Context) (ca.Caller, error) {
 	if s.ca == nil {
 		return ca.Caller{}, status.Error(codes.Unauthenticated, "there is no CA to authenticate with")
 	}
-	return s.ca.Authenticate(ctx)
+	ctx, conn := connectionOf(ctx)
+	caller, err := s.ca.Authenticate(ctx)
+	if conn != nil {
+		// Who is refused has to connect again: a certificate that it has got
+		// meanwhile is presented with a new connection only.
+		until := time.Now()
+		if err == nil {
+			until = caller.NotAfter
+		}
+		conn.keepUntil(until)
+	}
+	return caller, err
 }

@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -11,7 +12,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 
 	"github.com/inboardmesh/inboard/controlplane/ca"
 )
@@ -77,9 +80,14 @@ func (s *Server) secureCredentials() credentials.TransportCredentials {
 	})}
 }
 
-// expiring are server credentials whose connections end when the client's
-// certificate does. TLS looks at it once; a stream can last for months. The
-// client connects again with the certificate that it has by then.
+// expiryGrace is for how long a connection outlives what its client proved, so
+// that the streams on it can end with the reason.
+const expiryGrace = time.Second
+
+// expiring are server credentials whose connections end when nothing that the
+// client proved on them holds any more: its certificate, at which TLS looks
+// once, and the tokens of its streams. The client connects again with the
+// certificate that it has by then.
 type expiring struct {
 	credentials.TransportCredentials
 	logger *slog.Logger
@@ -92,7 +100,7 @@ func (e *expiring) Clone() credentials.TransportCredentials {
 
 // ServerHandshake implements [credentials.TransportCredentials].
 func (e *expiring) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	conn, info, err := e.TransportCredentials.ServerHandshake(raw)
+	inner, info, err := e.TransportCredentials.ServerHandshake(raw)
 	if err != nil {
 		// gRPC drops the error. Whoever connects and says nothing, as a TCP
 		// health check does, is not worth a line.
@@ -101,26 +109,81 @@ func (e *expiring) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo
 		}
 		return nil, nil, err
 	}
-	if state, ok := info.(credentials.TLSInfo); ok && len(state.State.PeerCertificates) > 0 {
-		conn = newExpiringConn(conn, state.State.PeerCertificates[0].NotAfter)
+	secured, ok := info.(credentials.TLSInfo)
+	if !ok {
+		return inner, info, nil
 	}
-	return conn, info, nil
+	conn := &expiringConn{Conn: inner}
+	if certs := secured.State.PeerCertificates; len(certs) > 0 {
+		conn.keepUntil(certs[0].NotAfter)
+	}
+	return conn, connectionInfo{TLSInfo: secured, conn: conn}, nil
 }
 
-// expiringConn closes itself at a given time.
+// connectionInfo leads from a call to its connection.
+type connectionInfo struct {
+	credentials.TLSInfo
+	conn *expiringConn
+}
+
+// connectionOf returns the connection of a call on the secure listener, and the
+// context that the CA understands. The connection is nil on a gRPC server of the
+// caller's.
+func connectionOf(ctx context.Context) (context.Context, *expiringConn) {
+	from, ok := peer.FromContext(ctx)
+	if !ok {
+		return ctx, nil
+	}
+	info, ok := from.AuthInfo.(connectionInfo)
+	if !ok {
+		return ctx, nil
+	}
+	plain := *from
+	plain.AuthInfo = info.TLSInfo
+	return peer.NewContext(ctx, &plain), info.conn
+}
+
+// plainPeer lets unary calls, those of the CA, see the TLS connection only.
+func plainPeer(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	ctx, _ = connectionOf(ctx)
+	return handler(ctx, request)
+}
+
+// expiringConn closes itself when what was proved on it has expired. Without any
+// proof, and without anybody who was refused one, it goes on.
 type expiringConn struct {
 	net.Conn
-	timer *time.Timer
+
+	mu     sync.Mutex
+	closed bool        // guarded by mu
+	until  time.Time   // guarded by mu
+	timer  *time.Timer // guarded by mu; nil: there is no end yet
 }
 
-func newExpiringConn(conn net.Conn, at time.Time) *expiringConn {
-	return &expiringConn{Conn: conn, timer: time.AfterFunc(time.Until(at), func() {
-		_ = conn.Close() // the reader sees that it is closed
-	})}
+// keepUntil lets the connection end soon after the given time, or after a later
+// one that was given before.
+func (c *expiringConn) keepUntil(at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.timer != nil && !at.After(c.until) {
+		return
+	}
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.until = at
+	c.timer = time.AfterFunc(time.Until(at)+expiryGrace, func() {
+		_ = c.Close() // the reader sees that it is closed
+	})
 }
 
 // Close implements [net.Conn].
 func (c *expiringConn) Close() error {
-	c.timer.Stop()
+	c.mu.Lock()
+	c.closed = true
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.mu.Unlock()
 	return c.Conn.Close()
 }

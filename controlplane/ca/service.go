@@ -90,9 +90,11 @@ type Caller struct {
 }
 
 // Authenticate returns who makes the gRPC call with that context: by the
-// certificate of the connection if this CA issued it, else by the bearer
-// token in the metadata "authorization". The error is a gRPC status
-// (Unauthenticated) that can be returned as it is; the reason is in the log.
+// certificate of the connection if this CA issued it, or by the bearer token in
+// the metadata "authorization". Of two good proofs of the same identity the one
+// that lives longer counts; of two identities that of the certificate. The error
+// is a gRPC status (Unauthenticated) that can be returned as it is; the reason
+// is in the log.
 //
 // A certificate is verified here, against the roots of now, whatever the
 // server's own TLS configuration is.
@@ -114,21 +116,32 @@ func (c *CA) authenticate(ctx context.Context) (Caller, error) {
 	if !ok {
 		return Caller{}, errors.New("connection is not TLS")
 	}
-	var certErr error
-	if certs := info.State.PeerCertificates; len(certs) > 0 {
-		id, err := c.verifyCertificate(certs)
-		if err == nil {
-			return Caller{Identity: id, Proof: ProofCertificate, NotAfter: certs[0].NotAfter}, nil
-		}
-		certErr = err
+	byToken, tokenErr := c.byToken(ctx)
+	certs := info.State.PeerCertificates
+	if len(certs) == 0 {
+		return byToken, tokenErr
 	}
+	id, err := c.verifyCertificate(certs)
+	if err != nil {
+		if tokenErr != nil {
+			return Caller{}, errors.Join(err, tokenErr)
+		}
+		return byToken, nil
+	}
+	if tokenErr == nil && byToken.Identity == id && byToken.NotAfter.After(certs[0].NotAfter) {
+		return byToken, nil
+	}
+	return Caller{Identity: id, Proof: ProofCertificate, NotAfter: certs[0].NotAfter}, nil
+}
+
+func (c *CA) byToken(ctx context.Context) (Caller, error) {
 	token, err := bearerToken(ctx)
 	if err != nil {
-		return Caller{}, errors.Join(certErr, err)
+		return Caller{}, err
 	}
 	id, expiry, err := c.tokens.verify(token)
 	if err != nil {
-		return Caller{}, errors.Join(certErr, err)
+		return Caller{}, err
 	}
 	return Caller{Identity: id, Proof: ProofToken, NotAfter: expiry}, nil
 }

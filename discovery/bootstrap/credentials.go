@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,8 +27,10 @@ type Credentials struct {
 	Type string
 	// Config is what the type says, nil without one. For "tls" it is an object
 	// with ca_certificate_file (default: the system's roots), certificate_file
-	// and private_key_file (default: no client certificate); for
-	// "jwt_token_file" one with jwt_token_file.
+	// and private_key_file (default: no client certificate), or, in place of
+	// these two, certificate_provider_instance, which is ours: the name of the
+	// certificate provider instance whose certificate is presented. For
+	// "jwt_token_file" it is one with jwt_token_file.
 	Config json.RawMessage
 }
 
@@ -54,7 +57,7 @@ func (c Credentials) checkChannel(found *problems, path string) {
 		found.addf(path, "is required: one of %s", channelTypes)
 	case c.Type == channelInsecure:
 	case c.Type == channelTLS:
-		parseFiles(found, path+".config", c.Config)
+		parseTLS(found, path+".config", c.Config)
 	case !supportsChannel(c.Type):
 		found.addf(path, "expected one of %s, found %q", channelTypes, shorten(c.Type))
 	default:
@@ -101,8 +104,16 @@ func (s *Server) credentials() (options []grpc.DialOption, release func(), err e
 	case channelInsecure:
 		options = append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	case channelTLS:
-		files := parseFiles(&found, "channel_creds", s.ChannelCreds.Config)
-		options = append(options, grpc.WithTransportCredentials(&fileTLS{files: files}))
+		config := parseTLS(&found, "channel_creds", s.ChannelCreds.Config)
+		secure := &fileTLS{files: config.certificateFiles}
+		if config.instance != "" {
+			lookUp := s.Certificate
+			if lookUp == nil {
+				return nil, nil, fmt.Errorf("channel_creds: %s %q: nothing provides certificates: set Server.Certificate", keyInstance, config.instance)
+			}
+			secure.certificate = func() (*tls.Certificate, error) { return lookUp(config.instance) }
+		}
+		options = append(options, grpc.WithTransportCredentials(secure))
 	default:
 		bundle, free, err := s.ChannelCreds.registeredChannel()
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -49,7 +51,8 @@ func jwt(expiry time.Time) string {
 }
 
 // controlPlane serves TLS at the address that it returns and answers every call
-// with the authorization that it got, repeated size times. It is on a real
+// with the authorization that it got, repeated size times. The name of a client
+// certificate is in the header "peer". It is on a real
 // network because net.Pipe has no buffer: both sides of a failing handshake
 // would block in their writes.
 func controlPlane(t *testing.T, config *tls.Config, size int) (address string) {
@@ -60,6 +63,13 @@ func controlPlane(t *testing.T, config *tls.Config, size int) (address string) {
 	}
 	srv := grpc.NewServer(grpc.Creds(credentials.NewTLS(config)), grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
 		md, _ := metadata.FromIncomingContext(s.Context())
+		if from, ok := peer.FromContext(s.Context()); ok {
+			if certs := from.AuthInfo.(credentials.TLSInfo).State.PeerCertificates; len(certs) > 0 {
+				if err := s.SetHeader(metadata.Pairs("peer", certs[0].DNSNames[0])); err != nil {
+					return err
+				}
+			}
+		}
 		return s.SendMsg(wrapperspb.String(strings.Repeat(strings.Join(md["authorization"], ","), size)))
 	}))
 	done := make(chan error, 1)
@@ -75,6 +85,13 @@ func controlPlane(t *testing.T, config *tls.Config, size int) (address string) {
 // call, and returns the answer.
 func call(t *testing.T, address string, s Server) (string, error) {
 	t.Helper()
+	_, answer, err := callAs(t, address, s)
+	return answer, err
+}
+
+// callAs is call that also returns whose certificate the server saw.
+func callAs(t *testing.T, address string, s Server) (name, answer string, err error) {
+	t.Helper()
 	s.URI = "passthrough:///istiod.test:15012"
 	s.DialOptions = []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", address)
@@ -86,8 +103,9 @@ func call(t *testing.T, address string, s Server) (string, error) {
 	defer release()
 	defer conn.Close()
 	var out wrapperspb.StringValue
-	err = conn.Invoke(t.Context(), "/test/Call", &wrapperspb.StringValue{}, &out)
-	return out.GetValue(), err
+	var header metadata.MD
+	err = conn.Invoke(t.Context(), "/test/Call", &wrapperspb.StringValue{}, &out, grpc.Header(&header))
+	return strings.Join(header.Get("peer"), ","), out.GetValue(), err
 }
 
 func TestV26_ControlPlaneIsAlwaysVerified(t *testing.T) {
@@ -166,6 +184,80 @@ func TestCredentialFilesAreReadAgain(t *testing.T) {
 	expect("junk key", "with private_key_file")
 }
 
+func TestCertificateOfAProviderIsPresented(t *testing.T) {
+	t.Parallel()
+	ours, theirs := tlstest.NewCA(t), tlstest.NewCA(t)
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "ca.pem"), rootsOf(ours))
+	clients := x509.NewCertPool()
+	clients.AddCert(ours.Certificate)
+	good, valid, expired := issue(t, ours, "client.test"), jwt(time.Now().Add(time.Hour)), jwt(time.Now().Add(-time.Hour))
+	for _, tt := range []struct {
+		name        string
+		certificate *tls.Certificate
+		err         error
+		token       string
+		want        string // whose certificate, and which authorization
+		wantErr     string
+	}{
+		{"with a token, both are sent", &good, nil, valid, "client.test Bearer " + valid, ""},
+		{"with an expired token, it does alone", &good, nil, expired, "client.test ", ""},
+		{"with a junk token, it does alone", &good, nil, "junk", "client.test ", ""},
+		{"without a token, it does alone", &good, nil, "", "client.test ", ""},
+		{"without a certificate yet, the token does", nil, errors.New("no certificate yet"), valid, " Bearer " + valid, ""},
+		{"with roots only, the token does", new(tls.Certificate), nil, valid, " Bearer " + valid, ""},
+		{"without a certificate, an expired token is an error", nil, errors.New("no certificate yet"), expired, "", "was not replaced"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			token := filepath.Join(t.TempDir(), "token")
+			if tt.token != "" {
+				writeFile(t, token, []byte(tt.token))
+			}
+			address := controlPlane(t, &tls.Config{
+				Certificates: []tls.Certificate{issue(t, ours, "istiod.test")},
+				ClientCAs:    clients, ClientAuth: tls.VerifyClientCertIfGiven,
+			}, 1)
+			name, got, err := callAs(t, address, Server{
+				ChannelCreds: Credentials{Type: "tls", Config: json.RawMessage(fmt.Sprintf(
+					`{"ca_certificate_file": %q, "certificate_provider_instance": "own"}`, filepath.Join(dir, "ca.pem")))},
+				CallCreds: []Credentials{{Type: "jwt_token_file", Config: json.RawMessage(fmt.Sprintf(`{"jwt_token_file": %q}`, token))}},
+				Certificate: func(instance string) (*tls.Certificate, error) {
+					if instance != "own" {
+						t.Errorf("asked for instance %q", instance)
+					}
+					return tt.certificate, tt.err
+				},
+			})
+			switch {
+			case tt.wantErr != "":
+				if err == nil || !strings.Contains(err.Error(), tt.wantErr) {
+					t.Errorf("error %v, want %q", err, tt.wantErr)
+				}
+			case err != nil || name+" "+got != tt.want:
+				t.Errorf("got %q, %v, want %q", name+" "+got, err, tt.want)
+			}
+		})
+	}
+
+	// A server that asks for another CA's certificates gets none, as from any
+	// TLS client, and decides by the token.
+	others := x509.NewCertPool()
+	other := theirs.Intermediate(t)
+	others.AddCert(other.Certificate)
+	address := controlPlane(t, &tls.Config{
+		Certificates: []tls.Certificate{issue(t, ours, "istiod.test")}, ClientCAs: others, ClientAuth: tls.VerifyClientCertIfGiven,
+	}, 1)
+	name, _, err := callAs(t, address, Server{
+		ChannelCreds: Credentials{Type: "tls", Config: json.RawMessage(fmt.Sprintf(
+			`{"ca_certificate_file": %q, "certificate_provider_instance": "own"}`, filepath.Join(dir, "ca.pem")))},
+		Certificate: func(string) (*tls.Certificate, error) { return &good, nil },
+	})
+	if err != nil || name != "" {
+		t.Errorf("a server that asks for another CA's certificates got %q, %v", name, err)
+	}
+}
+
 func TestX30_LargeResponseIsAccepted(t *testing.T) {
 	t.Parallel()
 	a := tlstest.NewCA(t)
@@ -194,6 +286,8 @@ func TestDialReportsMistakes(t *testing.T) {
 		{"of an unknown type", Server{URI: "x:1"}, `server "x:1": channel_creds "": the type is not registered with google.golang.org/grpc/xds/bootstrap`},
 		{"of a configuration", Server{URI: "x:1", ChannelCreds: Credentials{Type: "tls", Config: json.RawMessage(`{"certificate_file":"c"}`)}},
 			`server "x:1": bootstrap: channel_creds.private_key_file: is required: the key of certificate_file`},
+		{"of a certificate that nothing provides", Server{URI: "x:1", ChannelCreds: Credentials{Type: "tls", Config: json.RawMessage(`{"certificate_provider_instance":"default"}`)}},
+			`server "x:1": channel_creds: certificate_provider_instance "default": nothing provides certificates: set Server.Certificate`},
 		{"of call credentials", Server{URI: "x:1", ChannelCreds: Credentials{Type: "tls"}, CallCreds: []Credentials{{Type: "pigeon"}}},
 			`server "x:1": call_creds "pigeon": the type is not registered with google.golang.org/grpc/xds/bootstrap`},
 	} {

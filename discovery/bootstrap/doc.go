@@ -3,8 +3,18 @@
 // and where certificates come from.
 //
 // The format is gRPC's JSON bootstrap (gRFC A27, A29, A36, A65, A97), so the
-// file that configures gRPC's own xDS configures the mesh. One key is ours,
-// "api_type" of a server. A [Config] can also be written in Go; then
+// file that configures gRPC's own xDS configures the mesh. Two keys are ours:
+// "api_type" of a server, and "certificate_provider_instance" of the channel
+// credentials "tls". The latter presents the workload's own certificate to the
+// control plane, once there is one. It renews itself, so that a token that has
+// expired does not keep the stream from being opened again:
+//
+//	"channel_creds": [{"type": "tls", "config": {
+//	  "ca_certificate_file": "/etc/mesh/root.pem",
+//	  "certificate_provider_instance": "default"
+//	}}]
+//
+// gRPC ignores both. A [Config] can also be written in Go; then
 // [Config.Validate] makes the same checks as [Parse].
 //
 // Every mistake is reported, all of them at once, each with its JSON path and

@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"crypto/tls"
 	"fmt"
 	"slices"
 	"strings"
@@ -79,6 +80,12 @@ type Server struct {
 	// Features are server_features.
 	Features []string
 	API      APIType
+	// Certificate returns the certificate of now of a certificate provider
+	// instance, or why there is none: then none is presented. It is asked at
+	// every handshake if ChannelCreds name an instance, and must be safe for
+	// concurrent use. The mesh sets it, unless the program did; nil is an error
+	// of Dial if there is an instance to ask for.
+	Certificate func(instance string) (*tls.Certificate, error)
 	// DialOptions are appended to the mesh's own, for what has no form in
 	// JSON, such as a dialer of an in-memory network.
 	DialOptions []grpc.DialOption
@@ -86,6 +93,16 @@ type Server struct {
 
 // Has reports whether the server has a feature.
 func (s *Server) Has(feature string) bool { return slices.Contains(s.Features, feature) }
+
+// CertificateInstance returns the certificate provider instance whose
+// certificate the channel presents, "" if ChannelCreds name none.
+func (s *Server) CertificateInstance() string {
+	if s.ChannelCreds.Type != channelTLS {
+		return ""
+	}
+	var found problems
+	return parseTLS(&found, "channel_creds", s.ChannelCreds.Config).instance
+}
 
 // Dial returns a channel to the server; it connects when it is first used. The
 // files of credentials are read at that time, and again for each connection or

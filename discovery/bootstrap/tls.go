@@ -28,15 +28,49 @@ type certificateFiles struct {
 	roots       string
 }
 
-// parseFiles reads certificateFiles. A refresh_interval is checked and not
-// kept: the files of "tls" are read for each handshake, and those of
-// "file_watcher" by the plugin, which reads its configuration itself.
+// tlsConfig is the configuration of the channel credentials "tls".
+type tlsConfig struct {
+	certificateFiles
+	// instance is the certificate provider instance whose certificate is
+	// presented, "" for none. It excludes the certificate and the key.
+	instance string
+}
+
+const keyInstance = "certificate_provider_instance"
+
+var certificateKeys = []string{"certificate_file", "private_key_file", "ca_certificate_file", "refresh_interval"}
+
+// parseTLS reads the configuration of "tls".
+func parseTLS(found *problems, path string, config json.RawMessage) tlsConfig {
+	o, ok := readObject(found, path, config)
+	if !ok {
+		return tlsConfig{}
+	}
+	o.only(append(certificateKeys[:len(certificateKeys):len(certificateKeys)], keyInstance)...)
+	c := tlsConfig{certificateFiles: o.certificateFiles(), instance: o.text(keyInstance)}
+	switch {
+	case c.instance != "" && (c.certificate != "" || c.privateKey != ""):
+		found.addf(child(path, keyInstance), "expected it, or certificate_file with private_key_file, found both")
+	case c.instance == "" && o.has(keyInstance):
+		found.addf(child(path, keyInstance), "expected the name of a certificate provider instance, such as \"default\"")
+	}
+	return c
+}
+
+// parseFiles reads certificateFiles.
 func parseFiles(found *problems, path string, config json.RawMessage) certificateFiles {
 	o, ok := readObject(found, path, config)
 	if !ok {
 		return certificateFiles{}
 	}
-	o.only("certificate_file", "private_key_file", "ca_certificate_file", "refresh_interval")
+	o.only(certificateKeys...)
+	return o.certificateFiles()
+}
+
+// certificateFiles reads the fields of certificateFiles. A refresh_interval is
+// checked and not kept: the files of "tls" are read for each handshake, and
+// those of "file_watcher" by the plugin, which reads its configuration itself.
+func (o object) certificateFiles() certificateFiles {
 	files := certificateFiles{
 		certificate: o.text("certificate_file"),
 		privateKey:  o.text("private_key_file"),
@@ -44,12 +78,12 @@ func parseFiles(found *problems, path string, config json.RawMessage) certificat
 	}
 	switch {
 	case files.certificate != "" && files.privateKey == "":
-		found.addf(path+".private_key_file", "is required: the key of certificate_file")
+		o.found.addf(o.path+".private_key_file", "is required: the key of certificate_file")
 	case files.certificate == "" && files.privateKey != "":
-		found.addf(path+".certificate_file", "is required: the certificate of private_key_file")
+		o.found.addf(o.path+".certificate_file", "is required: the certificate of private_key_file")
 	}
 	if o.has("refresh_interval") && !positiveDuration(o.text("refresh_interval")) {
-		found.addf(path+".refresh_interval", `expected a positive number of seconds such as "600s"`)
+		o.found.addf(o.path+".refresh_interval", `expected a positive number of seconds such as "600s"`)
 	}
 	return files
 }
@@ -72,23 +106,53 @@ func positiveDuration(s string) bool {
 	return err == nil && d > 0
 }
 
-// fileTLS is TLS with certificates from files. They are read for each
-// handshake, so a rotated certificate, key or root is used at once and nothing
-// has to be watched; a handshake happens at most once a second. Each handshake
-// has its own configuration: no session is ever resumed, so withdrawn trust is
-// withdrawn.
-type fileTLS struct{ files certificateFiles }
+// fileTLS is TLS with roots from a file and a certificate from files or from a
+// certificate provider. They are read for each handshake, so a rotated
+// certificate, key or root is used at once and nothing has to be watched; a
+// handshake happens at most once a second. Each handshake has its own
+// configuration: no session is ever resumed, so withdrawn trust is withdrawn.
+type fileTLS struct {
+	files certificateFiles
+	// certificate returns the certificate of now of the certificate provider,
+	// or why there is none; nil without a provider.
+	certificate func() (*tls.Certificate, error)
+}
 
 var _ credentials.TransportCredentials = (*fileTLS)(nil)
 
+// presented are the properties of a connection on which a certificate of a
+// certificate provider was presented.
+type presented struct{ credentials.TLSInfo }
+
 // ClientHandshake verifies the server for the authority, against the roots of
-// the file or, without a file, of the system.
+// the file or, without a file, of the system. A provider that has no
+// certificate, or none of those CAs that the server asks for, presents none:
+// whether there is another proof is decided by the call credentials, and by the
+// server.
 func (t *fileTLS) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	config, err := t.config()
 	if err != nil {
 		return nil, nil, err
 	}
-	return credentials.NewTLS(config).ClientHandshake(ctx, authority, conn)
+	sent := false
+	if t.certificate != nil {
+		config.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			certificate, err := t.certificate()
+			if err != nil || certificate == nil || len(certificate.Certificate) == 0 || request.SupportsCertificate(certificate) != nil {
+				return new(tls.Certificate), nil
+			}
+			sent = true
+			return certificate, nil
+		}
+	}
+	secured, info, err := credentials.NewTLS(config).ClientHandshake(ctx, authority, conn)
+	if err != nil {
+		return nil, nil, err
+	}
+	if tlsInfo, ok := info.(credentials.TLSInfo); ok && sent {
+		info = presented{tlsInfo}
+	}
+	return secured, info, nil
 }
 
 func (t *fileTLS) config() (*tls.Config, error) {

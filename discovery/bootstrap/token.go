@@ -35,26 +35,40 @@ var _ credentials.PerRPCCredentials = (*tokenFile)(nil)
 
 // GetRequestMetadata returns the authorization header. As gRFC A97 says, a
 // file that cannot be read is UNAVAILABLE, and one without a valid token is
-// UNAUTHENTICATED.
+// UNAUTHENTICATED. On a connection on which the workload presented its own
+// certificate, which renews itself, neither is a reason to fail: the certificate
+// is the proof, and no header is sent.
 func (t *tokenFile) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
 	info, _ := credentials.RequestInfoFromContext(ctx)
 	if err := credentials.CheckSecurityLevel(info.AuthInfo, credentials.PrivacyAndIntegrity); err != nil {
 		return nil, status.Errorf(codes.Unauthenticated, "token file %q: not sent on an insecure connection: %v", t.path, err)
 	}
+	token, err := t.read()
+	if err != nil {
+		if _, ok := info.AuthInfo.(presented); ok {
+			return nil, nil
+		}
+		return nil, err
+	}
+	return map[string]string{"authorization": "Bearer " + token}, nil
+}
+
+// read returns a token that has not expired. Its errors have a status.
+func (t *tokenFile) read() (string, error) {
 	data, err := readFile(t.path, maxToken)
 	if err != nil {
-		return nil, status.Errorf(codes.Unavailable, "token file: %v", err)
+		return "", status.Errorf(codes.Unavailable, "token file: %v", err)
 	}
 	token := strings.TrimSpace(string(data))
 	expiry, ok := tokenExpiry(token)
 	if !ok {
-		return nil, status.Errorf(codes.Unauthenticated, "token file %q: not a JSON web token with an expiry", t.path)
+		return "", status.Errorf(codes.Unauthenticated, "token file %q: not a JSON web token with an expiry", t.path)
 	}
 	if !time.Now().Before(expiry) {
-		return nil, status.Errorf(codes.Unauthenticated, "token file %q: the token expired at %s and was not replaced",
+		return "", status.Errorf(codes.Unauthenticated, "token file %q: the token expired at %s and was not replaced",
 			t.path, expiry.UTC().Format(time.RFC3339))
 	}
-	return map[string]string{"authorization": "Bearer " + token}, nil
+	return token, nil
 }
 
 // RequireTransportSecurity lets gRPC refuse the token on a plaintext channel.

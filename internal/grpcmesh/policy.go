@@ -93,7 +93,7 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 	}
 	if p.refused != nil {
 		p.cc.UpdateState(balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: refusal{p.refused}})
-		return nil
+		return p.refused
 	}
 	current := make(map[*upstream.Endpoint]uint64)
 	if config, _ := target.Watch(); config != nil {
@@ -192,7 +192,7 @@ func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (sc balancer.SubC
 		}
 	}
 	c := &subConn{generation: endpoint.Cluster().Generation(), rootsKey: rootsKey, state: connectivity.Idle}
-	sc, err := p.cc.NewSubConn(
+	sc, err := p.cc.NewSubConn( //nolint:staticcheck // deprecated for those with several addresses
 		[]resolver.Address{{
 			Addr:       endpoint.Address(),
 			Attributes: attributes.New(clusterKey{}, endpoint.Cluster()),

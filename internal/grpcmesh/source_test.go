@@ -15,8 +15,6 @@ type source struct {
 	inbound map[string]*watch.Value[discovery.Update[*discovery.Inbound]]
 	closed  chan struct{}
 	wg      sync.WaitGroup
-	// watches counts the watches of targets that were ever begun.
-	watches map[string]int
 }
 
 var _ discovery.Source = (*source)(nil)
@@ -26,7 +24,6 @@ func newSource() *source {
 		target:  make(map[string]*watch.Value[discovery.Update[*discovery.Target]]),
 		inbound: make(map[string]*watch.Value[discovery.Update[*discovery.Inbound]]),
 		closed:  make(chan struct{}),
-		watches: make(map[string]int),
 	}
 }
 
@@ -67,17 +64,7 @@ func (s *source) targets() []string {
 	return names
 }
 
-// watched returns how many watches of a target were begun.
-func (s *source) watched(name string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.watches[name]
-}
-
 func (s *source) WatchTarget(name string, notify func(discovery.Update[*discovery.Target])) (stop func()) {
-	s.mu.Lock()
-	s.watches[name]++
-	s.mu.Unlock()
 	return follow(s, entry(s, s.target, name), notify, func(u discovery.Update[*discovery.Target]) bool {
 		return u.Value != nil || u.Err != nil
 	})

@@ -93,7 +93,7 @@ func (a *Adapter) streamClient(
 	}
 	// An application that gives its stream up without reading to the end must
 	// cancel its context: then the call has ended too.
-	stop := context.AfterFunc(common.call.Context(), s.expire)
+	stop := context.AfterFunc(common.call.Context(), s.expire) //nolint:contextcheck // it is the caller's, bounded by the route
 	s.mu.Lock()
 	s.stop = stop
 	s.mu.Unlock()
@@ -105,8 +105,9 @@ func (a *Adapter) streamClient(
 func (s *clientStream) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Outcome {
 	p.KeepPerTry = true
 	a := &attempt{pipeline: p}
-	a.ctx = withAttempt(metadata.NewOutgoingContext(ctx, s.clientCall.sending), a)
-	stream, err := s.open(a.ctx, s.method(), s.opts...)
+	ctx = withAttempt(metadata.NewOutgoingContext(ctx, s.clientCall.sending), a)
+	a.ctx = ctx
+	stream, err := s.open(ctx, s.method(), s.opts...)
 	if err != nil {
 		return outcomeOf(a, err, nil)
 	}

@@ -2,6 +2,7 @@ package grpcmesh
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -50,16 +51,17 @@ func (a *Adapter) unaryClient(
 // endpoint.
 func (u *unaryCall) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Outcome {
 	a := &attempt{pipeline: p}
-	a.ctx = withAttempt(metadata.NewOutgoingContext(ctx, u.sending), a)
+	ctx = withAttempt(metadata.NewOutgoingContext(ctx, u.sending), a)
 	if !p.Deadline.IsZero() {
 		// The next hop is told the time of the attempt, not only of the call.
-		bounded, cancel := context.WithDeadline(a.ctx, p.Deadline)
+		bounded, cancel := context.WithDeadline(ctx, p.Deadline)
 		defer cancel()
-		a.ctx = bounded
+		ctx = bounded
 	}
+	a.ctx = ctx
 	u.reply, u.trailer = nil, nil
-	opts := append(u.opts[:len(u.opts):len(u.opts)], grpc.Header(&u.reply), grpc.Trailer(&u.trailer))
-	u.err = u.invoke(a.ctx, u.method(), opts...)
+	opts := slices.Concat(u.opts, []grpc.CallOption{grpc.Header(&u.reply), grpc.Trailer(&u.trailer)})
+	u.err = u.invoke(ctx, u.method(), opts...)
 	if u.err != nil && u.reply == nil {
 		u.reply = u.trailer // trailers-only: what a proxy would see as headers
 	}

@@ -57,3 +57,29 @@ func TestAllocationsPerCallWithAConnection(t *testing.T) {
 		t.Errorf("telemetry on, not sampled: %v allocations per call, net/http with a timeout has %v", on, plain)
 	}
 }
+
+func TestAllocationsPerCallOfTheServer(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	tests := []struct {
+		name  string
+		hooks *observe.Hooks
+		want  float64
+	}{
+		// What is being served: request, context, peer and recorder.
+		{"telemetry off", &observe.Hooks{}, 1},
+		// And OpenTelemetry's remote span context, span, and their contexts.
+		{"telemetry on, not sampled", telemetry(t), 5},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			handler, req := newBenchHandler(t, test.hooks, application{})
+			w := &sink{header: make(http.Header)}
+			got := testing.AllocsPerRun(1000, func() { handler.ServeHTTP(w, req) })
+			if got > test.want {
+				t.Errorf("%v allocations per call, want at most %v", got, test.want)
+			}
+		})
+	}
+}

@@ -9,12 +9,12 @@ import (
 	"time"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/deadline"
 	"github.com/inboardmesh/inboard/internal/inbound"
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
-	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
 // Handler serves the requests that arrive at listeners of the mesh: it applies
@@ -57,11 +57,16 @@ type serving struct {
 	chain    *inbound.Chain
 	request  *http.Request
 	headers  header
-	view     route.Request
 	call     observe.Call
 	decision route.Decision
 	// local is set when the mesh answered, and not the application.
 	local bool
+
+	// What the application gets is here, so that it is no allocation of its own.
+	peer     inbound.PeerContext
+	deadline deadline.Context
+	recorder recorder
+	passed   http.Request
 }
 
 func (s *serving) serve(w http.ResponseWriter) {
@@ -76,43 +81,43 @@ func (s *serving) serve(w http.ResponseWriter) {
 	ctx := r.Context()
 	if r.TLS != nil {
 		scheme = "https"
-		if id, ok := meshtls.PeerID(*r.TLS); ok {
-			ctx = inbound.WithPeer(ctx, id)
+		if id, ok := h.Listeners.PeerID(r.TLS); ok {
+			s.peer.Context, s.peer.ID = ctx, id
+			ctx = &s.peer
 			s.call.PeerID = id.String()
 		}
 	}
-	s.view = route.Request{Method: r.Method, Scheme: scheme, Host: r.Host, Path: path, Query: r.URL.RawQuery, Header: s.headers}
+	view := route.Request{Method: r.Method, Scheme: scheme, Host: r.Host, Path: path, Query: r.URL.RawQuery, Header: s.headers}
 	c := &s.call
 	c.Direction, c.Protocol, c.Method, c.Host, c.Scheme, c.Path = observe.Inbound, observe.HTTP, r.Method, r.Host, scheme, path
 	c.Headers, c.PeerAddress, c.Target, c.Attempts, c.Start = s.headers, r.RemoteAddr, s.listener.Name(), 1, time.Now()
 	if h.Hooks.CallStarted != nil {
 		ctx = h.Hooks.CallStarted(ctx, c)
 	}
-	rec := &recorder{ResponseWriter: w}
+	rec := &s.recorder
+	rec.ResponseWriter = w
 	defer s.end(ctx, rec)
-	if limit := s.chain.Config.MaxStreamDuration; limit > 0 {
-		bounded, cancel := context.WithTimeout(ctx, limit)
-		defer cancel()
-		ctx = bounded
+	if limit := s.limit(); limit > 0 {
+		s.deadline.Start(ctx, c.Start.Add(limit), nil)
+		defer s.deadline.Stop()
+		ctx = &s.deadline
 	}
-	ctx, cancel := withDeadline(ctx, r.Header)
-	defer cancel()
-	if s.answered(ctx, rec) {
+	if s.answered(ctx, &view, rec) {
 		s.local = true
 		return
 	}
 	if s.decision.MutatesResponse() {
 		rec.mutate = &s.decision
 	}
-	r = r.WithContext(ctx)
-	s.decision.MutateRequest(header(r.Header))
-	h.Next.ServeHTTP(rec.wrapped(), r)
+	s.passed = *r.WithContext(ctx)
+	s.decision.MutateRequest(s.headers)
+	h.Next.ServeHTTP(rec.wrapped(), &s.passed)
 }
 
 // answered routes the request and runs the filters. It reports true when the
 // request was answered and must not reach the application.
-func (s *serving) answered(ctx context.Context, w http.ResponseWriter) bool {
-	decision, ok := s.chain.Routes.Match(&s.view)
+func (s *serving) answered(ctx context.Context, view *route.Request, w http.ResponseWriter) bool {
+	decision, ok := s.chain.Routes.Match(view)
 	if !ok {
 		http.Error(w, "no route", http.StatusNotFound)
 		return true
@@ -130,7 +135,7 @@ func (s *serving) answered(ctx context.Context, w http.ResponseWriter) bool {
 			http.Error(w, "filter not supported", http.StatusInternalServerError)
 			return true
 		}
-		answer, err := s.handler.Listeners.Faults.Inject(ctx, fault, &s.view)
+		answer, err := s.handler.Listeners.Faults.Inject(ctx, fault, view)
 		if err != nil {
 			http.Error(w, "the deadline passed in an injected delay", http.StatusGatewayTimeout)
 			return true
@@ -189,17 +194,27 @@ func (s *serving) end(ctx context.Context, rec *recorder) {
 	}
 }
 
-// withDeadline bounds the context by what the caller said that it still waits.
-// The caller can only shorten: an unreadable value is ignored.
-func withDeadline(ctx context.Context, h http.Header) (context.Context, context.CancelFunc) {
+// limit is how long the request may take: as long as the configuration says, and
+// no longer than its caller waits; 0 is without a limit.
+func (s *serving) limit() time.Duration {
+	limit, waits := s.chain.Config.MaxStreamDuration, callerWaits(s.request.Header)
+	if limit <= 0 || waits > 0 && waits < limit {
+		return waits
+	}
+	return limit
+}
+
+// callerWaits is how long the caller said that it still waits, or 0. The caller
+// can only shorten: an unreadable value is ignored.
+func callerWaits(h http.Header) time.Duration {
 	values := h[expectedTimeout]
 	if len(values) != 1 {
-		return ctx, func() {}
+		return 0
 	}
 	const longest = int64(24 * time.Hour / time.Millisecond)
 	ms, err := strconv.ParseInt(strings.TrimSpace(values[0]), 10, 64)
 	if err != nil || ms <= 0 || ms > longest {
-		return ctx, func() {}
+		return 0
 	}
-	return context.WithTimeout(ctx, time.Duration(ms)*time.Millisecond)
+	return time.Duration(ms) * time.Millisecond
 }

@@ -41,8 +41,8 @@ func (h header) Values(name string) []string {
 // longestName bounds the names that are made canonical without an allocation.
 const longestName = 64
 
-// appendCanonical appends the canonical form of a name that is a token, as all
-// names are that routing and observers ask for. ok is false if it has no room.
+// appendCanonical appends the canonical form of a name of letters, digits and
+// hyphens, as nearly all are. ok is false for others, and if there is no room.
 func appendCanonical(to []byte, name string) (canonical []byte, ok bool) {
 	if len(name) > cap(to)-len(to) {
 		return nil, false
@@ -51,10 +51,17 @@ func appendCanonical(to []byte, name string) (canonical []byte, ok bool) {
 	for i := range len(name) {
 		c := name[i]
 		switch {
-		case upper && 'a' <= c && c <= 'z':
-			c -= 'a' - 'A'
-		case !upper && 'A' <= c && c <= 'Z':
-			c += 'a' - 'A'
+		case 'a' <= c && c <= 'z':
+			if upper {
+				c -= 'a' - 'A'
+			}
+		case 'A' <= c && c <= 'Z':
+			if !upper {
+				c += 'a' - 'A'
+			}
+		case '0' <= c && c <= '9', c == '-':
+		default:
+			return nil, false
 		}
 		to = append(to, c)
 		upper = c == '-'
@@ -62,7 +69,12 @@ func appendCanonical(to []byte, name string) (canonical []byte, ok bool) {
 	return to, true
 }
 
-func (h header) Get(name string) string { return http.Header(h).Get(name) }
+func (h header) Get(name string) string {
+	if values := h.Values(name); len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
 
 func (h header) Set(name, value string) { http.Header(h).Set(name, value) }
 

@@ -5,10 +5,13 @@ package inbound
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -49,13 +52,14 @@ type Listeners struct {
 	stopping chan struct{} // closed by Drain or Close: nothing may begin to listen
 
 	calls tracker
+	peers peers
 }
 
 // New returns a set without listeners.
 func New(options Options) *Listeners {
 	return &Listeners{
 		options: options, open: make(map[*Listener]struct{}), byAddress: make(map[string]*Listener),
-		stopping: make(chan struct{}),
+		stopping: make(chan struct{}), peers: peers{seed: maphash.MakeSeed()},
 	}
 }
 
@@ -115,16 +119,29 @@ func (l *Listeners) Find(local net.Addr) *Listener {
 	if local == nil {
 		return nil
 	}
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if ln := l.byAddress[local.String()]; ln != nil {
-		return ln
-	}
 	tcp, ok := local.(*net.TCPAddr)
 	if !ok {
-		return nil
+		l.mu.RLock()
+		defer l.mu.RUnlock()
+		return l.byAddress[local.String()]
 	}
-	return l.byAddress[(&net.TCPAddr{IP: net.IPv4zero, Port: tcp.Port}).String()]
+	var room [64]byte
+	name := appendTCP(room[:0], tcp)
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if ln := l.byAddress[string(name)]; ln != nil {
+		return ln
+	}
+	return l.byAddress[string(appendTCP(room[:0], &net.TCPAddr{IP: net.IPv4zero, Port: tcp.Port}))]
+}
+
+// appendTCP appends what a.String returns, which allocates.
+func appendTCP(to []byte, a *net.TCPAddr) []byte {
+	addr := a.AddrPort()
+	if !addr.IsValid() {
+		return append(to, a.String()...)
+	}
+	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()).AppendTo(to)
 }
 
 func (l *Listeners) remove(ln *Listener) {
@@ -180,6 +197,9 @@ func (l *Listeners) Drain(ctx context.Context) error {
 	}
 	return errors.Join(errs...)
 }
+
+// PeerID is [meshtls.PeerID] of a connection of these listeners.
+func (l *Listeners) PeerID(state *tls.ConnectionState) (meshtls.ID, bool) { return l.peers.id(state) }
 
 // Begin counts a request in; the caller must call End once.
 func (l *Listeners) Begin() { l.calls.begin() }

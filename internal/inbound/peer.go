@@ -2,19 +2,74 @@ package inbound
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"hash/maphash"
+	"sync/atomic"
 
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
 type peerKey struct{}
 
+// PeerContext is a context that carries the verified identity of the caller. It
+// is made to be part of what is being served.
+type PeerContext struct {
+	context.Context
+
+	ID meshtls.ID
+}
+
+// Value returns the identity for Peer.
+func (c *PeerContext) Value(key any) any {
+	if _, ok := key.(peerKey); ok {
+		return &c.ID
+	}
+	return c.Context.Value(key)
+}
+
 // WithPeer returns a context that carries the verified identity of the caller.
 func WithPeer(ctx context.Context, id meshtls.ID) context.Context {
-	return context.WithValue(ctx, peerKey{}, id)
+	return &PeerContext{Context: ctx, ID: id}
 }
 
 // Peer returns the verified identity of the caller.
 func Peer(ctx context.Context) (meshtls.ID, bool) {
-	id, ok := ctx.Value(peerKey{}).(meshtls.ID)
+	id, ok := ctx.Value(peerKey{}).(*meshtls.ID)
+	if !ok {
+		return meshtls.ID{}, false
+	}
+	return *id, true
+}
+
+// peerSlots is a power of two.
+const peerSlots = 64
+
+// peers remembers the identities of the certificates that were seen last: to
+// read one costs more than to serve a request otherwise does. Certificates of
+// one connection, and mostly of one peer, are the same pointer.
+type peers struct {
+	seed  maphash.Seed
+	slots [peerSlots]atomic.Pointer[certified]
+}
+
+type certified struct {
+	leaf *x509.Certificate
+	id   meshtls.ID
+	ok   bool
+}
+
+// id is [meshtls.PeerID].
+func (p *peers) id(state *tls.ConnectionState) (meshtls.ID, bool) {
+	if !state.HandshakeComplete || len(state.PeerCertificates) == 0 {
+		return meshtls.ID{}, false
+	}
+	leaf := state.PeerCertificates[0]
+	slot := &p.slots[maphash.Comparable(p.seed, leaf)%peerSlots]
+	if known := slot.Load(); known != nil && known.leaf == leaf {
+		return known.id, known.ok
+	}
+	id, ok := meshtls.PeerID(*state)
+	slot.Store(&certified{leaf: leaf, id: id, ok: ok})
 	return id, ok
 }

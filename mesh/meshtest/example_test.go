@@ -1,0 +1,166 @@
+package meshtest_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/inboardmesh/inboard/mesh/meshtest"
+)
+
+// Retries: a customer does not notice that the payment fails twice.
+func Example() {
+	test := func(t meshtest.TB) { // in your code: func TestRetries(t *testing.T) {
+		w := meshtest.New(t)
+		payment := w.Service("payment.shop")
+		w.Apply(`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: payment, namespace: shop}
+spec:
+  hosts: [payment]
+  http:
+  - retries: {attempts: 2, retryOn: 5xx}
+    route: [{destination: {host: payment}}]
+`)
+		client := w.Workload("customer.shop").HTTPClient()
+		payment.FailNext(2)
+		resp, err := client.Get("http://payment.shop/charge")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		for _, call := range w.Calls() {
+			fmt.Println(call)
+		}
+	}
+	run(test)
+	// Output:
+	// customer.shop GET payment.shop/charge: payment 503, payment 503, payment 200
+}
+
+// A canary: one call in ten goes to the new version, and testers always do.
+func Example_canary() {
+	test := func(t meshtest.TB) { // in your code: func TestCanary(t *testing.T) {
+		w := meshtest.New(t)
+		w.Service("payment.shop", meshtest.Version("v1"))
+		v2 := w.Service("payment.shop", meshtest.Version("v2"))
+		w.Apply(canaryYAML) // or w.ApplyFiles with the files of production
+		client := w.Workload("customer.shop").HTTPClient()
+		for range 400 {
+			resp, err := client.Get("http://payment.shop/charge")
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+		}
+		fmt.Println("about a tenth:", v2.Requests() > 10 && v2.Requests() < 80)
+
+		w.ResetCalls()
+		req, _ := http.NewRequest(http.MethodGet, "http://payment.shop/charge", http.NoBody)
+		req.Header.Set("X-Tester", "yes")
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		call := w.Calls()[0]
+		fmt.Println(call.Route, call.Attempts[0])
+	}
+	run(test)
+	// Output:
+	// about a tenth: true
+	// testers payment-v2 200
+}
+
+const canaryYAML = `
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: payment, namespace: shop}
+spec:
+  host: payment
+  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: payment, namespace: shop}
+spec:
+  hosts: [payment]
+  http:
+  - name: testers
+    match: [{headers: {x-tester: {exact: "yes"}}}]
+    route: [{destination: {host: payment, subset: v2}}]
+  - name: everyone
+    route:
+    - {destination: {host: payment, subset: v1}, weight: 90}
+    - {destination: {host: payment, subset: v2}, weight: 10}
+`
+
+// A crash: what was sent to the instance that died is sent to the other one.
+func ExampleInstance_Kill() {
+	run(func(t meshtest.TB) {
+		w := meshtest.New(t)
+		a := w.Service("payment.shop", meshtest.Version("a"))
+		w.Service("payment.shop", meshtest.Version("b"))
+		client := w.Workload("customer.shop").HTTPClient()
+		a.Kill()
+		failed := 0
+		for range 20 {
+			resp, err := client.Get("http://payment.shop/")
+			if err != nil {
+				failed++
+				continue
+			}
+			resp.Body.Close()
+		}
+		fmt.Println("failed:", failed)
+	})
+	// Output: failed: 0
+}
+
+// gRPC, with a service of the test's own.
+func ExampleGRPC() {
+	run(func(t meshtest.TB) {
+		w := meshtest.New(t)
+		w.Service("payment.shop", meshtest.GRPC(9090, func(s grpc.ServiceRegistrar) {
+			grpc_testing.RegisterTestServiceServer(s, &pay{name: "alice"})
+		}))
+		conn, err := grpc.NewClient("mesh:///payment.shop:9090", w.Workload("customer.shop").DialOptions()...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		reply, err := grpc_testing.NewTestServiceClient(conn).UnaryCall(context.Background(), &grpc_testing.SimpleRequest{})
+		fmt.Println(reply.GetUsername(), err)
+	})
+	// Output: alice <nil>
+}
+
+// Who is not in the mesh is refused where mutual TLS is STRICT.
+func ExampleWorld_DialContext() {
+	run(func(t meshtest.TB) {
+		w := meshtest.New(t)
+		w.Service("payment.shop")
+		w.Apply(`
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: strict, namespace: shop}
+spec: {mtls: {mode: STRICT}}
+`)
+		stranger := &http.Client{Transport: &http.Transport{DialContext: w.DialContext}}
+		_, err := stranger.Get("http://payment.shop/")
+		fmt.Println("a stranger is refused:", err != nil)
+		resp, err := w.Workload("customer.shop").HTTPClient().Get("http://payment.shop/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		fmt.Println("a workload gets", resp.StatusCode)
+	})
+	// Output:
+	// a stranger is refused: true
+	// a workload gets 200
+}
