@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/discovery/bootstrap"
 	"github.com/inboardmesh/inboard/discovery/xds"
 	"github.com/inboardmesh/inboard/internal/grpcmesh"
 	"github.com/inboardmesh/inboard/internal/httpmesh"
@@ -74,7 +76,7 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 	if err := m.startIdentities(ctx); err != nil {
 		return nil, err
 	}
-	m.source, err = xds.NewSource(s.bootstrap, xds.Options{Hooks: *s.hooks, Logger: s.logger})
+	m.source, err = xds.NewSource(m.withCertificates(s.bootstrap), xds.Options{Hooks: *s.hooks, Logger: s.logger})
 	if err != nil {
 		return nil, err
 	}
@@ -163,6 +165,32 @@ func (m *Mesh) identity(instance string) (meshtls.Source, error) {
 		return nil, fmt.Errorf("certificate provider instance %q is not configured: add it to the bootstrap's certificate_providers or use mesh.WithIdentity", instance)
 	}
 	return nil, fmt.Errorf("certificate provider instance %q is not configured: the mesh has %s", instance, strings.Join(known, ", "))
+}
+
+// withCertificates is the bootstrap for a client that presents the mesh's own
+// certificates to the control plane, if the bootstrap says so.
+func (m *Mesh) withCertificates(config *bootstrap.Config) *bootstrap.Config {
+	own := *config // the application's is not changed
+	own.Servers = slices.Clone(config.Servers)
+	for i := range own.Servers {
+		if own.Servers[i].Certificate == nil {
+			own.Servers[i].Certificate = m.certificate
+		}
+	}
+	return &own
+}
+
+// certificate is the certificate of now of a certificate provider instance.
+func (m *Mesh) certificate(instance string) (*tls.Certificate, error) {
+	source, err := m.identity(instance)
+	if err != nil {
+		return nil, err
+	}
+	identity, err := source.Identity()
+	if err != nil {
+		return nil, err
+	}
+	return &identity.Certificate, nil
 }
 
 // Transport sends HTTP requests through the mesh, by the host and port of their

@@ -12,6 +12,7 @@ import (
 
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/time/rate"
 
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
 	"github.com/inboardmesh/inboard/observe"
@@ -157,6 +158,9 @@ func newSettings(options []Option) (*settings, error) {
 			errs = append(errs, err)
 		}
 	}
+	if s.hooks != nil {
+		s.logRefusals()
+	}
 	return s, errors.Join(errs...)
 }
 
@@ -167,6 +171,23 @@ func defaultTransport() *http.Transport {
 		return t.Clone()
 	}
 	return &http.Transport{}
+}
+
+// logRefusals lets the log, too, say which connections were refused and why. A
+// flood of them does not become a flood of lines.
+func (s *settings) logRefusals() {
+	limit := rate.NewLimiter(rate.Every(time.Second), 5)
+	hooks := *s.hooks
+	next := hooks.HandshakeFailed
+	hooks.HandshakeFailed = func(event observe.HandshakeEvent) {
+		if limit.Allow() {
+			s.logger.Warn("connection refused", "listener", event.Listener, "peer", event.PeerAddress, "error", event.Err)
+		}
+		if next != nil {
+			next(event)
+		}
+	}
+	s.hooks = &hooks
 }
 
 func (s *settings) startTelemetry() (err error) {

@@ -55,6 +55,10 @@ type (
 // inboundTemplate names the listeners of Istio's proxyless servers.
 const inboundTemplate = "xds.istio.io/grpc/lds/inbound/%s"
 
+// providerInstance is the workload's own certificate, as Istio's control plane
+// calls it.
+const providerInstance = "default"
+
 // workload is what the flags of bootstrap say.
 type workload struct {
 	server, caServer, apiType               string
@@ -124,6 +128,8 @@ func (w *workload) bootstrap() (*bootstrapFile, error) {
 	file := &bootstrapFile{Node: *node, ListenerTemplate: inboundTemplate}
 	if !w.plaintext {
 		server.ChannelCreds = []bootstrapCredentials{{Type: "tls", Config: map[string]string{"ca_certificate_file": w.rootFile}}}
+		// The token expires; the certificate of the provider below renews itself.
+		server.ChannelCreds[0].Config["certificate_provider_instance"] = providerInstance
 		server.CallCreds = []bootstrapCredentials{{Type: "jwt_token_file", Config: map[string]string{"jwt_token_file": w.tokenFile}}}
 	}
 	file.Servers = []bootstrapServer{server}
@@ -135,7 +141,7 @@ func (w *workload) bootstrap() (*bootstrapFile, error) {
 		if w.lifetime > 0 {
 			config["certificate_lifetime"] = w.lifetime.String()
 		}
-		file.Providers = map[string]bootstrapProvider{"default": {Plugin: "istio_ca", Config: config}}
+		file.Providers = map[string]bootstrapProvider{providerInstance: {Plugin: "istio_ca", Config: config}}
 	}
 	return file, nil
 }

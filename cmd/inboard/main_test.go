@@ -177,6 +177,9 @@ func TestBootstrapIsUnderstood(t *testing.T) {
 	if config.ServerListenerTemplate != "xds.istio.io/grpc/lds/inbound/%s" || config.Servers[0].URI != "control.test:15012" {
 		t.Errorf("bootstrap %+v", config)
 	}
+	if instance := config.Servers[0].CertificateInstance(); instance != "default" {
+		t.Errorf("the control plane is shown the certificate of %q", instance)
+	}
 	provider, err := istioca.ParseConfig(config.CertificateProviders["default"].Config)
 	if err != nil {
 		t.Fatal(err)

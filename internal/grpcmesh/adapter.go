@@ -48,6 +48,8 @@ func (a *Adapter) Close() error { return a.direct.close() }
 const (
 	// defaultConnectTimeout is Envoy's connect_timeout.
 	defaultConnectTimeout = 5 * time.Second
+	// defaultIdleTimeout is Envoy's idle_timeout.
+	defaultIdleTimeout = time.Hour
 	// longestConnect bounds the connects that nobody waits for any more. Calls
 	// wait for as long as their cluster says.
 	longestConnect = time.Minute
@@ -90,7 +92,7 @@ func (a *Adapter) DialOptions() []grpc.DialOption {
 func (a *Adapter) ServerOptions() []grpc.ServerOption {
 	s := &server{listeners: a.options.Listeners, hooks: a.options.Hooks}
 	return []grpc.ServerOption{
-		grpc.Creds(&serverCredentials{listeners: a.options.Listeners}),
+		grpc.Creds(&serverCredentials{listeners: a.options.Listeners, hooks: a.options.Hooks}),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
 	}

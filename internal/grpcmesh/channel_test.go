@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -477,6 +478,8 @@ func TestBC6_ConnectionsAreReplacedAsTheClusterSays(t *testing.T) {
 	}{
 		{"no limit", func(*discovery.Cluster) {}, 1},
 		{"max_requests_per_connection", func(c *discovery.Cluster) { c.MaxRequestsPerConnection = 3 }, 4},
+		{"idle_timeout", func(c *discovery.Cluster) { c.IdleTimeout = 900 * time.Millisecond }, 10},
+		{"an idle_timeout longer than the pauses", func(c *discovery.Cluster) { c.IdleTimeout = 1100 * time.Millisecond }, 1},
 		{"max_connection_duration", func(c *discovery.Cluster) { c.MaxConnectionDuration = 2500 * time.Millisecond }, 4},
 	}
 	for _, tt := range tests {
@@ -506,6 +509,43 @@ func TestBC6_ConnectionsAreReplacedAsTheClusterSays(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAConnectionWithACallIsNotIdle, however long that says nothing.
+func TestAConnectionWithACallIsNotIdle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		s := f.serve(endpoint, &backend{})
+		c := cluster("main", endpoint)
+		c.Cluster.IdleTimeout = time.Second
+		f.configure(forward("main"), c)
+		stream, err := f.client().FullDuplexCall(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if err := stream.Send(outputRequest("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		time.Sleep(999 * time.Millisecond)
+		if s.connections() != 1 {
+			t.Error("the connection was closed too early")
+		}
+		time.Sleep(2 * time.Millisecond)
+		if s.connections() != 0 {
+			t.Error("the idle connection is still open")
+		}
+	})
 }
 
 func TestAHostThatTheMeshDoesNotKnow(t *testing.T) {

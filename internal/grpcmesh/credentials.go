@@ -87,7 +87,10 @@ func (*clientCredentials) OverrideServerName(string) error {
 
 // serverCredentials take over the connections of mesh listeners, whose TLS is
 // done already.
-type serverCredentials struct{ listeners *inbound.Listeners }
+type serverCredentials struct {
+	listeners *inbound.Listeners
+	hooks     *observe.Hooks
+}
 
 var _ credentials.TransportCredentials = (*serverCredentials)(nil)
 
@@ -96,7 +99,18 @@ type plaintextAuth struct{ credentials.CommonAuthInfo }
 
 func (plaintextAuth) AuthType() string { return "insecure" }
 
+// ServerHandshake reports what it refuses: grpc-go itself tells nobody.
 func (s *serverCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := s.accept(raw)
+	if err != nil && s.hooks.HandshakeFailed != nil {
+		s.hooks.HandshakeFailed(observe.HandshakeEvent{
+			Listener: raw.LocalAddr().String(), PeerAddress: raw.RemoteAddr().String(), Err: err,
+		})
+	}
+	return conn, info, err
+}
+
+func (s *serverCredentials) accept(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	if s.listeners.Find(raw.LocalAddr()) == nil {
 		return nil, nil, errors.New("mesh: this listener is not the mesh's: serve on one from Mesh.Listen")
 	}
@@ -124,7 +138,7 @@ func (*serverCredentials) Info() credentials.ProtocolInfo {
 }
 
 func (s *serverCredentials) Clone() credentials.TransportCredentials {
-	return &serverCredentials{listeners: s.listeners}
+	return &serverCredentials{listeners: s.listeners, hooks: s.hooks}
 }
 
 func (*serverCredentials) OverrideServerName(string) error {

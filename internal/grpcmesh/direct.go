@@ -3,10 +3,13 @@ package grpcmesh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/pipeline"
@@ -41,7 +44,20 @@ func (d *directConns) get(name string) (*grpc.ClientConn, error) {
 	if cc := d.conns[name]; cc != nil {
 		return cc, nil
 	}
-	cc, err := grpc.NewClient("dns:///"+name, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	cc, err := grpc.NewClient("dns:///"+name,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithChainUnaryInterceptor(func(
+			ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
+		) error {
+			return explain(name, invoker(ctx, method, req, reply, cc, opts...))
+		}),
+		grpc.WithChainStreamInterceptor(func(
+			ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption,
+		) (grpc.ClientStream, error) {
+			stream, err := streamer(ctx, desc, cc, method, opts...)
+			return stream, explain(name, err)
+		}),
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +66,18 @@ func (d *directConns) get(name string) (*grpc.ClientConn, error) {
 	}
 	d.conns[name] = cc
 	return cc, nil
+}
+
+// explain says of a host that cannot be reached why it was called directly: a
+// misspelt name is the usual reason.
+func explain(name string, err error) error {
+	s, ok := status.FromError(err)
+	if err == nil || !ok || s.Code() != codes.Unavailable {
+		return err
+	}
+	p := s.Proto()
+	p.Message = fmt.Sprintf("mesh: target %q: called directly, as the control plane does not know it: %s", name, p.GetMessage())
+	return status.FromProto(p).Err()
 }
 
 func (d *directConns) close() error {

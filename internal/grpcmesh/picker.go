@@ -55,14 +55,14 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	}
 	insist := false
 	for {
-		sc, state, failure := p.policy.get(endpoint, insist)
+		c, state, failure := p.policy.get(endpoint, insist)
 		switch state {
 		case connectivity.Ready:
-			return balancer.PickResult{SubConn: sc}, nil
+			return balancer.PickResult{SubConn: c.sc, Done: c.done}, nil
 		case connectivity.Idle, connectivity.Connecting:
 			if failure == nil || a.insisted {
 				if state == connectivity.Idle {
-					sc.Connect()
+					c.sc.Connect()
 				}
 				a.waited = a.waited.with(endpoint)
 				return balancer.PickResult{}, balancer.ErrNoSubConnAvailable

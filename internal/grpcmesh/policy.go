@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/attributes"
@@ -55,9 +56,11 @@ type policy struct {
 var _ balancer.Balancer = (*policy)(nil)
 
 // subConn is a sub-connection to one endpoint. Its fields are guarded by
-// policy.mu.
+// policy.mu unless they are atomic or never change.
 type subConn struct {
 	sc balancer.SubConn
+	// done ends a call that was sent on it.
+	done func(balancer.DoneInfo)
 	// generation is that of the cluster's connection settings, rootsKey that of
 	// the roots that verified the peer.
 	generation uint64
@@ -68,9 +71,22 @@ type subConn struct {
 	err error
 	// overdue fires when connecting has taken longer than the cluster allows.
 	overdue *time.Timer
-	// ready is when it was connected, requests what was sent on it since.
+	// ready is when it was connected, requests how many calls were sent on it
+	// since, active how many of them have not ended.
 	ready    time.Time
 	requests uint32
+	active   atomic.Int64
+	// idle looks for a connection without calls; idleSince is when the last one
+	// ended, in Unix nanoseconds.
+	idle      *time.Timer
+	idleSince atomic.Int64
+}
+
+// end is the done of calls.
+func (c *subConn) end(balancer.DoneInfo) {
+	if c.active.Add(-1) == 0 {
+		c.idleSince.Store(time.Now().UnixNano())
+	}
 }
 
 // worn reports whether the connection has carried as much, or has lived as
@@ -165,9 +181,11 @@ func (p *policy) Close() {
 }
 
 // get returns the sub-connection to an endpoint, making it if there is none, for
-// a call to be sent on it. One that was made under other roots, or is worn, is
-// replaced; so is one that could not connect, if the call insists.
-func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (sc balancer.SubConn, state connectivity.State, failure error) {
+// a call to be sent on it, with its state and why the last connect failed. If it
+// is ready, done must be called when the call has ended. One that was made under
+// other roots, or is worn, is replaced; so is one that could not connect, if the
+// call insists.
+func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (c *subConn, state connectivity.State, failure error) {
 	rootsKey := endpoint.Cluster().RootsKey()
 	var stale balancer.SubConn
 	defer func() {
@@ -187,12 +205,15 @@ func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (sc balancer.SubC
 		default:
 			if c.state == connectivity.Ready {
 				c.requests++
+				c.active.Add(1)
 			}
-			return c.sc, c.state, c.err
+			return c, c.state, c.err
 		}
 	}
-	c := &subConn{generation: endpoint.Cluster().Generation(), rootsKey: rootsKey, state: connectivity.Idle}
-	sc, err := p.cc.NewSubConn( //nolint:staticcheck // deprecated for those with several addresses
+	c = &subConn{generation: endpoint.Cluster().Generation(), rootsKey: rootsKey, state: connectivity.Idle}
+	c.done = c.end
+	var err error
+	c.sc, err = p.cc.NewSubConn( //nolint:staticcheck // deprecated for those with several addresses
 		[]resolver.Address{{
 			Addr:       endpoint.Address(),
 			Attributes: attributes.New(clusterKey{}, endpoint.Cluster()),
@@ -202,10 +223,9 @@ func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (sc balancer.SubC
 	if err != nil {
 		return nil, connectivity.TransientFailure, err
 	}
-	c.sc = sc
 	p.conns[endpoint] = c
 	p.counts[c.state]++
-	return sc, c.state, nil
+	return c, c.state, nil
 }
 
 // stateChanged takes note of a sub-connection's new state, and tells the
@@ -226,6 +246,8 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 		}
 	case connectivity.Ready:
 		c.err, c.ready, c.requests = nil, time.Now(), 0
+		c.idleSince.Store(c.ready.UnixNano())
+		c.idle = time.AfterFunc(idleTimeout(endpoint), func() { p.lookIdle(endpoint, c) })
 	}
 	p.mu.Unlock()
 	switch s.ConnectivityState {
@@ -243,10 +265,12 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 
 // setLocked moves a sub-connection to another state.
 func (p *policy) setLocked(c *subConn, state connectivity.State) {
-	if c.overdue != nil {
-		c.overdue.Stop()
-		c.overdue = nil
+	for _, timer := range []*time.Timer{c.overdue, c.idle} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
+	c.overdue, c.idle = nil, nil
 	p.counts[c.state]--
 	c.state = state
 	p.counts[c.state]++
@@ -272,5 +296,36 @@ func (p *policy) connectOverdue(endpoint *upstream.Endpoint, c *subConn) {
 	c.err = fmt.Errorf("connect timeout of %v", connectTimeout(endpoint))
 	p.mu.Unlock()
 	endpoint.ConnectFailed()
+	p.publish()
+}
+
+// idleTimeout is how long the cluster keeps a connection without calls.
+func idleTimeout(endpoint *upstream.Endpoint) time.Duration {
+	if config := endpoint.Cluster().Config(); config != nil && config.IdleTimeout > 0 {
+		return config.IdleTimeout
+	}
+	return defaultIdleTimeout
+}
+
+// lookIdle lets a connection go that had no calls for the cluster's idle
+// timeout. The next call makes another one.
+func (p *policy) lookIdle(endpoint *upstream.Endpoint, c *subConn) {
+	p.mu.Lock()
+	if p.closed || c.state != connectivity.Ready {
+		p.mu.Unlock()
+		return
+	}
+	left := idleTimeout(endpoint)
+	if c.active.Load() == 0 { // calls begin under the lock
+		left -= time.Since(time.Unix(0, c.idleSince.Load()))
+	}
+	if left > 0 {
+		c.idle.Reset(left)
+		p.mu.Unlock()
+		return
+	}
+	p.forgetLocked(endpoint, c)
+	p.mu.Unlock()
+	c.sc.Shutdown()
 	p.publish()
 }

@@ -50,7 +50,7 @@ func (r *meshResolver) run(ctx context.Context) {
 		// The attribute is a new value each time, or the channel would drop
 		// the update as one that changes nothing.
 		state := resolver.State{Attributes: attributes.New(targetKey{}, &channelTarget{r.target})}
-		_ = r.cc.UpdateState(state) // the policy refuses nothing
+		_ = r.cc.UpdateState(state) // what the policy refuses, it tells the calls
 		select {
 		case <-changed:
 		case <-ctx.Done():
