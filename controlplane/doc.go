@@ -38,6 +38,8 @@
 // client may offer both proofs; a stream ends, as Unauthenticated, when the one
 // that lives longer expires, and a connection when none is left on it.
 // The plaintext listener asks for nothing: whoever reaches it reads the
-// configuration as any workload. There is none unless it is given; keep it on
+// configuration as any workload. A node that names no NAMESPACE there, and has
+// none in a node ID of Istio's form, gets listeners as strict as any policy of
+// the mesh asks for. The plaintext listener is not there unless it is given; keep it on
 // loopback. The CA is never offered on it.
 package controlplane

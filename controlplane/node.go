@@ -11,7 +11,8 @@ import (
 	"github.com/inboardmesh/inboard/controlplane/istio"
 )
 
-// nodeOf reads the node of a client. Its metadata has Istio's keys.
+// nodeOf reads the node of a client. Its metadata has Istio's keys; without
+// NAMESPACE the node ID has the namespace, as istiod reads it.
 func nodeOf(node *core.Node) (istio.Node, error) {
 	if node.GetId() == "" {
 		return istio.Node{}, errors.New("the first request of a stream needs a node with an id")
@@ -39,6 +40,9 @@ func nodeOf(node *core.Node) (istio.Node, error) {
 		}
 		*field.to = text
 	}
+	if who.Namespace == "" {
+		who.Namespace = namespaceOf(who.ID)
+	}
 	labels := metadata["LABELS"]
 	if labels == nil {
 		return who, nil
@@ -55,6 +59,20 @@ func nodeOf(node *core.Node) (istio.Node, error) {
 		who.Labels[key] = text
 	}
 	return who, nil
+}
+
+// namespaceOf is the namespace in a node ID of Istio's form,
+// "sidecar~IP~POD.NAMESPACE~DOMAIN", or "" for another ID.
+func namespaceOf(id string) string {
+	parts := strings.Split(id, "~")
+	if len(parts) != 4 {
+		return ""
+	}
+	dot := strings.LastIndexByte(parts[2], '.')
+	if dot <= 0 {
+		return ""
+	}
+	return parts[2][dot+1:]
 }
 
 func stringOf(value *structpb.Value) (string, error) {

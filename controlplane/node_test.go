@@ -27,6 +27,17 @@ func TestNodeOf(t *testing.T) {
 				Locality: istio.Locality{Region: "r", Zone: "z", SubZone: "s"},
 			},
 		},
+		{
+			name: "namespace in the id", json: `{"id": "sidecar~10.0.0.1~payment-1.0.shop~shop.svc.cluster.local"}`,
+			want: istio.Node{ID: "sidecar~10.0.0.1~payment-1.0.shop~shop.svc.cluster.local", Namespace: "shop"},
+		},
+		{
+			name: "namespace in the metadata and another in the id", json: `{"id": "sidecar~10.0.0.1~a.bank~bank.svc.cluster.local", "metadata": {"NAMESPACE": "shop"}}`,
+			want: istio.Node{ID: "sidecar~10.0.0.1~a.bank~bank.svc.cluster.local", Namespace: "shop"},
+		},
+		{name: "id without a namespace", json: `{"id": "sidecar~10.0.0.1~payment~x"}`, want: istio.Node{ID: "sidecar~10.0.0.1~payment~x"}},
+		{name: "id with too few parts", json: `{"id": "sidecar~10.0.0.1~payment.shop"}`, want: istio.Node{ID: "sidecar~10.0.0.1~payment.shop"}},
+		{name: "id with an empty namespace", json: `{"id": "sidecar~10.0.0.1~payment.~x"}`, want: istio.Node{ID: "sidecar~10.0.0.1~payment.~x"}},
 		{name: "only an id", json: `{"id": "a"}`, want: istio.Node{ID: "a"}},
 		{name: "no id", json: `{}`, err: "the first request of a stream needs a node with an id"},
 		{name: "namespace that is a number", json: `{"id": "a", "metadata": {"NAMESPACE": 1}}`, err: "node metadata NAMESPACE: want a string"},

@@ -121,13 +121,10 @@ func (m *Mesh) startIdentities(ctx context.Context) error {
 	}
 	results := make(chan started)
 	waiting := 0
-	for name, provider := range m.settings.bootstrap.CertificateProviders {
-		if m.identities[name] != nil {
-			continue // WithIdentity replaces the provider
-		}
+	for name, start := range m.settings.providers {
 		waiting++
 		go func() { // ends with ctx at the latest; the loop below waits for it
-			source, closer, err := m.settings.startProvider(ctx, name, provider)
+			source, closer, err := start(ctx)
 			results <- started{name, source, closer, err}
 		}()
 	}

@@ -95,7 +95,11 @@ func TestCustomerCallsPayment(t *testing.T) {
 	if _, err := grpc_testing.NewTestServiceClient(conn).EmptyCall(ctx, &grpc_testing.Empty{}, grpc.Header(&header)); err != nil {
 		t.Fatal(err)
 	}
-	if got := header.Get("x-peer"); len(got) != 1 || got[0] != "spiffe://cluster.local/ns/shop/sa/customer" {
-		t.Errorf("peer = %q; header %v", got, header)
+	var reply worldtest.Reply
+	if err := json.Unmarshal([]byte(strings.Join(header.Get(worldtest.ReplyHeader), "")), &reply); err != nil {
+		t.Fatalf("%v: header %v", err, header)
+	}
+	if reply.Instance != "v1-a" || reply.Peer != "spiffe://cluster.local/ns/shop/sa/customer" {
+		t.Errorf("gRPC: reply %+v", reply)
 	}
 }

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -33,6 +35,7 @@ func (o option) apply(s *settings) { o(s) }
 type settings struct {
 	bootstrap      *bootstrap.Config
 	identities     map[string]meshtls.Source
+	providers      map[string]provider // of the bootstrap, without those that identities replace
 	hooks          *observe.Hooks
 	telemetry      *meshotel.Telemetry // nil if hooks are the application's
 	tracers        trace.TracerProvider
@@ -138,6 +141,9 @@ func newSettings(options []Option) (*settings, error) {
 			errs = append(errs, fmt.Errorf("identity %q: the source is nil", instance))
 		}
 	}
+	if s.bootstrap != nil {
+		errs = append(errs, s.checkBootstrap()...)
+	}
 	if s.outboundPolicy > RegistryOnly {
 		errs = append(errs, fmt.Errorf("outbound policy %d is unknown: use AllowAny or RegistryOnly", s.outboundPolicy))
 	}
@@ -205,34 +211,74 @@ func (s *settings) startTelemetry() (err error) {
 	return nil
 }
 
-// startProvider starts one certificate provider and waits for its first
-// certificate.
-func (s *settings) startProvider(ctx context.Context, name string, p bootstrap.CertificateProvider) (meshtls.Source, io.Closer, error) {
+// provider starts a certificate provider and waits for its first certificate.
+type provider func(ctx context.Context) (meshtls.Source, io.Closer, error)
+
+// checkBootstrap reports what is wrong with the bootstrap and prepares its
+// certificate providers. Nothing is started.
+func (s *settings) checkBootstrap() []error {
+	var errs []error
+	if err := s.bootstrap.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	s.providers = make(map[string]provider, len(s.bootstrap.CertificateProviders))
+	for _, name := range slices.Sorted(maps.Keys(s.bootstrap.CertificateProviders)) {
+		if s.identities[name] != nil {
+			continue // WithIdentity replaces the provider
+		}
+		start, err := s.provider(name, s.bootstrap.CertificateProviders[name])
+		switch {
+		case err == nil:
+			s.providers[name] = start
+		case len(errs) == 0 || errors.Is(err, errPlugin):
+			// Validate has named the other mistakes, field by field.
+			errs = append(errs, fmt.Errorf("bootstrap: %s%w", bootstrap.ProviderPath(name), err))
+		}
+	}
+	for i := range s.bootstrap.Servers {
+		name := s.bootstrap.Servers[i].CertificateInstance()
+		if _, ok := s.bootstrap.CertificateProviders[name]; name != "" && !ok && s.identities[name] == nil && s.bootstrap.Servers[i].Certificate == nil {
+			errs = append(errs, fmt.Errorf("bootstrap: $.xds_servers[%d].channel_creds: certificate_provider_instance %q is not configured: add it to $.certificate_providers or use mesh.WithIdentity", i, name))
+		}
+	}
+	return errs
+}
+
+// errPlugin is wrapped by the error for a plugin that the mesh does not have.
+var errPlugin = errors.New("the mesh has file_watcher and istio_ca")
+
+// provider prepares one certificate provider. The error begins with the path
+// below that of the provider.
+func (s *settings) provider(name string, p bootstrap.CertificateProvider) (provider, error) {
 	switch p.Plugin {
 	case "file_watcher":
 		config, err := filesource.ParseConfig(p.Config)
 		if err != nil {
-			return nil, nil, err
+			return nil, fmt.Errorf(".config: %w", err)
 		}
 		config.Name, config.OnChange = name, s.certificateChanged
-		source, err := filesource.New(ctx, config)
-		if err != nil {
-			return nil, nil, err
-		}
-		return source, closerFunc(source.Close), nil
+		return func(ctx context.Context) (meshtls.Source, io.Closer, error) {
+			source, err := filesource.New(ctx, config)
+			if err != nil {
+				return nil, nil, err
+			}
+			return source, closerFunc(source.Close), nil
+		}, nil
 	case "istio_ca":
 		config, err := istioca.ParseConfig(p.Config)
 		if err != nil {
-			return nil, nil, err
+			return nil, fmt.Errorf(".config: %w", err)
 		}
 		config.Name, config.OnChange = name, s.certificateChanged
-		source, err := istioca.New(ctx, config)
-		if err != nil {
-			return nil, nil, err
-		}
-		return source, closerFunc(source.Close), nil
+		return func(ctx context.Context) (meshtls.Source, io.Closer, error) {
+			source, err := istioca.New(ctx, config)
+			if err != nil {
+				return nil, nil, err
+			}
+			return source, closerFunc(source.Close), nil
+		}, nil
 	}
-	return nil, nil, fmt.Errorf("plugin %q is unknown: the mesh has file_watcher and istio_ca; others come in by mesh.WithIdentity(%q, source)", p.Plugin, name)
+	return nil, fmt.Errorf(".plugin_name: %q is unknown: %w; others come in by mesh.WithIdentity(%q, source)", p.Plugin, errPlugin, name)
 }
 
 func (s *settings) certificateChanged(event observe.CertificateEvent) {

@@ -33,7 +33,8 @@ type Node struct {
 	// ServiceAccount says, for a node without Labels, which endpoints it may be.
 	ServiceAccount string
 	// Namespace decides which names without a namespace the node can use, and
-	// with Labels which PeerAuthentication its listeners obey.
+	// with Labels which PeerAuthentication its listeners obey. A node without one
+	// obeys the strictest of all that it could be subject to.
 	Namespace string
 	Labels    map[string]string
 }

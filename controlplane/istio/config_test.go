@@ -211,6 +211,39 @@ spec: {selector: {matchLabels: {version: v1}}, mtls: {mode: STRICT}}
 	}
 }
 
+func TestANodeWithoutANamespaceIsHeldToTheStrictestPolicy(t *testing.T) {
+	t.Parallel()
+	const policy = "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\n"
+	const bankStrict = policy + "metadata: {name: default, namespace: bank}\nspec: {mtls: {mode: STRICT}}\n"
+	const versionStrict = policy + "metadata: {name: v1, namespace: shop}\nspec: {selector: {matchLabels: {version: v1}}, portLevelMtls: {8080: {mode: STRICT}}}\n"
+	const disabledMesh = policy + "metadata: {name: default, namespace: istio-system}\nspec: {mtls: {mode: DISABLE}}\n"
+	v1, v2 := map[string]string{"version": "v1"}, map[string]string{"version": "v2"}
+	tests := []struct {
+		name, yaml string
+		labels     map[string]string
+		port       string
+		want       []string
+	}{
+		{"no policy", "", nil, "8080", permissiveChains},
+		{"a policy of the mesh", disabledMesh, nil, "8080", disabledChains},
+		{"a policy of some namespace", disabledMesh + bankStrict, nil, "8080", strictChains},
+		{"a policy of some namespace, whatever the labels", bankStrict, v2, "8080", strictChains},
+		{"a policy of a workload that it could be", versionStrict, nil, "8080", strictChains},
+		{"a policy of its labels", versionStrict, v1, "8080", strictChains},
+		{"a policy of other labels", versionStrict, v2, "8080", permissiveChains},
+		{"a policy of another port", versionStrict, nil, "8081", permissiveChains},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			config := parse(t, yamlFile(shop+test.yaml))
+			if got := chains(t, config, istio.Node{Labels: test.labels}, "0.0.0.0:"+test.port); !slices.Equal(test.want, got) {
+				t.Errorf("chains %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
 // chains are what an inbound listener matches and speaks.
 func chains(t *testing.T, config *istio.Config, node istio.Node, address string) []string {
 	t.Helper()
@@ -308,7 +341,12 @@ spec:
 		{"a rule decides about a mixture", head + "  endpoints: [{address: 10.0.0.1, serviceAccount: a}, {address: 10.0.0.2}]\n" + rule + "  trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}\n", name, []string{a}},
 		{"a subset without endpoints does as its service", head + "  endpoints: [{address: 10.0.0.1, serviceAccount: a}]\n" + rule + "  subsets: [{name: v1, labels: {version: v1}}]\n", "outbound|80|v1|a.shop.svc.cluster.local", []string{a}},
 		{"PeerAuthentication switches it off for clients", head + "  endpoints: [{address: 10.0.0.1, serviceAccount: a, labels: {app: a}}]\n---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a, namespace: shop}\nspec: {selector: {matchLabels: {app: a}}, portLevelMtls: {80: {mode: DISABLE}}}\n", name, nil},
-		{"a service without endpoints accepts nobody", head + rule + "  trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}\n", name, []string{"spiffe://cluster.local/ns/shop/sa/"}},
+		{"a service without endpoints accepts nobody by itself", head, name, []string{"spiffe://cluster.local/ns/shop/sa/"}},
+		{"a subset of a service without endpoints neither", head + rule + "  subsets: [{name: v1, labels: {version: v1}}]\n", "outbound|80|v1|a.shop.svc.cluster.local", []string{"spiffe://cluster.local/ns/shop/sa/"}},
+		{"a service without endpoints can be plaintext by a rule", head + rule + "  trafficPolicy: {tls: {mode: DISABLE}}\n", name, nil},
+		{"a service without endpoints that has names accepts those", head + "  subjectAltNames: [x.example.com]\n", name, []string{"x.example.com"}},
+		{"an external service without endpoints is plaintext", strings.Replace(head, "MESH_INTERNAL", "MESH_EXTERNAL", 1), name, nil},
+		{"a service without endpoints accepts nobody with a rule", head + rule + "  trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}\n", name, []string{"spiffe://cluster.local/ns/shop/sa/"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

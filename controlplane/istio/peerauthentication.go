@@ -123,6 +123,25 @@ func (p *peerPolicies) mode(namespace string, labels map[string]string, port uin
 	return mode
 }
 
+// strictest is the strictest mode of a port that a workload of any namespace
+// can have: of any workload at all, if it has no labels.
+func (p *peerPolicies) strictest(labels map[string]string, port uint32) mtlsMode {
+	mode := p.mode("", labels, port)
+	for namespace := range p.wide {
+		mode = stricter(mode, p.mode(namespace, labels, port))
+	}
+	for namespace, policies := range p.narrow {
+		mode = stricter(mode, p.mode(namespace, labels, port))
+		if len(labels) > 0 {
+			continue
+		}
+		for _, policy := range policies {
+			mode = stricter(mode, p.mode(namespace, policy.selector, port))
+		}
+	}
+	return mode
+}
+
 // clientMode is the mode that clients see at an endpoint.
 func (p *peerPolicies) clientMode(e *endpoint, port *servicePort) mtlsMode {
 	return p.mode(e.namespace, e.labels, e.portFor(port))

@@ -96,8 +96,13 @@ func (r *registry) expectedSANs(s *service, a at) []string {
 // autoMutualTLS is Istio's auto mTLS for a whole cluster: it is on if every
 // endpoint offers mutual TLS and no PeerAuthentication disables it there. A
 // subset without endpoints does as its service, so that its last endpoint can
-// go without a change of the cluster.
+// go without a change of the cluster. A service of the mesh without endpoints
+// has none that could ask for plaintext: whoever gets at its cluster or its
+// addresses must not be spoken to in the clear.
 func (r *registry) autoMutualTLS(s *service, p *servicePort, cluster string, endpoints []*endpoint) bool {
+	if len(s.endpoints) == 0 {
+		return !s.external
+	}
 	if len(endpoints) == 0 {
 		endpoints = s.endpoints
 	}

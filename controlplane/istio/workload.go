@@ -17,8 +17,12 @@ func (w workloads) add(e *endpoint, port uint32) {
 // inboundMode is the mode of a port of a node: by the labels that the node says
 // it has. A node that says none may be any endpoint of its service account at
 // that port, and is held to the strictest of their modes: what is left out of
-// a bootstrap must not open a port that a policy closes.
+// a bootstrap must not open a port that a policy closes. For the same reason a
+// node without a namespace is held to the strictest mode of any namespace.
 func (c *Config) inboundMode(node Node, port uint32) mtlsMode {
+	if node.Namespace == "" {
+		return c.peers.strictest(node.Labels, port)
+	}
 	mode := c.peers.mode(node.Namespace, node.Labels, port)
 	if len(node.Labels) > 0 {
 		return mode

@@ -48,8 +48,9 @@ type Node struct {
 }
 
 // CertificateProvider is one certificate provider plugin instance. Its plugin
-// decides what Config means and reads it; that of "file_watcher" (gRFC A29) is
-// checked here as well, to report its mistakes with those of the rest.
+// decides what Config means and reads it; those of "file_watcher" (gRFC A29) and
+// of "istio_ca" are checked here as well, to report their mistakes with those of
+// the rest.
 type CertificateProvider struct {
 	// Plugin is plugin_name, such as "file_watcher" or "istio_ca".
 	Plugin string
@@ -64,6 +65,10 @@ func (p CertificateProvider) String() string { return p.Plugin }
 // MarshalText returns the plugin's name, so that no structured log shows the
 // configuration.
 func (p CertificateProvider) MarshalText() ([]byte, error) { return []byte(p.Plugin), nil }
+
+// ProviderPath returns where a certificate provider instance stands in the JSON
+// format, such as "$.certificate_providers.default", for errors about it.
+func ProviderPath(instance string) string { return child("$.certificate_providers", instance) }
 
 // ListenerName returns the name of the Listener of a destination.
 func (c *Config) ListenerName(destination string) string {
@@ -120,12 +125,15 @@ func (c *Config) check(found *problems, paths []credentialPaths) {
 	}
 	for _, name := range sortedKeys(c.CertificateProviders) {
 		provider := c.CertificateProviders[name]
-		path := child("$.certificate_providers", name)
+		path := ProviderPath(name)
 		if provider.Plugin == "" {
 			found.addf(path+".plugin_name", "is required: %q, or another certificate provider plugin", pluginFileWatcher)
 		}
-		if provider.Plugin == pluginFileWatcher {
+		switch provider.Plugin {
+		case pluginFileWatcher:
 			checkFileWatcher(found, path+".config", provider.Config)
+		case pluginIstioCA:
+			checkIstioCA(found, path+".config", provider.Config)
 		}
 	}
 	checkTemplate(found, "$.server_listener_resource_name_template", c.ServerListenerTemplate)

@@ -171,6 +171,13 @@ func TestCredentialFilesAreReadAgain(t *testing.T) {
 	writeFile(t, filepath.Join(dir, "ca.pem"), rootsOf(second))
 	writePair(t, dir, issue(t, second, "client.test"))
 	expect("no token", "token file: open ")
+	if err := os.Mkdir(filepath.Join(dir, "token"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	expect("no file for a token", "is a directory: want a regular file")
+	if err := os.Remove(filepath.Join(dir, "token")); err != nil {
+		t.Fatal(err)
+	}
 	writeFile(t, filepath.Join(dir, "token"), []byte("not-a-token"))
 	expect("no JWT", "not a JSON web token with an expiry")
 	writeFile(t, filepath.Join(dir, "token"), []byte(jwt(time.Now().Add(-time.Second))))

@@ -26,6 +26,9 @@
 // Unknown keys are ignored as gRPC does, except where ignoring one would
 // change who is trusted: in the configuration of credentials and of file
 // certificates they are mistakes. A key that looks like a known one that is not
-// there is a mistake everywhere. No error and no String method shows the
-// configuration of a credential.
+// there is a mistake everywhere, and so is a key that is given twice. No error
+// and no String method shows the configuration of a credential.
+//
+// Files that are named by the bootstrap must be regular files, of at most 64 KiB
+// for a token and 16 MiB for certificates and keys.
 package bootstrap

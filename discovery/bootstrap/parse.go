@@ -76,6 +76,7 @@ func Parse(data []byte) (*Config, error) {
 		return nil, fmt.Errorf("bootstrap: %w", err)
 	}
 	var found problems
+	checkDuplicates(&found, raw)
 	root, ok := readObject(&found, "$", raw)
 	if !ok {
 		return nil, found.err()

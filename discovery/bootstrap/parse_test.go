@@ -43,7 +43,7 @@ const full = `{
   },
   "certificate_providers": {
     "default": {"plugin_name": "file_watcher", "config": {"ca_certificate_file": "/ca.pem"}},
-    "mesh ca": {"plugin_name": "istio_ca", "config": {"server_uri": "istiod:15012"}}
+    "mesh ca": {"plugin_name": "istio_ca", "config": {"server_uri": "istiod:15012", "token_file": "/token"}}
   },
   "server_listener_resource_name_template": "xds.istio.io/grpc/lds/inbound/%s",
   "client_default_listener_resource_name_template": "mesh/%s",
@@ -78,7 +78,7 @@ func TestParseReadsEveryField(t *testing.T) {
 		},
 		CertificateProviders: map[string]CertificateProvider{
 			"default": {Plugin: "file_watcher", Config: json.RawMessage(`{"ca_certificate_file": "/ca.pem"}`)},
-			"mesh ca": {Plugin: "istio_ca", Config: json.RawMessage(`{"server_uri": "istiod:15012"}`)},
+			"mesh ca": {Plugin: "istio_ca", Config: json.RawMessage(`{"server_uri": "istiod:15012", "token_file": "/token"}`)},
 		},
 		ServerListenerTemplate: "xds.istio.io/grpc/lds/inbound/%s",
 		ClientListenerTemplate: "mesh/%s",
@@ -210,6 +210,14 @@ func TestParseReportsMistakes(t *testing.T) {
 			`$.certificate_providers.d.plugin_name: is required: "file_watcher", or another certificate provider plugin`,
 			`$.certificate_providers.e: expected an object, found a number`,
 			`$.certificate_providers["b c"].config: expected certificate_file with private_key_file, or ca_certificate_file, or all three`}},
+		{"keys that are given twice", `{"node": {"id": "a", "i\u0064": "b", "metadata": {"x": [1, {"y": 1, "y": 1, "z": 2}], "ok": {"x": 1}}}, "node": {}, "new": {"a b": 1, "a b": 1},
+			"xds_servers": [{` + ok + `}, {` + ok + `, "channel_creds": [{"type": "tls"}]}]}`, []string{
+			`bootstrap: $.node.id: the key "id" is given twice`,
+			`$.node.metadata.x[1].y: the key "y" is given twice`,
+			`$.new["a b"]: the key "a b" is given twice`,
+			`$.xds_servers[1].channel_creds: the key "channel_creds" is given twice`}},
+		{"a key that is given twice very deep down", `{"xds_servers": [{` + ok + `}], "new": ` + strings.Repeat(`[`, 5000) + `{"a": 1, "a": 2}` + strings.Repeat(`]`, 5000) + `}`, []string{
+			`bootstrap: $.new` + strings.Repeat("[0]", maxDuplicatePath-1) + `: the key "a" is given twice`}},
 		{"a federated name", `{"xds_servers": [{` + ok + `}], "server_listener_resource_name_template": "xdstp://a/%s"}`, []string{
 			`bootstrap: $.server_listener_resource_name_template: expected a name without an authority, found an xdstp: name: federation (gRFC A47) is not supported`}},
 		{"authorities", `{"xds_servers": [{` + ok + `}], "authorities": {"a": {}}}`, []string{
@@ -396,6 +404,8 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(full))
 	f.Add([]byte(`{"xds_servers":[{"server_uri":"x","channel_creds":[{"type":"tls","config":{"refresh_interval":"1s"}}]}]}`))
 	f.Add([]byte(`{"xdsServers":1,"node":{"metadata":{"a":[1,null,{"b":{}}]}}}`))
+	f.Add([]byte(`{"certificate_providers":{"a":{"plugin_name":"istio_ca","config":{"server_uri":"a","certificate_lifetime":"1h"}}}}`))
+	f.Add([]byte(`{"node":{"id":"a","id":"b"},"a":[[[{"b":1,"b":[]}]]]}`))
 	f.Add([]byte(`{"certificate_providers":{"":{"plugin_name":"file_watcher","config":null}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := Parse(data)

@@ -12,12 +12,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc/credentials"
+
+	"github.com/inboardmesh/inboard/internal/regularfile"
 )
 
 const pluginFileWatcher = "file_watcher"
-
-// maxCertificateFile bounds a file of certificates or keys.
-const maxCertificateFile = 16 << 20
 
 // certificateFiles is the configuration that the channel credentials "tls"
 // (gRFC A65) and the certificate provider "file_watcher" (gRFC A29) share. The
@@ -158,7 +157,7 @@ func (t *fileTLS) ClientHandshake(ctx context.Context, authority string, conn ne
 func (t *fileTLS) config() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if path := t.files.roots; path != "" {
-		pem, err := readFile(path, maxCertificateFile)
+		pem, err := regularfile.Read(path, regularfile.MaxCertificates)
 		if err != nil {
 			return nil, fmt.Errorf("ca_certificate_file: %w", err)
 		}
@@ -168,11 +167,11 @@ func (t *fileTLS) config() (*tls.Config, error) {
 		}
 	}
 	if t.files.certificate != "" {
-		chain, err := readFile(t.files.certificate, maxCertificateFile)
+		chain, err := regularfile.Read(t.files.certificate, regularfile.MaxCertificates)
 		if err != nil {
 			return nil, fmt.Errorf("certificate_file: %w", err)
 		}
-		key, err := readFile(t.files.privateKey, maxCertificateFile)
+		key, err := regularfile.Read(t.files.privateKey, regularfile.MaxCertificates)
 		if err != nil {
 			return nil, fmt.Errorf("private_key_file: %w", err)
 		}

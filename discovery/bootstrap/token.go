@@ -10,10 +10,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
-)
 
-// maxToken bounds a token file. A token travels in one header.
-const maxToken = 64 << 10
+	"github.com/inboardmesh/inboard/internal/regularfile"
+)
 
 // parseToken reads the configuration of "jwt_token_file".
 func parseToken(found *problems, path string, config json.RawMessage) string {
@@ -55,7 +54,7 @@ func (t *tokenFile) GetRequestMetadata(ctx context.Context, _ ...string) (map[st
 
 // read returns a token that has not expired. Its errors have a status.
 func (t *tokenFile) read() (string, error) {
-	data, err := readFile(t.path, maxToken)
+	data, err := regularfile.Read(t.path, regularfile.MaxToken)
 	if err != nil {
 		return "", status.Errorf(codes.Unavailable, "token file: %v", err)
 	}

@@ -35,17 +35,18 @@ type clientCall struct {
 	sending metadata.MD
 }
 
-// newClientCall prepares a call of method on a channel.
-func (a *Adapter) newClientCall(ctx context.Context, cc *grpc.ClientConn, method string, opts []grpc.CallOption) (*clientCall, *pipeline.Target, error) {
+// describe makes c, which must be zero, a call of method on a channel, and finds
+// its target.
+func (a *Adapter) describe(ctx context.Context, c *clientCall, cc *grpc.ClientConn, method string, opts []grpc.CallOption) (*pipeline.Target, error) {
 	name, err := targetName(cc.Target())
 	if err != nil {
-		return nil, nil, status.Error(codes.Unavailable, err.Error())
+		return nil, status.Error(codes.Unavailable, err.Error())
 	}
 	md, ok := metadata.FromOutgoingContext(ctx)
 	if !ok {
 		md = metadata.MD{}
 	}
-	c := &clientCall{opts: opts, routed: md}
+	c.opts, c.routed = opts, md
 	host := name
 	for _, o := range opts {
 		if authority, ok := o.(grpc.AuthorityOverrideCallOption); ok {
@@ -53,7 +54,7 @@ func (a *Adapter) newClientCall(ctx context.Context, cc *grpc.ClientConn, method
 		}
 	}
 	c.view = route.Request{Method: "POST", Scheme: "http", Host: host, Path: method, Header: header(md)}
-	return c, a.options.Outbound.Target(name), nil
+	return a.options.Outbound.Target(name), nil
 }
 
 // start makes c the call of an adapter and describes it for observers.

@@ -17,7 +17,6 @@ import (
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
-	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
 // server is the inbound side of gRPC: it applies the filter chain of a call's
@@ -103,7 +102,7 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 	}
 	if isTLS {
 		call.Scheme = "https"
-		if id, ok := meshtls.PeerID(tlsInfo.State); ok {
+		if id, ok := s.listeners.PeerID(&tlsInfo.State); ok {
 			ctx = inbound.WithPeer(ctx, id)
 			call.PeerID = id.String()
 		}

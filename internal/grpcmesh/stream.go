@@ -24,7 +24,7 @@ const (
 // clientStream is a stream of a call: the application's stream, and an adapter
 // of the pipeline.
 type clientStream struct {
-	*clientCall
+	clientCall
 	desc *grpc.StreamDesc
 	open func(ctx context.Context, method string, opts ...grpc.CallOption) (grpc.ClientStream, error)
 	// turn is held by one operation on the sending side at a time, and while a
@@ -73,7 +73,8 @@ func (l lock) tryLock() bool {
 func (a *Adapter) streamClient(
 	ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption,
 ) (grpc.ClientStream, error) {
-	common, target, err := a.newClientCall(ctx, cc, method, opts)
+	s := &clientStream{desc: desc, turn: newLock(), receiving: newLock()}
+	target, err := a.describe(ctx, &s.clientCall, cc, method, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -82,18 +83,17 @@ func (a *Adapter) streamClient(
 	} else if direct != nil {
 		return direct.NewStream(ctx, desc, method, opts...)
 	}
-	s := &clientStream{clientCall: common, desc: desc, turn: newLock(), receiving: newLock()}
 	s.open = func(ctx context.Context, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 		return streamer(ctx, desc, cc, method, opts...)
 	}
-	a.start(common, target, s, true)
-	if o := common.call.Run(ctx, &common.view); o.Kind != outcome.Response || o.Err != nil {
-		common.call.Finish(o)
+	a.start(&s.clientCall, target, s, true)
+	if o := s.call.Run(ctx, &s.view); o.Kind != outcome.Response || o.Err != nil {
+		s.call.Finish(o)
 		return nil, s.result(o)
 	}
 	// An application that gives its stream up without reading to the end must
 	// cancel its context: then the call has ended too.
-	stop := context.AfterFunc(common.call.Context(), s.expire) //nolint:contextcheck // it is the caller's, bounded by the route
+	stop := context.AfterFunc(s.call.Context(), s.expire) //nolint:contextcheck // it is the caller's, bounded by the route
 	s.mu.Lock()
 	s.stop = stop
 	s.mu.Unlock()

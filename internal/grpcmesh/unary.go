@@ -13,8 +13,12 @@ import (
 
 // unaryCall is one unary call: an adapter of the pipeline.
 type unaryCall struct {
-	*clientCall
-	invoke         func(ctx context.Context, method string, opts ...grpc.CallOption) error
+	clientCall
+	request, response any
+	cc                *grpc.ClientConn
+	invoker           grpc.UnaryInvoker
+
+	first          attempt // what most calls need once, without an allocation
 	reply, trailer metadata.MD
 	err            error // of the last attempt, as gRPC returned it
 }
@@ -24,7 +28,8 @@ var _ pipeline.Adapter = (*unaryCall)(nil)
 func (a *Adapter) unaryClient(
 	ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
 ) error {
-	common, target, err := a.newClientCall(ctx, cc, method, opts)
+	u := &unaryCall{request: req, response: reply, cc: cc, invoker: invoker}
+	target, err := a.describe(ctx, &u.clientCall, cc, method, opts)
 	if err != nil {
 		return err
 	}
@@ -33,26 +38,26 @@ func (a *Adapter) unaryClient(
 	} else if direct != nil {
 		return direct.Invoke(ctx, method, req, reply, opts...)
 	}
-	u := &unaryCall{clientCall: common}
-	u.invoke = func(ctx context.Context, method string, opts ...grpc.CallOption) error {
-		return invoker(ctx, method, req, reply, cc, opts...)
-	}
-	a.start(common, target, u, false)
-	o := common.call.Run(ctx, &common.view)
+	a.start(&u.clientCall, target, u, false)
+	o := u.call.Run(ctx, &u.view)
 	if o.Kind != outcome.Response {
-		return common.result(o)
+		return u.result(o)
 	}
-	common.mutateReply()
-	common.call.Finish(o)
+	u.mutateReply()
+	u.call.Finish(o)
 	return u.err
 }
 
 // Attempt sends the request and waits for the reply. The picker chooses the
 // endpoint.
 func (u *unaryCall) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Outcome {
-	a := &attempt{pipeline: p}
+	a := &u.first
+	if a.pipeline != nil {
+		a = new(attempt) // gRPC may still hold the last one
+	}
+	a.pipeline = p
 	ctx = withAttempt(metadata.NewOutgoingContext(ctx, u.sending), a)
-	if !p.Deadline.IsZero() {
+	if deadline, ok := ctx.Deadline(); !p.Deadline.IsZero() && (!ok || p.Deadline.Before(deadline)) {
 		// The next hop is told the time of the attempt, not only of the call.
 		bounded, cancel := context.WithDeadline(ctx, p.Deadline)
 		defer cancel()
@@ -61,7 +66,7 @@ func (u *unaryCall) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Ou
 	a.ctx = ctx
 	u.reply, u.trailer = nil, nil
 	opts := slices.Concat(u.opts, []grpc.CallOption{grpc.Header(&u.reply), grpc.Trailer(&u.trailer)})
-	u.err = u.invoke(ctx, u.method(), opts...)
+	u.err = u.invoker(ctx, u.method(), u.request, u.response, u.cc, opts...)
 	if u.err != nil && u.reply == nil {
 		u.reply = u.trailer // trailers-only: what a proxy would see as headers
 	}

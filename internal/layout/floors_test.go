@@ -30,6 +30,7 @@ var floors = map[string]place{
 	"internal/deadline":    {0, shared},
 	"internal/cputime":     {0, shared},
 	"internal/strictjson":  {0, shared},
+	"internal/regularfile": {0, shared},
 	"internal/tlstest":     {0, shared},
 	"internal/layout":      {0, shared},
 	"internal/conformance": {0, shared},

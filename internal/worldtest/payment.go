@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,8 +23,8 @@ import (
 	"github.com/inboardmesh/inboard/mesh"
 )
 
-// Payment is a server of the world: HTTP and gRPC, each on its own address.
-// What it answers can be scripted while it runs.
+// Payment is a server of the world: HTTP and gRPC, each on its own address. A
+// request can say what becomes of it, see [ScriptHeader].
 type Payment struct {
 	Instance string
 	// HTTP and GRPC are the addresses.
@@ -33,23 +32,25 @@ type Payment struct {
 	// Mesh is the payment's own.
 	Mesh *mesh.Mesh
 
-	// Fail, if positive, is the number of coming requests that are answered
-	// with Status (HTTP) or Code (gRPC).
-	Fail   atomic.Int64
-	Status atomic.Int64
-	Code   atomic.Uint32
-	// Hang makes requests wait until their context ends.
-	Hang atomic.Bool
 	// Calls counts the requests that arrived.
 	Calls atomic.Int64
 
+	arrivals   *arrivals
 	httpServer *http.Server
 	grpcServer *grpc.Server
 	wg         sync.WaitGroup
 }
 
-// Reply is what a payment answers over HTTP. The gRPC reply carries the same
-// in its response headers.
+// AnswerHeader makes a request ask for response headers: "name=value", separated
+// by commas.
+const AnswerHeader = "test-answer"
+
+// ReplyHeader is the response header of a gRPC answer that holds the [Reply] as
+// JSON.
+const ReplyHeader = "x-reply-bin"
+
+// Reply is what a payment answers: what arrived. Over HTTP it is the body. A
+// response header, or for a gRPC failure a trailer, names the instance always.
 type Reply struct {
 	Instance string              `json:"instance"`
 	Method   string              `json:"method"`
@@ -73,9 +74,7 @@ func (w *World) Payment(instance string, labels map[string]string, options ...me
 // addresses can be in the configuration before the payment asks for its own.
 func (w *World) PaymentAt(instance string, labels map[string]string, httpInner, grpcInner net.Listener, options ...mesh.Option) *Payment {
 	w.tb.Helper()
-	p := &Payment{Instance: instance, Mesh: w.Join("shop", "payment", labels, options...)}
-	p.Status.Store(http.StatusServiceUnavailable)
-	p.Code.Store(uint32(codes.Unavailable))
+	p := &Payment{Instance: instance, Mesh: w.Join("shop", "payment", labels, options...), arrivals: &w.arrivals}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	httpLn, err := p.Mesh.Serve(ctx, httpInner)
@@ -92,8 +91,9 @@ func (w *World) PaymentAt(instance string, labels map[string]string, httpInner, 
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	p.httpServer = &http.Server{Handler: p.Mesh.Handler(p), Protocols: protocols, ReadHeaderTimeout: 10 * time.Second}
-	p.grpcServer = grpc.NewServer(p.Mesh.ServerOptions()...)
-	grpc_testing.RegisterTestServiceServer(p.grpcServer, &grpcPayment{payment: p})
+	service := &grpcPayment{payment: p}
+	p.grpcServer = grpc.NewServer(append(p.Mesh.ServerOptions(), grpc.UnknownServiceHandler(service.anyMethod))...)
+	grpc_testing.RegisterTestServiceServer(p.grpcServer, service)
 	p.wg.Go(func() {
 		if err := p.httpServer.Serve(httpLn); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			w.tb.Errorf("payment %s: %v", instance, err)
@@ -122,15 +122,11 @@ func (p *Payment) Stop(ctx context.Context) {
 	p.wg.Wait()
 }
 
-// failing reports whether this request is to fail.
-func (p *Payment) failing() bool {
-	for {
-		n := p.Fail.Load()
-		if n <= 0 {
-			return false
-		}
-		if p.Fail.CompareAndSwap(n, n-1) {
-			return true
+// answers calls f for every response header that a request asks for.
+func answers(wanted string, f func(name, value string)) {
+	for pair := range strings.SplitSeq(wanted, ",") {
+		if name, value, ok := strings.Cut(pair, "="); ok {
+			f(name, value)
 		}
 	}
 }
@@ -139,32 +135,39 @@ func (p *Payment) failing() bool {
 func (p *Payment) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.Calls.Add(1)
 	hash := sha256.New()
-	_, err := io.Copy(hash, r.Body)
-	if p.Hang.Load() {
-		<-r.Context().Done()
-		return
-	}
-	if err != nil {
+	if _, err := io.Copy(hash, r.Body); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
 	w.Header().Set("X-Instance", p.Instance)
-	if p.failing() {
-		http.Error(w, "scripted failure", int(p.Status.Load()))
+	answers(r.Header.Get(AnswerHeader), w.Header().Add)
+	failure, err := p.arrivals.follow(r.Context(), r.Header.Get(CallHeader), r.Header.Get(ScriptHeader))
+	switch {
+	case r.Context().Err() != nil:
+		return // nobody waits for it
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusTeapot)
+		return
+	case failure.Status != 0:
+		http.Error(w, "scripted failure", failure.Status)
 		return
 	}
-	reply := Reply{
-		Instance: p.Instance, Method: r.Method, Path: r.URL.EscapedPath(), Query: r.URL.RawQuery,
-		Host: r.Host, Proto: r.Proto, Header: r.Header, BodySHA: hex.EncodeToString(hash.Sum(nil)),
-	}
-	if id, ok := mesh.PeerID(r.Context()); ok {
-		reply.Peer = id.String()
-	}
-	if deadline, ok := r.Context().Deadline(); ok {
-		reply.Deadline = time.Until(deadline).Milliseconds()
-	}
+	reply := p.reply(r.Context())
+	reply.Method, reply.Path, reply.Query = r.Method, r.URL.EscapedPath(), r.URL.RawQuery
+	reply.Host, reply.Proto, reply.Header, reply.BodySHA = r.Host, r.Proto, r.Header, hex.EncodeToString(hash.Sum(nil))
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(reply) //nolint:errchkjson // the caller went away
+}
+
+func (p *Payment) reply(ctx context.Context) Reply {
+	reply := Reply{Instance: p.Instance}
+	if id, ok := mesh.PeerID(ctx); ok {
+		reply.Peer = id.String()
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		reply.Deadline = time.Until(deadline).Milliseconds()
+	}
+	return reply
 }
 
 // grpcPayment is the payment's gRPC service.
@@ -173,31 +176,49 @@ type grpcPayment struct {
 	payment *Payment
 }
 
+// anyMethod answers calls of methods that are not of the service, as HTTP does
+// for any path.
+func (g *grpcPayment) anyMethod(_ any, stream grpc.ServerStream) error {
+	if err := stream.RecvMsg(new(grpc_testing.Empty)); err != nil {
+		return err
+	}
+	if err := g.begin(stream.Context()); err != nil {
+		return err
+	}
+	return stream.SendMsg(new(grpc_testing.Empty))
+}
+
 func (g *grpcPayment) begin(ctx context.Context) error {
 	p := g.payment
 	p.Calls.Add(1)
-	if p.Hang.Load() {
-		<-ctx.Done()
-		return status.FromContextError(ctx.Err()).Err()
-	}
-	if p.failing() {
-		return status.Error(codes.Code(p.Code.Load()), "scripted failure")
-	}
-	md := metadata.Pairs("x-instance", p.Instance)
-	if id, ok := mesh.PeerID(ctx); ok {
-		md.Set("x-peer", id.String())
-	}
-	if deadline, ok := ctx.Deadline(); ok {
-		md.Set("x-deadline-millis", strconv.FormatInt(time.Until(deadline).Milliseconds(), 10))
-	}
 	in, _ := metadata.FromIncomingContext(ctx)
-	for name, values := range in {
-		for _, value := range values {
-			if name != "x-instance" && !strings.HasPrefix(name, ":") {
-				md.Append("seen-"+name, value)
-			}
+	first := func(name string) string {
+		if values := in.Get(name); len(values) > 0 {
+			return values[0]
 		}
+		return ""
 	}
+	failure, err := p.arrivals.follow(ctx, first(CallHeader), first(ScriptHeader))
+	switch {
+	case ctx.Err() != nil:
+		return status.FromContextError(ctx.Err()).Err()
+	case err != nil:
+		return status.Error(codes.InvalidArgument, err.Error())
+	case failure.Status != 0:
+		if err := grpc.SetTrailer(ctx, metadata.Pairs("x-instance", p.Instance)); err != nil {
+			return err
+		}
+		return status.Error(failure.Code, "scripted failure")
+	}
+	reply := p.reply(ctx)
+	reply.Path, _ = grpc.Method(ctx)
+	reply.Method, reply.Host, reply.Proto, reply.Header = http.MethodPost, first(":authority"), "HTTP/2.0", in
+	text, err := json.Marshal(reply)
+	if err != nil {
+		return err
+	}
+	md := metadata.Pairs("x-instance", p.Instance, ReplyHeader, string(text))
+	answers(first(AnswerHeader), func(name, value string) { md.Append(name, value) })
 	return grpc.SetHeader(ctx, md)
 }
 

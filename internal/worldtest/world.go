@@ -36,6 +36,8 @@ type World struct {
 	// leaves it to the default.
 	CertificateLifetime string
 
+	arrivals arrivals
+
 	files  []istio.File
 	server *controlplane.Server
 	addr   string

@@ -7,9 +7,9 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
+	"github.com/inboardmesh/inboard/internal/regularfile"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
@@ -51,7 +51,7 @@ func (c *Config) readOnce() *contents {
 		if path == "" || *err != nil {
 			return nil
 		}
-		text, readErr := os.ReadFile(path)
+		text, readErr := regularfile.Read(path, regularfile.MaxCertificates)
 		if readErr != nil {
 			*err = fmt.Errorf("%s: %w", field, readErr)
 		}

@@ -10,7 +10,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 	security "istio.io/api/security/v1alpha1"
 
+	"github.com/inboardmesh/inboard/internal/regularfile"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
@@ -131,7 +131,7 @@ func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 func (bearer) RequireTransportSecurity() bool { return true }
 
 func readToken(file string) (string, error) {
-	text, err := os.ReadFile(file)
+	text, err := regularfile.Read(file, regularfile.MaxToken)
 	if err != nil {
 		return "", fmt.Errorf("token_file: %w", err)
 	}
@@ -143,7 +143,7 @@ func readToken(file string) (string, error) {
 }
 
 func readRoots(file string) (*x509.CertPool, error) {
-	text, err := os.ReadFile(file)
+	text, err := regularfile.Read(file, regularfile.MaxCertificates)
 	if err != nil {
 		return nil, fmt.Errorf("root_file: %w", err)
 	}

@@ -1,0 +1,40 @@
+package grpcmesh_test
+
+import (
+	"testing"
+
+	"github.com/inboardmesh/inboard/observe"
+)
+
+// What a unary call costs beside grpc-go with a timeout of the caller's own,
+// client and server together. A change that needs more says here what for.
+func TestAllocationsPerUnaryCall(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	const runs = 1000
+	count := func(hooks *observe.Hooks, mesh bool) float64 {
+		client := pair(t, hooks, mesh, mesh)
+		return testing.AllocsPerRun(runs, func() { callOnce(t, client, !mesh) })
+	}
+	plain := count(&observe.Hooks{}, false)
+	tests := []struct {
+		name  string
+		hooks *observe.Hooks
+		want  float64
+	}{
+		// The client: the call, its endpoint's and its attempt's contexts, copies
+		// of the metadata, and fifteen that gRPC makes for a stats handler. The
+		// server: the call, a copy of the metadata, and the peer's address.
+		{"telemetry off", &observe.Hooks{}, 40},
+		// And on each side what HTTP has too, and traceparent as metadata.
+		{"telemetry on, not sampled", telemetry(t), 56},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := count(test.hooks, true) - plain; got > test.want {
+				t.Errorf("%v more than the %v allocations of grpc-go, want at most %v", got, plain, test.want)
+			}
+		})
+	}
+}
