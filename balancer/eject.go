@@ -100,12 +100,25 @@ func (s *Set) ejectLocked(config *OutlierConfig, m *monitor, reason OutlierReaso
 }
 
 // mayEjectLocked reports whether one more host may be ejected. The percentage
-// rounds down; one of several hosts may always be, for else nobody could in a
+// rounds down; one may always be if another is left, for else nobody could in a
 // small cluster.
 func (s *Set) mayEjectLocked(config *OutlierConfig) bool {
-	total := len(s.snapshot.Load().hosts)
-	if 100*(s.ejected+1) <= total*int(config.MaxEjectionPercent) {
+	hosts := s.snapshot.Load().hosts
+	if 100*(s.ejected+1) <= len(hosts)*int(config.MaxEjectionPercent) {
 		return true
 	}
-	return s.ejected == 0 && (config.AlwaysEjectOneHost || config.MaxEjectionPercent > 0 && total > 1)
+	return s.ejected == 0 && (config.AlwaysEjectOneHost || config.MaxEjectionPercent > 0 && severalServe(hosts))
+}
+
+// severalServe reports whether at least two hosts are fit to be picked.
+func severalServe(hosts []*Host) bool {
+	serving := 0
+	for _, h := range hosts {
+		if h.in(healthyHosts) || h.in(degradedHosts) {
+			if serving++; serving > 1 {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -249,6 +249,42 @@ func TestBO9_ChangesOfThePolicy(t *testing.T) {
 	})
 }
 
+func TestBO6_TheLastHostThatServesStays(t *testing.T) {
+	t.Parallel()
+	config := consecutiveOnly(1)
+	config.MaxEjectionPercent = 10 // of three: none but for the exception
+	// Two of the three serve, then one.
+	localities := []LocalityEndpoints{partly("a", 0, 1, 3, 2, Healthy)}
+	s := seededSet(t, Config{}, localities...)
+	s.SetOutlier(&config)
+	s.Update(Config{}, []LocalityEndpoints{partly("a", 0, 1, 3, 1, Healthy)})
+	for h := range s.Hosts() {
+		report(h, internal500, 3)
+		if isEjected(h) {
+			t.Errorf("%s is ejected while no two hosts serve", h.Endpoint().Address)
+		}
+	}
+	s.Update(Config{}, localities)
+	for h := range s.Hosts() {
+		report(h, internal500, 1)
+		if !isEjected(h) {
+			t.Errorf("%s is not ejected while another serves", h.Endpoint().Address)
+		}
+		return
+	}
+}
+
+func TestReportsOfAnEjectedHostDoNotLock(t *testing.T) {
+	t.Parallel()
+	s, hosts := watched(t, 5, consecutiveOnly(1))
+	report(hosts[0], internal500, 1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if got := report(hosts[0], internal500, 3); !isEjected(hosts[0]) || got != nil {
+		t.Errorf("ejected %t, events %v", isEjected(hosts[0]), got)
+	}
+}
+
 func TestBO11_EjectedHostsAreUnhealthy(t *testing.T) {
 	t.Parallel()
 	// Two priorities of ten; hosts of the first are ejected one by one.

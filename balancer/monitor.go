@@ -72,6 +72,9 @@ func (h *Host) Report(o *outcome.Outcome) (e Ejection, ok bool) {
 			return Ejection{}, false
 		}
 		over := m.failed(config, o)
+		if m.ejected.Load() {
+			return Ejection{}, false // a panic, or a call from before: nothing to lock for
+		}
 		for reason := OutlierReason(0); over != 0; reason, over = reason+1, over>>1 {
 			if over&1 == 0 {
 				continue

@@ -27,8 +27,9 @@ type OutlierConfig struct {
 	// random, so that not all hosts return at once.
 	EjectionJitter time.Duration
 	// MaxEjectionPercent is how many of all hosts may be ejected at a time. One
-	// of two or more may be ejected whatever the percentage, but for 0, which
-	// allows none.
+	// may be ejected whatever the percentage if another is fit to serve, but for
+	// 0, which allows none. With 100 it is only a panic that keeps a cluster
+	// going all of whose hosts fail.
 	MaxEjectionPercent uint32
 	// AlwaysEjectOneHost allows one ejection even of a single host, or with a
 	// MaxEjectionPercent of 0.

@@ -118,7 +118,7 @@ func (w *sweep) suspects(o origin, volume, hosts uint32) []suspect {
 			list = append(list, suspect{host: h, rate: recent.successRate()})
 		}
 	}
-	if len(list) < int(hosts) {
+	if uint64(len(list)) < uint64(hosts) {
 		return nil
 	}
 	slices.SortStableFunc(list, func(a, b suspect) int { return cmp.Compare(a.rate, b.rate) })
