@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
@@ -203,6 +205,55 @@ func TestCanceledCallsAreNobodysFault(t *testing.T) {
 			t.Errorf("ejected: %q", got)
 		}
 	})
+}
+
+func TestMessagesThatCannotBeSentAreNobodysFault(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		request *grpc_testing.SimpleRequest
+		code    codes.Code
+		text    string
+	}{
+		{
+			"no UTF-8", &grpc_testing.SimpleRequest{ResponseStatus: &grpc_testing.EchoStatus{Message: "\xff"}},
+			codes.Internal, "error while marshaling",
+		},
+		{
+			"too large", &grpc_testing.SimpleRequest{Payload: &grpc_testing.Payload{Body: make([]byte, 2000)}},
+			codes.ResourceExhausted, "larger than max",
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t)
+				config := balancer.DefaultOutlierConfig()
+				config.Consecutive5xx.Threshold, config.MaxEjectionPercent = 1, 100
+				b := &backend{}
+				f.serve("10.0.0.1:9090", b)
+				f.configure(forward("main"), detecting(config, "10.0.0.1:9090"))
+				client := f.client(grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(1000)))
+				_, err := client.UnaryCall(withTimeout(t), tt.request)
+				if status.Code(err) != tt.code || !strings.Contains(err.Error(), tt.text) {
+					t.Errorf("call: %v, want %v with %q", err, tt.code, tt.text)
+				}
+				if got := f.ejected(); got != nil {
+					t.Errorf("ejected: %q", got)
+				}
+				// The same words of a server are its own.
+				b.before = func(context.Context, int64) error {
+					return status.Error(codes.Internal, "grpc: error while marshaling: a reply")
+				}
+				if _, err := client.EmptyCall(withTimeout(t), &grpc_testing.Empty{}); status.Code(err) != codes.Internal {
+					t.Errorf("call: %v", err)
+				}
+				if got := f.ejected(); len(got) != 1 {
+					t.Errorf("ejected: %q, want the endpoint", got)
+				}
+			})
+		})
+	}
 }
 
 // ejected returns the endpoints of the target that are ejected.
