@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/inboardmesh/inboard/internal/worldtest"
 	"github.com/inboardmesh/inboard/mesh"
@@ -28,8 +28,8 @@ spec:
 `
 
 // callOf returns how to make a call over a protocol, which reports a failure of the
-// server as one.
-func callOf(t *testing.T, customer *mesh.Mesh, protocol string) func(context.Context) error {
+// server as one. The headers go with it.
+func callOf(t *testing.T, customer *mesh.Mesh, protocol string) func(ctx context.Context, headers map[string]string) error {
 	t.Helper()
 	if protocol == "gRPC" {
 		conn, err := grpc.NewClient("mesh:///"+paymentHost+":9090", customer.DialOptions()...)
@@ -38,16 +38,20 @@ func callOf(t *testing.T, customer *mesh.Mesh, protocol string) func(context.Con
 		}
 		t.Cleanup(func() { _ = conn.Close() }) // with the test
 		client := grpc_testing.NewTestServiceClient(conn)
-		return func(ctx context.Context) error {
+		return func(ctx context.Context, headers map[string]string) error {
+			ctx = metadata.NewOutgoingContext(ctx, metadata.New(headers))
 			_, err := client.EmptyCall(ctx, &grpc_testing.Empty{})
 			return err
 		}
 	}
 	port := map[string]string{"HTTP/1.1": "80", "HTTP/2": "82"}[protocol]
-	return func(ctx context.Context) error {
+	return func(ctx context.Context, headers map[string]string) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+paymentHost+":"+port+"/charge", nil)
 		if err != nil {
 			return err
+		}
+		for name, value := range headers {
+			req.Header.Set(name, value)
 		}
 		resp, err := customer.HTTPClient().Do(req)
 		if err != nil {
@@ -85,16 +89,14 @@ func TestBO8_G8_AFailingPaymentIsLeftOutAndTakenBack(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			call := callOf(t, customer, protocol)
-			if err := call(ctx); err != nil {
+			if err := call(ctx, nil); err != nil {
 				t.Fatal(err)
 			}
 
 			// Failures that the default retry policy does not hide.
-			failing.Status.Store(http.StatusInternalServerError)
-			failing.Code.Store(uint32(codes.Internal))
-			failing.Fail.Store(1 << 40)
+			fail := map[string]string{worldtest.AtHeader: failing.Instance, worldtest.ScriptHeader: "fail=500/13"}
 			for failures := 0; failures < 5; {
-				if call(ctx) != nil {
+				if call(ctx, fail) != nil {
 					failures++
 				}
 				if ctx.Err() != nil {
@@ -112,7 +114,7 @@ func TestBO8_G8_AFailingPaymentIsLeftOutAndTakenBack(t *testing.T) {
 			}
 			before := failing.Calls.Load()
 			for i := range 50 {
-				if err := call(ctx); err != nil {
+				if err := call(ctx, fail); err != nil {
 					t.Errorf("call %d after the ejection: %v", i, err)
 				}
 			}
@@ -120,9 +122,8 @@ func TestBO8_G8_AFailingPaymentIsLeftOutAndTakenBack(t *testing.T) {
 				t.Errorf("the ejected payment got %d calls", got-before)
 			}
 
-			failing.Fail.Store(0)
 			for failing.Calls.Load() == before {
-				if err := call(ctx); err != nil {
+				if err := call(ctx, nil); err != nil {
 					t.Fatalf("call until the return: %v", err)
 				}
 			}
