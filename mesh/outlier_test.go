@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -79,8 +80,8 @@ func TestBO8_G8_AFailingPaymentIsLeftOutAndTakenBack(t *testing.T) {
 			t.Parallel()
 			w := worldtest.New(t, "")
 			labels := map[string]string{"app": "payment"}
-			failing := w.Payment("v1-a", labels)
-			w.Apply(services(failing, w.Payment("v1-b", labels), w.Payment("v1-c", labels)) + outlierRule)
+			payments := []*worldtest.Payment{w.Payment("v1-a", labels), w.Payment("v1-b", labels), w.Payment("v1-c", labels)}
+			w.Apply(services(payments...) + outlierRule)
 			events := make(chan string, 16)
 			customer := w.Join("shop", "customer", nil, mesh.WithHooks(&observe.Hooks{
 				EndpointEjected:  func(e observe.EjectionEvent) { events <- "ejected " + e.Endpoint + ": " + e.Reason },
@@ -89,40 +90,43 @@ func TestBO8_G8_AFailingPaymentIsLeftOutAndTakenBack(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			call := callOf(t, customer, protocol)
-			if err := call(ctx, nil); err != nil {
-				t.Fatal(err)
-			}
 
-			// Failures that the default retry policy does not hide.
-			fail := map[string]string{worldtest.AtHeader: failing.Instance, worldtest.ScriptHeader: "fail=500/13"}
-			for failures := 0; failures < 5; {
-				if call(ctx, fail) != nil {
-					failures++
+			// All fail, in a way that the default retry policy does not hide. The
+			// first with five failures is the only one of three that may go.
+			fail := map[string]string{worldtest.ScriptHeader: "fail=500/13"}
+			i := -1
+			for i < 0 {
+				if len(events) > 0 {
+					t.Fatalf("event %q before the fifth failure of any payment", <-events)
+				}
+				if call(ctx, fail) == nil {
+					t.Fatal("a call succeeded while all fail")
 				}
 				if ctx.Err() != nil {
-					t.Fatal("the failing payment got no calls")
+					t.Fatal("no payment got five calls")
 				}
+				i = slices.IndexFunc(payments, func(p *worldtest.Payment) bool { return p.Calls.Load() == 5 })
 			}
 			ejected := time.Now()
+			failing := payments[i]
 			address := failing.HTTP
 			if protocol == "gRPC" {
 				address = failing.GRPC
 			}
 			want := "ejected " + address + ": consecutive-5xx"
-			if got := <-events; got != want {
-				t.Errorf("event %q, want %q", got, want)
+			if got := nextEvent(ctx, events); got != want {
+				t.Fatalf("event %q, want %q", got, want)
 			}
-			before := failing.Calls.Load()
 			for i := range 50 {
-				if err := call(ctx, fail); err != nil {
+				if err := call(ctx, nil); err != nil {
 					t.Errorf("call %d after the ejection: %v", i, err)
 				}
 			}
-			if got := failing.Calls.Load(); got != before && time.Since(ejected) < 2*time.Second {
-				t.Errorf("the ejected payment got %d calls", got-before)
+			if got := failing.Calls.Load() - 5; got != 0 && time.Since(ejected) < 2*time.Second {
+				t.Errorf("the ejected payment got %d calls", got)
 			}
 
-			for failing.Calls.Load() == before {
+			for failing.Calls.Load() == 5 {
 				if err := call(ctx, nil); err != nil {
 					t.Fatalf("call until the return: %v", err)
 				}
@@ -131,9 +135,18 @@ func TestBO8_G8_AFailingPaymentIsLeftOutAndTakenBack(t *testing.T) {
 				t.Errorf("the payment returned after %v, want 2s or more", got)
 			}
 			want = "returned " + address + ": consecutive-5xx"
-			if got := <-events; got != want {
+			if got := nextEvent(ctx, events); got != want {
 				t.Errorf("event %q, want %q", got, want)
 			}
 		})
+	}
+}
+
+func nextEvent(ctx context.Context, events <-chan string) string {
+	select {
+	case e := <-events:
+		return e
+	case <-ctx.Done():
+		return ctx.Err().Error()
 	}
 }

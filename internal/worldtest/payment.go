@@ -141,7 +141,7 @@ func (p *Payment) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("X-Instance", p.Instance)
 	answers(r.Header.Get(AnswerHeader), w.Header().Add)
-	failure, err := p.follow(r.Context(), r.Header.Get)
+	failure, err := p.arrivals.follow(r.Context(), r.Header.Get(CallHeader), r.Header.Get(ScriptHeader))
 	switch {
 	case r.Context().Err() != nil:
 		return // nobody waits for it
@@ -198,7 +198,7 @@ func (g *grpcPayment) begin(ctx context.Context) error {
 		}
 		return ""
 	}
-	failure, err := p.follow(ctx, first)
+	failure, err := p.arrivals.follow(ctx, first(CallHeader), first(ScriptHeader))
 	switch {
 	case ctx.Err() != nil:
 		return status.FromContextError(ctx.Err()).Err()

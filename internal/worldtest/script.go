@@ -23,22 +23,10 @@ import (
 //	hang         no answer until the caller gives up
 //
 // CallHeader names the call whose arrivals are counted, see [World.Arrivals].
-// AtHeader names the instance that the script is for, if it is not for all: the
-// others give an ordinary answer.
 const (
 	ScriptHeader = "test-script"
 	CallHeader   = "test-call"
-	AtHeader     = "test-at"
 )
-
-// follow does what the headers of a request say, see [ScriptHeader].
-func (p *Payment) follow(ctx context.Context, header func(name string) string) (failure, error) {
-	script := header(ScriptHeader)
-	if at := header(AtHeader); at != "" && at != p.Instance {
-		script = ""
-	}
-	return p.arrivals.follow(ctx, header(CallHeader), script)
-}
 
 // arrivals counts the arrivals of calls at all payments of a world.
 type arrivals struct{ counts sync.Map } // of *atomic.Int64 by name
