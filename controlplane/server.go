@@ -33,7 +33,8 @@ type Config struct {
 	// expect. Empty: that of CA, or "cluster.local" without one. It cannot
 	// differ from that of CA.
 	TrustDomain string
-	// RootNamespace is where mesh-wide policies are. Empty: "istio-system".
+	// RootNamespace is where mesh-wide policies are, a DNS label as every
+	// namespace. Empty: "istio-system".
 	RootNamespace string
 	// CA authenticates clients and is offered beside ADS. Nil: there is no
 	// secure listener, only plaintext ones.
@@ -137,6 +138,16 @@ func (c *Config) complete() error {
 	if c.TrustDomain != "" {
 		if _, err := spiffeid.TrustDomainFromString(c.TrustDomain); err != nil {
 			errs = append(errs, fmt.Errorf("trust domain %q: %w", c.TrustDomain, err))
+		}
+	}
+	if c.RootNamespace != "" && !isDNSLabel(c.RootNamespace) {
+		// No document has such a namespace: the policies of the mesh would be
+		// those of nobody.
+		errs = append(errs, fmt.Errorf("root namespace %q: want a DNS label (lower case letters, digits and '-', at most 63)", c.RootNamespace))
+	}
+	for _, name := range c.ServerNames {
+		if !isServerName(name) {
+			errs = append(errs, fmt.Errorf("server name %q: want a DNS name or an IP address, without a port", name))
 		}
 	}
 	if c.Dir != "" && len(c.Files) > 0 {

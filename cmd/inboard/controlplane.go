@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/inboardmesh/inboard/controlplane"
@@ -81,7 +82,8 @@ func (o *planeFlags) serve(ctx context.Context, call *invocation) (err error) {
 		}
 		config.ServerNames = o.serverNames
 		if host, _, err := net.SplitHostPort(o.listen); err == nil && host != "" && !net.ParseIP(host).IsUnspecified() {
-			config.ServerNames = append(config.ServerNames, host)
+			address, _, _ := strings.Cut(host, "%") // no certificate is for a zone
+			config.ServerNames = append(config.ServerNames, address)
 		}
 	} else if len(o.serverNames) > 0 {
 		return usagef("--server-name needs --listen")

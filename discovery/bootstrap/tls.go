@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,7 +46,7 @@ func parseTLS(found *problems, path string, config json.RawMessage) tlsConfig {
 	if !ok {
 		return tlsConfig{}
 	}
-	o.only(append(certificateKeys[:len(certificateKeys):len(certificateKeys)], keyInstance)...)
+	o.only(append(slices.Clip(certificateKeys), keyInstance)...)
 	c := tlsConfig{certificateFiles: o.certificateFiles(), instance: o.text(keyInstance)}
 	switch {
 	case c.instance != "" && (c.certificate != "" || c.privateKey != ""):
@@ -138,7 +139,7 @@ func (t *fileTLS) ClientHandshake(ctx context.Context, authority string, conn ne
 		config.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			certificate, err := t.certificate()
 			if err != nil || certificate == nil || len(certificate.Certificate) == 0 || request.SupportsCertificate(certificate) != nil {
-				return new(tls.Certificate), nil
+				return new(tls.Certificate), nil //nolint:nilerr // a client without a certificate; the server says if it wants one
 			}
 			sent = true
 			return certificate, nil

@@ -17,13 +17,13 @@ type Benchmark interface {
 func Loop(b Benchmark, f func()) {
 	b.Helper()
 	b.ReportAllocs()
-	start, ok := used()
+	start, ok := Used()
 	n := 0
 	for b.Loop() {
 		f()
 		n++
 	}
-	end, _ := used()
+	end, _ := Used()
 	if ok {
 		b.ReportMetric(float64(end-start)/float64(n), "cpu-ns/op")
 	}

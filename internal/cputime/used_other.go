@@ -4,4 +4,5 @@ package cputime
 
 import "time"
 
-func used() (time.Duration, bool) { return 0, false }
+// Used reports false: this system does not tell.
+func Used() (time.Duration, bool) { return 0, false }

@@ -14,6 +14,9 @@ const replayLimit = 64 << 10
 // errSuperseded ends the reads of an attempt that another has replaced.
 var errSuperseded = errors.New("the attempt was given up")
 
+// errTooLarge fails an attempt that cannot have the whole body.
+var errTooLarge = errors.New("the body is too large to be sent again: set the request's GetBody")
+
 // replayBody gives each attempt the whole request body, exactly or not at all.
 // With GetBody each attempt gets a body of its own; without, what has been read
 // is kept, up to replayLimit. A nil replayBody is a request without a body.
@@ -26,12 +29,14 @@ type replayBody struct {
 	reading sync.Mutex
 
 	mu       sync.Mutex
-	kept     []byte // guarded by mu; read from source so far
-	overflow bool   // guarded by mu; more was read than can be kept
-	ended    error  // guarded by mu; what ended source, io.EOF included
-	attempts int    // guarded by mu
-	closed   bool   // guarded by mu
-	failed   error  // guarded by mu; the caller's body could not be read
+	read     int       // guarded by mu; bytes read from source so far
+	kept     []byte    // guarded by mu; these bytes, nil once they are too many
+	overflow bool      // guarded by mu; more was read than is kept
+	ended    error     // guarded by mu; what ended source, io.EOF included
+	attempts int       // guarded by mu
+	own      io.Closer // guarded by mu; the last one from getBody, or nil
+	closed   bool      // guarded by mu
+	failed   error     // guarded by mu; the caller's body could not be read
 }
 
 func newReplayBody(req *http.Request) *replayBody {
@@ -57,13 +62,16 @@ func (b *replayBody) next() (io.ReadCloser, error) {
 	defer b.mu.Unlock()
 	b.attempts++
 	a := &attemptBody{shared: b, number: b.attempts}
+	if b.attempts > 1 && b.getBody == nil && b.overflow {
+		return nil, errTooLarge // more was read since replayable was asked
+	}
 	if b.getBody != nil && b.attempts > 1 {
 		own, err := b.getBody()
 		if err != nil {
 			b.failed = err
 			return nil, err
 		}
-		a.own = own
+		a.own, b.own = own, own
 	}
 	return a, nil
 }
@@ -79,16 +87,21 @@ func (b *replayBody) failure() error {
 }
 
 // closeSource closes the caller's body, when no attempt will read it any more.
+// An attempt that waits for a part of it is woken.
 func (b *replayBody) closeSource() {
 	if b == nil {
 		return
 	}
 	b.mu.Lock()
-	first := !b.closed
+	first, own := !b.closed, b.own
 	b.closed = true
 	b.mu.Unlock()
-	if first {
-		_ = b.source.Close()
+	if !first {
+		return
+	}
+	_ = b.source.Close()
+	if own != nil {
+		_ = own.Close()
 	}
 }
 
@@ -97,7 +110,7 @@ type attemptBody struct {
 	shared *replayBody
 	number int
 	own    io.ReadCloser // a body from GetBody; nil reads the shared one
-	offset int           // in shared.kept
+	offset int           // in the shared body
 }
 
 func (a *attemptBody) Read(p []byte) (int, error) {
@@ -122,13 +135,14 @@ func (a *attemptBody) readShared(p []byte) (int, error) {
 	n, err := b.source.Read(p)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.keepLocked(p[:n])
-	if !b.overflow {
-		a.offset = len(b.kept)
-	}
+	b.read += n
+	a.offset = b.read
+	// What comes after the attempt was given up belongs to the next one, which
+	// needs it whatever its size; there is no more than this one piece.
+	b.keepLocked(p[:n], a.number != b.attempts)
 	if err != nil {
 		b.ended = err
-		if !errors.Is(err, io.EOF) {
+		if !errors.Is(err, io.EOF) && !b.closed {
 			b.failed = err
 		}
 	}
@@ -144,25 +158,26 @@ func (a *attemptBody) readKept(p []byte) (n int, done bool, err error) {
 	switch {
 	case b.closed || a.number != b.attempts:
 		return 0, true, errSuperseded
-	case a.offset < len(b.kept):
+	case a.offset < b.read && b.overflow:
+		// replayable forbids it; but never a body with a gap, or a part of it.
+		return 0, true, errSuperseded
+	case a.offset < b.read:
 		n := copy(p, b.kept[a.offset:])
 		a.offset += n
 		return n, true, nil
 	case b.ended != nil:
 		return 0, true, b.ended
-	case b.overflow && a.number > 1:
-		// replayable forbids it; but never a truncated body.
-		return 0, true, errSuperseded
 	}
 	return 0, false, nil
 }
 
-// keepLocked remembers what was read, as long as a replay may need it.
-func (b *replayBody) keepLocked(p []byte) {
-	if b.overflow || b.getBody != nil {
+// keepLocked remembers what was read, as long as a replay may need it: up to
+// replayLimit, or more if it must be kept.
+func (b *replayBody) keepLocked(p []byte, must bool) {
+	if b.overflow {
 		return
 	}
-	if len(b.kept)+len(p) > replayLimit {
+	if b.getBody != nil || len(b.kept)+len(p) > replayLimit && !must {
 		b.overflow, b.kept = true, nil
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/route"
@@ -34,6 +35,8 @@ type exchange struct {
 	// headers are those of the attempt under way.
 	headers *outgoing
 	body    *replayBody // nil if the request has none
+	// release ends the watch over the call's time, see watchBody.
+	release func() bool
 	resp    *http.Response
 
 	// What most calls need once is here, so that it is no allocation of its own.
@@ -80,11 +83,26 @@ func (x *exchange) roundTrip() (*http.Response, error) {
 	case outcome.Response:
 		return x.deliver(&o), nil
 	case outcome.Local:
-		x.body.closeSource()
+		x.closeBody()
 		return x.answer(), nil
 	}
-	x.body.closeSource()
+	x.closeBody()
 	return nil, o.Err
+}
+
+// watchBody closes the caller's body when the call's time is over: net/http
+// does not return as long as it waits in the body's Read.
+func (x *exchange) watchBody() {
+	if x.release == nil {
+		x.release = context.AfterFunc(x.call.Context(), x.body.closeSource)
+	}
+}
+
+func (x *exchange) closeBody() {
+	if x.release != nil {
+		x.release()
+	}
+	x.body.closeSource()
 }
 
 // Routed applies rewrites and header operations, to copies.
@@ -142,8 +160,9 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 			return outcome.Outcome{Kind: outcome.BodyFailure, Err: err}
 		}
 		req.Body, req.GetBody = body, nil
+		x.watchBody()
 	}
-	resp, failure := x.send(endpoint, req, a.Priority())
+	resp, failure := x.send(endpoint, req, a.Priority()) //nolint:bodyclose // delivered or abandoned
 	if failure != nil {
 		if err := x.body.failure(); err != nil {
 			return outcome.Outcome{Kind: outcome.BodyFailure, Sent: true, Err: err}
@@ -168,15 +187,24 @@ func (x *exchange) newRequest(ctx context.Context, a *pipeline.Attempt) *http.Re
 	return &x.firstRequest
 }
 
-// Abandon closes a response that is not delivered. A little is read first, so
-// that a small answer does not cost its connection.
+// Abandon closes a response that is not delivered. Over HTTP/1.1 a small answer
+// is read first, so that it does not cost its connection; its server, which may
+// itself wait for the rest of the request, gets little time for it.
 func (x *exchange) Abandon() {
 	if x.resp == nil {
 		return
 	}
-	const worthReading = 4 << 10
-	_, _ = io.CopyN(io.Discard, x.resp.Body, worthReading)
-	_ = x.resp.Body.Close()
+	const (
+		worthReading = 4 << 10
+		worthWaiting = 5 * time.Millisecond
+	)
+	body := x.resp.Body
+	if x.resp.ProtoMajor == 1 && x.resp.ContentLength <= worthReading {
+		late := time.AfterFunc(worthWaiting, func() { _ = body.Close() })
+		_, _ = io.CopyN(io.Discard, body, worthReading)
+		late.Stop()
+	}
+	_ = body.Close()
 	x.resp = nil
 }
 
@@ -208,7 +236,7 @@ func (x *exchange) deliver(o *outcome.Outcome) *http.Response {
 
 func (x *exchange) finish(o outcome.Outcome) {
 	x.call.Finish(o)
-	x.body.closeSource()
+	x.closeBody()
 }
 
 // answer is a response that the mesh gives itself.

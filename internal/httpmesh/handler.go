@@ -82,7 +82,7 @@ func (s *serving) serve(w http.ResponseWriter) {
 	if r.TLS != nil {
 		scheme = "https"
 		if id, ok := h.Listeners.PeerID(r.TLS); ok {
-			s.peer.Context, s.peer.ID = ctx, id
+			s.peer.Context, s.peer.ID = ctx, id //nolint:fatcontext // wrapped once: it is no loop
 			ctx = &s.peer
 			s.call.PeerID = id.String()
 		}
@@ -190,7 +190,7 @@ func (s *serving) end(ctx context.Context, rec *recorder) {
 		hook(ctx, &s.call)
 	}
 	if cause != nil {
-		panic(cause) // for net/http, which ends the connection
+		panic(cause) //nolint:forbidigo // the handler's own, for net/http, which ends the connection
 	}
 }
 

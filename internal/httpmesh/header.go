@@ -3,6 +3,7 @@ package httpmesh
 import (
 	"net/http"
 	"net/textproto"
+	"slices"
 
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/observe"
@@ -22,7 +23,7 @@ func copyHeader(from http.Header) http.Header {
 	const room = 2 // the timeout and the trace; a map of up to eight costs least
 	to := make(http.Header, len(from)+room)
 	for name, values := range from {
-		to[name] = values[:len(values):len(values)]
+		to[name] = slices.Clip(values)
 	}
 	return to
 }

@@ -46,10 +46,10 @@ func TestOutgoingHeadersAreAnHTTPHeader(t *testing.T) {
 			t.Errorf("%s is %q, want %q", name, got.Get(name), value)
 		}
 	}
-	got.Add("traceparent", "more")
-	want.Add("traceparent", "more")
-	got.Del("baggage")
-	want.Del("baggage")
+	got.Add("Traceparent", "more")
+	want.Add("Traceparent", "more")
+	got.Del("Baggage")
+	want.Del("Baggage")
 	if !reflect.DeepEqual(http.Header(got.header), want) {
 		t.Errorf("%v, want %v", got.header, want)
 	}

@@ -126,15 +126,15 @@ func TestBR5_BackOffGrowsWithinItsBounds(t *testing.T) {
 		const calls, retries = 300, 5
 		b := newBench(t)
 		b.configure(newTarget(retrying(retry.Policy{MaxRetries: retries, On: retry.On5xx})))
-		bounds := []time.Duration{25, 75, 175, 250, 250} // in ms, Envoy's defaults
+		bounds := []int{25, 75, 175, 250, 250} // in ms, Envoy's defaults
 		var sum [retries]time.Duration
 		for range calls {
 			d := &adapter{attempt: always(response(503))}
 			b.run(t.Context(), d)
 			for i := range retries {
 				wait := d.began[i+1].Sub(d.began[i])
-				if wait < 0 || wait >= bounds[i]*time.Millisecond {
-					t.Errorf("before retry %d: %v, want below %v ms", i+1, wait, int64(bounds[i]))
+				if wait < 0 || wait >= time.Duration(bounds[i])*time.Millisecond {
+					t.Errorf("before retry %d: %v, want below %v ms", i+1, wait, bounds[i])
 				}
 				sum[i] += wait
 			}

@@ -84,7 +84,7 @@ func TestBT2_AnAnswerEndsThePerTryTimeout(t *testing.T) {
 		b.configure(newTarget(retrying(retry.Policy{PerTryTimeout: time.Second})))
 		var attempt context.Context
 		c := b.prepare(&adapter{attempt: func(ctx context.Context, _ *Attempt, _ int) outcome.Outcome {
-			attempt = ctx
+			attempt = ctx //nolint:fatcontext // to look at it afterwards
 			return response(200)
 		}})
 		o := c.Run(t.Context(), getCharge())
@@ -111,7 +111,7 @@ func TestBT2_AnAdapterMayKeepThePerTryTimeoutRunning(t *testing.T) {
 			var attempt *Attempt
 			c := b.prepare(&adapter{attempt: func(attemptCtx context.Context, a *Attempt, _ int) outcome.Outcome {
 				a.KeepPerTry = true
-				ctx, attempt = attemptCtx, a
+				ctx, attempt = attemptCtx, a //nolint:fatcontext // to look at it afterwards
 				return response(200)
 			}})
 			c.Run(t.Context(), getCharge())

@@ -28,7 +28,7 @@ func Read(path string, limit int64) (data []byte, err error) {
 			return nil, err
 		}
 	}
-	f, err := os.Open(path) //nolint:gosec // G304: the configuration names it
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}

@@ -67,7 +67,7 @@ func secureWorld(t *testing.T, alpn ...string) (*world, *tlstest.CA, *meshtls.St
 	payment := meshtls.NewStatic(identity(t, ca, paymentID, ca))
 	w.serve(paymentAddress, func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("X-Peer", r.TLS.PeerCertificates[0].URIs[0].String())
-		rw.Header().Set("X-SNI", r.TLS.ServerName)
+		rw.Header().Set("X-Sni", r.TLS.ServerName)
 		answer(rw, r)
 	}, secure(t, payment, alpn...))
 	return w, ca, customer
@@ -106,7 +106,7 @@ func TestMutualTLS(t *testing.T) {
 					if got := resp.Header.Get("X-Peer"); got != customerID {
 						t.Errorf("the server saw %q", got)
 					}
-					if got := resp.Header.Get("X-SNI"); got != "payment.shop" {
+					if got := resp.Header.Get("X-Sni"); got != "payment.shop" {
 						t.Errorf("the server name was %q", got)
 					}
 					if got := read(t, resp); got != tt.proto {

@@ -43,7 +43,7 @@ type Payment struct {
 
 // AnswerHeader makes a request ask for response headers: "name=value", separated
 // by commas.
-const AnswerHeader = "test-answer"
+const AnswerHeader = "Test-Answer"
 
 // ReplyHeader is the response header of a gRPC answer that holds the [Reply] as
 // JSON.

@@ -24,8 +24,8 @@ import (
 //
 // CallHeader names the call whose arrivals are counted, see [World.Arrivals].
 const (
-	ScriptHeader = "test-script"
-	CallHeader   = "test-call"
+	ScriptHeader = "Test-Script"
+	CallHeader   = "Test-Call"
 )
 
 // arrivals counts the arrivals of calls at all payments of a world.

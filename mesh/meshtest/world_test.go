@@ -160,12 +160,13 @@ spec:
 // subsets is a DestinationRule with a subset for each version.
 func subsets(versions ...string) string {
 	slices.Sort(versions)
-	yaml := "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: payment, namespace: shop}\n" +
-		"spec:\n  host: payment\n  subsets:\n"
+	var yaml strings.Builder
+	yaml.WriteString("apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: payment, namespace: shop}\n" +
+		"spec:\n  host: payment\n  subsets:\n")
 	for _, version := range slices.Compact(versions) {
-		yaml += "  - {name: " + version + ", labels: {version: " + version + "}}\n"
+		yaml.WriteString("  - {name: " + version + ", labels: {version: " + version + "}}\n")
 	}
-	return yaml + "---\n"
+	return yaml.String() + "---\n"
 }
 
 func TestAKilledInstanceIsAvoidedUntilItIsRestarted(t *testing.T) {
