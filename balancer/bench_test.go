@@ -2,7 +2,10 @@ package balancer
 
 import (
 	"fmt"
+	"slices"
 	"testing"
+
+	"github.com/inboardmesh/inboard/outcome"
 )
 
 var policyCases = []struct {
@@ -54,6 +57,62 @@ func BenchmarkUpdateOneOf10000(b *testing.B) {
 				added, removed := s.Update(c.config, versions[(i+1)%2])
 				if len(added) != 1 || len(removed) != 1 {
 					b.Fatalf("added %d, removed %d, want 1 and 1", len(added), len(removed))
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkReport is what outlier detection adds to a call: nothing but a look at
+// the policy without one.
+func BenchmarkReport(b *testing.B) {
+	split := DefaultOutlierConfig()
+	split.SplitLocalOrigin = true
+	plain := DefaultOutlierConfig()
+	for _, c := range []struct {
+		name   string
+		config *OutlierConfig
+		o      *outcome.Outcome
+	}{
+		{"no policy", nil, &ok200},
+		{"success", &plain, &ok200},
+		{"success with the split", &split, &ok200},
+		{"failure", &plain, &internal500},
+		{"ignored", &plain, &outcome.Outcome{Kind: outcome.Canceled}},
+	} {
+		for _, n := range []int{1, 1000} {
+			b.Run(fmt.Sprintf("%s/hosts=%d", c.name, n), func(b *testing.B) {
+				s := NewSet(Config{}, nil)
+				s.Update(Config{}, []LocalityEndpoints{{Endpoints: endpoints(n, equalWeights)}})
+				s.SetOutlier(c.config)
+				hosts := slices.Collect(s.Hosts())
+				b.ReportAllocs()
+				b.RunParallel(func(pb *testing.PB) {
+					for i := 0; pb.Next(); i++ {
+						hosts[i%n].Report(c.o)
+					}
+				})
+			})
+		}
+	}
+}
+
+// BenchmarkEject is a whole ejection and return, of one host of many.
+func BenchmarkEject(b *testing.B) {
+	for _, n := range []int{10, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			config := OutlierConfig{MaxEjectionPercent: 10, Consecutive5xx: ConsecutiveFailures{Threshold: 1, Enforcing: 100}}
+			s := NewSet(Config{}, nil)
+			s.Update(Config{}, []LocalityEndpoints{{Endpoints: endpoints(n, equalWeights)}})
+			s.SetOutlier(&config)
+			h := slices.Collect(s.Hosts())[0]
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, ok := h.Report(&internal500); !ok {
+					b.Fatal("not ejected")
+				}
+				if len(s.Sweep()) != 1 {
+					b.Fatal("not returned")
 				}
 			}
 		})

@@ -25,6 +25,12 @@
 // the [Policy] chooses a host. The zero [Config] is round robin over the healthy
 // endpoints.
 //
+// With a policy of outlier detection ([Set.SetOutlier]) a host that fails too much
+// is left out for a while. It learns from [Host.Report] how attempts end, and from
+// [Set.Sweep], which somebody has to call at the policy's interval, when it is time
+// to compare hosts and to let them return.
+//
 // Hosts keep what is known about them from update to update: the requests in
-// flight, whether they can be reached, and what the owner attached.
+// flight, whether they can be reached, whether they are ejected, and what the owner
+// attached.
 package balancer

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/outcome"
 )
 
 func ExampleSet() {
@@ -76,4 +77,38 @@ func ExampleNewSet() {
 func ExampleLocality_String() {
 	fmt.Println(balancer.Locality{Region: "eu", Zone: "eu-1"})
 	// Output: eu/eu-1
+}
+
+func ExampleSet_SetOutlier() {
+	set := balancer.NewSet(balancer.Config{}, nil)
+	set.Update(balancer.Config{}, []balancer.LocalityEndpoints{{
+		Endpoints: []balancer.Endpoint{{Address: "10.0.0.1:8080"}, {Address: "10.0.0.2:8080"}},
+	}})
+	policy := balancer.DefaultOutlierConfig()
+	set.SetOutlier(&policy)
+
+	// The first host fails until it is left out. Somebody else has to call
+	// set.Sweep every policy.Interval, so that it returns.
+	var failing *balancer.Host
+	for failing == nil {
+		h, err := set.Pick(balancer.PickInfo{})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		o := outcome.Outcome{Kind: outcome.Response, Status: 200}
+		if h.Endpoint().Address == "10.0.0.1:8080" {
+			o.Status = 500
+		}
+		if e, ok := h.Report(&o); ok {
+			failing = e.Host
+		}
+	}
+	reason, ejected := failing.Ejected()
+	fmt.Println(failing.Endpoint().Address, ejected, reason)
+	h, err := set.Pick(balancer.PickInfo{})
+	fmt.Println(h.Endpoint().Address, err)
+	// Output:
+	// 10.0.0.1:8080 true consecutive-5xx
+	// 10.0.0.2:8080 <nil>
 }

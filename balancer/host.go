@@ -14,6 +14,7 @@ type Host struct {
 	unreachable atomic.Bool
 	position    uint32 // in the order of the latest update; belongs to Set.Update
 	config      atomic.Pointer[hostConfig]
+	monitor     atomic.Pointer[monitor] // nil without outlier detection
 	set         *Set
 	attached    any
 	seen        uint64 // number of the latest update with it; belongs to Set.Update

@@ -4,6 +4,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"sync/atomic"
 )
 
@@ -17,12 +18,23 @@ type Set struct {
 	// revivals counts how often a host became reachable, from 1.
 	revivals atomic.Uint64
 	random   func() uint64
+	// outlier is the policy of outlier detection, nil without one. It changes
+	// under mu.
+	outlier atomic.Pointer[OutlierConfig]
 
-	// The rest belongs to Update.
+	// These belong to Update.
 	attach  func(*Host) any
 	updates uint64
 	index   map[string]*Host
-	cursors map[cursorKey]*cursor
+
+	// mu is held to make a snapshot, and to change what one is made from. It is
+	// not on the way of a pick.
+	mu      sync.Mutex
+	config  Config                // guarded by mu
+	spans   []span                // guarded by mu
+	cursors map[cursorKey]*cursor // guarded by mu
+	ejected int                   // guarded by mu; hosts that are ejected
+	stale   bool                  // guarded by mu; the snapshot is of other ejections
 }
 
 // NewSet returns a set without endpoints that balances as cfg says until Update
@@ -42,8 +54,8 @@ func newSet(cfg Config, attach func(*Host) any, random func() uint64) *Set {
 }
 
 // Update applies a new configuration. Hosts are matched by address and keep their
-// counters; those that came and those that left are returned. Of several
-// endpoints with one address the first counts.
+// counters and ejections; those that came and those that left are returned. Of
+// several endpoints with one address the first counts.
 //
 // It keeps references into localities, which must not be changed any more. It
 // costs time in proportion to the number of endpoints, and one map operation for
@@ -78,7 +90,6 @@ func (s *Set) Update(cfg Config, localities []LocalityEndpoints) (added, removed
 				added = append(added, h)
 			} else {
 				next = int(h.position) + 1
-				h.config.Store(config)
 			}
 			h.seen = s.updates
 			h.position = uint32(len(hosts))
@@ -92,10 +103,39 @@ func (s *Set) Update(cfg Config, localities []LocalityEndpoints) (added, removed
 			removed = append(removed, h)
 		}
 	}
-	b := builder{config: cfg, random: s.random, old: s.cursors, cursors: make(map[cursorKey]*cursor)}
-	s.snapshot.Store(b.build(hosts, spans))
-	s.cursors = b.cursors
+	s.replace(cfg, hosts, configs, spans, added, removed)
 	return added, removed
+}
+
+// replace makes the snapshot of a new configuration. Only here do the hosts get
+// theirs, because an ejection may be making a snapshot meanwhile.
+func (s *Set) replace(cfg Config, hosts []*Host, configs []hostConfig, spans []span, added, removed []*Host) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, h := range hosts {
+		h.config.Store(&configs[i])
+	}
+	if s.outlier.Load() != nil {
+		for _, h := range added {
+			h.monitor.Store(new(monitor))
+		}
+		for _, h := range removed {
+			m := h.monitor.Load()
+			if m.gone = true; m.ejected.Load() {
+				s.ejected--
+			}
+		}
+	}
+	s.config, s.spans = cfg, spans
+	s.rebuildLocked(hosts)
+}
+
+// rebuildLocked makes a new snapshot.
+func (s *Set) rebuildLocked(hosts []*Host) {
+	b := builder{config: s.config, random: s.random, old: s.cursors, cursors: make(map[cursorKey]*cursor)}
+	s.snapshot.Store(b.build(hosts, s.spans))
+	s.cursors = b.cursors
+	s.stale = false
 }
 
 // match returns the host of an address, nil if it is new.

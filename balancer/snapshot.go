@@ -49,14 +49,19 @@ const (
 	allHosts
 )
 
+// in reports whether a host belongs to a class. Ejected ones are unhealthy, as in
+// Envoy, so that they count for priorities and panic.
 func (h *Host) in(c class) bool {
+	if c == allHosts {
+		return true
+	}
 	switch h.Endpoint().Health {
 	case Unknown, Healthy:
-		return c == healthyHosts || c == allHosts
+		return c == healthyHosts && h.inService()
 	case Degraded:
-		return c == degradedHosts || c == allHosts
+		return c == degradedHosts && h.inService()
 	}
-	return c == allHosts
+	return false
 }
 
 // builder makes a snapshot.

@@ -73,6 +73,8 @@ type Cluster struct {
 	RetryBudget [2]*retry.Budget
 	// Breaker is the error-rate breaker; nil means off.
 	Breaker *breaker.Settings
+	// Outlier is outlier detection; nil means off.
+	Outlier *balancer.OutlierConfig
 	// TLS is nil for plaintext.
 	TLS *UpstreamTLS
 	// Protocol is how to speak HTTP to the endpoints.

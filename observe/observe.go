@@ -125,6 +125,17 @@ type BreakerEvent struct {
 	From, To string
 }
 
+// EjectionEvent is an endpoint that outlier detection left out, or took back.
+type EjectionEvent struct {
+	Cluster  string
+	Endpoint string
+	// Reason is the detector that ejected it: "consecutive-5xx",
+	// "consecutive-gateway-failure", "consecutive-local-origin-failure",
+	// "success-rate", "success-rate-local-origin", "failure-percentage" or
+	// "failure-percentage-local-origin".
+	Reason string
+}
+
 // OverflowEvent is an attempt refused by a limit.
 type OverflowEvent struct {
 	Cluster string
@@ -203,9 +214,15 @@ type Hooks struct {
 	AttemptEnded func(ctx context.Context, attempt *Attempt)
 
 	BreakerChanged func(BreakerEvent)
-	Overflowed     func(OverflowEvent)
-	ConnOpened     func(ConnEvent)
-	ConnClosed     func(ConnEvent)
+	// EndpointEjected runs when outlier detection leaves an endpoint out.
+	EndpointEjected func(EjectionEvent)
+	// EndpointReturned runs exactly once for each EndpointEjected: when the
+	// endpoint is in service again, or has left its cluster, or detection ended.
+	// Of two events that are close together either may run first.
+	EndpointReturned func(EjectionEvent)
+	Overflowed       func(OverflowEvent)
+	ConnOpened       func(ConnEvent)
+	ConnClosed       func(ConnEvent)
 
 	// StreamChanged runs when an xDS stream comes up or breaks.
 	StreamChanged func(StreamEvent)

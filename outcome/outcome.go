@@ -85,6 +85,7 @@ const (
 const (
 	codeUnknown          = 2
 	codeDeadlineExceeded = 4
+	codeUnimplemented    = 12
 	codeInternal         = 13
 	codeUnavailable      = 14
 	codeDataLoss         = 15
@@ -118,16 +119,16 @@ func (o *Outcome) HeaderValue(name string) string {
 }
 
 // Verdict classifies the outcome for the endpoint's account: an HTTP status of
-// 500 or more, the gRPC codes UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE
-// and DATA_LOSS (the server-side faults of Envoy's gRPC-to-HTTP mapping), a
-// broken connection and a timeout are failures; a caller's cancellation and a
+// 500 or more, the gRPC codes UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL,
+// UNAVAILABLE and DATA_LOSS (those that Envoy's gRPC-to-HTTP mapping makes 5xx),
+// a broken connection and a timeout are failures; a caller's cancellation and a
 // refusal by the mesh itself are ignored.
 func (o *Outcome) Verdict() Verdict {
 	switch o.Kind {
 	case Response:
 		if o.GRPC {
 			switch o.Code {
-			case codeUnknown, codeDeadlineExceeded, codeInternal, codeUnavailable, codeDataLoss:
+			case codeUnknown, codeDeadlineExceeded, codeUnimplemented, codeInternal, codeUnavailable, codeDataLoss:
 				return Failure
 			}
 			return Success
@@ -140,4 +141,19 @@ func (o *Outcome) Verdict() Verdict {
 		return Failure
 	}
 	return Ignored
+}
+
+// Gateway reports whether a failure is one that a gateway would tell of with 502,
+// 503 or 504, in Envoy's reading: such a response, the gRPC codes UNAVAILABLE and
+// DEADLINE_EXCEEDED, and everything that kept a response from coming.
+func (o *Outcome) Gateway() bool {
+	switch {
+	case o.Verdict() != Failure:
+		return false
+	case o.Kind != Response:
+		return true
+	case o.GRPC:
+		return o.Code == codeUnavailable || o.Code == codeDeadlineExceeded
+	}
+	return o.Status >= 502 && o.Status <= 504
 }

@@ -38,6 +38,7 @@ func (r *registry) cluster(name string, s *service, p *servicePort, rule *destin
 	if timeout := policy.pool.GetTcp().GetConnectTimeout(); timeout != nil {
 		c.ConnectTimeout = timeout
 	}
+	applyOutlier(c, policy.outlier)
 	if rule != nil && rule.breaker != nil {
 		c.Metadata = &corev3.Metadata{
 			FilterMetadata: map[string]*structpb.Struct{breakerAnnotation: rule.breaker},

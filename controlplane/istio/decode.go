@@ -270,6 +270,10 @@ func (d *decoder) messageValue(n *yaml.Node, md protoreflect.MessageDescriptor, 
 		var b bool
 		b, ok = d.boolean(n, a)
 		m = wrapperspb.Bool(b)
+	case "google.protobuf.UInt32Value":
+		var i int64
+		i, ok = d.integer(n, 0, math.MaxUint32, a)
+		m = wrapperspb.UInt32(uint32(i))
 	case "google.protobuf.DoubleValue":
 		var f float64
 		f, ok = d.number(n, a)

@@ -68,7 +68,7 @@ func checkTrafficPolicy(p *networking.TrafficPolicy, a at) {
 	if p == nil {
 		return
 	}
-	checkSettings(p.LoadBalancer, p.ConnectionPool, p.Tls, a)
+	checkSettings(p.LoadBalancer, p.ConnectionPool, p.OutlierDetection, p.Tls, a)
 	if percent := p.RetryBudget.GetPercent(); percent != nil && (percent.Value < 0 || percent.Value > 100) {
 		a.field("retryBudget").field("percent").errorf("%v is not in 0..100", percent.Value)
 	}
@@ -83,16 +83,20 @@ func checkTrafficPolicy(p *networking.TrafficPolicy, a at) {
 			pa.field("port").field("number").errorf("%d is set twice", number)
 		}
 		seen[number] = true
-		checkSettings(pl.LoadBalancer, pl.ConnectionPool, pl.Tls, pa)
+		checkSettings(pl.LoadBalancer, pl.ConnectionPool, pl.OutlierDetection, pl.Tls, pa)
 	}
 }
 
-func checkSettings(lb *networking.LoadBalancerSettings, pool *networking.ConnectionPoolSettings, tls *networking.ClientTLSSettings, a at) {
+func checkSettings(
+	lb *networking.LoadBalancerSettings, pool *networking.ConnectionPoolSettings,
+	outlier *networking.OutlierDetection, tls *networking.ClientTLSSettings, a at,
+) {
 	if lb.GetSimple() == networking.LoadBalancerSettings_PASSTHROUGH {
 		a.field("loadBalancer").field("simple").errorf(
 			"PASSTHROUGH is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM")
 	}
 	checkPool(pool, a.field("connectionPool"))
+	checkOutlier(outlier, a.field("outlierDetection"))
 	checkTLS(tls, a.field("tls"))
 }
 
@@ -159,11 +163,12 @@ func checkTLS(tls *networking.ClientTLSSettings, a at) {
 
 // policy is the traffic policy of one cluster.
 type policy struct {
-	lb     *networking.LoadBalancerSettings
-	pool   *networking.ConnectionPoolSettings
-	budget *networking.TrafficPolicy_RetryBudget
-	tls    *networking.ClientTLSSettings
-	tlsAt  at
+	lb      *networking.LoadBalancerSettings
+	pool    *networking.ConnectionPoolSettings
+	outlier *networking.OutlierDetection
+	budget  *networking.TrafficPolicy_RetryBudget
+	tls     *networking.ClientTLSSettings
+	tlsAt   at
 }
 
 // policyFor is the policy for a port of the host, merged as Istio merges: what
@@ -187,6 +192,9 @@ func (d *destinationRule) policyFor(port uint32, subset int) policy {
 	if own.pool != nil || forPort {
 		merged.pool = own.pool
 	}
+	if own.outlier != nil || forPort {
+		merged.outlier = own.outlier
+	}
 	if own.tls != nil || forPort {
 		merged.tls, merged.tlsAt = own.tls, own.tlsAt
 	}
@@ -200,11 +208,14 @@ func portPolicy(p *networking.TrafficPolicy, port uint32, a at) (policy, bool) {
 	for i, pl := range p.GetPortLevelSettings() {
 		if pl.GetPort().GetNumber() == port {
 			tlsAt := a.field("portLevelSettings").index(i).field("tls")
-			return policy{lb: pl.LoadBalancer, pool: pl.ConnectionPool, tls: pl.Tls, tlsAt: tlsAt}, true
+			return policy{
+				lb: pl.LoadBalancer, pool: pl.ConnectionPool, outlier: pl.OutlierDetection,
+				tls: pl.Tls, tlsAt: tlsAt,
+			}, true
 		}
 	}
 	return policy{
-		lb: p.GetLoadBalancer(), pool: p.GetConnectionPool(), budget: p.GetRetryBudget(),
-		tls: p.GetTls(), tlsAt: a.field("tls"),
+		lb: p.GetLoadBalancer(), pool: p.GetConnectionPool(), outlier: p.GetOutlierDetection(),
+		budget: p.GetRetryBudget(), tls: p.GetTls(), tlsAt: a.field("tls"),
 	}, false
 }

@@ -70,10 +70,15 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 	"istio.networking.v1alpha3.DestinationRule": {"host", "traffic_policy", "subsets", "export_to"},
 	"istio.networking.v1alpha3.Subset":          {"name", "labels", "traffic_policy"},
 	"istio.networking.v1alpha3.TrafficPolicy": {
-		"load_balancer", "connection_pool", "tls", "port_level_settings", "retry_budget",
+		"load_balancer", "connection_pool", "outlier_detection", "tls", "port_level_settings", "retry_budget",
 	},
 	"istio.networking.v1alpha3.TrafficPolicy.PortTrafficPolicy": {
-		"port", "load_balancer", "connection_pool", "tls",
+		"port", "load_balancer", "connection_pool", "outlier_detection", "tls",
+	},
+	"istio.networking.v1alpha3.OutlierDetection": {
+		"split_external_local_origin_errors", "consecutive_local_origin_failures",
+		"consecutive_gateway_errors", "consecutive_5xx_errors", "interval", "base_ejection_time",
+		"max_ejection_percent", "min_health_percent",
 	},
 	"istio.networking.v1alpha3.TrafficPolicy.RetryBudget": {"percent", "min_retry_concurrency"},
 	"istio.networking.v1alpha3.PortSelector":              {"number"},

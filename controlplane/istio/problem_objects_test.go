@@ -418,7 +418,7 @@ spec:
   exportTo: [.]
   workloadSelector: {matchLabels: {app: a}}
   trafficPolicy:
-    outlierDetection: {consecutive5xxErrors: 3}
+    outlierDetection: {consecutiveErrors: 3, outlierDetectionHttpErrorCodes: [429]}
     loadBalancer: {consistentHash: {useSourceIp: true}}
     connectionPool: {http: {useClientProtocol: true}, tcp: {tcpKeepalive: {}}}
     portLevelSettings:
@@ -426,7 +426,8 @@ spec:
 `, want: []string{
 		`x.yaml:6:14: DestinationRule shop/a: spec.exportTo[0]: "." is not supported: every namespace sees every object, write "*" or leave exportTo out`,
 		"x.yaml:7:3: DestinationRule shop/a: spec.workloadSelector: is not supported: remove it",
-		"x.yaml:9:5: DestinationRule shop/a: spec.trafficPolicy.outlierDetection: is not supported: remove it",
+		"x.yaml:9:24: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.consecutiveErrors: is not supported: remove it",
+		"x.yaml:9:46: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.outlierDetectionHttpErrorCodes: is not supported: remove it",
 		"x.yaml:10:20: DestinationRule shop/a: spec.trafficPolicy.loadBalancer.consistentHash: is not supported: remove it",
 		"x.yaml:11:29: DestinationRule shop/a: spec.trafficPolicy.connectionPool.http.useClientProtocol: is not supported: remove it",
 		"x.yaml:11:61: DestinationRule shop/a: spec.trafficPolicy.connectionPool.tcp.tcpKeepalive: is not supported: remove it",
@@ -455,6 +456,26 @@ spec:
 		"x.yaml:9:124: DestinationRule shop/a: spec.trafficPolicy.connectionPool.http.idleTimeout: -1s is too short: use at least 1ms, or leave the field out",
 		`x.yaml:9:146: DestinationRule shop/a: spec.trafficPolicy.connectionPool.http.h2UpgradePolicy: "MAYBE" is not one of DEFAULT, DO_NOT_UPGRADE, UPGRADE`,
 		"x.yaml:10:28: DestinationRule shop/a: spec.trafficPolicy.retryBudget.percent: 101 is not in 0..100",
+	}},
+	{name: "outlier detection", yaml: `
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: a, namespace: shop}
+spec:
+  host: payment
+  trafficPolicy:
+    outlierDetection: {consecutive5xxErrors: -1, consecutiveGatewayErrors: many, interval: 0s, baseEjectionTime: 1.0005s, maxEjectionPercent: 101, minHealthPercent: -1, consecutiveLocalOriginFailures: 1}
+  subsets:
+  - {name: v1, trafficPolicy: {outlierDetection: {maxEjectionPercent: -1, consecutiveLocalOriginFailures: 0}}}
+`, want: []string{
+		"x.yaml:7:46: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.consecutive5xxErrors: -1 is not in 0..4294967295",
+		"x.yaml:7:76: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.consecutiveGatewayErrors: expected a whole number, found text",
+		"x.yaml:7:92: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.interval: 0s is too short: use at least 1ms, or leave the field out",
+		"x.yaml:7:114: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.baseEjectionTime: 1.0005s is too precise: use whole milliseconds",
+		"x.yaml:7:143: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.maxEjectionPercent: 101 is not in 0..100",
+		"x.yaml:7:166: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.minHealthPercent: -1 is not in 0..100",
+		"x.yaml:7:202: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.consecutiveLocalOriginFailures: has no effect without splitExternalLocalOriginErrors: set that to true, or remove it",
+		"x.yaml:9:71: DestinationRule shop/a: spec.subsets[0].trafficPolicy.outlierDetection.maxEjectionPercent: -1 is not in 0..100",
 	}},
 	{name: "TLS", yaml: `
 apiVersion: networking.istio.io/v1

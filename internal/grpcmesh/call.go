@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -111,6 +112,8 @@ func outcomeOf(a *attempt, err error, reply metadata.MD) outcome.Outcome {
 		o.Kind = outcome.Canceled // the pipeline finds out whose time it was
 	case pickErr != nil:
 		o.Kind, o.Err = pickKind, pickErr
+	case isMessageAtFault(err):
+		o.Kind = outcome.BodyFailure
 	case code == codes.Unavailable && !sent:
 		o.Kind = outcome.ResetBeforeRequest
 	case code == codes.Unavailable:
@@ -123,6 +126,16 @@ func outcomeOf(a *attempt, err error, reply metadata.MD) outcome.Outcome {
 		o.Kind = outcome.BodyFailure
 	}
 	return o
+}
+
+// isMessageAtFault recognizes the errors of gRPC for a message of the caller that
+// cannot be sent. It does not export what it knows, so their text is read; a test
+// holds it against the real thing.
+func isMessageAtFault(err error) bool {
+	text := status.Convert(err).Message()
+	return strings.HasPrefix(text, "grpc: error while marshaling: ") ||
+		strings.HasPrefix(text, "grpc: error while compressing: ") ||
+		strings.HasPrefix(text, "trying to send message larger than max ")
 }
 
 // result is the error that the caller gets for a call that Run has ended.

@@ -40,7 +40,11 @@ func (a *Adapter) unaryClient(
 	}
 	a.start(&u.clientCall, target, u, false)
 	o := u.call.Run(ctx, &u.view)
-	if o.Kind != outcome.Response {
+	switch o.Kind {
+	case outcome.Response:
+	case outcome.BodyFailure:
+		return u.err // the caller's own, as gRPC says it
+	default:
 		return u.result(o)
 	}
 	u.mutateReply()

@@ -131,6 +131,7 @@ func (a *Attempt) bound() {
 func (a *Attempt) Pick() (*upstream.Endpoint, error) {
 	c := a.call
 	if a.host != nil {
+		a.report(&outcome.Outcome{Kind: outcome.ConnectFailure})
 		c.avoid(a.host)
 		a.host.End()
 		a.host, a.Endpoint = nil, nil
@@ -169,6 +170,7 @@ func (c *Call) endAttempt(o *outcome.Outcome, now time.Time) {
 	}
 	if a.host != nil {
 		a.host.End()
+		a.report(o)
 	}
 	a.errorRate.Done(o.Verdict())
 	a.releaseRetry()
@@ -181,6 +183,18 @@ func (c *Call) endAttempt(o *outcome.Outcome, now time.Time) {
 	if hook := c.out.hooks.AttemptEnded; hook != nil {
 		hook(a.ctx, &a.Observed)
 	}
+}
+
+// report tells the endpoint how the attempt on it ended. That it could not be
+// connected to is told once, however often the attempt comes back to it.
+func (a *Attempt) report(o *outcome.Outcome) {
+	if o.Kind == outcome.ConnectFailure {
+		if slices.Contains(a.unconnected, a.host) {
+			return
+		}
+		a.unconnected = append(a.unconnected, a.host)
+	}
+	a.Endpoint.Report(o)
 }
 
 // remember makes the next attempt avoid the endpoint of this one: by the

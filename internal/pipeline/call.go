@@ -100,6 +100,8 @@ type Attempt struct {
 
 	call *Call
 	ctx  context.Context
+	// unconnected are the hosts that the attempt could not connect to.
+	unconnected []*balancer.Host
 	admitted
 	timer  *time.Timer
 	cancel context.CancelCauseFunc

@@ -23,6 +23,8 @@ type Cluster struct {
 	// holders is guarded by manager.mu.
 	holders int
 
+	sweeper sweeper
+
 	// state is replaced as a whole by apply.
 	state atomic.Pointer[clusterState]
 	// generation counts the changes after which connections must be new ones.
@@ -49,6 +51,7 @@ func newCluster(m *Manager, name string) *Cluster {
 	for i := range c.gates {
 		c.gates[i] = breaker.NewGate(breaker.DefaultLimits)
 	}
+	c.sweeper.cluster = c
 	c.state.Store(&clusterState{err: errors.New("no configuration yet")})
 	return c
 }
@@ -56,6 +59,8 @@ func newCluster(m *Manager, name string) *Cluster {
 // apply takes over a new configuration. Parts that did not change, which are
 // the same pointers, cost nothing.
 func (c *Cluster) apply(r discovery.ClusterResult) {
+	var ended []balancer.Ejection
+	defer func() { c.ejectionsChanged(ended) }() // without the lock
 	c.applyMu.Lock()
 	defer c.applyMu.Unlock()
 	c.draining = false
@@ -106,7 +111,9 @@ func (c *Cluster) apply(r discovery.ClusterResult) {
 		for _, h := range removed {
 			endpointOf(h).drain()
 		}
+		ended = ejectedAmong(removed)
 	}
+	ended = append(ended, c.setOutlier(next.config.Outlier)...)
 }
 
 // reconfigure makes the endpoints follow a new configuration, with new
@@ -155,17 +162,23 @@ func (c *Cluster) nextErrorRate(old *clusterState, config *discovery.Cluster) *b
 
 // drain lets idle connections go; calls in flight end where they are.
 func (c *Cluster) drain() {
+	var ended []balancer.Ejection
+	defer func() { c.ejectionsChanged(ended) }() // without the lock
 	c.applyMu.Lock()
 	defer c.applyMu.Unlock()
 	c.draining = true
+	ended = c.setOutlier(nil)
 	for h := range c.set.Hosts() {
 		endpointOf(h).drain()
 	}
 }
 
 func (c *Cluster) close() {
+	var ended []balancer.Ejection
+	defer func() { c.ejectionsChanged(ended) }() // without the lock
 	c.applyMu.Lock()
 	defer c.applyMu.Unlock()
+	ended = c.setOutlier(nil)
 	for h := range c.set.Hosts() {
 		endpointOf(h).close()
 	}

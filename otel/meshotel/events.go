@@ -27,6 +27,17 @@ func (t *Telemetry) breakerChanged(e observe.BreakerEvent) {
 	t.set(breakerState, t.meters.breakerState, value, e.Cluster)
 }
 
+func (t *Telemetry) endpointEjected(e observe.EjectionEvent) {
+	t.count(ejections, e.Cluster, e.Reason)
+	t.ejected(1, &e)
+}
+
+func (t *Telemetry) endpointReturned(e observe.EjectionEvent) { t.ejected(-1, &e) }
+
+func (t *Telemetry) ejected(n int64, e *observe.EjectionEvent) {
+	t.meters.ejected.Add(context.Background(), n, t.series(ejectedEndpoints, e.Cluster).add...)
+}
+
 func (t *Telemetry) overflowed(e observe.OverflowEvent) {
 	t.count(overflows, e.Cluster, e.Resource)
 }

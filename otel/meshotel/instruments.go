@@ -27,6 +27,7 @@ type instruments struct {
 	streamConnected   metric.Int64Gauge
 	certificateExpiry metric.Int64Gauge
 	connections       metric.Int64UpDownCounter
+	ejected           metric.Int64UpDownCounter
 	// counters are the instruments of the events that only count.
 	counters map[event]metric.Int64Counter
 }
@@ -45,6 +46,7 @@ func newInstruments(meter metric.Meter) (*instruments, error) {
 		certificateExpiry: m.gauge("inboard.certificate.expiry", "s", "End of the workload certificate's validity, in seconds since 1970."),
 		counters: map[event]metric.Int64Counter{
 			breakerTransitions:  m.counter("inboard.breaker.transitions", "{transition}", "Changes of a cluster's error-rate breaker."),
+			ejections:           m.counter("inboard.endpoint.ejections", "{ejection}", "Ejections of endpoints by outlier detection."),
 			overflows:           m.counter("inboard.overflow", "{attempt}", "Attempts refused by a limit or an open breaker."),
 			connectionFailures:  m.counter("inboard.connection.failures", "{connection}", "Connections that could not be opened."),
 			resourcesRejected:   m.counter("inboard.xds.resources.rejected", "{resource}", "xDS resources that were rejected (NACK)."),
@@ -59,6 +61,9 @@ func newInstruments(meter metric.Meter) (*instruments, error) {
 	m.note(err)
 	i.connections, err = meter.Int64UpDownCounter("inboard.connections",
 		metric.WithUnit("{connection}"), metric.WithDescription("Open connections."))
+	m.note(err)
+	i.ejected, err = meter.Int64UpDownCounter("inboard.endpoint.ejected",
+		metric.WithUnit("{endpoint}"), metric.WithDescription("Endpoints that outlier detection leaves out."))
 	m.note(err)
 	m.perProtocol(i)
 	return i, errors.Join(m.errs...)

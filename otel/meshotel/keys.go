@@ -134,6 +134,8 @@ type event uint8
 const (
 	breakerState event = iota
 	breakerTransitions
+	ejectedEndpoints
+	ejections
 	overflows
 	connections
 	connectionFailures
@@ -150,6 +152,8 @@ const (
 var eventLabels = [...][]attribute.Key{
 	breakerState:        {ClusterKey},
 	breakerTransitions:  {ClusterKey, stateKey},
+	ejectedEndpoints:    {ClusterKey},
+	ejections:           {ClusterKey, reasonKey},
 	overflows:           {ClusterKey, resourceKey},
 	connections:         {directionKey, ClusterKey, alpnKey, securityKey},
 	connectionFailures:  {directionKey, ClusterKey},

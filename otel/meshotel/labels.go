@@ -41,6 +41,7 @@ const (
 
 	directionKey = attribute.Key("inboard.direction")
 	resourceKey  = attribute.Key("inboard.resource")
+	reasonKey    = attribute.Key("inboard.ejection.reason")
 	stateKey     = attribute.Key("inboard.breaker.state")
 	alpnKey      = attribute.Key("inboard.connection.protocol")
 	securityKey  = attribute.Key("inboard.connection.security")

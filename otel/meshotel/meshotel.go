@@ -82,6 +82,8 @@ func (t *Telemetry) Hooks() *observe.Hooks {
 		AttemptStarted:     t.attemptStarted,
 		AttemptEnded:       t.attemptEnded,
 		BreakerChanged:     t.breakerChanged,
+		EndpointEjected:    t.endpointEjected,
+		EndpointReturned:   t.endpointReturned,
 		Overflowed:         t.overflowed,
 		ConnOpened:         t.connOpened,
 		ConnClosed:         t.connClosed,

@@ -216,6 +216,9 @@ func TestMetricsOfEvents(t *testing.T) {
 	h.BreakerChanged(observe.BreakerEvent{Cluster: "a", From: "closed", To: "open"})
 	h.BreakerChanged(observe.BreakerEvent{Cluster: "a", From: "open", To: "half-open"})
 	h.BreakerChanged(observe.BreakerEvent{Cluster: "b", From: "half-open", To: "closed"})
+	h.EndpointEjected(observe.EjectionEvent{Cluster: "a", Endpoint: "10.0.0.1:80", Reason: "consecutive-5xx"})
+	h.EndpointEjected(observe.EjectionEvent{Cluster: "a", Endpoint: "10.0.0.2:80", Reason: "success-rate"})
+	h.EndpointReturned(observe.EjectionEvent{Cluster: "a", Endpoint: "10.0.0.1:80", Reason: "consecutive-5xx"})
 	h.Overflowed(observe.OverflowEvent{Cluster: "a", Resource: "pending"})
 	opened := observe.ConnEvent{Direction: observe.Outbound, Cluster: "a", Protocol: "h2", TLS: true}
 	h.ConnOpened(opened)
@@ -240,6 +243,9 @@ func TestMetricsOfEvents(t *testing.T) {
 		"inboard.breaker.transitions{inboard.breaker.state=open,inboard.cluster=a}":                1,
 		"inboard.breaker.transitions{inboard.breaker.state=half-open,inboard.cluster=a}":           1,
 		"inboard.breaker.transitions{inboard.breaker.state=closed,inboard.cluster=b}":              1,
+		"inboard.endpoint.ejected{inboard.cluster=a}":                                              1,
+		"inboard.endpoint.ejections{inboard.cluster=a,inboard.ejection.reason=consecutive-5xx}":    1,
+		"inboard.endpoint.ejections{inboard.cluster=a,inboard.ejection.reason=success-rate}":       1,
 		"inboard.overflow{inboard.cluster=a,inboard.resource=pending}":                             1,
 		"inboard.connection.failures{inboard.cluster=a,inboard.direction=outbound}":                1,
 		"inboard.xds.stream.connected{inboard.xds.server=up}":                                      1,

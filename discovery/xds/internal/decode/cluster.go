@@ -5,7 +5,6 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/inboardmesh/inboard/breaker"
 	"github.com/inboardmesh/inboard/discovery"
@@ -46,20 +45,6 @@ var clusterFields = []messageFields{
 		read:    "budget_percent min_retry_concurrency",
 		zero:    "budget_interval",
 	},
-	{
-		message: (*clusterv3.OutlierDetection)(nil),
-		read: "enforcing_consecutive_5xx enforcing_success_rate enforcing_consecutive_gateway_failure " +
-			"split_external_local_origin_errors enforcing_consecutive_local_origin_failure " +
-			"enforcing_local_origin_success_rate enforcing_failure_percentage " +
-			"enforcing_failure_percentage_local_origin",
-		zero: "detect_degraded_hosts",
-		// They tune what outlierDetection makes sure is not enforced.
-		harmless: "consecutive_5xx interval base_ejection_time max_ejection_percent success_rate_minimum_hosts " +
-			"success_rate_request_volume success_rate_stdev_factor consecutive_gateway_failure " +
-			"consecutive_local_origin_failure failure_percentage_threshold failure_percentage_minimum_hosts " +
-			"failure_percentage_request_volume max_ejection_time max_ejection_time_jitter " +
-			"successful_active_health_check_uneject_host always_eject_one_host",
-	},
 	{message: (*rawbufferv3.RawBuffer)(nil)},
 }
 
@@ -78,6 +63,7 @@ func (d *decoder) cluster(at path, m *clusterv3.Cluster) *discovery.Cluster {
 		ConnectTimeout: defaultConnectTimeout,
 		TLS:            d.upstreamTLS(at.field("transport_socket"), m.GetTransportSocket()),
 		Breaker:        d.breakerSettings(at.field("metadata"), m.GetMetadata()),
+		Outlier:        d.outlierDetection(at.field("outlier_detection"), m.GetOutlierDetection()),
 	}
 	if m.GetConnectTimeout() != nil {
 		c.ConnectTimeout = d.duration(at.field("connect_timeout"), m.GetConnectTimeout())
@@ -85,7 +71,6 @@ func (d *decoder) cluster(at path, m *clusterv3.Cluster) *discovery.Cluster {
 	c.Limits, c.RetryBudget = d.limits(at.field("circuit_breakers"), m.GetCircuitBreakers())
 	d.endpointSource(at, m, c)
 	d.httpProtocol(at, m.GetTypedExtensionProtocolOptions(), c)
-	d.outlierDetection(at.field("outlier_detection"), m.GetOutlierDetection())
 	return c
 }
 
@@ -174,26 +159,3 @@ func (d *decoder) retryBudget(at path, m *clusterv3.CircuitBreakers_Thresholds_R
 	}
 	return b
 }
-
-// outlierDetection refuses an OutlierDetection that would eject anybody.
-func (d *decoder) outlierDetection(at path, m *clusterv3.OutlierDetection) {
-	if m == nil {
-		return
-	}
-	ejects := !isZero(m.GetEnforcingConsecutive_5Xx()) || // 100 % by default, like the other two below
-		!isZero(m.GetEnforcingSuccessRate()) ||
-		m.GetEnforcingConsecutiveGatewayFailure().GetValue() > 0 ||
-		m.GetEnforcingFailurePercentage().GetValue() > 0
-	if m.GetSplitExternalLocalOriginErrors() {
-		ejects = ejects ||
-			!isZero(m.GetEnforcingConsecutiveLocalOriginFailure()) ||
-			!isZero(m.GetEnforcingLocalOriginSuccessRate()) ||
-			m.GetEnforcingFailurePercentageLocalOrigin().GetValue() > 0
-	}
-	if ejects {
-		d.refusef(at, "ejection of endpoints is not supported: set every enforcing field to 0")
-	}
-}
-
-// isZero tells whether a value is there and 0.
-func isZero(v *wrapperspb.UInt32Value) bool { return v != nil && v.GetValue() == 0 }

@@ -46,6 +46,15 @@ func TestClusterDecodesEveryField(t *testing.T) {
 		},
 		RetryBudget: [2]*retry.Budget{discovery.PriorityHigh: {Percent: 25, MinConcurrency: 5}},
 		Breaker:     &breaker.Settings{FailureRatio: 0.25, MinRequests: 10, Window: 20 * time.Second, OpenTime: time.Second, HalfOpenProbes: 2},
+		Outlier: &balancer.OutlierConfig{
+			Interval: time.Second, BaseEjectionTime: 2 * time.Second, MaxEjectionTime: 3 * time.Second, EjectionJitter: 4 * time.Second,
+			MaxEjectionPercent: 5, AlwaysEjectOneHost: true, SplitLocalOrigin: true,
+			Consecutive5xx:     balancer.ConsecutiveFailures{Threshold: 6, Enforcing: 7},
+			ConsecutiveGateway: balancer.ConsecutiveFailures{Threshold: 8, Enforcing: 9},
+			ConsecutiveLocal:   balancer.ConsecutiveFailures{Threshold: 10, Enforcing: 11},
+			SuccessRate:        balancer.SuccessRate{MinimumHosts: 12, RequestVolume: 13, StdevFactor: 14, Enforcing: 15, EnforcingLocal: 16},
+			FailurePercentage:  balancer.FailurePercentage{Threshold: 17, MinimumHosts: 18, RequestVolume: 19, Enforcing: 20, EnforcingLocal: 21},
+		},
 		TLS: &discovery.UpstreamTLS{
 			IdentityInstance: "default", RootInstance: "default", SNI: "payment.shop", ALPN: []string{"h2"},
 			SANs: []discovery.StringMatch{
@@ -88,6 +97,38 @@ func TestClusterDefaults(t *testing.T) {
 	wantBreaker := &breaker.Settings{FailureRatio: 0.5, MinRequests: 20, Window: 10 * time.Second, OpenTime: 5 * time.Second, HalfOpenProbes: 3}
 	if diff := cmp.Diff(wantBreaker, got.Breaker); diff != "" {
 		t.Errorf("breaker (-want +got):\n%s", diff)
+	}
+}
+
+func TestBO1_BO2_OutlierDetectionDefaults(t *testing.T) {
+	t.Parallel()
+	got := decodeCluster(t, clusterWith(`"outlierDetection": {}`)).Outlier
+	want := &balancer.OutlierConfig{
+		Interval: 10 * time.Second, BaseEjectionTime: 30 * time.Second, MaxEjectionTime: 300 * time.Second,
+		MaxEjectionPercent: 10,
+		Consecutive5xx:     balancer.ConsecutiveFailures{Threshold: 5, Enforcing: 100},
+		ConsecutiveGateway: balancer.ConsecutiveFailures{Threshold: 5},
+		ConsecutiveLocal:   balancer.ConsecutiveFailures{Threshold: 5, Enforcing: 100},
+		SuccessRate:        balancer.SuccessRate{MinimumHosts: 5, RequestVolume: 100, StdevFactor: 1900, Enforcing: 100, EnforcingLocal: 100},
+		FailurePercentage:  balancer.FailurePercentage{Threshold: 85, MinimumHosts: 5, RequestVolume: 50},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("outlier detection (-want +got):\n%s", diff)
+	}
+	for text, want := range map[string]time.Duration{
+		`{"baseEjectionTime": "400s"}`:                           400 * time.Second,
+		`{"baseEjectionTime": "4s"}`:                             300 * time.Second,
+		`{"baseEjectionTime": "4s", "maxEjectionTime": "3s"}`:    4 * time.Second,
+		`{"baseEjectionTime": "400s", "maxEjectionTime": "30s"}`: 400 * time.Second,
+	} {
+		if got := decodeCluster(t, clusterWith(`"outlierDetection": `+text)).Outlier.MaxEjectionTime; got != want {
+			t.Errorf("%s: max ejection time %v, want %v", text, got, want)
+		}
+	}
+	// Every zero that means something stays one.
+	got = decodeCluster(t, clusterWith(`"outlierDetection": {"consecutive5xx": 0, "enforcingConsecutive5xx": 0, "maxEjectionPercent": 0}`)).Outlier
+	if got.Consecutive5xx != (balancer.ConsecutiveFailures{}) || got.MaxEjectionPercent != 0 {
+		t.Errorf("explicit zeros became %+v", got)
 	}
 }
 
@@ -251,13 +292,24 @@ func TestBadClusters(t *testing.T) {
 		{"deprecated HTTP/2", clusterWith(`"http2ProtocolOptions": {}`), []string{"http2_protocol_options: not supported: use typed_extension_protocol_options"}},
 		{"health checks", clusterWith(`"healthChecks": [{"timeout": "1s", "interval": "1s", "unhealthyThreshold": 1, "healthyThreshold": 1, "tcpHealthCheck": {}}]`),
 			[]string{"health_checks: not supported: set the endpoints' health_status"}},
-		{"ejection by default", clusterWith(`"outlierDetection": {}`),
-			[]string{"outlier_detection: ejection of endpoints is not supported: set every enforcing field to 0"}},
-		{"ejection for gateway failures", clusterWith(`"outlierDetection": {"enforcingConsecutive5xx": 0, "enforcingSuccessRate": 0, "enforcingConsecutiveGatewayFailure": 1}`),
-			[]string{"outlier_detection: ejection of endpoints is not supported: set every enforcing field to 0"}},
-		{"ejection for local failures", clusterWith(`"outlierDetection": {"enforcingConsecutive5xx": 0, "enforcingSuccessRate": 0, "splitExternalLocalOriginErrors": true}`),
-			[]string{"outlier_detection: ejection of endpoints is not supported: set every enforcing field to 0"}},
-		{"no ejection", clusterWith(`"outlierDetection": {"consecutive5xx": 3, "enforcingConsecutive5xx": 0, "enforcingSuccessRate": 0}`), nil},
+		{"ejection of more than all", clusterWith(`"outlierDetection": {"maxEjectionPercent": 101, "enforcingSuccessRate": 101}`),
+			[]string{
+				"outlier_detection.max_ejection_percent: value must be less than or equal to 100",
+				"outlier_detection.enforcing_success_rate: value must be less than or equal to 100",
+			}},
+		{"ejection for no time", clusterWith(`"outlierDetection": {"interval": "0s", "baseEjectionTime": "-1s", "maxEjectionTimeJitter": "-1s"}`),
+			[]string{
+				"outlier_detection.interval: value must be greater than 0s",
+				"outlier_detection.base_ejection_time: value must be greater than 0s",
+				"outlier_detection.max_ejection_time_jitter: must not be negative: is -1s",
+			}},
+		{"sweeps without a pause", clusterWith(`"outlierDetection": {"interval": "0.000999s"}`),
+			[]string{"outlier_detection.interval: must be at least 1ms: is 999µs"}},
+		{"monitors", clusterWith(`"outlierDetection": {"monitors": [{"name": "m", "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}}]}`),
+			[]string{"outlier_detection.monitors: not supported"}},
+		{"degraded hosts by outlier detection", clusterWith(`"outlierDetection": {"detectDegradedHosts": true}`),
+			[]string{"outlier_detection.detect_degraded_hosts: not supported with another value than zero"}},
+		{"outlier detection by default", clusterWith(`"outlierDetection": {}`), nil},
 
 		{"an unknown balancer", clusterWith(`"lbPolicy": "RING_HASH"`), []string{"lb_policy: RING_HASH is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM"}},
 		{"a ring", clusterWith(`"lbPolicy": "RING_HASH", "ringHashLbConfig": {}`),

@@ -61,7 +61,7 @@ var supportedFields = sync.OnceValue(func() fieldTable {
 	return newFieldTable(slices.Concat(
 		listenerFields, connectionManagerFields, httpFilterFields, faultFields,
 		routeTableFields, routeFields, routeMatchFields, matcherFields, retryFields, mutationFields,
-		clusterFields, balancingFields, protocolFields, tlsFields,
+		clusterFields, outlierFields, balancingFields, protocolFields, tlsFields,
 		assignmentFields, commonFields,
 	))
 })

@@ -210,7 +210,16 @@ const edsClusterFixture = `{
     "inboard.breaker": {"failureRatio": 0.25, "minimumRequests": 10, "window": "20s", "openTime": "1s", "halfOpenProbes": 2},
     "istio": {"config": "anything"}
   }},
-  "outlierDetection": {"enforcingConsecutive5xx": 0, "enforcingSuccessRate": 0}
+  "outlierDetection": {"interval": "1s", "baseEjectionTime": "2s", "maxEjectionTime": "3s", "maxEjectionTimeJitter": "4s",
+    "maxEjectionPercent": 5, "alwaysEjectOneHost": true, "splitExternalLocalOriginErrors": true,
+    "successfulActiveHealthCheckUnejectHost": false, "detectDegradedHosts": false,
+    "consecutive5xx": 6, "enforcingConsecutive5xx": 7,
+    "consecutiveGatewayFailure": 8, "enforcingConsecutiveGatewayFailure": 9,
+    "consecutiveLocalOriginFailure": 10, "enforcingConsecutiveLocalOriginFailure": 11,
+    "successRateMinimumHosts": 12, "successRateRequestVolume": 13, "successRateStdevFactor": 14,
+    "enforcingSuccessRate": 15, "enforcingLocalOriginSuccessRate": 16,
+    "failurePercentageThreshold": 17, "failurePercentageMinimumHosts": 18, "failurePercentageRequestVolume": 19,
+    "enforcingFailurePercentage": 20, "enforcingFailurePercentageLocalOrigin": 21}
 }`
 
 const staticClusterFixture = `{
