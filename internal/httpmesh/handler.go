@@ -112,6 +112,11 @@ func (s *serving) serve(w http.ResponseWriter) {
 	s.passed = *r.WithContext(ctx)
 	s.decision.MutateRequest(s.headers)
 	h.Next.ServeHTTP(rec.wrapped(), &s.passed)
+	if rec.status == 0 && ctx == &s.deadline && r.Context().Err() == nil && ctx.Err() != nil {
+		// An application that gives up when its time is over, as it would for a
+		// caller that has gone, has not answered: its silence is no 200.
+		http.Error(rec, "the deadline passed", http.StatusGatewayTimeout)
+	}
 }
 
 // answered routes the request and runs the filters. It reports true when the
