@@ -214,7 +214,8 @@ type DownstreamTLS struct {
 	RootInstance     string
 	// RequireClientCertificate makes it mutual.
 	RequireClientCertificate bool
-	// SANs are the allowed peers; empty allows any peer that the roots verify.
+	// SANs are the allowed peers. Empty means that any member of the own trust
+	// domain is accepted, as by [UpstreamTLS] (decision D11).
 	SANs []StringMatch
 	ALPN []string
 }

@@ -25,7 +25,7 @@ func (ln *Listener) serverTLS(chain *discovery.FilterChain) (*tls.Config, error)
 		if params.Roots, err = ln.owner.options.Identity(settings.RootInstance); err != nil {
 			return nil, err
 		}
-		params.Authorize = meshtls.AuthorizeAny()
+		params.Authorize = meshtls.AuthorizeOwnTrustDomain(params.Identity)
 		if len(settings.SANs) > 0 {
 			matchers := make([]meshtls.SANMatcher, 0, len(settings.SANs))
 			for i := range settings.SANs {

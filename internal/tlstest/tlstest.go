@@ -47,6 +47,12 @@ func (ca *CA) Intermediate(tb TB) *CA {
 	return &CA{Certificate: cert, key: key, chain: append([][]byte{cert.Raw}, ca.chain...)}
 }
 
+// PEM returns the CA's certificate and its key (PKCS #8).
+func (ca *CA) PEM(tb TB) (certificate, key []byte) {
+	tb.Helper()
+	return CertificatePEM(ca.Certificate.Raw), KeyPEM(tb, tls.Certificate{PrivateKey: ca.key})
+}
+
 func authority(name string) *x509.Certificate {
 	return &x509.Certificate{
 		SerialNumber:          serial(),

@@ -18,6 +18,7 @@ import (
 	"github.com/inboardmesh/inboard/controlplane/ca"
 	"github.com/inboardmesh/inboard/controlplane/istio"
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
+	"github.com/inboardmesh/inboard/internal/tlstest"
 	"github.com/inboardmesh/inboard/mesh"
 )
 
@@ -47,7 +48,25 @@ type World struct {
 // New starts a control plane that serves the given YAML.
 func New(tb testing.TB, yaml string) *World {
 	tb.Helper()
-	authority, err := ca.New(ca.Config{})
+	return newWorld(tb, yaml, ca.Config{})
+}
+
+// NewSignedBy is [New] with a CA that tests can have any certificate from.
+func NewSignedBy(tb testing.TB, root *tlstest.CA, yaml string) *World {
+	tb.Helper()
+	dir := tb.TempDir()
+	certificate, key := root.PEM(tb)
+	for name, data := range map[string][]byte{"ca-cert.pem": certificate, "root-cert.pem": certificate, "ca-key.pem": key} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return newWorld(tb, yaml, ca.Config{Dir: dir})
+}
+
+func newWorld(tb testing.TB, yaml string, config ca.Config) *World {
+	tb.Helper()
+	authority, err := ca.New(config)
 	if err != nil {
 		tb.Fatal(err)
 	}
