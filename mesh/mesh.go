@@ -243,8 +243,12 @@ func (m *Mesh) Serve(ctx context.Context, inner net.Listener) (net.Listener, err
 // the listener's filters and deadlines and reports the call. A request from any
 // other listener is refused with 503, because no policy can be said to hold for
 // it. Without Handler a listener of [Mesh.Listen] still does its mutual TLS, but
-// no filters, no deadlines and no telemetry, and [PeerID] finds nobody.
+// no filters, no deadlines and no telemetry, and [PeerID] finds nobody. A nil next
+// is [http.DefaultServeMux], as for [http.Server].
 func (m *Mesh) Handler(next http.Handler) http.Handler {
+	if next == nil {
+		next = http.DefaultServeMux
+	}
 	return &httpmesh.Handler{Listeners: m.inbound, Hooks: m.settings.hooks, Next: next}
 }
 

@@ -20,8 +20,9 @@ import (
 // Handler serves the requests that arrive at listeners of the mesh: it applies
 // the filter chain of their connection and hands them to Next.
 //
-// In order: the connection's filter chain, observe, headers that only the mesh
-// may set, deadline, route, filters, Next.
+// In order: the connection's filter chain, observe, deadline, route, filters,
+// Next. Headers that a peer sets about itself, such as
+// x-forwarded-client-cert, are not touched: the identity is that of mesh.PeerID.
 type Handler struct {
 	Listeners *inbound.Listeners
 	Hooks     *observe.Hooks

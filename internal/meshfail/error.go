@@ -104,6 +104,10 @@ func (e *Error) GRPCStatus() *status.Status {
 		code = codes.DeadlineExceeded
 	case outcome.Canceled, outcome.Closed:
 		code = codes.Canceled
+	case outcome.NoConfig:
+		if errors.Is(e.Err, context.DeadlineExceeded) { // it did not come in the caller's time
+			code = codes.DeadlineExceeded
+		}
 	case outcome.BodyFailure:
 		code = codes.Internal
 		if s, ok := status.FromError(e.Err); ok {

@@ -127,6 +127,14 @@ func TestErrorByKind(t *testing.T) {
 	}
 }
 
+func TestADeadlineThatEndsTheWaitForAConfigurationIsADeadline(t *testing.T) {
+	t.Parallel()
+	err := &Error{Kind: outcome.NoConfig, Err: fmt.Errorf("no configuration: %w", context.DeadlineExceeded)}
+	if code := status.Code(err); code != codes.DeadlineExceeded || !err.Timeout() || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("code %v, timeout %t", code, err.Timeout())
+	}
+}
+
 func TestSafeToRetryOnlyIfNothingWasSent(t *testing.T) {
 	t.Parallel()
 	if err := (&Error{Err: io.EOF}); !err.SafeToRetry() {
