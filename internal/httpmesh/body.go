@@ -1,6 +1,7 @@
 package httpmesh
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,10 @@ var errTooLarge = errors.New("the body is too large to be sent again: set the re
 type replayBody struct {
 	source  io.ReadCloser
 	getBody func() (io.ReadCloser, error)
+
+	// release ends the watch over the call's time, see watch. Only the call's
+	// goroutine uses it until the call has ended.
+	release func() bool
 
 	// reading is held while source is read, which can take as long as the
 	// caller likes. It is locked before mu.
@@ -87,12 +92,28 @@ func (b *replayBody) failure() error {
 	return b.failed
 }
 
-// closeSource closes the caller's body, when no attempt will read it any more.
-// An attempt that waits for a part of it is woken.
-func (b *replayBody) closeSource() {
+// watch closes the caller's body when the call's time is over: net/http does not
+// return as long as it waits in the body's Read.
+func (b *replayBody) watch(ctx context.Context) {
+	if b.release == nil {
+		b.release = context.AfterFunc(ctx, b.closeSource)
+	}
+}
+
+// end closes the caller's body when the call is over.
+func (b *replayBody) end() {
 	if b == nil {
 		return
 	}
+	if b.release != nil {
+		b.release()
+	}
+	b.closeSource()
+}
+
+// closeSource closes the caller's body, when no attempt will read it any more.
+// An attempt that waits for a part of it is woken.
+func (b *replayBody) closeSource() {
 	b.mu.Lock()
 	first, own := !b.closed, b.own
 	b.closed = true

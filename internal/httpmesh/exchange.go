@@ -35,8 +35,6 @@ type exchange struct {
 	// headers are those of the attempt under way.
 	headers *outgoing
 	body    *replayBody // nil if the request has none
-	// release ends the watch over the call's time, see watchBody.
-	release func() bool
 	resp    *http.Response
 
 	// What most calls need once is here, so that it is no allocation of its own.
@@ -83,26 +81,11 @@ func (x *exchange) roundTrip() (*http.Response, error) {
 	case outcome.Response:
 		return x.deliver(&o), nil
 	case outcome.Local:
-		x.closeBody()
+		x.body.end()
 		return x.answer(), nil
 	}
-	x.closeBody()
+	x.body.end()
 	return nil, o.Err
-}
-
-// watchBody closes the caller's body when the call's time is over: net/http
-// does not return as long as it waits in the body's Read.
-func (x *exchange) watchBody() {
-	if x.release == nil {
-		x.release = context.AfterFunc(x.call.Context(), x.body.closeSource)
-	}
-}
-
-func (x *exchange) closeBody() {
-	if x.release != nil {
-		x.release()
-	}
-	x.body.closeSource()
 }
 
 // Routed applies rewrites and header operations, to copies.
@@ -160,7 +143,7 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 			return outcome.Outcome{Kind: outcome.BodyFailure, Err: err}
 		}
 		req.Body, req.GetBody = body, nil
-		x.watchBody()
+		x.body.watch(x.call.Context())
 	}
 	resp, failure := x.send(endpoint, req, a.Priority()) //nolint:bodyclose // delivered or abandoned
 	if failure != nil {
@@ -236,7 +219,7 @@ func (x *exchange) deliver(o *outcome.Outcome) *http.Response {
 
 func (x *exchange) finish(o outcome.Outcome) {
 	x.call.Finish(o)
-	x.closeBody()
+	x.body.end()
 }
 
 // answer is a response that the mesh gives itself.
