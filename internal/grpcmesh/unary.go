@@ -40,11 +40,7 @@ func (a *Adapter) unaryClient(
 	}
 	a.start(&u.clientCall, target, u, false)
 	o := u.call.Run(ctx, &u.view)
-	switch o.Kind {
-	case outcome.Response:
-	case outcome.BodyFailure:
-		return u.err // the caller's own, as gRPC says it
-	default:
+	if o.Kind != outcome.Response {
 		return u.result(o)
 	}
 	u.mutateReply()
@@ -71,6 +67,7 @@ func (u *unaryCall) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Ou
 	u.reply, u.trailer = nil, nil
 	opts := slices.Concat(u.opts, []grpc.CallOption{grpc.Header(&u.reply), grpc.Trailer(&u.trailer)})
 	u.err = u.invoker(ctx, u.method(), u.request, u.response, u.cc, opts...)
+	a.end()
 	if u.err != nil && u.reply == nil {
 		u.reply = u.trailer // trailers-only: what a proxy would see as headers
 	}

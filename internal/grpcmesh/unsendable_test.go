@@ -2,6 +2,7 @@ package grpcmesh_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
 	"github.com/inboardmesh/inboard/retry"
@@ -47,12 +49,12 @@ func TestACallThatCannotBeSentIsTheCallersFault(t *testing.T) {
 					f.serve(endpoint, b)
 					f.configure(retrying(2, ^retry.Conditions(0)), cluster("main", endpoint))
 					err := kind.call(tt.ctx(withTimeout(t)), f.client(grpc.WithDefaultCallOptions(tt.option)))
-					if status.Code(err) != tt.want {
+					e, ok := errors.AsType[*meshfail.Error](err)
+					if !ok || e.Kind != outcome.BodyFailure || !e.SafeToRetry() || status.Code(err) != tt.want {
 						t.Errorf("got %v", err)
 					}
 					synctest.Wait()
-					calls := f.seen.ended(observe.Outbound)
-					if len(calls) != 1 || calls[0].Attempts != 1 || calls[0].Outcome.Kind != outcome.BodyFailure || b.calls.Load() != 0 {
+					if calls := f.seen.ended(observe.Outbound); len(calls) != 1 || calls[0].Attempts != 1 || b.calls.Load() != 0 {
 						t.Errorf("observed %+v", calls)
 					}
 				})
