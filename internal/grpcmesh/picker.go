@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
+	"github.com/inboardmesh/inboard/breaker"
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/outcome"
@@ -24,13 +25,18 @@ var (
 	errOutside = errors.New("mesh: the call did not pass the mesh's interceptors: pass all of Mesh.DialOptions")
 	// errOver is a status, so that no call waits for what comes after it.
 	errOver = status.Error(codes.Canceled, "mesh: the call has ended")
+
+	errPending = errors.New("circuit breaker: too many pending requests")
+	// errPendingStatus is a status, so that no call waits in spite of the limit.
+	errPendingStatus = status.Error(codes.Unavailable, errPending.Error())
 )
 
 // Pick sends the attempt to the endpoint that the mesh chose. While that is
-// being connected to for the first time, the call waits; when that fails,
-// another is chosen, for nothing has been sent. When none is left it insists on
-// one that it did not wait for, once: an endpoint that is back is found at once,
-// whatever the back-off. Only then the attempt has failed.
+// being connected to for the first time, the call waits, as one of the cluster's
+// pending requests; when that fails, another is chosen, for nothing has been
+// sent. When none is left it insists on one that it did not wait for, once: an
+// endpoint that is back is found at once, whatever the back-off. Only then the
+// attempt has failed.
 func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	a := attemptOf(info.Ctx)
 	if a == nil {
@@ -58,9 +64,15 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 		c, state, failure := p.policy.get(endpoint, insist)
 		switch state {
 		case connectivity.Ready:
+			a.waitOver()
 			return balancer.PickResult{SubConn: c.sc, Done: c.done}, nil
 		case connectivity.Idle, connectivity.Connecting:
 			if failure == nil || a.insisted {
+				if !a.wait() {
+					a.pipeline.Overflowed("pending")
+					_ = a.pickFailed(outcome.Overflow, errPending)
+					return balancer.PickResult{}, errPendingStatus
+				}
 				if state == connectivity.Idle {
 					c.sc.Connect()
 				}
@@ -111,7 +123,10 @@ type attempt struct {
 	// for which this attempt has waited; guarded by picking.
 	unreachable, waited endpoints
 	insisted            bool // guarded by picking; a connect was asked for in spite of the back-off
-	marks               marks
+	// pending is where the attempt counts while it waits for a connection; nil
+	// otherwise; guarded by picking.
+	pending *breaker.Gate
+	marks   marks
 }
 
 // endpoints is a set. The nil set is empty.
@@ -136,12 +151,35 @@ func attemptOf(ctx context.Context) *attempt {
 	return a
 }
 
-// end keeps gRPC from picking again. It comes before the pipeline ends the
-// attempt.
+// end keeps gRPC from picking again, and ends the wait for a connection. It comes
+// before the pipeline ends the attempt.
 func (a *attempt) end() {
 	a.picking.Lock()
 	defer a.picking.Unlock()
 	a.over = true
+	a.waitOver()
+}
+
+// wait counts the attempt among those that wait for a connection, or says that
+// there are too many. The caller holds picking.
+func (a *attempt) wait() bool {
+	if a.pending != nil {
+		return true
+	}
+	gate := a.pipeline.Cluster().Gate(a.pipeline.Priority())
+	if !gate.TryPending() {
+		return false
+	}
+	a.pending = gate
+	return true
+}
+
+// waitOver ends what wait began. The caller holds picking.
+func (a *attempt) waitOver() {
+	if a.pending != nil {
+		a.pending.ReleasePending()
+		a.pending = nil
+	}
 }
 
 // pickFailed remembers why the attempt was not sent. The error is no status, so

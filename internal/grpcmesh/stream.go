@@ -109,6 +109,7 @@ func (s *clientStream) Attempt(ctx context.Context, p *pipeline.Attempt) outcome
 	a.ctx = ctx
 	stream, err := s.open(ctx, s.method(), s.opts...)
 	if err != nil {
+		a.end()
 		return outcomeOf(a, err, nil)
 	}
 	s.mu.Lock()

@@ -153,6 +153,9 @@ func (a *Attempt) Priority() discovery.RoutingPriority { return a.call.priority(
 // Cluster is the cluster that the attempt goes to.
 func (a *Attempt) Cluster() *upstream.Cluster { return a.call.cluster }
 
+// Overflowed reports that a limit which the adapter watches refused the attempt.
+func (a *Attempt) Overflowed(resource string) { a.call.overflowed(resource) }
+
 // Retries is how many times the retry policy has granted another attempt before
 // this one. Attempts that are repeated without asking it do not count (gRFC A6).
 func (a *Attempt) Retries() int { return a.call.sequence.Attempts() - 1 }

@@ -90,7 +90,7 @@ func (w *World) PaymentAt(instance string, labels map[string]string, httpInner, 
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
-	p.httpServer = &http.Server{Handler: p.Mesh.Handler(p), Protocols: protocols, ReadHeaderTimeout: 10 * time.Second}
+	p.httpServer = &http.Server{Handler: rememberCaller(p.Mesh.Handler(p)), Protocols: protocols, ReadHeaderTimeout: 10 * time.Second}
 	service := &grpcPayment{payment: p}
 	p.grpcServer = grpc.NewServer(append(p.Mesh.ServerOptions(), grpc.UnknownServiceHandler(service.anyMethod))...)
 	grpc_testing.RegisterTestServiceServer(p.grpcServer, service)
@@ -106,6 +106,17 @@ func (w *World) PaymentAt(instance string, labels map[string]string, httpInner, 
 	})
 	w.tb.Cleanup(p.Kill)
 	return p
+}
+
+// callerKey is where requests keep the context that ends when the caller is gone.
+type callerKey struct{}
+
+// rememberCaller lets a handler wait for longer than the deadline that came with
+// the request.
+func rememberCaller(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, r.Context())))
+	})
 }
 
 // Kill ends the payment at once: its connections break. It may be called again.

@@ -76,6 +76,11 @@ func (a *arrivals) follow(ctx context.Context, call, script string) (failure, er
 		}
 		return failure{}, wait(ctx, d)
 	case "hang":
+		// Not until the deadline that came with the call: a payment that is a
+		// moment ahead of its caller would answer after all.
+		if caller, ok := ctx.Value(callerKey{}).(context.Context); ok {
+			<-caller.Done()
+		}
 		<-ctx.Done()
 		return failure{}, ctx.Err()
 	}
