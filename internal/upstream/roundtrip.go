@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -43,6 +44,13 @@ func (e *Endpoint) RoundTrip(req *http.Request, priority discovery.RoutingPriori
 	}
 	if c.http2 {
 		p.share(c, resp)
+	}
+	if ctx := req.Context(); ctx.Err() != nil {
+		// net/http takes a response that comes while it lets the connection go.
+		// That may be the empty 200 of a handler which has noticed that nobody
+		// waits any more: it is no answer, and it could not be read.
+		_ = resp.Body.Close()
+		return nil, &Failure{Kind: outcome.Canceled, Sent: true, Err: context.Cause(ctx)}
 	}
 	return resp, nil
 }
