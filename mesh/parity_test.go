@@ -244,7 +244,7 @@ func parityRows() []parityRow {
 	var rows []parityRow
 	for _, group := range [][]parityRow{
 		parityMatchRows(), parityActionRows(), parityRetryRows(), parityServiceRows(),
-		parityPoolRows(), parityLimitRows(), parityOutlierRows(), parityBalancerRows(), parityTLSRows(), parityPeerRows(),
+		parityPoolRows(), paritySourceRows(), parityLimitRows(), parityOutlierRows(), parityBalancerRows(), parityTLSRows(), parityPeerRows(),
 	} {
 		rows = append(rows, group...)
 	}
