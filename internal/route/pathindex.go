@@ -25,7 +25,7 @@ type pathIndex struct {
 func newPathIndex(routes []compiledRoute) pathIndex {
 	var p pathIndex
 	for i := range routes {
-		p.add(&routes[i], int32(i)) //nolint:gosec // a table has not that many routes: it must fit into a message
+		p.add(&routes[i], int32(i))
 	}
 	p.prune(routes)
 	return p
@@ -91,7 +91,7 @@ func (p *pathIndex) prune(routes []compiledRoute) {
 // later list is only whether it has an earlier route.
 func (t *Table) first(vh *virtualHost, req *Request) int {
 	p := &vh.paths
-	best := int32(len(vh.routes)) //nolint:gosec // as above
+	best := int32(len(vh.routes))
 	if p.exact != nil {
 		best = t.earlier(vh, p.exact[req.Path], best, req)
 	}
