@@ -247,7 +247,7 @@ func (m *Mesh) Serve(ctx context.Context, inner net.Listener) (net.Listener, err
 // is [http.DefaultServeMux], as for [http.Server].
 func (m *Mesh) Handler(next http.Handler) http.Handler {
 	if next == nil {
-		next = http.DefaultServeMux
+		next = http.DefaultServeMux //nolint:forbidigo // as net/http has it
 	}
 	return &httpmesh.Handler{Listeners: m.inbound, Hooks: m.settings.hooks, Next: next}
 }
