@@ -170,7 +170,7 @@ func TestARequestThatIsInvalidIsNoFailureOfAnEndpoint(t *testing.T) {
 				t.Fatal(err)
 			}
 			test.edit(req)
-			if _, err := transport.RoundTrip(req); err == nil || err.Error() != test.want { //nolint:bodyclose // there is none
+			if _, err := transport.RoundTrip(req); err == nil || err.Error() != test.want {
 				t.Errorf("%s: %v, want %s", name, err, test.want)
 			}
 		}

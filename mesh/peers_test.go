@@ -215,7 +215,7 @@ func checkRefused(t *testing.T, what string, resp *http.Response, err error, cau
 
 // watcher counts what begins and what ends.
 type watcher struct {
-	calls, attempts, conns atomic.Int64
+	calls, conns atomic.Int64
 }
 
 func newWatcher() *watcher { return new(watcher) }
@@ -260,7 +260,7 @@ func TestNobodyWithoutAProofIsServedByAStrictListener(t *testing.T) {
 	client := func(certs ...tls.Certificate) *tls.Config {
 		return &tls.Config{
 			MinVersion: tls.VersionTLS12, Certificates: certs,
-			InsecureSkipVerify: true, //nolint:gosec // G402: an attacker does not mind
+			InsecureSkipVerify: true,
 		}
 	}
 	now := time.Now()

@@ -143,7 +143,7 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 			return outcome.Outcome{Kind: outcome.BodyFailure, Err: err}
 		}
 		req.Body, req.GetBody = body, nil
-		x.body.watch(x.call.Context())
+		x.body.watch(x.call.Context()) //nolint:contextcheck // the call's, of which ctx is one attempt
 	}
 	resp, failure := x.send(endpoint, req, a.Priority()) //nolint:bodyclose // delivered or abandoned
 	if failure != nil {

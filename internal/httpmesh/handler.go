@@ -116,7 +116,7 @@ func (s *serving) serve(w http.ResponseWriter) {
 	if rec.status == 0 && ctx == &s.deadline && r.Context().Err() == nil && ctx.Err() != nil {
 		// An application that gives up when its time is over, as it would for a
 		// caller that has gone, has not answered: its silence is no 200.
-		http.Error(rec, "the deadline passed", http.StatusGatewayTimeout)
+		http.Error(rec, "the deadline passed", http.StatusGatewayTimeout) //nolint:gocritic // it is the last statement
 	}
 }
 

@@ -109,7 +109,7 @@ func TestAnAttemptsContextEndsAfterItWasAbandoned(t *testing.T) {
 		b.configure(newTarget(retrying(retry.Policy{On: retry.On5xx, MaxRetries: 1, PerTryTimeout: time.Second})))
 		var attempt context.Context
 		d := &adapter{attempt: func(ctx context.Context, _ *Attempt, n int) outcome.Outcome {
-			attempt = ctx
+			attempt = ctx //nolint:fatcontext // to look at it afterwards
 			return response(map[int]int{1: 503, 2: 200}[n])
 		}}
 		d.abandon = func() {

@@ -161,22 +161,33 @@ func domainRank(domain, authority string) int {
 }
 
 func referencePath(m *discovery.PathMatch, path string) bool {
-	value := m.Value
 	if m.Kind == discovery.PathRegex {
 		return m.Regex.Program.FindString(path) == path && m.Regex.Program.MatchString(path)
 	}
+	value := m.Value
+	if m.IgnoreCase {
+		value, path = referenceLower(value), referenceLower(path)
+	}
 	if m.Kind == discovery.PathExact {
-		return path == value || m.IgnoreCase && strings.EqualFold(path, value)
+		return path == value
 	}
-	if len(path) < len(value) {
-		return false
-	}
-	head, tail := path[:len(value)], path[len(value):]
-	same := head == value || m.IgnoreCase && strings.EqualFold(head, value)
+	tail, same := strings.CutPrefix(path, value)
 	if m.Kind == discovery.PathSeparatedPrefix {
 		return same && (tail == "" || strings.HasPrefix(tail, "/"))
 	}
 	return same
+}
+
+// referenceLower lowers ASCII letters.
+func referenceLower(s string) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		if i := strings.IndexByte("ABCDEFGHIJKLMNOPQRSTUVWXYZ", c); i >= 0 {
+			c = "abcdefghijklmnopqrstuvwxyz"[i]
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
 }
 
 func referenceHeader(m *discovery.HeaderMatch, req *Request) bool {

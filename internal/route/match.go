@@ -9,11 +9,14 @@ import (
 	"github.com/inboardmesh/inboard/discovery"
 )
 
-// matchRoute reports whether a request meets every condition of a route.
-func matchRoute(m *discovery.RouteMatch, req *Request) bool {
-	if !matchPath(&m.Path, req.Path) {
-		return false
-	}
+// onlyPath reports whether a route asks for nothing but its path.
+func onlyPath(m *discovery.RouteMatch) bool {
+	return len(m.Headers)+len(m.Query) == 0 && m.PerMillion == nil
+}
+
+// matchRest reports whether a request meets every condition of a route but that
+// on its path.
+func (t *Table) matchRest(m *discovery.RouteMatch, req *Request) bool {
 	for i := range m.Headers {
 		if !MatchHeader(&m.Headers[i], req) {
 			return false
@@ -22,31 +25,33 @@ func matchRoute(m *discovery.RouteMatch, req *Request) bool {
 	if len(m.Query) > 0 && !matchQuery(m.Query, req.Query) {
 		return false
 	}
-	return m.PerMillion == nil || Draw(*m.PerMillion)
+	return m.PerMillion == nil || draw(t.random, *m.PerMillion)
 }
 
 // Draw is true for n out of a million calls, at random.
-func Draw(n uint32) bool {
+func Draw(n uint32) bool { return draw(rand.Uint64N, n) }
+
+func draw(random func(uint64) uint64, n uint32) bool {
 	const million = 1_000_000
-	return n >= million || n > 0 && rand.Uint32N(million) < n
+	return n >= million || n > 0 && random(million) < uint64(n)
 }
 
+// matchPath reports whether a path meets the path condition of a route. Without
+// regard to case is without regard to that of ASCII letters, as in Envoy.
 func matchPath(m *discovery.PathMatch, path string) bool {
+	value := m.Value
+	if m.IgnoreCase {
+		path, value = lowerASCII(path), lowerASCII(value)
+	}
 	switch m.Kind {
 	case discovery.PathExact:
-		if m.IgnoreCase {
-			return strings.EqualFold(path, m.Value)
-		}
-		return path == m.Value
+		return path == value
 	case discovery.PathRegex:
 		return m.Regex.MatchString(path)
 	case discovery.PathSeparatedPrefix:
-		if !discovery.HasPrefix(path, m.Value, m.IgnoreCase) {
-			return false
-		}
-		return len(path) == len(m.Value) || path[len(m.Value)] == '/'
+		return strings.HasPrefix(path, value) && (len(path) == len(value) || path[len(value)] == '/')
 	}
-	return discovery.HasPrefix(path, m.Value, m.IgnoreCase)
+	return strings.HasPrefix(path, value)
 }
 
 // headerValue returns the header's values joined by commas, as gRFC A28 and

@@ -71,11 +71,16 @@ func TestS15_SharesFollowWeights(t *testing.T) {
 		counts[d.Cluster.Name]++
 	}
 	for name, weight := range weights {
-		p := float64(weight) / 100
-		got := float64(counts[name]) / draws
-		// Five standard deviations: one failure in 1.7 million runs.
-		if tolerance := 5 * math.Sqrt(p*(1-p)/draws); math.Abs(got-p) > tolerance {
-			t.Errorf("%s got %v of the calls, want %v ± %v", name, got, p, tolerance)
-		}
+		checkShare(t, seed, name, counts[name], draws, float64(weight)/100)
+	}
+}
+
+// checkShare fails if a count is further from its share than chance explains.
+func checkShare(t *testing.T, seed uint64, name string, count, draws int, p float64) {
+	t.Helper()
+	got := float64(count) / float64(draws)
+	// Five standard deviations: one failure in 1.7 million runs.
+	if tolerance := 5 * math.Sqrt(p*(1-p)/float64(draws)); math.Abs(got-p) > tolerance {
+		t.Errorf("seed %d: %s got %v of the calls, want %v ± %v", seed, name, got, p, tolerance)
 	}
 }
