@@ -70,9 +70,9 @@ func summary(t *testing.T, r *routev3.Route) string {
 	for _, h := range r.Match.Headers {
 		headers = append(headers, h.Name)
 	}
-	set := ""
+	var set []string
 	for _, h := range r.RequestHeadersToAdd {
-		set += h.Header.Value
+		set = append(set, h.Header.Value)
 	}
 	action := r.GetRoute()
 	timeout, err := protojson.Marshal(action.GetTimeout())
@@ -80,7 +80,7 @@ func summary(t *testing.T, r *routev3.Route) string {
 		t.Fatal(err)
 	}
 	return strings.Join([]string{
-		r.Name, path, "[" + strings.Join(headers, " ") + "]", strings.Trim(string(timeout), `"`), set, action.GetPrefixRewrite(), clusterOf(r),
+		r.Name, path, "[" + strings.Join(headers, " ") + "]", strings.Trim(string(timeout), `"`), strings.Join(set, ","), action.GetPrefixRewrite(), clusterOf(r),
 	}, " ")
 }
 

@@ -3,6 +3,7 @@ package istio_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -103,10 +104,11 @@ func TestNodesOfOneClassShareTheirRoutes(t *testing.T) {
 
 func TestMoreClassesThanAreKeptGetTheirRoutes(t *testing.T) {
 	t.Parallel()
-	spec := "  hosts: [payment]\n  http:\n"
-	for i := range 9 {
-		spec += fmt.Sprintf("  - {name: r%d, match: [{sourceLabels: {l%[1]d: x}, uri: {exact: /%[1]d}}], route: [{destination: {host: payment}}]}\n", i)
+	rules := make([]string, 9)
+	for i := range rules {
+		rules[i] = fmt.Sprintf("  - {name: r%d, match: [{sourceLabels: {l%[1]d: x}, uri: {exact: /%[1]d}}], route: [{destination: {host: payment}}]}\n", i)
 	}
+	spec := "  hosts: [payment]\n  http:\n" + strings.Join(rules, "")
 	config := parse(t, yamlFile(shop), yamlFile(document("VirtualService", "shop", "a", spec+"  - {name: rest, route: [{destination: {host: payment}}]}\n")))
 	for class := range 1 << 9 {
 		labels := make(map[string]string)
