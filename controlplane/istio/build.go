@@ -25,6 +25,7 @@ func (r *registry) build() *Config {
 		r.resolve(vs)
 	}
 	r.checkHosts()
+	r.attach()
 	var err error
 	if c.inbound, err = inboundListeners(); err != nil {
 		r.rep.doubts = append(r.rep.doubts, Problem{Message: "the listeners of servers: " + err.Error()})
@@ -43,6 +44,7 @@ func (r *registry) build() *Config {
 		r.checkClusters(c)
 	}
 	c.list()
+	c.routeStatus = r.gatewayStatus()
 	c.warnings = r.rep.sortedWarnings()
 	return c
 }
@@ -94,6 +96,7 @@ type builtTable struct {
 	service *service
 	near    bool
 	from    []*virtualService
+	gateway []*gatewayParent
 	table   *routeTable
 }
 
@@ -146,8 +149,9 @@ func (s *service) doubt(p *servicePort, err error) {
 
 func (r *registry) buildTable(b *hostBuild, s *service, p *servicePort, namespace string, from []*virtualService) *routeTable {
 	near := isNear(s.host, namespace)
+	gateway := r.attachedIn(s.host, namespace, p.number)
 	for _, t := range b.tables {
-		if t.port == p && t.service == s && t.near == near && slices.Equal(t.from, from) {
+		if t.port == p && t.service == s && t.near == near && slices.Equal(t.from, from) && slices.Equal(t.gateway, gateway) {
 			return t.table
 		}
 	}
@@ -155,12 +159,19 @@ func (r *registry) buildTable(b *hostBuild, s *service, p *servicePort, namespac
 	if b.fallbacks[name] == nil {
 		b.fallbacks[name] = []sourcedRoute{defaultRoute(name)}
 	}
-	table := newRouteTable(name, hostPort(s.host, p.number),
-		domains(s.host, namespace, p.number), r.portRoutes(p.number, from, b.fallbacks[name]))
+	choices := r.portRoutes(p.number, from, b.fallbacks[name])
+	if len(gateway) > 0 {
+		// One for a wildcard is less specific than a route of the host itself.
+		if len(from) > 0 && slices.Contains(from[0].hosts, s.host) {
+			gateway[0].at.errorf("%q has %s too: use one or the other", s.host, from[0].at.obj.source())
+		}
+		choices = [][]sourcedRoute{r.mergeGateway(gateway, p.number)}
+	}
+	table := newRouteTable(name, hostPort(s.host, p.number), domains(s.host, namespace, p.number), choices)
 	if err := validate(table.whole()); err != nil {
 		s.doubt(p, err)
 	}
-	b.tables = append(b.tables, &builtTable{p, s, near, from, table})
+	b.tables = append(b.tables, &builtTable{p, s, near, from, gateway, table})
 	return table
 }
 

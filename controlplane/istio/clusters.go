@@ -25,12 +25,12 @@ func checkTable(c *Config, tables byNamespace[*routeTable], namespace string, t 
 	}
 	for _, choice := range t.choices {
 		for _, r := range choice {
-			if r.rule == nil {
+			if r.target.obj == nil {
 				continue
 			}
 			for _, cluster := range clustersOf(r.route) {
 				for _, who := range blind(c, tables, namespace, t, r.from, cluster) {
-					r.rule.field("route").warnf("%s is not visible to clients in %s, who get this route: their calls fail", describeCluster(cluster), who)
+					r.target.warnf("%s is not visible to clients in %s, who get this route: their calls fail", describeCluster(cluster), who)
 				}
 			}
 		}

@@ -62,6 +62,7 @@ type Config struct {
 	peers       *peerPolicies
 	workloads   workloads
 	warnings    []Problem
+	routeStatus []RouteStatus
 
 	// names are what there is by namespace: for those that do not see what is
 	// elsewhere, made when they ask.
@@ -98,6 +99,10 @@ func Parse(files []File, opts Options) (*Config, []Problem) {
 // Warnings are what is allowed in the documents and hardly what was meant, in
 // the order of the files. The caller must not change the result.
 func (c *Config) Warnings() []Problem { return c.warnings }
+
+// Routes says what became of every HTTPRoute and GRPCRoute, sorted. The caller
+// must not change the result.
+func (c *Config) Routes() []RouteStatus { return c.routeStatus }
 
 // Names lists every resource of a type that a node can ask for without knowing
 // its name, sorted: what a wildcard subscription gets. Listeners are listed

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"path"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/proto"
 )
 
 const defaultNamespace = "default"
@@ -96,7 +98,11 @@ func readDocument(rep *reporter, file string, root *yaml.Node) []*object {
 	}
 	obj.spec = known.newSpec()
 	if spec, ok := fields.get("spec"); ok && !isNull(spec.value) {
-		d.message(spec.value, obj.spec.ProtoReflect(), whole.field("spec"))
+		if m, ok := obj.spec.(proto.Message); ok {
+			d.message(spec.value, m.ProtoReflect(), whole.field("spec"))
+		} else {
+			d.structure(spec.value, reflect.ValueOf(obj.spec).Elem(), whole.field("spec"))
+		}
 	}
 	return []*object{obj}
 }

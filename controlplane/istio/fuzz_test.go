@@ -28,7 +28,7 @@ func FuzzParse(f *testing.F) {
 	// Documents with problems.
 	for _, table := range [][]problemCase{
 		documentProblems, serviceEntryProblems, mutualTLSProblems, destinationRuleProblems,
-		virtualServiceProblems, routeProblems, peerAuthenticationProblems,
+		virtualServiceProblems, routeProblems, peerAuthenticationProblems, gatewayProblems,
 	} {
 		for _, c := range table {
 			f.Add([]byte(c.yaml))

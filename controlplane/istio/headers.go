@@ -72,6 +72,11 @@ func checkHeaderValue(value string, a at) {
 	if strings.Contains(value, "%") {
 		a.errorf("%q: a value with %% is not supported, because Envoy would take it as a format command", value)
 	}
+	checkHeaderText(value, a)
+}
+
+// checkHeaderText refuses what cannot be sent.
+func checkHeaderText(value string, a at) {
 	if len(value) > 16384 {
 		a.errorf("has %d bytes: at most 16384 are possible", len(value))
 	}

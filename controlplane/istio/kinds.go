@@ -3,16 +3,17 @@ package istio
 import (
 	"slices"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	networking "istio.io/api/networking/v1alpha3"
 	security "istio.io/api/security/v1beta1"
+
+	"github.com/inboardmesh/inboard/controlplane/istio/internal/gatewayapi"
 )
 
 // kind is a kind of document that is translated.
 type kind struct {
 	apiVersions []string
-	newSpec     func() proto.Message
+	newSpec     func() any
 }
 
 const (
@@ -21,6 +22,8 @@ const (
 	kindDestinationRule    = "DestinationRule"
 	kindVirtualService     = "VirtualService"
 	kindPeerAuthentication = "PeerAuthentication"
+	kindHTTPRoute          = "HTTPRoute"
+	kindGRPCRoute          = "GRPCRoute"
 )
 
 var networkingVersions = []string{
@@ -28,17 +31,25 @@ var networkingVersions = []string{
 }
 
 var kinds = map[string]kind{
-	kindServiceEntry:    {networkingVersions, func() proto.Message { return new(networking.ServiceEntry) }},
-	kindWorkloadEntry:   {networkingVersions, func() proto.Message { return new(networking.WorkloadEntry) }},
-	kindDestinationRule: {networkingVersions, func() proto.Message { return new(networking.DestinationRule) }},
-	kindVirtualService:  {networkingVersions, func() proto.Message { return new(networking.VirtualService) }},
+	kindServiceEntry:    {networkingVersions, func() any { return new(networking.ServiceEntry) }},
+	kindWorkloadEntry:   {networkingVersions, func() any { return new(networking.WorkloadEntry) }},
+	kindDestinationRule: {networkingVersions, func() any { return new(networking.DestinationRule) }},
+	kindVirtualService:  {networkingVersions, func() any { return new(networking.VirtualService) }},
 	kindPeerAuthentication: {
 		[]string{"security.istio.io/v1", "security.istio.io/v1beta1"},
-		func() proto.Message { return new(security.PeerAuthentication) },
+		func() any { return new(security.PeerAuthentication) },
+	},
+	kindHTTPRoute: {
+		[]string{"gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"},
+		func() any { return new(gatewayapi.HTTPRouteSpec) },
+	},
+	kindGRPCRoute: {
+		[]string{"gateway.networking.k8s.io/v1"},
+		func() any { return new(gatewayapi.GRPCRouteSpec) },
 	},
 }
 
-const supportedKinds = "ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication"
+const supportedKinds = "ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, HTTPRoute, GRPCRoute"
 
 // refusal says why a kind is refused and what to do about it.
 func refusal(kind string) string {
@@ -47,6 +58,10 @@ func refusal(kind string) string {
 		return "is not read: describe the service with a ServiceEntry of resolution STATIC"
 	case "Namespace", "ServiceAccount":
 		return "is not read: namespaces and service accounts exist by being named; remove the document"
+	case "Gateway", "GatewayClass":
+		return "is not supported: this is a mesh without gateways; remove the document"
+	case "ReferenceGrant":
+		return "is not read: in a mesh every route may name services of other namespaces; remove the document"
 	case "AuthorizationPolicy", "RequestAuthentication":
 		return "cannot be enforced yet: remove the document, and do not rely on it"
 	}

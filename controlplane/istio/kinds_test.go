@@ -1,8 +1,10 @@
 package istio
 
 import (
+	"reflect"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
@@ -26,9 +28,37 @@ func TestEveryTranslatedFieldExistsInTheAPI(t *testing.T) {
 func TestEveryKindHasItsFieldsListed(t *testing.T) {
 	t.Parallel()
 	for name, k := range kinds {
-		message := k.newSpec().ProtoReflect().Descriptor().FullName()
-		if len(translated[message]) == 0 {
-			t.Errorf("%s: no field of %s is translated", name, message)
+		switch spec := k.newSpec().(type) {
+		case proto.Message:
+			if message := spec.ProtoReflect().Descriptor().FullName(); len(translated[message]) == 0 {
+				t.Errorf("%s: no field of %s is translated", name, message)
+			}
+		default:
+			checkStruct(t, reflect.TypeOf(spec).Elem(), make(map[reflect.Type]bool))
 		}
+	}
+}
+
+// checkStruct checks that what is said to be translated of a struct exists.
+func checkStruct(t *testing.T, of reflect.Type, seen map[reflect.Type]bool) {
+	t.Helper()
+	for of.Kind() == reflect.Pointer || of.Kind() == reflect.Slice {
+		of = of.Elem()
+	}
+	if of.Kind() != reflect.Struct || seen[of] {
+		return
+	}
+	seen[of] = true
+	fields := translatedStructs[of.Name()]
+	if len(fields) == 0 {
+		t.Errorf("no field of %s is translated", of.Name())
+	}
+	for _, name := range fields {
+		i := fieldByTag(of, name)
+		if i < 0 {
+			t.Errorf("%s has no field %s", of.Name(), name)
+			continue
+		}
+		checkStruct(t, of.Field(i).Type, seen)
 	}
 }

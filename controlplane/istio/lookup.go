@@ -73,6 +73,9 @@ func (r *registry) spacesOf(host string, services []*service) []string {
 			}
 		}
 	}
+	for _, p := range r.attached[host] {
+		spaces = append(spaces, p.consumer)
+	}
 	slices.Sort(spaces)
 	return slices.Compact(spaces)
 }

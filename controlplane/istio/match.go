@@ -90,14 +90,17 @@ func checkString(m *networking.StringMatch, emptyPrefix bool, a at) {
 			a.field("prefix").errorf("must not be empty")
 		}
 	case *networking.StringMatch_Regex:
-		ra := a.field("regex")
-		if v.Regex == "" || len(v.Regex) > maxRegex {
-			ra.errorf("must have 1..%d characters", maxRegex)
-			return
-		}
-		if _, err := regexp.Compile(v.Regex); err != nil {
-			ra.errorf("not an RE2 expression: %v", err)
-		}
+		checkRegex(v.Regex, a.field("regex"))
+	}
+}
+
+func checkRegex(expression string, a at) {
+	if expression == "" || len(expression) > maxRegex {
+		a.errorf("must have 1..%d characters", maxRegex)
+		return
+	}
+	if _, err := regexp.Compile(expression); err != nil {
+		a.errorf("not an RE2 expression: %v", err)
 	}
 }
 

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 )
 
 // object is one decoded document. It never changes after it was decoded.
@@ -18,7 +16,8 @@ type object struct {
 	annotations map[string]string
 	// created is zero if the document does not tell.
 	created time.Time
-	spec    proto.Message
+	// spec is a message of istio.io/api, or a struct of the Gateway API.
+	spec any
 
 	file string
 	// places knows where each field was written, by its path.

@@ -49,6 +49,7 @@ func TestProblems(t *testing.T) {
 		"VirtualService":     virtualServiceProblems,
 		"HTTP route":         routeProblems,
 		"PeerAuthentication": peerAuthenticationProblems,
+		"Gateway API":        gatewayProblems,
 	}
 	for name, table := range tables {
 		t.Run(name, func(t *testing.T) {

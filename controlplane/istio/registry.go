@@ -6,6 +6,8 @@ import (
 
 	networking "istio.io/api/networking/v1alpha3"
 	security "istio.io/api/security/v1beta1"
+
+	"github.com/inboardmesh/inboard/controlplane/istio/internal/gatewayapi"
 )
 
 // registry holds the decoded objects, found by what they are about.
@@ -24,6 +26,10 @@ type registry struct {
 	// All of a kind, in the order of the files.
 	destinationRules []*destinationRule
 	virtualServices  []*virtualService
+	gatewayRoutes    []*gatewayRoute
+
+	// attached are the references of gateway routes to a host.
+	attached map[string][]*gatewayParent
 }
 
 // newRegistry checks every object by itself and registers it. An object with
@@ -37,6 +43,7 @@ func newRegistry(rep *reporter, opts Options, objects []*object) *registry {
 		routes:    newHostIndex[*virtualService](),
 		delegates: make(map[string]*virtualService),
 		peers:     newPeerPolicies(opts.RootNamespace),
+		attached:  make(map[string][]*gatewayParent),
 	}
 	objects = r.unique(objects)
 	var workloads []*endpoint
@@ -51,6 +58,10 @@ func newRegistry(rep *reporter, opts Options, objects []*object) *registry {
 			r.addVirtualService(o, m, spec)
 		case *security.PeerAuthentication:
 			r.peers.add(o, m, spec)
+		case *gatewayapi.HTTPRouteSpec:
+			r.addHTTPRoute(o, m, spec)
+		case *gatewayapi.GRPCRouteSpec:
+			r.addGRPCRoute(o, m, spec)
 		}
 	}
 	slices.SortStableFunc(workloads, func(a, b *endpoint) int {

@@ -57,7 +57,7 @@ func (r *registry) virtualRoutes(vs *virtualService, port uint32) []sourcedRoute
 	defer func() { vs.routes[port] = routes }()
 	for _, one := range vs.rules {
 		if len(one.spec.Match) == 0 {
-			routes = append(routes, sourcedRoute{route: r.virtualRoute(one, nil, port), rule: one, at: one.at})
+			routes = append(routes, sourcedRoute{route: r.virtualRoute(one, nil, port), at: one.at, target: one.field("route")})
 			return routes
 		}
 		for i, match := range one.spec.Match {
@@ -67,7 +67,7 @@ func (r *registry) virtualRoutes(vs *virtualService, port uint32) []sourcedRoute
 			route := sourcedRoute{
 				route: r.virtualRoute(one, match, port),
 				from:  source{labels: match.SourceLabels, namespace: match.SourceNamespace},
-				rule:  one, at: one.matches[i],
+				at:    one.matches[i], target: one.field("route"),
 			}
 			routes = append(routes, route)
 			if matchesAll(route.route.Match) && route.from.none() {

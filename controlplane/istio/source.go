@@ -30,10 +30,9 @@ func (s source) equal(o source) bool {
 type sourcedRoute struct {
 	route *routev3.Route
 	from  source
-	// rule is where the route is from, nil for the route of a service to itself;
-	// at is where its match is written.
-	rule *rule
-	at   at
+	// at is where its match is written, and target where it goes to. They have no
+	// object for the route of a service to itself.
+	at, target at
 }
 
 // routeTable is the RouteConfiguration of a port as the nodes of a namespace

@@ -1,0 +1,139 @@
+package istio
+
+import (
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// structure fills a struct of the Gateway API from a YAML node, as message fills
+// a protobuf: by Kubernetes' rules for JSON, and as strictly.
+func (d *decoder) structure(n *yaml.Node, to reflect.Value, a at) {
+	entries, ok := d.mapping(n, a)
+	if !ok {
+		return
+	}
+	of := to.Type()
+	for _, e := range entries {
+		child := a.field(e.name)
+		i := fieldByTag(of, e.name)
+		switch {
+		case i < 0:
+			child.refuse("unknown field%s", tagSuggestion(of, e.name))
+			d.obj.broken[a.path] = true
+		case isNull(e.value):
+			child.undecodable("has no value: write one, or remove the field")
+		case !slices.Contains(translatedStructs[of.Name()], e.name):
+			child.refuse("is not supported: remove it")
+			d.obj.broken[a.path] = true
+		default:
+			d.fill(e.value, to.Field(i), child)
+		}
+	}
+}
+
+// fill sets a value from a node. What cannot be decoded stays as it is, and is
+// reported.
+func (d *decoder) fill(n *yaml.Node, to reflect.Value, a at) {
+	switch to.Kind() {
+	case reflect.Pointer:
+		inner := reflect.New(to.Type().Elem())
+		d.fill(n, inner.Elem(), a)
+		if !d.obj.broken[a.path] || inner.Elem().Kind() == reflect.Struct {
+			to.Set(inner)
+		}
+	case reflect.Struct:
+		d.structure(n, to, a)
+	case reflect.Slice:
+		d.fillList(n, to, a)
+	case reflect.String:
+		if text, ok := d.text(n, a); ok {
+			to.SetString(text)
+		}
+	case reflect.Bool:
+		if b, ok := d.boolean(n, a); ok {
+			to.SetBool(b)
+		}
+	case reflect.Int, reflect.Int32:
+		if i, ok := d.integer(n, math.MinInt32, math.MaxInt32, a); ok {
+			to.SetInt(i)
+		}
+	default:
+		a.refuse("has a type that is not supported: remove it")
+	}
+}
+
+func (d *decoder) fillList(n *yaml.Node, to reflect.Value, a at) {
+	if n.Kind != yaml.SequenceNode {
+		a.undecodable("expected a list, found %s", describe(n))
+		return
+	}
+	// An element that cannot be decoded keeps its place, so that the indexes of
+	// the others stay right.
+	list := reflect.MakeSlice(to.Type(), len(n.Content), len(n.Content))
+	for i, item := range n.Content {
+		child := a.index(i)
+		d.obj.places[child.path] = place{value: positionOf(item)}
+		if isNull(item) {
+			child.undecodable("must not be empty")
+			continue
+		}
+		d.fill(item, list.Index(i), child)
+	}
+	to.Set(list)
+}
+
+// fieldByTag is the index of the field with a name in JSON, -1 for none.
+func fieldByTag(of reflect.Type, name string) int {
+	for i := range of.NumField() {
+		if of.Field(i).Tag.Get("json") == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// tagSuggestion offers the field that differs only in upper and lower case.
+func tagSuggestion(of reflect.Type, name string) string {
+	for i := range of.NumField() {
+		if tag := of.Field(i).Tag.Get("json"); strings.EqualFold(tag, name) {
+			return ": did you mean \"" + tag + "\"?"
+		}
+	}
+	return ""
+}
+
+// translatedStructs lists, by struct of the Gateway API, the fields that are
+// translated. What is not listed is refused.
+var translatedStructs = map[string][]string{
+	"HTTPRouteSpec":   {"parentRefs", "hostnames", "rules"},
+	"GRPCRouteSpec":   {"parentRefs", "hostnames", "rules"},
+	"ParentReference": {"group", "kind", "namespace", "name", "sectionName", "port"},
+
+	"HTTPRouteRule":       {"name", "matches", "filters", "backendRefs", "timeouts", "retry"},
+	"HTTPRouteMatch":      {"path", "headers", "queryParams", "method"},
+	"HTTPPathMatch":       {"type", "value"},
+	"HTTPHeaderMatch":     {"type", "name", "value"},
+	"HTTPQueryParamMatch": {"type", "name", "value"},
+	"HTTPRouteFilter": {
+		"type", "requestHeaderModifier", "responseHeaderModifier", "requestRedirect", "urlRewrite",
+	},
+	"HTTPHeaderFilter":          {"set", "add", "remove"},
+	"HTTPHeader":                {"name", "value"},
+	"HTTPRequestRedirectFilter": {"scheme", "hostname", "path", "port", "statusCode"},
+	"HTTPURLRewriteFilter":      {"hostname", "path"},
+	"HTTPPathModifier":          {"type", "replaceFullPath", "replacePrefixMatch"},
+	"HTTPBackendRef":            {"group", "kind", "name", "namespace", "port", "weight", "filters"},
+	"HTTPRouteTimeouts":         {"request", "backendRequest"},
+	"HTTPRouteRetry":            {"codes", "attempts", "backoff"},
+
+	"GRPCRouteRule":   {"name", "matches", "filters", "backendRefs"},
+	"GRPCRouteMatch":  {"method", "headers"},
+	"GRPCMethodMatch": {"type", "service", "method"},
+	"GRPCHeaderMatch": {"type", "name", "value"},
+	"GRPCRouteFilter": {"type", "requestHeaderModifier", "responseHeaderModifier"},
+	"GRPCBackendRef":  {"group", "kind", "name", "namespace", "port", "weight", "filters"},
+}
