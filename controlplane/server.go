@@ -58,7 +58,7 @@ type Server struct {
 	certificate *certificate
 	health      *health.Server
 	nacks       seen
-	warned      seen
+	announced   seen
 
 	// ctx ends when the server is closed.
 	ctx    context.Context
@@ -124,7 +124,7 @@ func New(config Config) (*Server, error) {
 		return nil, &InvalidConfigError{Problems: problems}
 	}
 	s.config = statusOf(files, parsed)
-	s.warn(s.config.Warnings)
+	s.announce(parsed, s.config.Warnings)
 	s.watches = newWatches(parsed)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.work.Go(func() { s.watches.run(s.ctx, s.report) }) // until Close
@@ -209,13 +209,14 @@ func (s *Server) install(files []istio.File, parsed *istio.Config, problems []is
 	}
 	s.report(s.watches.push())
 	s.logger.Info("configuration applied", "version", version, "files", len(files))
-	s.warn(next.Warnings)
+	s.announce(parsed, next.Warnings)
 }
 
 // statusOf is the status of a configuration that is served from now on.
 func statusOf(files []istio.File, parsed *istio.Config) ConfigStatus {
 	return ConfigStatus{
-		Version: versionOf(files), Loaded: time.Now(), Files: len(files), Warnings: linesOf(parsed.Warnings()),
+		Version: versionOf(files), Loaded: time.Now(), Files: len(files),
+		Warnings: linesOf(parsed.Warnings()), Routes: routesOf(parsed),
 	}
 }
 
@@ -227,11 +228,17 @@ func linesOf(problems []istio.Problem) []string {
 	return lines
 }
 
-// warn logs the warnings of a configuration, each once.
-func (s *Server) warn(warnings []string) {
+// announce logs the warnings of a configuration and what became of its routes,
+// each once.
+func (s *Server) announce(parsed *istio.Config, warnings []string) {
 	for _, line := range warnings {
-		if s.warned.first(line) {
+		if s.announced.first(line) {
 			s.logger.Warn("configuration warning", "warning", line)
+		}
+	}
+	for _, status := range parsed.Routes() {
+		if line := status.String(); s.announced.first(line) {
+			s.logger.Info("route status", "status", line)
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/inboardmesh/inboard/controlplane/istio"
 )
 
 // Status is what a [Server] does at one moment. It marshals to the JSON of
@@ -31,8 +33,40 @@ type ConfigStatus struct {
 	Problems []string `json:"problems,omitempty"`
 	// Warnings are what is allowed in what is served, and hardly what was meant.
 	Warnings []string `json:"warnings,omitempty"`
+	// Routes says what became of each HTTPRoute and GRPCRoute at each of its
+	// parents, as the status of the object does in Kubernetes.
+	Routes []RouteStatus `json:"routes,omitempty"`
 	// Rejected is when the bad change came. Zero without Problems.
 	Rejected time.Time `json:"rejected,omitzero"`
+}
+
+// RouteStatus is an HTTPRoute or GRPCRoute at one parent.
+type RouteStatus struct {
+	// Route and Parent are "HTTPRoute shop/payment" and "Service shop/payment".
+	Route  string `json:"route"`
+	Parent string `json:"parent"`
+	// Conditions are those of the Gateway API: Accepted and ResolvedRefs.
+	Conditions []RouteCondition `json:"conditions"`
+}
+
+// RouteCondition is a condition in the words of the Gateway API.
+type RouteCondition struct {
+	Type    string `json:"type"`
+	Status  bool   `json:"status"`
+	Reason  string `json:"reason"`
+	Message string `json:"message,omitempty"`
+}
+
+func routesOf(parsed *istio.Config) []RouteStatus {
+	var routes []RouteStatus
+	for _, from := range parsed.Routes() {
+		status := RouteStatus{Route: from.Route, Parent: from.Parent}
+		for _, c := range from.Conditions {
+			status.Conditions = append(status.Conditions, RouteCondition(c))
+		}
+		routes = append(routes, status)
+	}
+	return routes
 }
 
 // ClientStatus is one ADS stream.
@@ -81,6 +115,10 @@ func (s *Server) Status() Status {
 	s.mu.Unlock()
 	config.Problems = slices.Clone(config.Problems)
 	config.Warnings = slices.Clone(config.Warnings)
+	config.Routes = slices.Clone(config.Routes)
+	for i := range config.Routes {
+		config.Routes[i].Conditions = slices.Clone(config.Routes[i].Conditions)
+	}
 	slices.SortFunc(clients, func(a, b *client) int { return cmp.Compare(a.number, b.number) })
 	result := Status{Config: config, Clients: make([]ClientStatus, 0, len(clients))}
 	for _, c := range clients {

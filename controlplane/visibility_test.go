@@ -5,6 +5,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/inboardmesh/inboard/controlplane/istio"
@@ -87,5 +88,27 @@ func TestWarningsAreInTheStatusAndOnceInTheLog(t *testing.T) {
 	mustUpdate(t, s, service("payment", "10.0.0.2"))
 	if got := s.Status().Config.Warnings; len(got) > 0 {
 		t.Errorf("warnings %q after the cause went", got)
+	}
+}
+
+func TestTheStatusOfRoutesIsThatOfTheGatewayAPI(t *testing.T) {
+	t.Parallel()
+	var logs logBuffer
+	route := func(kind string) istio.File {
+		return istio.File{Name: kind + ".yaml", Data: []byte("apiVersion: gateway.networking.k8s.io/v1\nkind: " + kind + "\nmetadata: {name: payment, namespace: shop}\n" +
+			"spec: {parentRefs: [{group: \"\", kind: Service, name: payment, port: 8080}], rules: [{backendRefs: [{name: payment, port: 8080}]}]}\n")}
+	}
+	s := mustNew(t, Config{Files: []istio.File{service("payment", "10.0.0.1"), route("HTTPRoute"), route("GRPCRoute")}, Logger: logs.logger()})
+	resolved := RouteCondition{Type: "ResolvedRefs", Status: true, Reason: "ResolvedRefs"}
+	const parent = "Service shop/payment port 8080"
+	want := []RouteStatus{
+		{"GRPCRoute shop/payment", parent, []RouteCondition{{Type: "Accepted", Status: true, Reason: "Accepted"}, resolved}},
+		{"HTTPRoute shop/payment", parent, []RouteCondition{{Type: "Accepted", Reason: "Conflicted", Message: "GRPCRoute shop/payment goes before it"}, resolved}},
+	}
+	if diff := cmp.Diff(want, s.Status().Config.Routes); diff != "" {
+		t.Errorf("routes (-want +got):\n%s", diff)
+	}
+	if logs.count("route status") != 2 || logs.count("Accepted=false (Conflicted)") != 1 {
+		t.Errorf("the status is not in the log:\n%s", &logs)
 	}
 }

@@ -145,7 +145,9 @@ func TestParityHasARowForEveryField(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		used.used(t, parityKinds[document.Kind], document.Spec)
+		if message, ok := parityKinds[document.Kind]; ok { // not those of the Gateway API
+			used.used(t, message, document.Spec)
+		}
 	}
 	if len(accepted) < 100 {
 		t.Errorf("only %d fields are accepted: does the control plane still say so as this test expects?", len(accepted))

@@ -220,7 +220,7 @@ func (row *parityRow) yaml(i int, addresses map[string]parityAddress) string {
 	if row.documents != "" {
 		b.WriteString("---\n" + row.documents + "\n")
 	}
-	return strings.ReplaceAll(b.String(), "HOST", parityHost(i))
+	return strings.NewReplacer("HOST", parityHost(i), "ROW", fmt.Sprintf("row-%d", i)).Replace(b.String())
 }
 
 func (row *parityRow) backends() []parityEndpoint {
@@ -252,7 +252,7 @@ func parityRows() []parityRow {
 	var rows []parityRow
 	for _, group := range [][]parityRow{
 		parityMatchRows(), parityActionRows(), parityRetryRows(), parityServiceRows(),
-		parityPoolRows(), paritySourceRows(), parityLimitRows(), parityOutlierRows(), parityBalancerRows(), parityTLSRows(), parityPeerRows(),
+		parityPoolRows(), paritySourceRows(), parityGatewayRows(), parityLimitRows(), parityOutlierRows(), parityBalancerRows(), parityTLSRows(), parityPeerRows(),
 	} {
 		rows = append(rows, group...)
 	}

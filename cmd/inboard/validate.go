@@ -9,10 +9,10 @@ import (
 )
 
 func validate(_ context.Context, call *invocation) error {
-	f := call.flags("DIR", `Checks the Istio YAML in a directory as the control plane does. It prints
+	f := call.flags("DIR", `Checks the YAML of Istio and of the Gateway API in a directory as the control plane does. It prints
 every problem with file, line and field, and exits with 1 if there is one. It
 also warns of what is allowed and hardly what was meant; with --strict that is
-a problem too.`)
+a problem too. It says of each HTTPRoute and GRPCRoute what became of it.`)
 	strict := f.Bool("strict", false, "exit with 1 if there is a warning")
 	rootNamespace := f.String("root-namespace", "istio-system", "the `NAMESPACE` of mesh-wide policies")
 	if err := f.parse(); err != nil {
@@ -40,6 +40,9 @@ a problem too.`)
 	counted := func(kind, message string) string {
 		names := config.Names(istio.Node{}, "type.googleapis.com/envoy.config."+message)
 		return count(len(names), kind)
+	}
+	for _, status := range config.Routes() {
+		fmt.Fprintln(call.stdout, status)
 	}
 	noted := ""
 	if len(warnings) > 0 {

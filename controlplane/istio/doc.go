@@ -1,10 +1,11 @@
-// Package istio turns Istio's own YAML documents into xDS resources.
+// Package istio turns Istio's own YAML documents, and routes of Kubernetes'
+// Gateway API, into xDS resources.
 //
-// [Parse] reads ServiceEntry, WorkloadEntry, DestinationRule, VirtualService
-// and PeerAuthentication documents, as kubectl takes them, and gives either a
-// [Config] or every problem that the documents have, each with its file, line,
-// column, object and field. A Config answers what resource a node gets for a
-// name, in the dialect that Istio speaks to proxyless gRPC clients:
+// [Parse] reads ServiceEntry, WorkloadEntry, DestinationRule, VirtualService,
+// PeerAuthentication, HTTPRoute and GRPCRoute documents, as kubectl takes them,
+// and gives either a [Config] or every problem that the documents have, each with
+// its file, line, column, object and field. A Config answers what resource a node
+// gets for a name, in the dialect that Istio speaks to proxyless gRPC clients:
 //
 //   - Listener "host:port" with an API listener, and
 //     "xds.istio.io/grpc/lds/inbound/IP:PORT" for a listener of the node;
@@ -16,6 +17,14 @@
 // namespace, then in that of the service, then in the root namespace, and a
 // route can be for some callers only (sourceLabels, sourceNamespace). Nodes that
 // get the same answer share one message.
+//
+// HTTPRoute and GRPCRoute are those of a mesh (GAMMA, GEP-1294): their parents
+// are Services, whose ServiceEntry has the host NAME.NAMESPACE.svc.cluster.local,
+// or ServiceEntries by name. A route of the service's namespace is for every
+// client. One of another namespace is for the clients there, who have no others
+// then. Matches are ordered by the Gateway API's rules; an expression stands after
+// what is written out. What matches no rule has no route. Filters of a rule that
+// exclude each other are problems; [Config.Routes] has the status of each route.
 //
 // The meaning of every field and every default is Istio's, with four
 // differences, all on the safe side. A field, a value or a kind that is not

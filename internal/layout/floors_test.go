@@ -60,6 +60,8 @@ var floors = map[string]place{
 	"internal/grpcmesh": {6, dataPlane},
 	"mesh":              {7, dataPlane},
 
+	"controlplane/istio/internal/gatewayapi": {1, controlPlane},
+
 	"controlplane/istio": {2, controlPlane},
 	"controlplane/ca":    {2, controlPlane},
 	"controlplane":       {3, controlPlane},
