@@ -82,6 +82,7 @@ type Call struct {
 	isRetry     bool // the next attempt holds a retry permit
 	sent        bool // an attempt that was given up may have reached a peer
 	finished    bool
+	hide        bool // the upstream is not told what was rewritten
 }
 
 // Attempt is one attempt of a call.
@@ -156,9 +157,8 @@ func (c *Call) run(ctx context.Context, req *route.Request) outcome.Outcome {
 	}
 	c.Decision = decision
 	c.Observed.Route = decision.Route.Name
-	if decision.Cluster != nil {
-		c.Observed.Cluster = decision.Cluster.Name
-	}
+	c.Observed.Cluster = decision.ClusterName(req)
+	c.hide = config.Target.Listener.HideOriginals
 	if o, ended := c.injectFaults(ctx, config, req); ended {
 		return o
 	}
@@ -166,11 +166,12 @@ func (c *Call) run(ctx context.Context, req *route.Request) outcome.Outcome {
 	case r.Direct != nil:
 		return c.answer(&Answer{Status: r.Direct.Status, Body: r.Direct.Body, Reason: "direct response"})
 	case r.Redirect != nil:
-		return c.answer(redirect(r, req))
+		facts := c.Facts()
+		return c.answer(Redirect(&c.Decision, req, &facts))
 	case r.Forward == nil:
 		return c.fail(outcome.NoRoute, errors.New("the route is for requests that arrive, not for requests that leave"))
 	}
-	c.cluster = config.Clusters[decision.Cluster.Name]
+	c.cluster = config.Clusters[c.Observed.Cluster]
 	if c.cluster == nil {
 		return c.fail(outcome.NoConfig, errors.New("no such cluster"))
 	}
@@ -185,6 +186,27 @@ func (c *Call) run(ctx context.Context, req *route.Request) outcome.Outcome {
 	c.sequence = c.policy.Start()
 	c.adapter.Routed(&c.Decision)
 	return c.attempts()
+}
+
+// Facts are what is known of the call. No connection brought it.
+func (c *Call) Facts() route.Facts {
+	f := route.Facts{Protocol: "HTTP/1.1", Start: c.Observed.Start}
+	if c.Observed.Protocol == observe.GRPC {
+		f.Protocol = "HTTP/2"
+	}
+	return f
+}
+
+// HideOriginals reports whether the upstream is not to be told what was
+// rewritten.
+func (c *Call) HideOriginals() bool { return c.hide }
+
+// Upstream is the address of the endpoint of the last attempt, "" before one.
+func (c *Call) Upstream() string {
+	if c.attempt == nil {
+		return ""
+	}
+	return c.attempt.Observed.Endpoint
 }
 
 // injectFaults runs the fault filters. They are above retry, so that a fault
