@@ -58,6 +58,7 @@ type Server struct {
 	certificate *certificate
 	health      *health.Server
 	nacks       seen
+	warned      seen
 
 	// ctx ends when the server is closed.
 	ctx    context.Context
@@ -122,7 +123,8 @@ func New(config Config) (*Server, error) {
 	if len(problems) > 0 {
 		return nil, &InvalidConfigError{Problems: problems}
 	}
-	s.config = ConfigStatus{Version: versionOf(files), Loaded: time.Now(), Files: len(files)}
+	s.config = statusOf(files, parsed)
+	s.warn(s.config.Warnings)
 	s.watches = newWatches(parsed)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.work.Go(func() { s.watches.run(s.ctx, s.report) }) // until Close
@@ -185,7 +187,8 @@ func (s *Server) install(files []istio.File, parsed *istio.Config, problems []is
 		s.reject(problems)
 		return
 	}
-	version := versionOf(files)
+	next := statusOf(files, parsed)
+	version := next.Version
 	s.mu.Lock()
 	recovered := len(s.config.Problems) > 0
 	same := version == s.config.Version
@@ -194,7 +197,7 @@ func (s *Server) install(files []istio.File, parsed *istio.Config, problems []is
 	} else {
 		// Together with the status, so that of two updates at once the same
 		// one wins in both.
-		s.config = ConfigStatus{Version: version, Loaded: time.Now(), Files: len(files)}
+		s.config = next
 		s.watches.replace(parsed)
 	}
 	s.mu.Unlock()
@@ -206,13 +209,35 @@ func (s *Server) install(files []istio.File, parsed *istio.Config, problems []is
 	}
 	s.report(s.watches.push())
 	s.logger.Info("configuration applied", "version", version, "files", len(files))
+	s.warn(next.Warnings)
 }
 
-func (s *Server) reject(problems []istio.Problem) {
+// statusOf is the status of a configuration that is served from now on.
+func statusOf(files []istio.File, parsed *istio.Config) ConfigStatus {
+	return ConfigStatus{
+		Version: versionOf(files), Loaded: time.Now(), Files: len(files), Warnings: linesOf(parsed.Warnings()),
+	}
+}
+
+func linesOf(problems []istio.Problem) []string {
 	lines := make([]string, len(problems))
 	for i, problem := range problems {
 		lines[i] = problem.String()
 	}
+	return lines
+}
+
+// warn logs the warnings of a configuration, each once.
+func (s *Server) warn(warnings []string) {
+	for _, line := range warnings {
+		if s.warned.first(line) {
+			s.logger.Warn("configuration warning", "warning", line)
+		}
+	}
+}
+
+func (s *Server) reject(problems []istio.Problem) {
+	lines := linesOf(problems)
 	s.mu.Lock()
 	s.config.Problems, s.config.Rejected = lines, time.Now()
 	version := s.config.Version

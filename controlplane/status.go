@@ -29,6 +29,8 @@ type ConfigStatus struct {
 	// Problems are those of the last change if it was bad: then what is
 	// served is older. They go with the next good change.
 	Problems []string `json:"problems,omitempty"`
+	// Warnings are what is allowed in what is served, and hardly what was meant.
+	Warnings []string `json:"warnings,omitempty"`
 	// Rejected is when the bad change came. Zero without Problems.
 	Rejected time.Time `json:"rejected,omitzero"`
 }
@@ -78,6 +80,7 @@ func (s *Server) Status() Status {
 	}
 	s.mu.Unlock()
 	config.Problems = slices.Clone(config.Problems)
+	config.Warnings = slices.Clone(config.Warnings)
 	slices.SortFunc(clients, func(a, b *client) int { return cmp.Compare(a.number, b.number) })
 	result := Status{Config: config, Clients: make([]ClientStatus, 0, len(clients))}
 	for _, c := range clients {

@@ -153,16 +153,16 @@ func parityForwardRows() []parityRow {
 		},
 		{
 			name:   "timeout",
-			routes: "- timeout: 200ms\n  retries: {attempts: 0}" + toV1,
+			routes: "- timeout: 500ms\n  retries: {attempts: 0}" + toV1,
 			cases: []parityCase{
 				{
 					name: "a payment that hangs", call: parityCall{script: "hang"}, want: failedBy(outcome.Timeout, codes.DeadlineExceeded),
-					check: func(t *testing.T, _ *parityProbe, r *parityResult) { checkTook(t, r, 200*time.Millisecond) },
+					check: func(t *testing.T, _ *parityProbe, r *parityResult) { checkTook(t, r, 500*time.Millisecond) },
 				},
 				{
 					name: "a payment that is told how long its caller waits", want: by("v1"),
 					check: func(t *testing.T, _ *parityProbe, r *parityResult) {
-						if r.Reply.Deadline <= 0 || r.Reply.Deadline > 200 {
+						if r.Reply.Deadline <= 0 || r.Reply.Deadline > 500 {
 							t.Errorf("%d ms are left", r.Reply.Deadline)
 						}
 					},
@@ -193,7 +193,7 @@ func parityForwardRows() []parityRow {
 // so it may be longer.
 func checkTook(t *testing.T, r *parityResult, want time.Duration) {
 	t.Helper()
-	if r.Took < want || r.Took > want+2*time.Second {
+	if r.Took < want || r.Took > want+5*time.Second {
 		t.Errorf("took %v, want %v", r.Took, want)
 	}
 }

@@ -158,7 +158,7 @@ func newParityWorld(t *testing.T, rows []parityRow) *parityWorld {
 			w.ejected[e.Cluster] = append(w.ejected[e.Cluster], e.Reason)
 		},
 	}
-	w.customer = w.Join("shop", "customer", nil, mesh.WithHooks(hooks), mesh.WithDialer(w.dial))
+	w.customer = w.Join("shop", "customer", parityCustomer, mesh.WithHooks(hooks), mesh.WithDialer(w.dial))
 	t.Cleanup(func() {
 		for _, conn := range w.channels {
 			_ = conn.Close()

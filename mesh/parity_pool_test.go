@@ -112,11 +112,11 @@ func parityPoolRows() []parityRow {
 		},
 		{
 			name: "connectionPool.http.idleTimeout", routes: noRetries + toV2,
-			rule: "trafficPolicy: {connectionPool: {http: {idleTimeout: 300ms}, tcp: {idleTimeout: 1h}}}", run: idle,
+			rule: "trafficPolicy: {connectionPool: {http: {idleTimeout: 500ms}, tcp: {idleTimeout: 1h}}}", run: idle,
 		},
 		{
 			name: "connectionPool.tcp.idleTimeout", routes: noRetries + toV2,
-			rule: "trafficPolicy: {connectionPool: {tcp: {idleTimeout: 300ms}}}", run: idle,
+			rule: "trafficPolicy: {connectionPool: {tcp: {idleTimeout: 500ms}}}", run: idle,
 		},
 		{
 			name: "connectionPool.tcp.maxConnectionDuration", routes: noRetries + toV2,

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/inboardmesh/inboard/outcome"
 )
 
 // parityRow is one field of the configuration and what it does to calls. Each
@@ -74,9 +76,15 @@ func (p *parityProbe) cluster(subset string) string {
 	return "outbound|" + p.port + "|" + subset + "|" + p.host
 }
 
-func (p *parityProbe) call(t *testing.T, c parityCall) *parityResult {
+// call makes a call. One that ended before the configuration of the row had
+// arrived says nothing of the row, and is made again.
+func (p *parityProbe) call(t *testing.T, c parityCall) (r *parityResult) {
 	t.Helper()
-	return p.world.call(t, p.parityProtocol, p.host, c)
+	until(t, "the row is configured", func() bool {
+		r = p.world.call(t, p.parityProtocol, p.host, c)
+		return r.Failure == nil || r.Failure.Kind != outcome.NoConfig
+	})
+	return r
 }
 
 // hold makes n calls that hang and waits until each has arrived so often. They
@@ -244,7 +252,7 @@ func parityRows() []parityRow {
 	var rows []parityRow
 	for _, group := range [][]parityRow{
 		parityMatchRows(), parityActionRows(), parityRetryRows(), parityServiceRows(),
-		parityPoolRows(), parityLimitRows(), parityOutlierRows(), parityBalancerRows(), parityTLSRows(), parityPeerRows(),
+		parityPoolRows(), paritySourceRows(), parityLimitRows(), parityOutlierRows(), parityBalancerRows(), parityTLSRows(), parityPeerRows(),
 	} {
 		rows = append(rows, group...)
 	}

@@ -141,6 +141,24 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+func TestValidateWarns(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "good.yaml"), fmt.Sprintf(goodYAML, "10.0.0.1"))
+	odd := filepath.Join(dir, "odd.yaml")
+	write(t, odd, "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: odd}\nspec: {host: '*.example.com'}\n")
+	warning := odd + `:4:14: warning: DestinationRule default/odd: spec.host: "*.example.com": no ServiceEntry has such a host: it has no effect` + "\n"
+
+	code, stdout, stderr := call(t, "validate", dir)
+	if want := dir + ": ok: 2 files, 1 listener, 1 route table, 1 cluster, 1 warning\n"; code != exitOK || stdout != want || stderr != warning {
+		t.Errorf("code %d, %q, %q; want %q, %q", code, stdout, stderr, want, warning)
+	}
+	code, stdout, stderr = call(t, "validate", "--strict", dir)
+	if want := warning + "inboard validate: " + dir + ": 1 warning, with --strict\n"; code != exitFailed || stdout != "" || stderr != want {
+		t.Errorf("code %d, %q, %q; want %q", code, stdout, stderr, want)
+	}
+}
+
 func TestToken(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "ca")

@@ -7,7 +7,6 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
@@ -15,43 +14,51 @@ import (
 // returns is complete only if no problem was reported.
 func (r *registry) build() *Config {
 	c := &Config{
-		services:     r.services,
-		apiListeners: make(map[string]*anypb.Any),
-		nearRoutes:   make(map[string]*routev3.RouteConfiguration),
-		farRoutes:    make(map[string]*routev3.RouteConfiguration),
-		clusters:     make(map[string]*clusterv3.Cluster),
-		assignments:  make(map[string]*endpointv3.ClusterLoadAssignment),
-		peers:        r.peers,
-		workloads:    make(workloads),
+		managers:    make(map[string]byNamespace[*anypb.Any]),
+		routes:      make(map[string]byNamespace[*routeTable]),
+		clusters:    make(map[string]byNamespace[*clusterv3.Cluster]),
+		assignments: make(map[string]byNamespace[*endpointv3.ClusterLoadAssignment]),
+		peers:       r.peers,
+		workloads:   make(workloads),
+	}
+	for _, vs := range r.virtualServices {
+		r.resolve(vs)
 	}
 	r.checkHosts()
 	var err error
 	if c.inbound, err = inboundListeners(); err != nil {
 		r.rep.doubts = append(r.rep.doubts, Problem{Message: "the listeners of servers: " + err.Error()})
 	}
-	for _, s := range r.sortedServices() {
-		for _, p := range s.ports {
-			for _, e := range s.endpoints {
-				c.workloads.add(e, e.portFor(p))
+	for _, host := range sortedKeys(r.services) {
+		for _, s := range r.services[host] {
+			for _, p := range s.ports {
+				for _, e := range s.endpoints {
+					c.workloads.add(e, e.portFor(p))
+				}
 			}
-			if err := r.buildPort(c, s, p); err != nil {
-				s.at.doubt(fmt.Errorf("port %d of %q: %w", p.number, s.host, err))
-			}
-			c.listenerNames = append(c.listenerNames, hostPort(s.host, p.number))
 		}
+		r.buildHost(c, host)
 	}
-	slices.Sort(c.listenerNames)
-	c.routeNames = slices.Sorted(maps.Keys(c.farRoutes))
-	c.clusterNames = slices.Sorted(maps.Keys(c.clusters))
+	if len(r.rep.problems) == 0 {
+		r.checkClusters(c)
+	}
+	c.list()
+	c.warnings = r.rep.sortedWarnings()
 	return c
 }
 
 // checkHosts checks that the hosts exist for which there are rules and routes.
 func (r *registry) checkHosts() {
-	for _, host := range sortedKeys(r.rules) {
-		rule := r.rules[host]
-		if s, ok := r.knownHost(host, rule.at.field("host")); ok {
-			rule.checkReferences(s)
+	for _, rule := range r.destinationRules {
+		host, hostAt := rule.host, rule.at.field("host")
+		if isWildcard(host) {
+			if !slices.ContainsFunc(slices.Collect(maps.Keys(r.services)), func(known string) bool { return covers(host, known) }) {
+				hostAt.warnf("%q: no ServiceEntry has such a host: it has no effect", host)
+			}
+			continue
+		}
+		if r.known(host, hostAt) {
+			rule.checkReferences(host, r.services[host])
 		}
 	}
 	for _, vs := range r.virtualServices {
@@ -59,32 +66,131 @@ func (r *registry) checkHosts() {
 	}
 }
 
-func (r *registry) buildPort(c *Config, s *service, p *servicePort) error {
-	name := clusterName(p.number, "", s.host)
-	var err error
-	if c.apiListeners[name], err = apiManager(name); err != nil {
-		return err
-	}
-	near, far := routeTables(s, p, r.portRoutes(s, p))
-	c.nearRoutes[name], c.farRoutes[name] = near, far
-	for _, table := range []*routev3.RouteConfiguration{near, far} {
-		if err := validate(table); err != nil {
-			return err
-		}
-	}
-	rule := r.rules[s.host]
-	if err := r.buildCluster(c, s, p, rule, -1); err != nil || rule == nil {
-		return err
-	}
-	for i := range rule.spec.Subsets {
-		if err := r.buildCluster(c, s, p, rule, i); err != nil {
-			return err
-		}
-	}
-	return nil
+// hostBuild is one host while it is translated.
+type hostBuild struct {
+	managers    answers[*anypb.Any]
+	routes      answers[*routeTable]
+	clusters    answers[*clusterv3.Cluster]
+	assignments answers[*endpointv3.ClusterLoadAssignment]
+	// What is the same for several namespaces is made once.
+	built     map[builtKey][]builtCluster
+	tables    []*builtTable
+	fallbacks map[string][]sourcedRoute
 }
 
-func (r *registry) buildCluster(c *Config, s *service, p *servicePort, rule *destinationRule, subset int) error {
+type builtKey struct {
+	service *service
+	rule    *destinationRule
+}
+
+type builtCluster struct {
+	name       string
+	cluster    *clusterv3.Cluster
+	assignment *endpointv3.ClusterLoadAssignment
+}
+
+type builtTable struct {
+	port    *servicePort
+	service *service
+	near    bool
+	from    []*virtualService
+	table   *routeTable
+}
+
+// buildHost translates a host for every namespace that may have its own answer.
+func (r *registry) buildHost(c *Config, host string) {
+	services := r.services[host]
+	spaces := r.spacesOf(host, services)
+	checkServices(host, services, spaces)
+	b := &hostBuild{
+		managers: newAnswers[*anypb.Any](spaces), routes: newAnswers[*routeTable](spaces),
+		clusters:    newAnswers[*clusterv3.Cluster](spaces),
+		assignments: newAnswers[*endpointv3.ClusterLoadAssignment](spaces),
+		built:       make(map[builtKey][]builtCluster),
+		fallbacks:   make(map[string][]sourcedRoute),
+	}
+	managers := make(map[string]*anypb.Any)
+	for space, namespace := range spaces {
+		s := serviceIn(services, namespace)
+		if s == nil {
+			continue
+		}
+		from := r.virtualServicesIn(host, namespace)
+		for _, p := range s.ports {
+			name := clusterName(p.number, "", host)
+			if managers[name] == nil {
+				manager, err := apiManager(name)
+				if err != nil {
+					s.doubt(p, err)
+					continue
+				}
+				managers[name] = manager
+			}
+			b.managers.put(name, space, managers[name])
+			b.routes.put(name, space, r.buildTable(b, s, p, namespace, from))
+		}
+		for _, built := range r.buildClusters(b, s, r.ruleIn(s, namespace)) {
+			b.clusters.put(built.name, space, built.cluster)
+			b.assignments.put(built.name, space, built.assignment)
+		}
+	}
+	b.managers.into(c.managers)
+	b.routes.into(c.routes)
+	b.clusters.into(c.clusters)
+	b.assignments.into(c.assignments)
+}
+
+func (s *service) doubt(p *servicePort, err error) {
+	s.at.doubt(fmt.Errorf("port %d of %q: %w", p.number, s.host, err))
+}
+
+func (r *registry) buildTable(b *hostBuild, s *service, p *servicePort, namespace string, from []*virtualService) *routeTable {
+	near := isNear(s.host, namespace)
+	for _, t := range b.tables {
+		if t.port == p && t.service == s && t.near == near && slices.Equal(t.from, from) {
+			return t.table
+		}
+	}
+	name := clusterName(p.number, "", s.host)
+	if b.fallbacks[name] == nil {
+		b.fallbacks[name] = []sourcedRoute{defaultRoute(name)}
+	}
+	table := newRouteTable(name, hostPort(s.host, p.number),
+		domains(s.host, namespace, p.number), r.portRoutes(p.number, from, b.fallbacks[name]))
+	if err := validate(table.whole()); err != nil {
+		s.doubt(p, err)
+	}
+	b.tables = append(b.tables, &builtTable{p, s, near, from, table})
+	return table
+}
+
+// buildClusters translates the ports of a service under a rule, which is nil for
+// none, and the rule's subsets.
+func (r *registry) buildClusters(b *hostBuild, s *service, rule *destinationRule) []builtCluster {
+	key := builtKey{s, rule}
+	if built, ok := b.built[key]; ok {
+		return built
+	}
+	var built []builtCluster
+	subsets := 0
+	if rule != nil {
+		subsets = len(rule.spec.Subsets)
+	}
+	for _, p := range s.ports {
+		for subset := -1; subset < subsets; subset++ {
+			one, err := r.buildCluster(s, p, rule, subset)
+			if err != nil {
+				s.doubt(p, err)
+				continue
+			}
+			built = append(built, one)
+		}
+	}
+	b.built[key] = built
+	return built
+}
+
+func (r *registry) buildCluster(s *service, p *servicePort, rule *destinationRule, subset int) (builtCluster, error) {
 	endpoints, subsetName := s.endpoints, ""
 	if subset >= 0 {
 		spec := rule.spec.Subsets[subset]
@@ -96,9 +202,8 @@ func (r *registry) buildCluster(c *Config, s *service, p *servicePort, rule *des
 	name := clusterName(p.number, subsetName, s.host)
 	cluster, err := r.cluster(name, s, p, rule, subset, endpoints)
 	if err != nil {
-		return err
+		return builtCluster{}, err
 	}
-	c.clusters[name] = cluster
-	c.assignments[name] = assignment(name, p, endpoints, s.at.field(endpointsField(s)))
-	return validate(c.assignments[name])
+	built := builtCluster{name, cluster, assignment(name, p, endpoints, s.at.field(endpointsField(s)))}
+	return built, validate(built.assignment)
 }

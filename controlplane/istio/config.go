@@ -2,12 +2,13 @@ package istio
 
 import (
 	"net"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	resource "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -32,9 +33,11 @@ type Node struct {
 	Locality Locality
 	// ServiceAccount says, for a node without Labels, which endpoints it may be.
 	ServiceAccount string
-	// Namespace decides which names without a namespace the node can use, and
-	// with Labels which PeerAuthentication its listeners obey. A node without one
-	// obeys the strictest of all that it could be subject to.
+	// Namespace decides what the node sees (exportTo), which names without a
+	// namespace it can use, and with Labels which routes it gets (sourceNamespace,
+	// sourceLabels) and which PeerAuthentication its listeners obey. A node
+	// without one sees what everybody sees and obeys the strictest
+	// PeerAuthentication of all that it could be subject to.
 	Namespace string
 	Labels    map[string]string
 }
@@ -49,27 +52,29 @@ const inboundPrefix = "xds.istio.io/grpc/lds/inbound/"
 // Config is a valid set of documents, translated. It is immutable and safe for
 // concurrent use.
 type Config struct {
-	services map[string]*service
-	// apiListeners are the HTTP connection managers by RouteConfiguration
-	// name: the part of a listener that does not depend on how it was asked for.
-	apiListeners map[string]*anypb.Any
-	// nearRoutes are for nodes of the namespace of the service, who can leave
-	// it out of its name; farRoutes are for all others.
-	nearRoutes  map[string]*routev3.RouteConfiguration
-	farRoutes   map[string]*routev3.RouteConfiguration
-	clusters    map[string]*clusterv3.Cluster
-	assignments map[string]*endpointv3.ClusterLoadAssignment
+	// managers are the HTTP connection managers by RouteConfiguration name: the
+	// part of a listener that does not depend on how it was asked for.
+	managers    map[string]byNamespace[*anypb.Any]
+	routes      map[string]byNamespace[*routeTable]
+	clusters    map[string]byNamespace[*clusterv3.Cluster]
+	assignments map[string]byNamespace[*endpointv3.ClusterLoadAssignment]
 	inbound     map[mtlsMode]*inboundListener
 	peers       *peerPolicies
 	workloads   workloads
+	warnings    []Problem
 
-	listenerNames, routeNames, clusterNames []string
+	// names are what there is by namespace: for those that do not see what is
+	// elsewhere, made when they ask.
+	names map[string]func() *nameLists
 }
+
+// nameLists are the names of resources, sorted.
+type nameLists struct{ listeners, routes, clusters []string }
 
 // Parse reads all documents of all files and validates them together. It
 // returns either a Config and no problem, or no Config and every problem, in
 // the order of the files. No document at all is a valid Config without
-// resources.
+// resources. What is allowed and hardly meant is in [Config.Warnings].
 func Parse(files []File, opts Options) (*Config, []Problem) {
 	if opts.TrustDomain == "" {
 		opts.TrustDomain = "cluster.local"
@@ -90,21 +95,71 @@ func Parse(files []File, opts Options) (*Config, []Problem) {
 	return config, nil
 }
 
+// Warnings are what is allowed in the documents and hardly what was meant, in
+// the order of the files. The caller must not change the result.
+func (c *Config) Warnings() []Problem { return c.warnings }
+
 // Names lists every resource of a type that a node can ask for without knowing
 // its name, sorted: what a wildcard subscription gets. Listeners are listed
 // under their full host names only, and the node's own (inbound) listeners are
 // not listed, because they exist for any address. An unknown type has none.
 // The caller must not change the result.
-func (c *Config) Names(_ Node, typeURL string) []string {
+func (c *Config) Names(node Node, typeURL string) []string {
+	lists, ok := c.names[node.Namespace]
+	if !ok {
+		lists = c.names[elsewhere]
+	}
 	switch typeURL {
 	case resource.ListenerType:
-		return c.listenerNames
+		return lists().listeners
 	case resource.RouteType:
-		return c.routeNames
+		return lists().routes
 	case resource.ClusterType, resource.EndpointType:
-		return c.clusterNames
+		return lists().clusters
 	}
 	return nil
+}
+
+// list prepares the lists of names, for each namespace that sees others than
+// everybody else.
+func (c *Config) list() {
+	c.names = map[string]func() *nameLists{elsewhere: nil}
+	noteSpaces(c.names, c.routes)
+	noteSpaces(c.names, c.clusters)
+	for namespace := range c.names {
+		c.names[namespace] = sync.OnceValue(func() *nameLists { return c.namesIn(namespace) })
+	}
+}
+
+// noteSpaces notes the namespaces for which something is there that is not there
+// elsewhere, or the other way round.
+func noteSpaces[T any](spaces map[string]func() *nameLists, index map[string]byNamespace[*T]) {
+	for _, entry := range index {
+		for _, own := range entry.own {
+			if (own.answer == nil) != (entry.elsewhere == nil) {
+				spaces[own.namespace] = nil
+			}
+		}
+	}
+}
+
+func (c *Config) namesIn(namespace string) *nameLists {
+	l := new(nameLists)
+	for name, tables := range c.routes {
+		if t := tables.in(namespace); t != nil {
+			l.routes = append(l.routes, name)
+			l.listeners = append(l.listeners, t.host)
+		}
+	}
+	for name, clusters := range c.clusters {
+		if clusters.in(namespace) != nil {
+			l.clusters = append(l.clusters, name)
+		}
+	}
+	slices.Sort(l.listeners)
+	slices.Sort(l.routes)
+	slices.Sort(l.clusters)
+	return l
 }
 
 // Resource returns the resource that node gets for a name, or false if there
@@ -122,33 +177,26 @@ func (c *Config) Resource(node Node, typeURL, name string) (proto.Message, bool)
 		}
 		return c.listenerResource(node, name)
 	case resource.RouteType:
-		return c.routeResource(node, name)
+		if table := c.routes[name].in(node.Namespace); table != nil {
+			return table.forNode(node), true
+		}
 	case resource.ClusterType:
-		m, ok := c.clusters[name]
-		return found(m, ok)
+		return found(c.clusters[name].in(node.Namespace))
 	case resource.EndpointType:
-		m, ok := c.assignments[name]
-		return found(m, ok)
+		return found(c.assignments[name].in(node.Namespace))
 	}
 	return nil, false
 }
 
 // found keeps a missing message from becoming a non-nil interface.
-func found[M proto.Message](m M, ok bool) (proto.Message, bool) {
-	if !ok {
+func found[T any, M interface {
+	*T
+	proto.Message
+}](m M) (proto.Message, bool) {
+	if m == nil {
 		return nil, false
 	}
 	return m, true
-}
-
-func (c *Config) routeResource(node Node, name string) (proto.Message, bool) {
-	host := name[strings.LastIndexByte(name, '|')+1:]
-	if _, namespace, ok := serviceName(host); ok && namespace == node.Namespace {
-		m, ok := c.nearRoutes[name]
-		return found(m, ok)
-	}
-	m, ok := c.farRoutes[name]
-	return found(m, ok)
 }
 
 func (c *Config) listenerResource(node Node, name string) (proto.Message, bool) {
@@ -160,14 +208,12 @@ func (c *Config) listenerResource(node Node, name string) (proto.Message, bool) 
 	if err != nil || strconv.FormatUint(number, 10) != port {
 		return nil, false
 	}
-	if _, ok := c.services[host]; !ok {
-		host = searchHost(host, node.Namespace)
+	for _, candidate := range []string{host, searchHost(host, node.Namespace)} {
+		if manager := c.managers[clusterName(uint32(number), "", candidate)].in(node.Namespace); manager != nil {
+			return apiListener(name, manager), true
+		}
 	}
-	hcm, ok := c.apiListeners[clusterName(uint32(number), "", host)]
-	if !ok {
-		return nil, false
-	}
-	return apiListener(name, hcm), true
+	return nil, false
 }
 
 // clusterName is Istio's name of a cluster, of its endpoints and, with subset

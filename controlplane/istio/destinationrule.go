@@ -1,6 +1,7 @@
 package istio
 
 import (
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -8,15 +9,17 @@ import (
 	networking "istio.io/api/networking/v1alpha3"
 )
 
-// destinationRule is the DestinationRule of one host.
+// destinationRule is the DestinationRule of one host, or of all that a wildcard
+// covers.
 type destinationRule struct {
 	at      at
 	spec    *networking.DestinationRule
+	host    string
+	exports exports
 	breaker *structpb.Struct
 }
 
 func (r *registry) addRule(o *object, spec *networking.DestinationRule, a at) {
-	checkExportTo(spec.ExportTo, a.field("exportTo"))
 	checkTrafficPolicy(spec.TrafficPolicy, a.field("trafficPolicy"))
 	seen := make(map[string]bool)
 	for i, subset := range spec.Subsets {
@@ -31,30 +34,35 @@ func (r *registry) addRule(o *object, spec *networking.DestinationRule, a at) {
 		checkSelector(subset.Labels, sa.field("labels"))
 		checkTrafficPolicy(subset.TrafficPolicy, sa.field("trafficPolicy"))
 	}
-	rule := &destinationRule{at: a, spec: spec}
+	rule := &destinationRule{
+		at: a, spec: spec, host: fullHost(spec.Host, o.namespace),
+		exports: newExports(o, spec.ExportTo, a.field("exportTo")),
+	}
 	if text, ok := o.annotations[breakerAnnotation]; ok {
 		annotation := at{rep: r.rep, obj: o}.field("metadata").field("annotations").key(breakerAnnotation)
 		rule.breaker = breakerSettings(text, annotation)
 	}
-	host := fullHost(spec.Host, o.namespace)
-	if !checkHost(host, a.field("host")) {
+	if !checkPattern(rule.host, true, a.field("host")) {
 		return
 	}
-	if other, ok := r.rules[host]; ok {
-		a.field("host").errorf("%q already has %s: merging is not supported", host, other.at.obj.source())
-		return
+	for _, other := range r.destinationRules {
+		if other.host == rule.host && other.at.obj.namespace == o.namespace {
+			a.field("host").errorf("%q already has %s: merging is not supported", rule.host, other.at.obj.source())
+			return
+		}
 	}
-	r.rules[host] = rule
+	r.rules.add(rule.host, rule)
+	r.destinationRules = append(r.destinationRules, rule)
 }
 
-// checkReferences checks what a rule says about its service.
-func (d *destinationRule) checkReferences(s *service) {
+// checkReferences checks what a rule says about the services of its host.
+func (d *destinationRule) checkReferences(host string, services []*service) {
 	check := func(p *networking.TrafficPolicy, a at) {
 		for i, pl := range p.GetPortLevelSettings() {
 			number := pl.GetPort().GetNumber()
-			if !s.hasPort(number) && isPort(number) {
+			if isPort(number) && !slices.ContainsFunc(services, func(s *service) bool { return s.hasPort(number) }) {
 				a.field("portLevelSettings").index(i).field("port").field("number").errorf(
-					"%q has no port %d", s.host, number)
+					"%q has no port %d", host, number)
 			}
 		}
 	}

@@ -11,13 +11,22 @@
 //   - RouteConfiguration "outbound|PORT||HOST";
 //   - Cluster and ClusterLoadAssignment "outbound|PORT|SUBSET|HOST".
 //
-// The meaning of every field and every default is Istio's, with three
+// What a node gets depends on its namespace and labels, as in Istio: it sees what
+// is exported to it (exportTo), a DestinationRule is looked for in its
+// namespace, then in that of the service, then in the root namespace, and a
+// route can be for some callers only (sourceLabels, sourceNamespace). Nodes that
+// get the same answer share one message.
+//
+// The meaning of every field and every default is Istio's, with four
 // differences, all on the safe side. A field, a value or a kind that is not
 // translated is a problem, never skipped. References are checked: hosts,
 // subsets and ports that a document names must exist in the same set of
-// documents. And where Istio decides on mutual TLS endpoint by endpoint, a
-// cluster here has one answer: a mixture is a problem until a DestinationRule
-// gives the mode.
+// documents. Where Istio decides on mutual TLS endpoint by endpoint, a cluster
+// here has one answer: a mixture is a problem until a DestinationRule gives the
+// mode. And where Istio lets the oldest object win, a file may not tell its age:
+// then there is a problem, and no choice.
+//
+// What is allowed and hardly what was meant is in [Config.Warnings].
 //
 // The package is pure: it opens no connection, watches no file and keeps no
 // state outside a Config.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -138,6 +139,7 @@ func (d *decoder) metadata(fields fieldList, whole at) {
 		if ns := d.optionalText(inner, meta, "namespace"); ns != "" {
 			d.obj.namespace = ns
 		}
+		d.created(inner, meta)
 		d.obj.labels = d.textMap(inner, meta, "labels")
 		d.obj.annotations = d.textMap(inner, meta, "annotations")
 		for _, f := range inner {
@@ -163,6 +165,19 @@ func (d *decoder) metadata(fields fieldList, whole at) {
 		meta.field("namespace").errorf("%q is not a namespace: use lower case letters, digits and '-', at most 63", d.obj.namespace)
 	}
 	d.annotations(meta.field("annotations"))
+}
+
+// created reads when Kubernetes made the object; null is what kubectl writes for
+// one that is not there yet.
+func (d *decoder) created(meta fieldList, a at) {
+	f, ok := meta.get("creationTimestamp")
+	if !ok || isNull(f.value) {
+		return
+	}
+	var err error
+	if d.obj.created, err = time.Parse(time.RFC3339, f.value.Value); err != nil {
+		a.field("creationTimestamp").errorf("%q is not a time: write it like 2026-01-31T12:00:00Z, or remove it", f.value.Value)
+	}
 }
 
 // annotations refuses the annotations that would change the meaning of the

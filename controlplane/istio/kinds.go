@@ -95,13 +95,14 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 
 	"istio.networking.v1alpha3.VirtualService": {"hosts", "gateways", "http", "export_to"},
 	"istio.networking.v1alpha3.HTTPRoute": {
-		"name", "match", "route", "redirect", "direct_response", "rewrite", "timeout",
+		"name", "match", "route", "redirect", "direct_response", "delegate", "rewrite", "timeout",
 		"retries", "fault", "headers",
 	},
 	"istio.networking.v1alpha3.HTTPMatchRequest": {
-		"name", "uri", "method", "authority", "headers", "port", "gateways", "query_params",
-		"ignore_uri_case", "without_headers",
+		"name", "uri", "scheme", "method", "authority", "headers", "port", "gateways", "query_params",
+		"ignore_uri_case", "without_headers", "source_labels", "source_namespace", "stat_prefix",
 	},
+	"istio.networking.v1alpha3.Delegate":                 {"name", "namespace"},
 	"istio.networking.v1alpha3.StringMatch":              {"exact", "prefix", "regex"},
 	"istio.networking.v1alpha3.HTTPRouteDestination":     {"destination", "weight", "headers"},
 	"istio.networking.v1alpha3.Destination":              {"host", "subset", "port"},

@@ -23,7 +23,8 @@ func checkMatch(m *networking.HTTPMatchRequest, a at) {
 	checkString(m.Uri, true, a.field("uri"))
 	checkString(m.Method, false, a.field("method"))
 	checkString(m.Authority, false, a.field("authority"))
-	for _, name := range []string{"uri", "method", "authority"} {
+	checkString(m.Scheme, false, a.field("scheme"))
+	for _, name := range []string{"uri", "method", "authority", "scheme"} {
 		f := a.field(name)
 		if f.written() && !f.field("exact").written() && !f.field("prefix").written() && !f.field("regex").written() {
 			f.errorf("needs one of exact, prefix, regex")
@@ -32,6 +33,7 @@ func checkMatch(m *networking.HTTPMatchRequest, a at) {
 	if m.GetUri().GetRegex() != "" && m.IgnoreUriCase {
 		a.field("ignoreUriCase").refuse("has no effect on a regex: begin the expression with (?i)")
 	}
+	checkSource(m, a)
 	checkMatchHeaders(m.Headers, a.field("headers"))
 	checkMatchHeaders(m.WithoutHeaders, a.field("withoutHeaders"))
 	for _, name := range sortedKeys(m.QueryParams) {
@@ -39,6 +41,22 @@ func checkMatch(m *networking.HTTPMatchRequest, a at) {
 			a.field("queryParams").key(name).refuse("needs a name")
 		}
 		checkPresence(m.QueryParams[name], a.field("queryParams").key(name))
+	}
+}
+
+// checkSource checks the conditions on who calls.
+func checkSource(m *networking.HTTPMatchRequest, a at) {
+	checkSelector(m.SourceLabels, a.field("sourceLabels"))
+	if namespace := a.field("sourceNamespace"); namespace.written() && !isDNSLabel(m.SourceNamespace) {
+		namespace.errorf("%q is not a namespace: use lower case letters, digits and '-'", m.SourceNamespace)
+	}
+	if len(m.Gateways) == 0 {
+		return
+	}
+	for _, name := range []string{"sourceLabels", "sourceNamespace"} {
+		if a.field(name).written() {
+			a.field(name).refuse("cannot be set together with %q, with which Istio does not look at it: remove gateways", "gateways")
+		}
 	}
 }
 
@@ -138,6 +156,9 @@ func headerMatches(m *networking.HTTPMatchRequest) []*routev3.HeaderMatcher {
 	}
 	if m.Authority != nil {
 		out = append(out, headerMatch(":authority", m.Authority))
+	}
+	if m.Scheme != nil {
+		out = append(out, headerMatch(":scheme", m.Scheme))
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package istio
 
 import (
+	"net/netip"
 	"strings"
 )
 
@@ -51,10 +52,36 @@ func checkHost(host string, a at) bool {
 	return false
 }
 
+// checkPattern is checkHost for hosts that can be wildcards: "*.suffix", or "*"
+// where every host can be meant.
+func checkPattern(host string, every bool, a at) bool {
+	suffix, ok := strings.CutPrefix(host, "*")
+	switch {
+	case !ok:
+		return checkHost(host, a)
+	case suffix == "" && every:
+		return true
+	case suffix == "":
+		a.errorf("\"*\" is not possible for the mesh: name a host, or a suffix like \"*.example.com\"")
+		return false
+	case suffix[0] != '.' || !isDNSSubdomain(suffix[1:]):
+		a.errorf("%q is not a wildcard: write it like \"*.example.com\", in lower case", host)
+		return false
+	}
+	return true
+}
+
+func isWildcard(host string) bool { return strings.HasPrefix(host, "*") }
+
+func isAddress(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
+}
+
 // fullHost completes a name without dots, as Istio does in the hosts of
 // VirtualService and DestinationRule: by the namespace of the object.
 func fullHost(host, namespace string) string {
-	if host == "" || strings.Contains(host, ".") {
+	if host == "" || host == "*" || strings.Contains(host, ".") || isAddress(host) {
 		return host
 	}
 	return host + "." + namespace + serviceSuffix

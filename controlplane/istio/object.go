@@ -1,8 +1,10 @@
 package istio
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -14,7 +16,9 @@ type object struct {
 	name        string
 	labels      map[string]string
 	annotations map[string]string
-	spec        proto.Message
+	// created is zero if the document does not tell.
+	created time.Time
+	spec    proto.Message
 
 	file string
 	// places knows where each field was written, by its path.
@@ -48,6 +52,16 @@ func (o *object) source() string {
 	return fmt.Sprintf("%s (%s:%d)", o.title(), o.file, o.root.line)
 }
 
+// before orders objects as Istio does where the older one wins: by age, then by
+// name and namespace. decided tells that it is the age that decides.
+func (o *object) before(other *object) (before, decided bool) {
+	if c := o.created.Compare(other.created); c != 0 {
+		// No age is told by no time, not by the first of all times.
+		return c < 0, !o.created.IsZero() && !other.created.IsZero()
+	}
+	return cmp.Or(strings.Compare(o.name, other.name), strings.Compare(o.namespace, other.namespace)) < 0, false
+}
+
 // at is a field of an object, which may or may not have been written. It
 // carries what is needed to report a problem with the field.
 type at struct {
@@ -78,6 +92,19 @@ func (a at) key(k string) at {
 func (a at) written() bool {
 	_, ok := a.obj.places[a.path]
 	return ok
+}
+
+// source names a field together with its object and the place of the field.
+func (a at) source() string {
+	p := a.problem(func(p place) position { return p.value }, "")
+	return fmt.Sprintf("%s of %s (%s:%d)", a.path, p.Object, p.File, p.Line)
+}
+
+// warnf reports what is allowed and not what was meant, at the value.
+func (a at) warnf(format string, args ...any) {
+	p := a.problem(func(p place) position { return p.value }, fmt.Sprintf(format, args...))
+	p.Warning = true
+	a.rep.warn(p)
 }
 
 // errorf reports a wrong value, at the value.

@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// Problem is one reason why a set of documents cannot be used.
+// Problem is one reason why a set of documents cannot be used, or a warning of
+// what can be used and is hardly what was meant.
 type Problem struct {
 	// File is the name of the file, Line and Column where in it, from 1.
 	// Column is 0 where it is not known, as for a file that is not YAML, and
@@ -22,11 +23,14 @@ type Problem struct {
 	// problem of a whole object.
 	Field   string
 	Message string
+	// Warning tells that the documents can be used nevertheless.
+	Warning bool
 }
 
 // String is "file:line:col: Kind namespace/name: field: message", without the
-// parts that are not known. It is one line: control characters, which names of
-// files and objects can hold, are escaped.
+// parts that are not known, and with "warning:" before the object of a warning.
+// It is one line: control characters, which names of files and objects can hold,
+// are escaped.
 func (p Problem) String() string {
 	var b strings.Builder
 	b.WriteString(p.File + ":")
@@ -35,6 +39,9 @@ func (p Problem) String() string {
 	}
 	if p.Column > 0 {
 		fmt.Fprintf(&b, "%d:", p.Column)
+	}
+	if p.Warning {
+		b.WriteString(" warning:")
 	}
 	for _, part := range []string{p.Object, p.Field} {
 		if part != "" {
@@ -64,9 +71,10 @@ type reporter struct {
 	problems []Problem
 	// doubts are reported only if there is nothing else: they are what an
 	// earlier mistake, reported in the words of the document, leads to.
-	doubts []Problem
-	seen   map[Problem]bool
-	order  map[string]int
+	doubts   []Problem
+	warnings []Problem
+	seen     map[Problem]bool
+	order    map[string]int
 }
 
 func newReporter(files []File) *reporter {
@@ -87,17 +95,36 @@ func (r *reporter) add(p Problem) {
 	r.problems = append(r.problems, p)
 }
 
+func (r *reporter) warn(p Problem) {
+	if r.seen[p] {
+		return
+	}
+	r.seen[p] = true
+	r.warnings = append(r.warnings, p)
+}
+
 // sorted returns the problems in the order of the files and of their lines.
 func (r *reporter) sorted() []Problem {
 	if len(r.problems) == 0 {
 		r.problems = r.doubts
 	}
-	slices.SortStableFunc(r.problems, func(a, b Problem) int {
+	r.sort(r.problems)
+	return r.problems
+}
+
+// sortedWarnings returns the warnings in the order of the files and of their
+// lines.
+func (r *reporter) sortedWarnings() []Problem {
+	r.sort(r.warnings)
+	return r.warnings
+}
+
+func (r *reporter) sort(problems []Problem) {
+	slices.SortStableFunc(problems, func(a, b Problem) int {
 		return cmp.Or(
 			cmp.Compare(r.order[a.File], r.order[b.File]),
 			cmp.Compare(a.Line, b.Line),
 			cmp.Compare(a.Column, b.Column),
 		)
 	})
-	return r.problems
 }

@@ -162,7 +162,7 @@ spec:
 		`x.yaml:5:11: ServiceEntry default/a: spec.hosts[0]: "*.example.com": hosts with a wildcard are not supported: name each host`,
 		`x.yaml:5:28: ServiceEntry default/a: spec.hosts[1]: "A.example.com": write hosts in lower case`,
 		`x.yaml:5:43: ServiceEntry default/a: spec.hosts[2]: "a_b" is not a host name`,
-		`x.yaml:5:48: ServiceEntry default/a: spec.hosts[3]: "payment.shop.svc.cluster.local" is already a host of ServiceEntry shop/payment (shop.yaml:1): merging is not supported`,
+		`x.yaml:5:48: ServiceEntry default/a: spec.hosts[3]: "payment.shop.svc.cluster.local" is also a host of ServiceEntry shop/payment (shop.yaml:1), and every namespace sees both: hide one of them with exportTo`,
 		"x.yaml:5:80: ServiceEntry default/a: spec.hosts[4]: is required",
 	}},
 	{name: "fields of a service that are not translated", yaml: `
@@ -178,7 +178,7 @@ spec:
   ports: [{name: http, number: 80, protocol: HTTP}]
 `, want: []string{
 		"x.yaml:6:3: ServiceEntry default/a: spec.addresses: is not supported: remove it",
-		`x.yaml:7:19: ServiceEntry default/a: spec.exportTo[1]: "." is not supported: every namespace sees every object, write "*" or leave exportTo out`,
+		`x.yaml:7:14: ServiceEntry default/a: spec.exportTo[0]: "*" cannot stand with others: keep one of them`,
 		"x.yaml:8:15: ServiceEntry default/a: spec.resolution: DNS is not supported: use STATIC and list the endpoints",
 		`x.yaml:9:13: ServiceEntry default/a: spec.location: "OUTSIDE" is not one of MESH_EXTERNAL, MESH_INTERNAL`,
 	}},
@@ -396,7 +396,7 @@ spec: {}
 `, want: []string{
 		"x.yaml:4:1: DestinationRule shop/a: spec.host: is required",
 	}},
-	{name: "two rules for one host", yaml: `
+	{name: "two rules of a namespace for one host", yaml: `
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: a, namespace: shop}
@@ -404,10 +404,10 @@ spec: {host: payment}
 ---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
-metadata: {name: b, namespace: bank}
+metadata: {name: b, namespace: shop}
 spec: {host: payment.shop.svc.cluster.local}
 `, want: []string{
-		`x.yaml:9:14: DestinationRule bank/b: spec.host: "payment.shop.svc.cluster.local" already has DestinationRule shop/a (x.yaml:1): merging is not supported`,
+		`x.yaml:9:14: DestinationRule shop/b: spec.host: "payment.shop.svc.cluster.local" already has DestinationRule shop/a (x.yaml:1): merging is not supported`,
 	}},
 	{name: "settings that are not translated", yaml: `
 apiVersion: networking.istio.io/v1
@@ -424,7 +424,6 @@ spec:
     portLevelSettings:
     - {port: {number: 8080}, loadBalancer: {simple: PASSTHROUGH}}
 `, want: []string{
-		`x.yaml:6:14: DestinationRule shop/a: spec.exportTo[0]: "." is not supported: every namespace sees every object, write "*" or leave exportTo out`,
 		"x.yaml:7:3: DestinationRule shop/a: spec.workloadSelector: is not supported: remove it",
 		"x.yaml:9:24: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.consecutiveErrors: is not supported: remove it",
 		"x.yaml:9:46: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.outlierDetectionHttpErrorCodes: is not supported: remove it",

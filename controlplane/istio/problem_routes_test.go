@@ -3,7 +3,6 @@ package istio_test
 var virtualServiceProblems = []problemCase{
 	{name: "nothing that is required", yaml: "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a, namespace: shop}\n", want: []string{
 		"x.yaml:1:1: VirtualService shop/a: spec.http: is required",
-		"x.yaml:1:1: VirtualService shop/a: spec.hosts: is required: delegates are not supported",
 	}},
 	{name: "hosts", yaml: `
 apiVersion: networking.istio.io/v1
@@ -14,8 +13,80 @@ spec:
   http: [{route: [{destination: {host: payment}}]}]
 `, want: []string{
 		`x.yaml:5:11: VirtualService shop/a: spec.hosts[0]: no ServiceEntry has the host "reviews.shop.svc.cluster.local"`,
-		`x.yaml:5:20: VirtualService shop/a: spec.hosts[1]: "*.shop.svc.cluster.local": hosts with a wildcard are not supported: name each host`,
-		`x.yaml:5:34: VirtualService shop/a: spec.hosts[3]: "payment.shop.svc.cluster.local" already has VirtualService shop/a (x.yaml:1): merging is not supported`,
+		`x.yaml:5:20: VirtualService shop/a: spec.hosts[1]: "*" is not possible for the mesh: name a host, or a suffix like "*.example.com"`,
+		`x.yaml:5:34: VirtualService shop/a: spec.hosts[3]: "payment.shop.svc.cluster.local" is there twice`,
+	}},
+	{name: "hosts that are no wildcards", yaml: `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec:
+  hosts: ["*shop.svc.cluster.local", "*.Shop", "a.*.b", "*."]
+  http: [{route: [{destination: {host: payment}}]}]
+`, want: []string{
+		`x.yaml:5:11: VirtualService shop/a: spec.hosts[0]: "*shop.svc.cluster.local" is not a wildcard: write it like "*.example.com", in lower case`,
+		`x.yaml:5:38: VirtualService shop/a: spec.hosts[1]: "*.Shop" is not a wildcard: write it like "*.example.com", in lower case`,
+		`x.yaml:5:48: VirtualService shop/a: spec.hosts[2]: "a.*.b": hosts with a wildcard are not supported: name each host`,
+		`x.yaml:5:57: VirtualService shop/a: spec.hosts[3]: "*." is not a wildcard: write it like "*.example.com", in lower case`,
+	}},
+	{name: "exportTo", yaml: `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec:
+  exportTo: [".", shop, "~", Bank, ""]
+  hosts: [payment]
+  http: [{route: [{destination: {host: payment}}]}]
+`, want: []string{
+		`x.yaml:5:19: VirtualService shop/a: spec.exportTo[1]: "shop" is there twice`,
+		`x.yaml:5:25: VirtualService shop/a: spec.exportTo[2]: "~" is not a namespace: use "*", "." or a name`,
+		`x.yaml:5:30: VirtualService shop/a: spec.exportTo[3]: "Bank" is not a namespace: use "*", "." or a name`,
+		`x.yaml:5:36: VirtualService shop/a: spec.exportTo[4]: "" is not a namespace: use "*", "." or a name`,
+	}},
+	{name: "delegates that cannot be", yaml: `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec:
+  hosts: [payment]
+  http:
+  - delegate: {}
+  - delegate: {name: nobody}
+  - delegate: {name: hidden, namespace: bank}
+  - {delegate: {name: nested}, route: [{destination: {host: payment}}], redirect: {uri: /}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: hidden, namespace: bank}
+spec: {exportTo: [.], http: [{route: [{destination: {host: ledger}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: nested, namespace: shop}
+spec: {gateways: [mesh], http: [{delegate: {name: other}}]}
+`, want: []string{
+		"x.yaml:7:5: VirtualService shop/a: spec.http[0].delegate.name: is required",
+		"x.yaml:8:15: VirtualService shop/a: spec.http[1].delegate: there is no VirtualService shop/nobody without hosts",
+		`x.yaml:9:15: VirtualService shop/a: spec.http[2].delegate: VirtualService bank/hidden (x.yaml:12) is not exported to "shop": add it to exportTo`,
+		`x.yaml:10:32: VirtualService shop/a: spec.http[3].route: cannot be set together with "delegate"`,
+		`x.yaml:10:73: VirtualService shop/a: spec.http[3].redirect: cannot be set together with "delegate"`,
+		"x.yaml:20:8: VirtualService shop/nested: spec.gateways: is that of the VirtualService which delegates: remove it, or give hosts",
+		"x.yaml:20:34: VirtualService shop/nested: spec.http[0].delegate: a delegate cannot delegate: only a VirtualService with hosts can",
+	}},
+	{name: "conditions on who calls", yaml: `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec:
+  hosts: [payment]
+  http:
+  - match: [{sourceNamespace: Bank}, {sourceNamespace: ""}, {sourceLabels: {app: "a*"}}, {gateways: [mesh], sourceNamespace: bank}]
+    route: [{destination: {host: payment}}]
+`, want: []string{
+		`x.yaml:7:31: VirtualService shop/a: spec.http[0].match[0].sourceNamespace: "Bank" is not a namespace: use lower case letters, digits and '-'`,
+		`x.yaml:7:56: VirtualService shop/a: spec.http[0].match[1].sourceNamespace: "" is not a namespace: use lower case letters, digits and '-'`,
+		`x.yaml:7:82: VirtualService shop/a: spec.http[0].match[2].sourceLabels[app]: "app": "a*" is not a label: wildcards are not supported`,
+		`x.yaml:7:109: VirtualService shop/a: spec.http[0].match[3].sourceNamespace: cannot be set together with "gateways", with which Istio does not look at it: remove gateways`,
 	}},
 	{name: "two for one host", yaml: `
 apiVersion: networking.istio.io/v1
@@ -28,7 +99,7 @@ kind: VirtualService
 metadata: {name: b, namespace: shop}
 spec: {hosts: [payment], http: [{route: [{destination: {host: payment}}]}]}
 `, want: []string{
-		`x.yaml:9:16: VirtualService shop/b: spec.hosts[0]: "payment.shop.svc.cluster.local" already has VirtualService shop/a (x.yaml:1): merging is not supported`,
+		`x.yaml:9:16: VirtualService shop/b: spec.hosts[0]: "payment.shop.svc.cluster.local" already has VirtualService shop/a (x.yaml:1), and it is not known which is the older one, which would win: merge them, or give both metadata.creationTimestamp`,
 	}},
 	{name: "what is not translated", yaml: `
 apiVersion: networking.istio.io/v1
@@ -39,28 +110,24 @@ spec:
   gateways: [mesh, ingress]
   tcp: []
   http:
-  - match: [{sourceLabels: {app: a}, scheme: {exact: https}, gateways: [ingress], statPrefix: a}]
+  - match: [{gateways: [ingress], claims: {}}]
     mirror: {host: payment}
     corsPolicy: {}
     retries: {attempts: 1, retryRemoteLocalities: true}
     rewrite: {uriRegexRewrite: {match: a, rewrite: b}}
     fault: {delay: {exponentialDelay: 1s}, abort: {http2Error: a}}
     route: [{destination: {host: payment}}]
-  - delegate: {name: b}
 `, want: []string{
 		`x.yaml:6:20: VirtualService shop/a: spec.gateways[1]: "ingress": gateways are not supported: write mesh or leave gateways out`,
 		"x.yaml:7:3: VirtualService shop/a: spec.tcp: is not supported: remove it",
-		"x.yaml:9:14: VirtualService shop/a: spec.http[0].match[0].sourceLabels: is not supported: remove it",
-		"x.yaml:9:38: VirtualService shop/a: spec.http[0].match[0].scheme: is not supported: remove it",
-		`x.yaml:9:73: VirtualService shop/a: spec.http[0].match[0].gateways[0]: "ingress": gateways are not supported: write mesh or leave gateways out`,
-		"x.yaml:9:83: VirtualService shop/a: spec.http[0].match[0].statPrefix: is not supported: remove it",
+		`x.yaml:9:25: VirtualService shop/a: spec.http[0].match[0].gateways[0]: "ingress": gateways are not supported: write mesh or leave gateways out`,
+		"x.yaml:9:35: VirtualService shop/a: spec.http[0].match[0].claims: unknown field",
 		"x.yaml:10:5: VirtualService shop/a: spec.http[0].mirror: is not supported: remove it",
 		"x.yaml:11:5: VirtualService shop/a: spec.http[0].corsPolicy: is not supported: remove it",
 		"x.yaml:12:28: VirtualService shop/a: spec.http[0].retries.retryRemoteLocalities: is not supported: remove it",
 		"x.yaml:13:15: VirtualService shop/a: spec.http[0].rewrite.uriRegexRewrite: is not supported: remove it",
 		"x.yaml:14:21: VirtualService shop/a: spec.http[0].fault.delay.exponentialDelay: is not supported: remove it",
 		"x.yaml:14:52: VirtualService shop/a: spec.http[0].fault.abort.http2Error: is not supported: remove it",
-		"x.yaml:16:5: VirtualService shop/a: spec.http[1].delegate: is not supported: remove it",
 	}},
 	{name: "destinations that do not exist", yaml: `
 apiVersion: networking.istio.io/v1
@@ -77,18 +144,26 @@ spec:
   - route:
     - {destination: {host: payment, subset: v2}, weight: 1}
     - {destination: {host: reviews}, weight: 1}
-    - {destination: {host: ledger.bank.svc.cluster.local}, weight: 1}
+    - {destination: {host: ports.example.com}, weight: 1}
     - {destination: {host: ledger.bank.svc.cluster.local, subset: v1, port: {number: 8080}}, weight: 1}
     - {destination: {host: "*.bank"}, weight: 1}
     - {weight: 1}
   - name: never-reached
     match: [{port: 1234}, {port: 0}]
     route: [{destination: {host: ledger.bank}}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: ports, namespace: shop}
+spec:
+  hosts: [ports.example.com]
+  resolution: STATIC
+  ports: [{name: a, number: 1, protocol: HTTP}, {name: b, number: 2, protocol: HTTP}]
 `, want: []string{
 		`x.yaml:13:45: VirtualService shop/a: spec.http[0].route[0].destination.subset: no DestinationRule of "payment.shop.svc.cluster.local" has a subset "v2"`,
 		`x.yaml:14:28: VirtualService shop/a: spec.http[0].route[1].destination.host: no ServiceEntry has the host "reviews.shop.svc.cluster.local"`,
-		`x.yaml:15:8: VirtualService shop/a: spec.http[0].route[2].destination.port: "ledger.bank.svc.cluster.local" has no port 8080, on which this route is called: set port.number`,
-		`x.yaml:15:8: VirtualService shop/a: spec.http[0].route[2].destination.port: "ledger.bank.svc.cluster.local" has no port 9090, on which this route is called: set port.number`,
+		`x.yaml:15:8: VirtualService shop/a: spec.http[0].route[2].destination.port: "ports.example.com" has no port 8080, on which this route is called: set port.number`,
+		`x.yaml:15:8: VirtualService shop/a: spec.http[0].route[2].destination.port: "ports.example.com" has no port 9090, on which this route is called: set port.number`,
 		`x.yaml:16:67: VirtualService shop/a: spec.http[0].route[3].destination.subset: no DestinationRule of "ledger.bank.svc.cluster.local" has a subset "v1"`,
 		`x.yaml:16:86: VirtualService shop/a: spec.http[0].route[3].destination.port.number: "ledger.bank.svc.cluster.local" has no port 8080`,
 		`x.yaml:17:28: VirtualService shop/a: spec.http[0].route[4].destination.host: "*.bank": hosts with a wildcard are not supported: name each host`,
@@ -188,7 +263,7 @@ spec:
 		`x.yaml:14:53: VirtualService shop/a: spec.http[1].directResponse.body.bytes: cannot be set together with "string"`,
 		`x.yaml:15:5: VirtualService shop/a: spec.http[1].fault: cannot be set together with "directResponse"`,
 		`x.yaml:16:5: VirtualService shop/a: spec.http[1].rewrite: cannot be set together with "directResponse"`,
-		"x.yaml:17:5: VirtualService shop/a: spec.http[2].route: is required, unless there is a redirect or a directResponse",
+		"x.yaml:17:5: VirtualService shop/a: spec.http[2].route: is required, unless there is a redirect, a directResponse or a delegate",
 		`x.yaml:20:31: VirtualService shop/a: spec.http[3].headers.request.set[host]: the authority is already set by "spec.http[3].rewrite.authority"`,
 		`x.yaml:20:47: VirtualService shop/a: spec.http[3].headers.request.add[:authority]: the authority is already set by "spec.http[3].rewrite.authority"`,
 		"x.yaml:22:49: VirtualService shop/a: spec.http[3].route[0].headers: the authority of one of several destinations cannot be set: use rewrite.authority",

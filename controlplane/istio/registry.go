@@ -2,7 +2,6 @@ package istio
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 
 	networking "istio.io/api/networking/v1alpha3"
@@ -11,15 +10,20 @@ import (
 
 // registry holds the decoded objects, found by what they are about.
 type registry struct {
-	rep      *reporter
-	opts     Options
-	services map[string]*service
-	rules    map[string]*destinationRule
-	routes   map[string]*virtualService
-	peers    *peerPolicies
+	rep  *reporter
+	opts Options
+	// services are those of a host, in the order of the files: at most one of a
+	// namespace.
+	services map[string][]*service
+	rules    hostIndex[*destinationRule]
+	routes   hostIndex[*virtualService]
+	// delegates are the VirtualServices without hosts, by "namespace/name".
+	delegates map[string]*virtualService
+	peers     *peerPolicies
 
-	// virtualServices are those of routes, each once, in the order of the files.
-	virtualServices []*virtualService
+	// All of a kind, in the order of the files.
+	destinationRules []*destinationRule
+	virtualServices  []*virtualService
 }
 
 // newRegistry checks every object by itself and registers it. An object with
@@ -28,10 +32,11 @@ type registry struct {
 func newRegistry(rep *reporter, opts Options, objects []*object) *registry {
 	r := &registry{
 		rep: rep, opts: opts,
-		services: make(map[string]*service),
-		rules:    make(map[string]*destinationRule),
-		routes:   make(map[string]*virtualService),
-		peers:    newPeerPolicies(opts.RootNamespace),
+		services:  make(map[string][]*service),
+		rules:     newHostIndex[*destinationRule](),
+		routes:    newHostIndex[*virtualService](),
+		delegates: make(map[string]*virtualService),
+		peers:     newPeerPolicies(opts.RootNamespace),
 	}
 	objects = r.unique(objects)
 	var workloads []*endpoint
@@ -78,34 +83,16 @@ func (r *registry) unique(objects []*object) []*object {
 	return kept
 }
 
-// knownHost finds the service of a host that a document refers to.
-func (r *registry) knownHost(host string, a at) (*service, bool) {
-	if s, ok := r.services[host]; ok {
-		return s, true
+// known reports whether a host that a document refers to exists, and reports
+// a problem if it does not.
+func (r *registry) known(host string, a at) bool {
+	if len(r.services[host]) > 0 {
+		return true
 	}
-	if full := searchHost(host, ""); full != host && r.services[full] != nil {
+	if full := searchHost(host, ""); full != host && len(r.services[full]) > 0 {
 		a.errorf("no ServiceEntry has the host %q: Istio completes only names without a dot, write %q", host, full)
-		return nil, false
+		return false
 	}
 	a.errorf("no ServiceEntry has the host %q", host)
-	return nil, false
-}
-
-func (r *registry) sortedServices() []*service {
-	hosts := slices.Sorted(maps.Keys(r.services))
-	services := make([]*service, len(hosts))
-	for i, host := range hosts {
-		services[i] = r.services[host]
-	}
-	return services
-}
-
-// checkExportTo refuses to hide an object from a namespace: everybody sees
-// everything here.
-func checkExportTo(exportTo []string, a at) {
-	for i, v := range exportTo {
-		if v != "*" {
-			a.index(i).errorf("%q is not supported: every namespace sees every object, write \"*\" or leave exportTo out", v)
-		}
-	}
+	return false
 }

@@ -10,8 +10,10 @@ import (
 // service is one host of a ServiceEntry.
 type service struct {
 	host string
-	// at is the spec of the ServiceEntry.
+	// at is the spec of the ServiceEntry, hostAt the element of its hosts.
 	at       at
+	hostAt   at
+	exports  exports
 	external bool
 	ports    []*servicePort
 	// endpoints are all endpoints, in a fixed order.
@@ -33,7 +35,7 @@ func (s *service) hasPort(number uint32) bool {
 }
 
 func (r *registry) addService(o *object, spec *networking.ServiceEntry, a at, workloads []*endpoint) {
-	checkExportTo(spec.ExportTo, a.field("exportTo"))
+	visible := newExports(o, spec.ExportTo, a.field("exportTo"))
 	if resolution := a.field("resolution"); !resolution.written() {
 		resolution.errorf("is required: use STATIC and list the endpoints")
 	} else if spec.Resolution != networking.ServiceEntry_STATIC {
@@ -59,16 +61,16 @@ func (r *registry) addService(o *object, spec *networking.ServiceEntry, a at, wo
 		if !checkHost(host, hostAt) {
 			continue
 		}
-		if other, ok := r.services[host]; ok {
-			hostAt.errorf("%q is already a host of %s: merging is not supported", host, other.at.obj.source())
+		if i := slices.IndexFunc(r.services[host], func(s *service) bool { return s.at.obj.namespace == o.namespace }); i >= 0 {
+			hostAt.errorf("%q is already a host of %s: merging is not supported", host, r.services[host][i].at.obj.source())
 			continue
 		}
-		r.services[host] = &service{
-			host: host, at: a,
+		r.services[host] = append(r.services[host], &service{
+			host: host, at: a, hostAt: hostAt, exports: visible,
 			external: spec.Location == networking.ServiceEntry_MESH_EXTERNAL,
 			ports:    ports, endpoints: endpoints,
 			sans: sans, given: len(spec.SubjectAltNames) > 0,
-		}
+		})
 	}
 }
 

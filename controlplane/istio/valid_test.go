@@ -18,22 +18,28 @@ import (
 func checkResources(t testing.TB, config *istio.Config) {
 	t.Helper()
 	for _, node := range []istio.Node{caller, {}, {Namespace: "bank"}} {
-		for _, typeURL := range typeURLs {
-			names := config.Names(node, typeURL)
-			if typeURL == resource.ListenerType {
-				names = append([]string{inbound + "0.0.0.0:8080", inbound + "[::1]:65535"}, names...)
+		checkResourcesOf(t, config, node)
+	}
+}
+
+// checkResourcesOf checks what one node sees.
+func checkResourcesOf(t testing.TB, config *istio.Config, node istio.Node) {
+	t.Helper()
+	for _, typeURL := range typeURLs {
+		names := config.Names(node, typeURL)
+		if typeURL == resource.ListenerType {
+			names = append([]string{inbound + "0.0.0.0:8080", inbound + "[::1]:65535"}, names...)
+		}
+		for _, name := range names {
+			m, ok := config.Resource(node, typeURL, name)
+			if !ok {
+				t.Errorf("%s %q is listed and missing", typeURL, name)
+				continue
 			}
-			for _, name := range names {
-				m, ok := config.Resource(node, typeURL, name)
-				if !ok {
-					t.Errorf("%s %q is listed and missing", typeURL, name)
-					continue
-				}
-				if got := nameOf(m); got != name {
-					t.Errorf("%s %q is called %q", typeURL, name, got)
-				}
-				checkValid(t, name, m)
+			if got := nameOf(m); got != name {
+				t.Errorf("%s %q is called %q", typeURL, name, got)
 			}
+			checkValid(t, name, m)
 		}
 	}
 }

@@ -2,75 +2,121 @@ package istio
 
 import (
 	"math"
+	"slices"
 	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
 )
 
-// virtualService is the VirtualService of one or more hosts.
+// virtualService is the VirtualService of one or more hosts, or a delegate.
 type virtualService struct {
-	at   at
-	spec *networking.VirtualService
-	// hosts are the full names of spec.hosts, "" for one with a problem.
+	at      at
+	spec    *networking.VirtualService
+	exports exports
+	// hosts are the full names of spec.hosts, "" for one with a problem. A
+	// delegate has none.
 	hosts []string
+	// rules are those that requests can meet, delegates resolved.
+	rules []*rule
+	// used tells of a delegate that somebody delegates to it.
+	used bool
+	// routes are the rules' translations by port.
+	routes map[uint32][]sourcedRoute
 }
 
 func (r *registry) addVirtualService(o *object, spec *networking.VirtualService, a at) {
-	checkExportTo(spec.ExportTo, a.field("exportTo"))
+	vs := &virtualService{
+		at: a, spec: spec, exports: newExports(o, spec.ExportTo, a.field("exportTo")),
+		hosts: make([]string, len(spec.Hosts)), routes: make(map[uint32][]sourcedRoute),
+	}
 	checkGateways(spec.Gateways, a.field("gateways"))
 	if len(spec.Http) == 0 {
 		a.field("http").errorf("is required")
 	}
-	if len(spec.Hosts) == 0 {
-		a.field("hosts").errorf("is required: delegates are not supported")
-	}
-	vs := &virtualService{at: a, spec: spec, hosts: make([]string, len(spec.Hosts))}
 	r.virtualServices = append(r.virtualServices, vs)
+	if len(spec.Hosts) == 0 {
+		if a.field("gateways").written() {
+			a.field("gateways").refuse("is that of the VirtualService which delegates: remove it, or give hosts")
+		}
+		r.delegates[o.namespace+"/"+o.name] = vs
+		return
+	}
 	for i, host := range spec.Hosts {
 		ha := a.field("hosts").index(i)
 		host = fullHost(host, o.namespace)
-		if !checkHost(host, ha) {
+		if !checkPattern(host, false, ha) {
 			continue
 		}
-		if other, ok := r.routes[host]; ok {
-			ha.errorf("%q already has %s: merging is not supported", host, other.at.obj.source())
+		if slices.Contains(vs.hosts[:i], host) {
+			ha.errorf("%q is there twice", host)
 			continue
 		}
-		r.routes[host], vs.hosts[i] = vs, host
+		vs.hosts[i] = host
+		r.routes.add(host, vs)
 	}
 }
 
 // checkVirtualService checks every rule, also those that no port or no request
 // reaches, and what they refer to.
 func (r *registry) checkVirtualService(vs *virtualService) {
-	ports := make(map[uint32]bool)
-	complete := true
-	for i, host := range vs.hosts {
-		if host == "" {
-			complete = false
-			continue
-		}
-		s, ok := r.knownHost(host, vs.at.field("hosts").index(i))
-		if !ok {
-			complete = false
-			continue
-		}
-		for _, p := range s.ports {
-			ports[p.number] = true
-		}
+	if len(vs.hosts) == 0 && !vs.used {
+		vs.at.warnf("has no hosts, and no VirtualService delegates to it: it has no effect")
 	}
+	ports, complete := r.portsOf(vs)
 	for i, http := range vs.spec.Http {
-		a := vs.at.field("http").index(i)
-		checkRoute(http, a)
-		r.virtualRoute(vs, http, nil, anyPort, a)
+		own := newRule(http, vs.at.field("http").index(i))
+		checkRoute(own)
+		if http.Delegate == nil {
+			r.virtualRoute(own, nil, anyPort)
+		} else {
+			forward(own, nil)
+		}
 		for j, match := range http.Match {
-			ma := a.field("match").index(j)
+			ma := own.matches[j]
 			checkMatch(match, ma)
 			if isPort(match.Port) && complete && !ports[match.Port] {
 				ma.field("port").errorf("no host of the VirtualService has port %d", match.Port)
 			}
 		}
 	}
+}
+
+// portsOf are the ports of the hosts of a VirtualService. They are complete if
+// every host is known.
+func (r *registry) portsOf(vs *virtualService) (ports map[uint32]bool, complete bool) {
+	ports = make(map[uint32]bool)
+	complete = len(vs.hosts) > 0
+	add := func(services []*service) {
+		for _, s := range services {
+			for _, p := range s.ports {
+				ports[p.number] = true
+			}
+		}
+	}
+	for i, host := range vs.hosts {
+		ha := vs.at.field("hosts").index(i)
+		switch {
+		case host == "":
+			complete = false
+		case isWildcard(host):
+			some := false
+			for known, services := range r.services {
+				if covers(host, known) {
+					some = true
+					add(services)
+				}
+			}
+			if !some {
+				complete = false
+				ha.warnf("%q: no ServiceEntry has such a host: it has no effect", host)
+			}
+		case r.known(host, ha):
+			add(r.services[host])
+		default:
+			complete = false
+		}
+	}
+	return ports, complete
 }
 
 func checkGateways(gateways []string, a at) {
@@ -82,26 +128,28 @@ func checkGateways(gateways []string, a at) {
 }
 
 // checkRoute checks how the parts of a route go together.
-func checkRoute(http *networking.HTTPRoute, a at) {
+func checkRoute(r *rule) {
+	http := r.spec
 	var kind string
 	switch {
+	case http.Delegate != nil:
 	case http.Redirect != nil:
 		kind = "redirect"
 	case http.DirectResponse != nil:
 		kind = "directResponse"
 	case len(http.Route) == 0:
-		a.field("route").errorf("is required, unless there is a redirect or a directResponse")
+		r.field("route").errorf("is required, unless there is a redirect, a directResponse or a delegate")
 	}
 	if kind != "" {
 		for _, name := range []string{"route", "redirect", "directResponse", "rewrite", "fault", "timeout", "retries"} {
-			if name != kind && a.field(name).written() {
-				a.field(name).refuse("cannot be set together with %q", kind)
+			if name != kind && r.field(name).written() {
+				r.field(name).refuse("cannot be set together with %q", kind)
 			}
 		}
 	}
-	checkDuration(http.Timeout, a.field("timeout"))
-	checkWeights(http.Route, a.field("route"))
-	checkAuthority(http, a)
+	checkDuration(http.Timeout, r.field("timeout"))
+	checkWeights(http.Route, r.field("route"))
+	checkAuthority(r)
 }
 
 func checkWeights(route []*networking.HTTPRouteDestination, a at) {
@@ -122,7 +170,7 @@ func checkWeights(route []*networking.HTTPRouteDestination, a at) {
 
 // checkAuthority allows the authority to be set in one place, so that it does
 // not depend on an order which Envoy and Istio see differently.
-func checkAuthority(http *networking.HTTPRoute, a at) {
+func checkAuthority(r *rule) {
 	first := ""
 	set := func(at at) {
 		if first != "" {
@@ -131,11 +179,11 @@ func checkAuthority(http *networking.HTTPRoute, a at) {
 		}
 		first = at.path
 	}
-	if http.GetRewrite().GetAuthority() != "" {
-		set(a.field("rewrite").field("authority"))
+	if r.spec.GetRewrite().GetAuthority() != "" {
+		set(r.field("rewrite").field("authority"))
 	}
 	inHeaders := func(h *networking.Headers, a at) {
-		request := a.field("headers").field("request")
+		request := a.field("request")
 		for _, name := range sortedKeys(h.GetRequest().GetSet()) {
 			if isAuthority(name) {
 				set(request.field("set").key(name))
@@ -147,11 +195,11 @@ func checkAuthority(http *networking.HTTPRoute, a at) {
 			}
 		}
 	}
-	inHeaders(http.Headers, a)
-	for i, d := range http.Route {
-		da := a.field("route").index(i)
-		inHeaders(d.Headers, da)
-		if len(http.Route) > 1 && authority(d.Headers) != "" {
+	inHeaders(r.spec.Headers, r.field("headers"))
+	for i, d := range r.spec.Route {
+		da := r.field("route").index(i)
+		inHeaders(d.Headers, da.field("headers"))
+		if len(r.spec.Route) > 1 && authority(d.Headers) != "" {
 			da.field("headers").refuse("the authority of one of several destinations cannot be set: use rewrite.authority")
 		}
 	}

@@ -256,7 +256,7 @@ func TestDrainWaitsForCallsOfEveryKind(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				f := newFixture(t)
-				f.serve(endpoint, &backend{before: func(context.Context, int64) error {
+				server := f.serve(endpoint, &backend{before: func(context.Context, int64) error {
 					time.Sleep(time.Second)
 					return nil
 				}})
@@ -266,6 +266,7 @@ func TestDrainWaitsForCallsOfEveryKind(t *testing.T) {
 				go func() { done <- kind.call(withTimeout(t), client) }()
 				synctest.Wait()
 				start := time.Now()
+				go server.grpc.GracefulStop() // ends with the connections, as Drain
 				if err := f.listeners.Drain(t.Context()); err != nil {
 					t.Error(err)
 				}

@@ -14,6 +14,8 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/pipeline"
@@ -51,8 +53,9 @@ type Listeners struct {
 	stopOnce sync.Once
 	stopping chan struct{} // closed by Drain or Close: nothing may begin to listen
 
-	calls tracker
-	peers peers
+	draining     atomic.Bool
+	calls, conns tracker
+	peers        peers
 }
 
 // New returns a set without listeners.
@@ -176,13 +179,20 @@ func (l *Listeners) stop() { l.stopOnce.Do(func() { close(l.stopping) }) }
 
 // Draining reports whether Drain was called: servers then end their connections
 // with the responses that they give.
-func (l *Listeners) Draining() bool { return l.calls.draining.Load() }
+func (l *Listeners) Draining() bool { return l.draining.Load() }
+
+// lastRequests is how long Drain leaves open connections to peers that have
+// nothing under way: a request may be on its way over one of them, and would be
+// lost with it. Peers in the mesh close theirs when they hear that the endpoint
+// has left.
+const lastRequests = 5 * time.Second
 
 // Drain stops accepting connections and waits until the requests that run have
-// ended, or ctx has. Accept of the listeners waits meanwhile.
+// ended and no more can come, or ctx ends. Accept of the listeners waits
+// meanwhile.
 func (l *Listeners) Drain(ctx context.Context) error {
 	l.mu.Lock()
-	l.calls.draining.Store(true)
+	l.draining.Store(true)
 	open := slices.Collect(maps.Keys(l.open))
 	l.mu.Unlock()
 	l.stop()
@@ -192,6 +202,10 @@ func (l *Listeners) Drain(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
+	l.calls.wait(ctx)
+	last, cancel := context.WithTimeout(ctx, lastRequests)
+	defer cancel()
+	l.conns.wait(last)
 	if n := l.calls.wait(ctx); n > 0 {
 		errs = append(errs, fmt.Errorf("drain: %d requests still run: %w", n, context.Cause(ctx)))
 	}

@@ -242,6 +242,56 @@ func TestDrainStopsAcceptingAndWaits(t *testing.T) {
 	})
 }
 
+// What is lost with a connection is the request that is on its way.
+func TestDrainWaitsForTheConnections(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		closed time.Duration // by the peer; 0 is never
+		call   time.Duration // when a last request comes, for a second; 0 is never
+		ctx    time.Duration
+		want   time.Duration
+	}{
+		{name: "until the peer closes", closed: 2 * time.Second, ctx: time.Minute, want: 2 * time.Second},
+		{name: "not for a peer that stays", ctx: time.Minute, want: lastRequests},
+		{name: "no longer than its context, without an error", ctx: time.Second, want: time.Second},
+		{name: "for a request that comes at last", call: lastRequests - time.Millisecond, ctx: time.Minute, want: lastRequests - time.Millisecond + time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t)
+				b.listen(permissive())
+				client, err := b.dial(nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer client.Close()
+				if _, err := client.Write([]byte("GET / HTTP/1.1\r\n")); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if tt.closed > 0 {
+					time.AfterFunc(tt.closed, func() { _ = client.Close() })
+				}
+				if tt.call > 0 {
+					time.AfterFunc(tt.call, b.listeners.Begin)
+					time.AfterFunc(tt.call+time.Second, b.listeners.End)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), tt.ctx)
+				defer cancel()
+				begin := time.Now()
+				if err := b.listeners.Drain(ctx); err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(begin); took != tt.want {
+					t.Errorf("it took %v, want %v", took, tt.want)
+				}
+			})
+		})
+	}
+}
+
 func TestDrainGivesUpWithItsContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

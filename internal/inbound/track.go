@@ -12,19 +12,19 @@ import (
 	"github.com/inboardmesh/inboard/observe"
 )
 
-// tracker counts the requests that are being served.
+// tracker counts what runs, for those who wait until nothing does.
 type tracker struct {
-	draining atomic.Bool
-	running  atomic.Int64
+	n      atomic.Int64
+	waited atomic.Bool // set by the first wait; ends need no lock before
 
 	mu   sync.Mutex
-	zero chan struct{} // guarded by mu; closed when running reaches zero
+	zero chan struct{} // guarded by mu; closed when n reaches zero
 }
 
-func (t *tracker) begin() { t.running.Add(1) }
+func (t *tracker) begin() { t.n.Add(1) }
 
 func (t *tracker) end() {
-	if t.running.Add(-1) != 0 || !t.draining.Load() {
+	if t.n.Add(-1) != 0 || !t.waited.Load() {
 		return
 	}
 	t.mu.Lock()
@@ -37,6 +37,7 @@ func (t *tracker) end() {
 
 // wait returns when nothing runs, or ctx ends; it returns what still runs.
 func (t *tracker) wait(ctx context.Context) int64 {
+	t.waited.Store(true)
 	for {
 		t.mu.Lock()
 		if t.zero == nil {
@@ -45,14 +46,14 @@ func (t *tracker) wait(ctx context.Context) int64 {
 		zero := t.zero
 		t.mu.Unlock()
 		// Read after the channel is there, so that the last end cannot be missed.
-		n := t.running.Load()
+		n := t.n.Load()
 		if n == 0 {
 			return 0
 		}
 		select {
 		case <-zero:
 		case <-ctx.Done():
-			return t.running.Load()
+			return t.n.Load()
 		}
 	}
 }
@@ -70,6 +71,7 @@ func (l *trackedListener) Accept() (net.Conn, error) {
 	}
 	c := &trackedConn{Conn: conn, listener: l.owner, opened: time.Now()}
 	l.owner.opened()
+	l.owner.owner.conns.begin()
 	if hook := l.owner.owner.options.Hooks.ConnOpened; hook != nil {
 		hook(c.event())
 	}
@@ -105,6 +107,7 @@ func (c *trackedConn) Close() error {
 		return err
 	}
 	c.listener.gone()
+	c.listener.owner.conns.end()
 	if hook := c.listener.owner.options.Hooks.ConnClosed; hook != nil {
 		event := c.event()
 		event.Duration = time.Since(c.opened)

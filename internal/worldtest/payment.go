@@ -128,8 +128,9 @@ func (p *Payment) Kill() {
 
 // Stop ends the payment when its requests have ended.
 func (p *Payment) Stop(ctx context.Context) {
+	p.wg.Go(p.grpcServer.GracefulStop)
+	_ = p.Mesh.Drain(ctx)
 	_ = p.httpServer.Shutdown(ctx)
-	p.grpcServer.GracefulStop()
 	p.wg.Wait()
 }
 
