@@ -238,7 +238,7 @@ type InternalRedirect struct {
 	Statuses []int
 	// CrossScheme follows redirects to another scheme.
 	CrossScheme bool
-	// SafeCrossScheme refuses, of those, the redirects from https to http.
+	// SafeCrossScheme refuses, of those, the redirects from http to https.
 	SafeCrossScheme bool
 	// AllowedRoutes are the names of the routes that a redirect may lead to; nil
 	// allows all.

@@ -52,8 +52,16 @@ type exchange struct {
 var _ pipeline.Adapter = (*exchange)(nil)
 
 func (t *Transport) newExchange(target *pipeline.Target, req *http.Request) *exchange {
-	x := &exchange{send: t.send, request: req, url: req.URL, host: req.Host}
+	x := &exchange{send: t.send, request: req}
 	t.outbound.Prepare(&x.call, target, x)
+	x.describe(req.URL.Scheme)
+	return x
+}
+
+// describe says what the request is, for observers and for routing.
+func (x *exchange) describe(scheme string) {
+	req := x.request
+	x.url, x.host = req.URL, req.Host
 	host := req.Host
 	if host == "" {
 		host = req.URL.Host
@@ -62,19 +70,30 @@ func (t *Transport) newExchange(target *pipeline.Target, req *http.Request) *exc
 	if method == "" {
 		method = http.MethodGet
 	}
-	path := req.URL.EscapedPath()
-	if path == "" {
-		path = "/"
-	}
 	o := &x.call.Observed
-	o.Protocol, o.Method, o.Host, o.Scheme, o.Path = observe.HTTP, method, host, req.URL.Scheme, path
+	o.Protocol, o.Method, o.Host, o.Scheme, o.Path = observe.HTTP, method, host, scheme, pathOf(req.URL)
 	x.body = newReplayBody(req)
-	return x
+}
+
+// pathOf is the escaped path of a request for u.
+func pathOf(u *url.URL) string {
+	if path := u.EscapedPath(); path != "" {
+		return path
+	}
+	return "/"
 }
 
 func (x *exchange) roundTrip() (*http.Response, error) {
 	view := x.view(x.request.Header)
 	o := x.call.Run(x.request.Context(), &view)
+	if x.redirects(&o) {
+		return x.follow(o)
+	}
+	return x.result(o)
+}
+
+// result is what the caller gets.
+func (x *exchange) result(o outcome.Outcome) (*http.Response, error) {
 	switch o.Kind {
 	case outcome.Response:
 		return x.deliver(&o), nil
