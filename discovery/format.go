@@ -203,7 +203,8 @@ func parseCommand(text string, side FormatSide) (part FormatPart, rest string, e
 	case side == OfRequest && part.Command >= CommandResponseHeader:
 		return part, "", fmt.Errorf("command %s is for responses only", name)
 	}
-	return part, rest, part.arguments(name, arguments, hasArguments)
+	err = part.arguments(name, arguments, hasArguments)
+	return part, rest, err
 }
 
 // arguments reads what stands between the parentheses of a command.

@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -57,7 +58,7 @@ func appendTime(to []byte, t time.Time, layout string) ([]byte, error) {
 // returns the rest of layout.
 func appendVerb(to []byte, t time.Time, layout string) (text []byte, rest string, err error) {
 	if layout == "" {
-		return nil, "", fmt.Errorf(`time layout: "%%" at the end: write "%%%%" for a percent sign`)
+		return nil, "", errors.New(`time layout: "%" at the end: write "%%" for a percent sign`)
 	}
 	verb, rest := layout[0], layout[1:]
 	if goLayout, ok := timeVerbs[verb]; ok {

@@ -159,13 +159,14 @@ func (b *replayBody) whole() (body io.ReadCloser, again func() (io.ReadCloser, e
 	case b.failed != nil:
 		return nil, nil, false
 	case b.getBody != nil:
-		again = b.getBody
+		body, err := b.getBody()
+		return body, b.getBody, err == nil
 	case b.overflow || !errors.Is(b.ended, io.EOF) && (b.length <= 0 || int64(b.read) < b.length):
 		return nil, nil, false
-	default:
-		kept := bytes.Clone(b.kept)
-		again = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(kept)), nil }
 	}
-	body, err := again()
-	return body, again, err == nil
+	kept := bytes.Clone(b.kept)
+	again = func() (io.ReadCloser, error) { //nolint:unparam // it is a GetBody
+		return io.NopCloser(bytes.NewReader(kept)), nil
+	}
+	return io.NopCloser(bytes.NewReader(kept)), again, true
 }
