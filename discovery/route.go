@@ -18,6 +18,23 @@ type Regex struct {
 // MatchString reports whether the whole of s matches.
 func (r *Regex) MatchString(s string) bool { return r.Program.MatchString(s) }
 
+// Substitution is Envoy's RegexMatchAndSubstitute: every match in a text is
+// replaced.
+type Substitution struct {
+	// Source and Template are the expression and its replacement as configured.
+	// "\1" in the replacement is the first group of the match.
+	Source, Template string
+	// Program is the compiled expression, without anchors of its own.
+	Program *regexp.Regexp
+	// Replacement is Template in the form of [regexp.Regexp.Expand].
+	Replacement string
+}
+
+// Replace returns s with every match replaced.
+func (r *Substitution) Replace(s string) string {
+	return r.Program.ReplaceAllString(s, r.Replacement)
+}
+
 // RouteTable is a RouteConfiguration.
 type RouteTable struct {
 	Name         string
@@ -66,6 +83,9 @@ type RouteMatch struct {
 	Path    PathMatch
 	Headers []HeaderMatch
 	Query   []QueryMatch
+	Cookies []CookieMatch
+	// GRPC matches gRPC requests only.
+	GRPC bool
 	// PerMillion is runtime_fraction in millionths; nil matches always.
 	PerMillion *uint32
 }
@@ -74,8 +94,9 @@ type RouteMatch struct {
 type PathMatch struct {
 	Kind  PathMatchKind
 	Value string
-	// Regex is set for PathRegex.
-	Regex      *Regex
+	// Regex is set for PathRegex and PathTemplate.
+	Regex *Regex
+	// IgnoreCase is without regard to the case of ASCII letters.
 	IgnoreCase bool
 }
 
@@ -91,6 +112,9 @@ const (
 	PathRegex
 	// PathSeparatedPrefix matches a prefix that ends at a "/" or at the end.
 	PathSeparatedPrefix
+	// PathTemplate matches the whole path against a template such as
+	// "/videos/{id}/**". Its variables are groups of Regex.
+	PathTemplate
 )
 
 // HeaderMatch is Envoy's HeaderMatcher.
@@ -127,11 +151,28 @@ type QueryMatch struct {
 	String   StringMatch
 }
 
+// CookieMatch is Envoy's CookieMatcher: it compares the first cookie of that
+// name. A missing cookie matches only if Invert is set.
+type CookieMatch struct {
+	Name   string
+	String StringMatch
+	Invert bool
+}
+
 // Forward sends the request to a cluster.
 type Forward struct {
 	// Clusters has one entry for a plain cluster; weights are relative to
 	// their sum, which is positive.
 	Clusters []WeightedCluster
+	// WeightHeader is the lower-case name of a request header whose value, an
+	// unsigned number, takes the place of the random one when a cluster is drawn,
+	// so that several hops choose alike; "" draws. A header that is missing or
+	// is no number is as none.
+	WeightHeader string
+	// WeightHash draws by the hash of a request instead: what has the same hash
+	// goes to the same cluster. Nil draws at random, and so does a request of
+	// which nothing can be hashed.
+	WeightHash []HashPolicy
 	// Timeout covers the call with all its attempts; 0 means none. Envoy's
 	// default of 15 s is filled in by the decoder.
 	Timeout time.Duration
@@ -143,29 +184,100 @@ type Forward struct {
 	// nil means one attempt.
 	Retry    *retry.Policy
 	Priority RoutingPriority
-	// PrefixRewrite replaces the matched prefix or path; "" keeps it.
+	// PrefixRewrite replaces the matched prefix, or the whole path if it was not
+	// matched by a prefix; "" keeps it. At most one of it, PathSubstitution and
+	// PathFormat is set.
 	PrefixRewrite string
-	// HostRewrite replaces the authority; "" keeps it.
+	// PathSubstitution rewrites what it matches of the path; nil keeps it.
+	PathSubstitution *Substitution
+	// PathFormat computes the path; nil keeps it, and so does an empty result.
+	PathFormat *Format
+	// HostRewrite replaces the authority; "" keeps it. At most one of it and
+	// HostFrom is set.
 	HostRewrite string
+	// HostFrom computes the authority; nil keeps it.
+	HostFrom *HostSource
+	// AppendForwardedHost appends an authority that is replaced to
+	// x-forwarded-host.
+	AppendForwardedHost bool
+	// InternalRedirect follows redirects of the upstream; nil hands them to the
+	// caller.
+	InternalRedirect *InternalRedirect
+}
+
+// HostSource is where the authority of a forwarded request comes from. Exactly
+// one field is set. What it gives is not used if it is empty or no host.
+type HostSource struct {
+	// Endpoint takes the host name of the endpoint that is called.
+	Endpoint bool
+	// Header takes the first value of a request header, by its lower-case name.
+	Header string
+	// Path takes what a substitution makes of the path.
+	Path *Substitution
+}
+
+// HashPolicy is one step of Envoy's RouteAction.hash_policy. Exactly one of
+// Header, Cookie and Query is set.
+type HashPolicy struct {
+	// Header is a lower-case name. Its value is rewritten by HeaderRewrite, if
+	// that is not nil, before it is hashed.
+	Header        string
+	HeaderRewrite *Substitution
+	Cookie        string
+	Query         string
+	// Terminal ends the list if there is a hash already.
+	Terminal bool
+}
+
+// InternalRedirect is Envoy's InternalRedirectPolicy.
+type InternalRedirect struct {
+	// MaxRedirects is how many redirects of one call are followed; a route with
+	// 0 follows none.
+	MaxRedirects uint32
+	// Statuses are the responses that are followed.
+	Statuses []int
+	// CrossScheme follows redirects to another scheme.
+	CrossScheme bool
+	// SafeCrossScheme refuses, of those, the redirects from http to https.
+	SafeCrossScheme bool
+	// AllowedRoutes are the names of the routes that a redirect may lead to; nil
+	// allows all.
+	AllowedRoutes []string
+	// PreviousRoutes refuses to go from a route to the same route twice.
+	PreviousRoutes bool
+	// CopyHeaders are lower-case names of response headers that become headers of
+	// the next request.
+	CopyHeaders []string
 }
 
 // WeightedCluster is one choice of a route.
 type WeightedCluster struct {
-	Name    string
-	Weight  uint32
-	Headers HeaderMutations
-	Filters map[string]FilterOverride
+	// Name is the cluster's. It is "" if the request names it in Header.
+	Name string
+	// Header is the lower-case name of the request header that names the
+	// cluster; "" is a fixed one.
+	Header string
+	Weight uint32
+	// HostRewrite replaces the authority, before the route would; "" leaves it to
+	// the route.
+	HostRewrite string
+	Headers     HeaderMutations
+	Filters     map[string]FilterOverride
 }
 
 // Redirect answers with a Location.
 type Redirect struct {
-	Status        int
-	Scheme        string
-	Host          string
-	Port          uint32
-	Path          string
-	PrefixRewrite string
-	StripQuery    bool
+	Status int
+	Scheme string
+	Host   string
+	Port   uint32
+	// At most one of Path, PrefixRewrite, PathSubstitution and PathFormat is set;
+	// without one the path stays.
+	Path             string
+	PrefixRewrite    string
+	PathSubstitution *Substitution
+	PathFormat       *Format
+	StripQuery       bool
 }
 
 // DirectResponse answers without an upstream.
@@ -185,9 +297,12 @@ type HeaderMutations struct {
 // HeaderValue is one header to set.
 type HeaderValue struct {
 	// Name is lower case.
-	Name      string
-	Value     string
-	Action    HeaderAction
+	Name string
+	// Value is what to set, unless Format computes it.
+	Value  string
+	Format *Format
+	Action HeaderAction
+	// KeepEmpty sets an empty value too, which is left out otherwise.
 	KeepEmpty bool
 }
 

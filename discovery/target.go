@@ -41,6 +41,9 @@ type APIListener struct {
 	// MaxStreamDuration is common_http_protocol_options.max_stream_duration;
 	// 0 means none.
 	MaxStreamDuration time.Duration
+	// HideOriginals leaves out x-envoy-original-path and x-envoy-original-host,
+	// which tell an upstream what was rewritten (suppress_envoy_headers).
+	HideOriginals bool
 }
 
 // HTTPFilter is one HTTP filter of a listener.

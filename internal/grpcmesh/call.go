@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,6 +35,10 @@ type clientCall struct {
 	// a copy.
 	routed  metadata.MD
 	sending metadata.MD
+	// method is the method to call, after the route's rewrite.
+	method string
+	// endpointHost is whether the authority is the endpoint's host name.
+	endpointHost bool
 }
 
 // describe makes c, which must be zero, a call of method on a channel, and finds
@@ -69,14 +74,16 @@ func (a *Adapter) start(c *clientCall, target *pipeline.Target, adapter pipeline
 // Routed applies the header operations and rewrites of the configuration.
 // metadata.FromOutgoingContext gave a copy, so it may be changed.
 func (c *clientCall) Routed(d *route.Decision) {
-	d.MutateRequest(header(c.routed))
-	if host := d.Route.Forward.HostRewrite; host != "" {
-		c.opts = append(slices.Clip(c.opts), grpc.CallAuthority(host))
+	facts := c.call.Facts()
+	out := d.Forward(header(c.routed), &c.view, &facts, c.call.HideOriginals())
+	if out.Host != "" {
+		c.opts = append(slices.Clip(c.opts), grpc.CallAuthority(out.Host))
 	}
+	if c.method = c.view.Path; out.Path != "" {
+		c.method = out.Path
+	}
+	c.endpointHost = out.EndpointHost
 }
-
-// method is the method to call, after the route's prefix rewrite.
-func (c *clientCall) method() string { return c.call.Decision.RewritePath(c.view.Path) }
 
 // Carrier prepares the metadata of an attempt.
 func (c *clientCall) Carrier(a *pipeline.Attempt) observe.Carrier {
@@ -156,12 +163,20 @@ func (c *clientCall) mutateReply() {
 	if !c.call.Decision.MutatesResponse() {
 		return
 	}
+	facts := c.replyFacts()
 	for _, o := range c.opts {
 		if h, ok := o.(grpc.HeaderCallOption); ok && h.HeaderAddr != nil {
 			if *h.HeaderAddr == nil {
 				*h.HeaderAddr = metadata.MD{}
 			}
-			c.call.Decision.MutateResponse(header(*h.HeaderAddr))
+			c.call.Decision.MutateResponse(header(*h.HeaderAddr), &c.view, &facts)
 		}
 	}
+}
+
+// replyFacts is what may be computed of a reply.
+func (c *clientCall) replyFacts() route.Facts {
+	facts := c.call.Facts()
+	facts.Status, facts.Upstream = http.StatusOK, c.call.Upstream()
+	return facts
 }

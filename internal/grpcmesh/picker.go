@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/inboardmesh/inboard/breaker"
@@ -65,7 +66,7 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 		switch state {
 		case connectivity.Ready:
 			a.waitOver()
-			return balancer.PickResult{SubConn: c.sc, Done: c.done}, nil
+			return balancer.PickResult{SubConn: c.sc, Done: c.done, Metadata: a.authority(endpoint)}, nil
 		case connectivity.Idle, connectivity.Connecting:
 			if failure == nil || a.insisted {
 				if !a.wait() {
@@ -127,6 +128,18 @@ type attempt struct {
 	// otherwise; guarded by picking.
 	pending *breaker.Gate
 	marks   marks
+	// endpointHost is whether the authority is the endpoint's host name.
+	endpointHost bool
+}
+
+// authority is the pseudo-header of an endpoint's host name (gRFC A81); nil
+// leaves the authority as it is.
+func (a *attempt) authority(endpoint *upstream.Endpoint) metadata.MD {
+	name := endpoint.Hostname()
+	if !a.endpointHost || name == "" {
+		return nil
+	}
+	return metadata.Pairs(":authority", name)
 }
 
 // endpoints is a set. The nil set is empty.

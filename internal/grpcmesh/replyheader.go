@@ -16,6 +16,8 @@ import (
 type replyHeader struct {
 	grpc.ServerTransportStream
 	decision *route.Decision
+	request  *route.Request
+	facts    route.Facts
 
 	mu   sync.Mutex
 	set  metadata.MD // guarded by mu; by the application
@@ -56,6 +58,6 @@ func (r *replyHeader) flush() error {
 func (r *replyHeader) takeLocked(md metadata.MD) metadata.MD {
 	r.sent = true
 	all := metadata.Join(r.set, md)
-	r.decision.MutateResponse(header(all))
+	r.decision.MutateResponse(header(all), r.request, &r.facts)
 	return all
 }

@@ -2,6 +2,8 @@ package grpcmesh
 
 import (
 	"context"
+	"net"
+	"net/http"
 	"time"
 
 	"google.golang.org/grpc"
@@ -136,11 +138,16 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 		return err
 	}
 	// FromIncomingContext made a copy.
-	decision.MutateRequest(header(md))
+	facts := factsOf(call, p.LocalAddr)
+	decision.MutateRequest(header(md), &view, &facts)
 	ctx = metadata.NewIncomingContext(ctx, md)
 	var reply *replyHeader
 	if decision.MutatesResponse() {
-		reply = &replyHeader{ServerTransportStream: grpc.ServerTransportStreamFromContext(ctx), decision: decision}
+		sent := view // which most calls need not keep
+		facts.Status = http.StatusOK
+		reply = &replyHeader{
+			ServerTransportStream: grpc.ServerTransportStreamFromContext(ctx), decision: decision, request: &sent, facts: facts,
+		}
 		ctx = grpc.NewContextWithServerTransportStream(ctx, reply)
 	}
 	if err = handler(ctx, reply); err == nil && reply != nil {
@@ -148,6 +155,14 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 	}
 	done = true
 	return err
+}
+
+// factsOf is what may be computed of a call.
+func factsOf(call *observe.Call, local net.Addr) route.Facts {
+	return route.Facts{
+		Protocol: "HTTP/2", Start: call.Start,
+		Remote: call.PeerAddress, Local: local, PeerID: call.PeerID,
+	}
 }
 
 // admit routes the call and runs the filters; an error is the call's status.
@@ -179,6 +194,9 @@ func (s *server) admit(ctx context.Context, chain *inbound.Chain, view *route.Re
 	case r.Direct != nil:
 		answer := pipeline.Answer{Status: r.Direct.Status}
 		return nil, status.Error(answer.GRPCCode(), string(r.Direct.Body))
+	case r.Redirect != nil:
+		answer := pipeline.Answer{Status: r.Redirect.Status, Reason: "redirect"}
+		return nil, status.Error(answer.GRPCCode(), answer.Reason)
 	case !r.Local:
 		return nil, status.Error(codes.Unavailable, "the route leads to another process")
 	}

@@ -104,10 +104,10 @@ func (a *Adapter) streamClient(
 // goes on until the response begins.
 func (s *clientStream) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Outcome {
 	p.KeepPerTry = true
-	a := &attempt{pipeline: p}
+	a := &attempt{pipeline: p, endpointHost: s.endpointHost}
 	ctx = withAttempt(metadata.NewOutgoingContext(ctx, s.clientCall.sending), a)
 	a.ctx = ctx
-	stream, err := s.open(ctx, s.method(), s.opts...)
+	stream, err := s.open(ctx, s.method, s.opts...)
 	if err != nil {
 		a.end()
 		return outcomeOf(a, err, nil)
@@ -263,7 +263,8 @@ func (s *clientStream) Header() (metadata.MD, error) {
 		if md != nil {
 			s.began(a)
 			if s.call.Decision.MutatesResponse() {
-				s.call.Decision.MutateResponse(header(md))
+				facts := s.replyFacts()
+				s.call.Decision.MutateResponse(header(md), &s.view, &facts)
 			}
 			return md, nil
 		}

@@ -55,7 +55,7 @@ func (u *unaryCall) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Ou
 	if a.pipeline != nil {
 		a = new(attempt) // gRPC may still hold the last one
 	}
-	a.pipeline = p
+	a.pipeline, a.endpointHost = p, u.endpointHost
 	ctx = withAttempt(metadata.NewOutgoingContext(ctx, u.sending), a)
 	if deadline, ok := ctx.Deadline(); !p.Deadline.IsZero() && (!ok || p.Deadline.Before(deadline)) {
 		// The next hop is told the time of the attempt, not only of the call.
@@ -66,7 +66,7 @@ func (u *unaryCall) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Ou
 	a.ctx = ctx
 	u.reply, u.trailer = nil, nil
 	opts := slices.Concat(u.opts, []grpc.CallOption{grpc.Header(&u.reply), grpc.Trailer(&u.trailer)})
-	u.err = u.invoker(ctx, u.method(), u.request, u.response, u.cc, opts...)
+	u.err = u.invoker(ctx, u.method, u.request, u.response, u.cc, opts...)
 	a.end()
 	if u.err != nil && u.reply == nil {
 		u.reply = u.trailer // trailers-only: what a proxy would see as headers

@@ -25,6 +25,7 @@ var errTooLarge = errors.New("the body is too large to be sent again: set the re
 type replayBody struct {
 	source  io.ReadCloser
 	getBody func() (io.ReadCloser, error)
+	length  int64 // of source; 0 or less if it is not known
 
 	// release ends the watch over the call's time, see watch. Only the call's
 	// goroutine uses it until the call has ended.
@@ -49,7 +50,7 @@ func newReplayBody(req *http.Request) *replayBody {
 	if req.Body == nil || req.Body == http.NoBody {
 		return nil
 	}
-	return &replayBody{source: req.Body, getBody: req.GetBody}
+	return &replayBody{source: req.Body, getBody: req.GetBody, length: req.ContentLength}
 }
 
 // replayable reports whether another attempt can send the body from its start.

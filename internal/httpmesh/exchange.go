@@ -45,13 +45,23 @@ type exchange struct {
 	received io.ReadCloser
 	outcome  outcome.Outcome
 	ended    sync.Once
+	// endpointHost is whether the authority is the endpoint's host name.
+	endpointHost bool
 }
 
 var _ pipeline.Adapter = (*exchange)(nil)
 
 func (t *Transport) newExchange(target *pipeline.Target, req *http.Request) *exchange {
-	x := &exchange{send: t.send, request: req, url: req.URL, host: req.Host}
+	x := &exchange{send: t.send, request: req}
 	t.outbound.Prepare(&x.call, target, x)
+	x.describe(req.URL.Scheme)
+	return x
+}
+
+// describe says what the request is, for observers and for routing.
+func (x *exchange) describe(scheme string) {
+	req := x.request
+	x.url, x.host = req.URL, req.Host
 	host := req.Host
 	if host == "" {
 		host = req.URL.Host
@@ -60,23 +70,30 @@ func (t *Transport) newExchange(target *pipeline.Target, req *http.Request) *exc
 	if method == "" {
 		method = http.MethodGet
 	}
-	path := req.URL.EscapedPath()
-	if path == "" {
-		path = "/"
-	}
 	o := &x.call.Observed
-	o.Protocol, o.Method, o.Host, o.Scheme, o.Path = observe.HTTP, method, host, req.URL.Scheme, path
+	o.Protocol, o.Method, o.Host, o.Scheme, o.Path = observe.HTTP, method, host, scheme, pathOf(req.URL)
 	x.body = newReplayBody(req)
-	return x
+}
+
+// pathOf is the escaped path of a request for u.
+func pathOf(u *url.URL) string {
+	if path := u.EscapedPath(); path != "" {
+		return path
+	}
+	return "/"
 }
 
 func (x *exchange) roundTrip() (*http.Response, error) {
-	c := &x.call.Observed
-	view := route.Request{
-		Method: c.Method, Scheme: c.Scheme, Host: c.Host,
-		Path: c.Path, Query: x.request.URL.RawQuery, Header: header(x.request.Header),
-	}
+	view := x.view(x.request.Header)
 	o := x.call.Run(x.request.Context(), &view)
+	if x.redirects(&o) {
+		return x.follow(o)
+	}
+	return x.result(o)
+}
+
+// result is what the caller gets.
+func (x *exchange) result(o outcome.Outcome) (*http.Response, error) {
 	switch o.Kind {
 	case outcome.Response:
 		return x.deliver(&o), nil
@@ -88,16 +105,52 @@ func (x *exchange) roundTrip() (*http.Response, error) {
 	return nil, o.Err
 }
 
+// view is the request with these headers as routing sees it.
+func (x *exchange) view(h http.Header) route.Request {
+	c := &x.call.Observed
+	return route.Request{
+		Method: c.Method, Scheme: c.Scheme, Host: c.Host,
+		Path: c.Path, Query: x.request.URL.RawQuery, Header: header(h),
+	}
+}
+
+// facts is what may be computed of the call.
+func (x *exchange) facts() route.Facts {
+	f := x.call.Facts()
+	if x.request.ProtoMajor == 2 {
+		f.Protocol = "HTTP/2"
+	}
+	return f
+}
+
 // Routed applies rewrites and header operations, to copies.
 func (x *exchange) Routed(d *route.Decision) {
 	x.routed = copyHeader(x.request.Header)
-	d.MutateRequest(header(x.routed))
-	if host := d.Route.Forward.HostRewrite; host != "" {
-		x.host = host
+	view := x.view(x.routed)
+	facts := x.facts()
+	out := d.Forward(header(x.routed), &view, &facts, x.call.HideOriginals())
+	if out.Host != "" {
+		x.host = out.Host
 	}
-	if path := x.call.Observed.Path; d.RewritePath(path) != path {
-		x.url = rewritten(x.request.URL, d.RewritePath(path))
+	if out.Path != "" {
+		x.url = rewritten(x.request.URL, out.Path)
 	}
+	x.endpointHost = out.EndpointHost
+}
+
+// mutateResponse applies the response header operations.
+func (x *exchange) mutateResponse(h http.Header, status int) {
+	if x.call.Decision.Route == nil || !x.call.Decision.MutatesResponse() {
+		return
+	}
+	sent := x.routed
+	if sent == nil {
+		sent = x.request.Header
+	}
+	view := x.view(sent)
+	facts := x.facts()
+	facts.Status, facts.Upstream = status, x.call.Upstream()
+	x.call.Decision.MutateResponse(header(h), &view, &facts)
 }
 
 func rewritten(from *url.URL, escapedPath string) *url.URL {
@@ -137,6 +190,9 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 	}
 	req := x.newRequest(ctx, a)
 	req.Header, req.URL, req.Host = http.Header(x.headers.header), x.url, x.host
+	if name := endpoint.Hostname(); name != "" && x.endpointHost {
+		req.Host = name
+	}
 	if x.body != nil {
 		body, err := x.body.next()
 		if err != nil {
@@ -198,9 +254,7 @@ func (x *exchange) Replayable() bool { return x.body.replayable() }
 func (x *exchange) deliver(o *outcome.Outcome) *http.Response {
 	resp := x.resp
 	resp.Request = x.request
-	if x.call.Decision.MutatesResponse() {
-		x.call.Decision.MutateResponse(header(resp.Header))
-	}
+	x.mutateResponse(resp.Header, resp.StatusCode)
 	if resp.Body == nil || resp.Body == http.NoBody {
 		resp.Body = http.NoBody
 		x.finish(*o)
@@ -250,9 +304,7 @@ func (x *exchange) answer() *http.Response {
 	if len(a.Body) > 0 {
 		resp.Header.Set("Content-Type", "text/plain; charset=utf-8")
 	}
-	if x.call.Decision.Route != nil {
-		x.call.Decision.MutateResponse(header(resp.Header))
-	}
+	x.mutateResponse(resp.Header, a.Status)
 	return resp
 }
 

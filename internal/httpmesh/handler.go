@@ -107,11 +107,9 @@ func (s *serving) serve(w http.ResponseWriter) {
 		s.local = true
 		return
 	}
-	if s.decision.MutatesResponse() {
-		rec.mutate = &s.decision
-	}
 	s.passed = *r.WithContext(ctx)
-	s.decision.MutateRequest(s.headers)
+	facts := s.facts()
+	s.decision.MutateRequest(s.headers, &view, &facts)
 	h.Next.ServeHTTP(rec.wrapped(), &s.passed)
 	if rec.status == 0 && ctx == &s.deadline && r.Context().Err() == nil && ctx.Err() != nil {
 		// An application that gives up when its time is over, as it would for a
@@ -130,6 +128,9 @@ func (s *serving) answered(ctx context.Context, view *route.Request, w http.Resp
 	}
 	s.decision = decision
 	s.call.Route = decision.Route.Name
+	if decision.MutatesResponse() {
+		s.recorder.mutates = s
+	}
 	filters := s.chain.Config.Filters
 	for i := range filters {
 		config, ok := decision.Filter(&filters[i])
@@ -155,11 +156,39 @@ func (s *serving) answered(ctx context.Context, view *route.Request, w http.Resp
 	case decision.Route.Direct != nil:
 		writeAnswer(w, &pipeline.Answer{Status: decision.Route.Direct.Status, Body: decision.Route.Direct.Body})
 		return true
+	case decision.Route.Redirect != nil:
+		facts := s.facts()
+		writeAnswer(w, pipeline.Redirect(&s.decision, view, &facts))
+		return true
 	case !decision.Route.Local:
 		http.Error(w, "the route leads to another process", http.StatusNotFound)
 		return true
 	}
 	return false
+}
+
+// facts are what is known of the request's connection.
+func (s *serving) facts() route.Facts {
+	f := route.Facts{
+		Protocol: "HTTP/1.1", Start: s.call.Start, Remote: s.request.RemoteAddr, PeerID: s.call.PeerID,
+	}
+	if s.request.ProtoMajor == 2 {
+		f.Protocol = "HTTP/2"
+	}
+	f.Local, _ = s.request.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return f
+}
+
+// mutateResponse applies the response header operations.
+func (s *serving) mutateResponse(h http.Header, status int) {
+	r := s.request
+	view := route.Request{
+		Method: s.call.Method, Scheme: s.call.Scheme, Host: s.call.Host,
+		Path: s.call.Path, Query: r.URL.RawQuery, Header: s.headers,
+	}
+	facts := s.facts()
+	facts.Status = status
+	s.decision.MutateResponse(header(h), &view, &facts)
 }
 
 func writeAnswer(w http.ResponseWriter, a *pipeline.Answer) {
@@ -169,6 +198,9 @@ func writeAnswer(w http.ResponseWriter, a *pipeline.Answer) {
 		w.Header().Set("Grpc-Message", a.Reason)
 		w.WriteHeader(http.StatusOK)
 		return
+	}
+	if a.Location != "" {
+		w.Header().Set("Location", a.Location)
 	}
 	w.WriteHeader(a.Status)
 	_, _ = w.Write(a.Body) // the peer went away: nothing is left to do

@@ -33,21 +33,25 @@ func (s served) WatchInbound(_ string, notify func(discovery.Update[*discovery.I
 
 func (served) Close() error { return nil }
 
-// strict is what a control plane sends for STRICT mutual TLS.
-func strict() *discovery.Inbound {
+// strict is what a control plane sends for STRICT mutual TLS, with one route for
+// all requests if none are given.
+func strict(routes ...*discovery.Route) *discovery.Inbound {
+	if len(routes) == 0 {
+		routes = []*discovery.Route{{Name: "default", Local: true}}
+	}
 	return &discovery.Inbound{Name: "inbound", Chains: []discovery.FilterChain{{
 		Name:  "inbound",
 		Match: discovery.ChainMatch{TransportProtocol: "tls"},
 		TLS:   &discovery.DownstreamTLS{IdentityInstance: "default", RootInstance: "default", RequireClientCertificate: true},
 		Routes: &discovery.RouteTable{Name: "inbound", VirtualHosts: []*discovery.VirtualHost{{
-			Name: "inbound", Domains: []string{"*"}, Routes: []*discovery.Route{{Name: "default", Local: true}},
+			Name: "inbound", Domains: []string{"*"}, Routes: routes,
 		}}},
 	}}}
 }
 
 // newBenchHandler is the server's side over next, and a request as it arrives
 // there from a client of the mesh: over mutual TLS, with a deadline and a trace.
-func newBenchHandler(tb testing.TB, hooks *observe.Hooks, next http.Handler) (http.Handler, *http.Request) {
+func newBenchHandler(tb testing.TB, hooks *observe.Hooks, next http.Handler, routes ...*discovery.Route) (http.Handler, *http.Request) {
 	tb.Helper()
 	ca := tlstest.NewCA(tb)
 	identity, err := meshtls.NewIdentity(ca.Workload(tb, "spiffe://cluster.local/ns/shop/sa/payment"), []*x509.Certificate{ca.Certificate})
@@ -55,7 +59,7 @@ func newBenchHandler(tb testing.TB, hooks *observe.Hooks, next http.Handler) (ht
 		tb.Fatal(err)
 	}
 	listeners := inbound.New(inbound.Options{
-		Source: served{strict()}, Hooks: hooks,
+		Source: served{strict(routes...)}, Hooks: hooks,
 		Identity: func(string) (meshtls.Source, error) { return meshtls.NewStatic(identity), nil },
 	})
 	inner, err := net.Listen("tcp", "127.0.0.1:0")

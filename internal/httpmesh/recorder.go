@@ -5,8 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-
-	"github.com/inboardmesh/inboard/internal/route"
 )
 
 // recorder remembers the status of a response and applies the configuration's
@@ -14,7 +12,8 @@ import (
 type recorder struct {
 	http.ResponseWriter
 	status int
-	mutate *route.Decision // nil if there is nothing to do
+	// mutates changes the headers of the response; nil if there is nothing to do.
+	mutates *serving
 }
 
 // Unwrap is for [http.ResponseController].
@@ -42,8 +41,8 @@ func (r *recorder) started(status int) {
 		return
 	}
 	r.status = status
-	if r.mutate != nil {
-		r.mutate.MutateResponse(header(r.Header()))
+	if r.mutates != nil {
+		r.mutates.mutateResponse(r.Header(), status)
 	}
 }
 

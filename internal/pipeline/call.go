@@ -82,6 +82,7 @@ type Call struct {
 	isRetry     bool // the next attempt holds a retry permit
 	sent        bool // an attempt that was given up may have reached a peer
 	finished    bool
+	hide        bool // the upstream is not told what was rewritten
 }
 
 // Attempt is one attempt of a call.
@@ -117,7 +118,12 @@ func (o *Outbound) Prepare(c *Call, target *Target, adapter Adapter) {
 // last attempt is still open: its response body, or stream, is being read, and
 // the adapter must call Finish when that has ended. With any other Kind the
 // call has ended, and Err explains the failure.
-func (c *Call) Run(ctx context.Context, req *route.Request) (o outcome.Outcome) {
+func (c *Call) Run(ctx context.Context, req *route.Request) outcome.Outcome {
+	return c.RunDecided(ctx, req, nil)
+}
+
+// RunDecided is Run for a call that was routed already; nil routes it.
+func (c *Call) RunDecided(ctx context.Context, req *route.Request, decided *Decided) (o outcome.Outcome) {
 	c.Observed.Direction = observe.Outbound
 	c.Observed.Target = c.target.name
 	c.now = time.Now()
@@ -132,7 +138,7 @@ func (c *Call) Run(ctx context.Context, req *route.Request) (o outcome.Outcome) 
 			c.Finish(outcome.Outcome{Kind: outcome.Canceled, Sent: true})
 		}
 	}()
-	o = c.run(ctx, req)
+	o = c.run(ctx, req, decided)
 	done = true
 	if o.Kind != outcome.Response {
 		c.Finish(o)
@@ -140,7 +146,10 @@ func (c *Call) Run(ctx context.Context, req *route.Request) (o outcome.Outcome) 
 	return o
 }
 
-func (c *Call) run(ctx context.Context, req *route.Request) outcome.Outcome {
+func (c *Call) run(ctx context.Context, req *route.Request, decided *Decided) outcome.Outcome {
+	if decided != nil {
+		return c.routed(ctx, req, decided.config, decided.decision)
+	}
 	config := c.target.config.Load()
 	if config == nil {
 		var err error
@@ -154,11 +163,15 @@ func (c *Call) run(ctx context.Context, req *route.Request) outcome.Outcome {
 	if !ok {
 		return c.fail(outcome.NoRoute, errors.New("no route matches "+req.Method+" "+strconv.Quote(req.Host+req.Path)))
 	}
+	return c.routed(ctx, req, config, decision)
+}
+
+// routed goes on with a call when its route is known.
+func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, decision route.Decision) outcome.Outcome {
 	c.Decision = decision
 	c.Observed.Route = decision.Route.Name
-	if decision.Cluster != nil {
-		c.Observed.Cluster = decision.Cluster.Name
-	}
+	c.Observed.Cluster = decision.ClusterName(req)
+	c.hide = config.Target.Listener.HideOriginals
 	if o, ended := c.injectFaults(ctx, config, req); ended {
 		return o
 	}
@@ -166,11 +179,12 @@ func (c *Call) run(ctx context.Context, req *route.Request) outcome.Outcome {
 	case r.Direct != nil:
 		return c.answer(&Answer{Status: r.Direct.Status, Body: r.Direct.Body, Reason: "direct response"})
 	case r.Redirect != nil:
-		return c.answer(redirect(r, req))
+		facts := c.Facts()
+		return c.answer(Redirect(&c.Decision, req, &facts))
 	case r.Forward == nil:
 		return c.fail(outcome.NoRoute, errors.New("the route is for requests that arrive, not for requests that leave"))
 	}
-	c.cluster = config.Clusters[decision.Cluster.Name]
+	c.cluster = config.Clusters[c.Observed.Cluster]
 	if c.cluster == nil {
 		return c.fail(outcome.NoConfig, errors.New("no such cluster"))
 	}
@@ -186,6 +200,50 @@ func (c *Call) run(ctx context.Context, req *route.Request) outcome.Outcome {
 	c.adapter.Routed(&c.Decision)
 	return c.attempts()
 }
+
+// Facts are what is known of the call. No connection brought it.
+func (c *Call) Facts() route.Facts {
+	f := route.Facts{Protocol: "HTTP/1.1", Start: c.Observed.Start}
+	if c.Observed.Protocol == observe.GRPC {
+		f.Protocol = "HTTP/2"
+	}
+	return f
+}
+
+// HideOriginals reports whether the upstream is not to be told what was
+// rewritten.
+func (c *Call) HideOriginals() bool { return c.hide }
+
+// Upstream is the address of the endpoint of the last attempt, "" before one.
+func (c *Call) Upstream() string {
+	if c.attempt == nil {
+		return ""
+	}
+	return c.attempt.Observed.Endpoint
+}
+
+// Decided is where a call to the same target goes, before it is made.
+type Decided struct {
+	config   *Config
+	decision route.Decision
+}
+
+// Route is the route that was found.
+func (d *Decided) Route() *discovery.Route { return d.decision.Route }
+
+// Decide routes a request to the call's target, as if it were a call of its own,
+// by the configuration that is in force. ok is false if no route matches.
+func (c *Call) Decide(req *route.Request) (d Decided, ok bool) {
+	if d.config = c.target.config.Load(); d.config == nil {
+		return Decided{}, false
+	}
+	d.decision, ok = d.config.Routes.Match(req)
+	return d, ok
+}
+
+// Succeed makes next, which must be zero, a call to the same target, see
+// [Outbound.Prepare].
+func (c *Call) Succeed(next *Call, adapter Adapter) { c.out.Prepare(next, c.target, adapter) }
 
 // injectFaults runs the fault filters. They are above retry, so that a fault
 // counts once per call, and above the timeout's start only in that a delay uses

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"regexp"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -33,6 +34,14 @@ func TestBU7_ADirectResponseNeedsNoUpstream(t *testing.T) {
 		}
 		b.expect("call", "call ended: local")
 	})
+}
+
+func format(text string) *discovery.Format {
+	f, err := discovery.ParseFormat(text, discovery.OfRequest)
+	if err != nil {
+		panic(err)
+	}
+	return f
 }
 
 func TestBU7_Redirects(t *testing.T) {
@@ -103,6 +112,24 @@ func TestBU7_Redirects(t *testing.T) {
 			name: "a prefix", redirect: discovery.Redirect{PrefixRewrite: "/v2"}, match: discovery.PathMatch{Value: "/charge"},
 			req:  route.Request{Scheme: "http", Host: "payment.shop", Path: "/charge/a%2Fb", Query: "x=1"},
 			want: "http://payment.shop/v2/a%2Fb?x=1",
+		},
+		{
+			name: "all of an expression", redirect: discovery.Redirect{PrefixRewrite: "/v2"},
+			match: discovery.PathMatch{Kind: discovery.PathRegex, Value: "/c.*", Regex: &discovery.Regex{Program: regexp.MustCompile(`\A/c.*\z`)}},
+			req:   route.Request{Scheme: "http", Host: "payment.shop", Path: "/charge/7", Query: "x=1"},
+			want:  "http://payment.shop/v2?x=1",
+		},
+		{
+			name: "what an expression matches", redirect: discovery.Redirect{PathSubstitution: &discovery.Substitution{
+				Program: regexp.MustCompile("^/([^/]+)/"), Replacement: "/v2/${1}/",
+			}},
+			req:  route.Request{Scheme: "http", Host: "payment.shop", Path: "/charge/a%2Fb", Query: "x=1"},
+			want: "http://payment.shop/v2/charge/a%2Fb?x=1",
+		},
+		{
+			name: "a path that is computed", redirect: discovery.Redirect{PathFormat: format("/from/%REQ(:method)%"), StripQuery: true},
+			req:  route.Request{Scheme: "http", Host: "payment.shop", Path: "/charge", Query: "x=1"},
+			want: "http://payment.shop/from/GET",
 		},
 		{
 			name: "without the query", redirect: discovery.Redirect{StripQuery: true},

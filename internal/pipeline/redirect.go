@@ -10,22 +10,17 @@ import (
 	"github.com/inboardmesh/inboard/internal/route"
 )
 
-// redirect computes where a redirect points to (Envoy RedirectAction). Paths are
-// escaped, in the request and in the configuration, and are not touched.
-func redirect(r *discovery.Route, req *route.Request) *Answer {
-	to := r.Redirect
-	path, query := req.Path, req.Query
-	switch {
-	case to.Path != "":
-		path = to.Path
-	case to.PrefixRewrite != "":
-		path = to.PrefixRewrite + req.Path[min(len(r.Match.Path.Value), len(req.Path)):]
-	}
+// Redirect is the answer of a decision that redirects (Envoy RedirectAction).
+// Paths are escaped, in the request and in the configuration, and are not
+// touched.
+func Redirect(d *route.Decision, req *route.Request, f *route.Facts) *Answer {
+	to := d.Route.Redirect
+	path, query := d.RedirectPath(req, f), req.Query
 	if to.StripQuery {
 		query = ""
 	}
 	// A query in the path takes the place of the request's, and is not stripped.
-	if strings.Contains(to.Path, "?") {
+	if strings.Contains(path, "?") {
 		query = ""
 	}
 	if query != "" {

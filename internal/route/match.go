@@ -11,7 +11,7 @@ import (
 
 // onlyPath reports whether a route asks for nothing but its path.
 func onlyPath(m *discovery.RouteMatch) bool {
-	return len(m.Headers)+len(m.Query) == 0 && m.PerMillion == nil
+	return len(m.Headers)+len(m.Query)+len(m.Cookies) == 0 && !m.GRPC && m.PerMillion == nil
 }
 
 // matchRest reports whether a request meets every condition of a route but that
@@ -23,6 +23,14 @@ func (t *Table) matchRest(m *discovery.RouteMatch, req *Request) bool {
 		}
 	}
 	if len(m.Query) > 0 && !matchQuery(m.Query, req.Query) {
+		return false
+	}
+	for i := range m.Cookies {
+		if !matchCookie(&m.Cookies[i], req) {
+			return false
+		}
+	}
+	if m.GRPC && !isGRPC(req) {
 		return false
 	}
 	return m.PerMillion == nil || draw(t.random, *m.PerMillion)
@@ -46,7 +54,7 @@ func matchPath(m *discovery.PathMatch, path string) bool {
 	switch m.Kind {
 	case discovery.PathExact:
 		return path == value
-	case discovery.PathRegex:
+	case discovery.PathRegex, discovery.PathTemplate:
 		return m.Regex.MatchString(path)
 	case discovery.PathSeparatedPrefix:
 		return strings.HasPrefix(path, value) && (len(path) == len(value) || path[len(value)] == '/')
@@ -58,18 +66,8 @@ func matchPath(m *discovery.PathMatch, path string) bool {
 // Envoy compare them. Pseudo-headers are taken from the request line; "host"
 // is ":authority". Binary headers of gRPC are never seen (gRFC A28).
 func headerValue(req *Request, name string) (string, bool) {
-	switch name {
-	case ":method":
-		return req.Method, true
-	case ":path":
-		if req.Query != "" {
-			return req.Path + "?" + req.Query, true
-		}
-		return req.Path, true
-	case ":authority", "host":
-		return req.Host, true
-	case ":scheme":
-		return req.Scheme, true
+	if value, ok := req.pseudo(name); ok {
+		return value, true
 	}
 	if strings.HasSuffix(name, "-bin") || req.Header == nil {
 		return "", false
@@ -140,4 +138,38 @@ func unescape(s string) string {
 		return decoded
 	}
 	return s
+}
+
+// matchCookie compares the first cookie of a name.
+func matchCookie(m *discovery.CookieMatch, req *Request) bool {
+	value, ok := cookieValue(req, m.Name)
+	return (ok && m.String.Matches(value)) != m.Invert
+}
+
+// cookieValue finds the first cookie of that name (RFC 6265, section 4.2.1).
+func cookieValue(req *Request, name string) (string, bool) {
+	if req.Header == nil {
+		return "", false
+	}
+	for _, line := range req.Header.Values("cookie") {
+		for line != "" {
+			var pair string
+			pair, line, _ = strings.Cut(line, ";")
+			key, value, ok := strings.Cut(strings.TrimSpace(pair), "=")
+			if ok && key == name {
+				if len(value) >= 2 && value[0] == '"' && value[len(value)-1] == '"' {
+					value = value[1 : len(value)-1]
+				}
+				return value, true
+			}
+		}
+	}
+	return "", false
+}
+
+// isGRPC reports whether a request is gRPC, by its content type.
+func isGRPC(req *Request) bool {
+	value, _ := headerValue(req, "content-type")
+	rest, ok := strings.CutPrefix(value, "application/grpc")
+	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }

@@ -325,3 +325,54 @@ func TestBU2_RuntimeFraction(t *testing.T) {
 		t.Errorf("200000 per million: share %v, want %v ± %v", got, p, tolerance)
 	}
 }
+
+func TestBU2_Cookies(t *testing.T) {
+	t.Parallel()
+	is := discovery.CookieMatch{Name: "canary", String: discovery.StringMatch{Value: "yes"}}
+	not := is
+	not.Invert = true
+	for line, want := range map[string]bool{
+		"canary=yes":               true,
+		"a=b; canary=yes":          true,
+		`a=b;canary="yes"`:         true,
+		"canary=no":                false,
+		"canary=no; canary=yes":    false, // the first counts
+		"Canary=yes":               false,
+		"xcanary=yes":              false,
+		"canary":                   false,
+		"a=b=c; canary=yes; other": true,
+		"":                         false,
+	} {
+		req := get("payment", "/")
+		if line != "" {
+			req.Header = headers{"cookie": {line}}
+		}
+		for _, m := range []discovery.CookieMatch{is, not} {
+			table := matching(to("it", discovery.RouteMatch{Cookies: []discovery.CookieMatch{m}}))
+			if got := chosen(table, req) == "it"; got != (want != m.Invert) {
+				t.Errorf("%q, inverted %t: match is %t", line, m.Invert, got)
+			}
+		}
+	}
+}
+
+func TestBU2_OnlyGRPC(t *testing.T) {
+	t.Parallel()
+	table := matching(to("it", discovery.RouteMatch{GRPC: true}))
+	for contentType, want := range map[string]bool{
+		"application/grpc":               true,
+		"application/grpc+proto":         true,
+		"application/grpc;charset=utf-8": true,
+		"application/grpc-web":           false,
+		"application/json":               false,
+		"":                               false,
+	} {
+		req := get("payment", "/")
+		if contentType != "" {
+			req.Header = headers{"content-type": {contentType}}
+		}
+		if got := chosen(table, req) == "it"; got != want {
+			t.Errorf("%q: match is %t", contentType, got)
+		}
+	}
+}

@@ -25,19 +25,21 @@ func (d *Decision) levels() (levels [4]*discovery.HeaderMutations, n int) {
 	return levels, n
 }
 
-// MutateRequest applies the request header operations of all levels.
-func (d *Decision) MutateRequest(h HeaderMap) {
+// MutateRequest applies the request header operations of all levels to h, which
+// req sees.
+func (d *Decision) MutateRequest(h HeaderMap, req *Request, f *Facts) {
 	levels, n := d.levels()
 	for _, m := range levels[:n] {
-		mutate(h, m.RequestAdd, m.RequestRemove)
+		d.mutate(h, m.RequestAdd, m.RequestRemove, req, f, nil)
 	}
 }
 
-// MutateResponse applies the response header operations of all levels.
-func (d *Decision) MutateResponse(h HeaderMap) {
+// MutateResponse applies the response header operations of all levels to h. req
+// is the request as it was sent.
+func (d *Decision) MutateResponse(h HeaderMap, req *Request, f *Facts) {
 	levels, n := d.levels()
 	for _, m := range levels[:n] {
-		mutate(h, m.ResponseAdd, m.ResponseRemove)
+		d.mutate(h, m.ResponseAdd, m.ResponseRemove, req, f, h)
 	}
 }
 
@@ -53,27 +55,31 @@ func (d *Decision) MutatesResponse() bool {
 }
 
 // mutate removes before it adds, as Envoy's HeaderParser does.
-func mutate(h HeaderMap, add []discovery.HeaderValue, remove []string) {
+func (d *Decision) mutate(h HeaderMap, add []discovery.HeaderValue, remove []string, req *Request, f *Facts, response Header) {
 	for _, name := range remove {
 		h.Del(name)
 	}
 	for i := range add {
 		v := &add[i]
-		if v.Value == "" && !v.KeepEmpty {
+		value := v.Value
+		if v.Format != nil {
+			value = d.expand(v.Format, req, f, response)
+		}
+		if value == "" && !v.KeepEmpty {
 			continue
 		}
 		switch v.Action {
 		case discovery.AppendIfExistsOrAdd:
-			h.Add(v.Name, v.Value)
+			h.Add(v.Name, value)
 		case discovery.AddIfAbsent:
 			if len(h.Values(v.Name)) == 0 {
-				h.Add(v.Name, v.Value)
+				h.Add(v.Name, value)
 			}
 		case discovery.OverwriteIfExistsOrAdd:
-			h.Set(v.Name, v.Value)
+			h.Set(v.Name, value)
 		case discovery.OverwriteIfExists:
 			if len(h.Values(v.Name)) > 0 {
-				h.Set(v.Name, v.Value)
+				h.Set(v.Name, value)
 			}
 		}
 	}
@@ -101,21 +107,4 @@ func (d *Decision) clusterFilters() map[string]discovery.FilterOverride {
 		return nil
 	}
 	return d.Cluster.Filters
-}
-
-// RewritePath returns the path after the route's prefix rewrite, which
-// replaces what was matched and nothing else.
-func (d *Decision) RewritePath(path string) string {
-	forward := d.Route.Forward
-	if forward == nil || forward.PrefixRewrite == "" {
-		return path
-	}
-	m := &d.Route.Match.Path
-	switch m.Kind {
-	case discovery.PathExact:
-		return forward.PrefixRewrite
-	case discovery.PathRegex:
-		return path
-	}
-	return forward.PrefixRewrite + path[len(m.Value):]
 }

@@ -72,7 +72,7 @@ x-overwrite: cluster`,
 			request := before()
 			levelled(func(level string) discovery.HeaderMutations {
 				return discovery.HeaderMutations{RequestAdd: set(level)}
-			}, tt.specificWins).MutateRequest(request)
+			}, tt.specificWins).MutateRequest(request, get("payment", "/"), &Facts{})
 			if got := request.lines(); got != tt.want {
 				t.Errorf("request:\n%s\nwant:\n%s", got, tt.want)
 			}
@@ -81,12 +81,12 @@ x-overwrite: cluster`,
 			d := levelled(func(level string) discovery.HeaderMutations {
 				return discovery.HeaderMutations{ResponseAdd: set(level)}
 			}, tt.specificWins)
-			d.MutateResponse(response)
+			d.MutateResponse(response, get("payment", "/"), &Facts{})
 			if got := response.lines(); got != tt.want {
 				t.Errorf("response:\n%s\nwant:\n%s", got, tt.want)
 			}
 			untouched := before()
-			d.MutateRequest(untouched)
+			d.MutateRequest(untouched, get("payment", "/"), &Facts{})
 			if got, want := untouched.lines(), before().lines(); got != want {
 				t.Errorf("response operations changed the request:\n%s\nwant:\n%s", got, want)
 			}
@@ -112,12 +112,12 @@ func TestBU6_RemovalRunsWithItsLevel(t *testing.T) {
 	} {
 		d := levelled(mutations, specificWins)
 		request := headers{"x-level": {"client"}, "x-other": {"client"}}
-		d.MutateRequest(request)
+		d.MutateRequest(request, get("payment", "/"), &Facts{})
 		if got := request.lines(); got != want {
 			t.Errorf("most specific wins: %t: request:\n%s\nwant:\n%s", specificWins, got, want)
 		}
 		response := headers{"x-level": {"server"}, "x-other": {"server"}}
-		d.MutateResponse(response)
+		d.MutateResponse(response, get("payment", "/"), &Facts{})
 		if got := response.lines(); got != want {
 			t.Errorf("most specific wins: %t: response:\n%s\nwant:\n%s", specificWins, got, want)
 		}
@@ -136,7 +136,7 @@ func TestBU6_EmptyValuesAreLeftOutUnlessKept(t *testing.T) {
 		}}},
 	}
 	h := headers{"x-not-emptied": {"client"}, "x-emptied": {"client"}}
-	d.MutateRequest(h)
+	d.MutateRequest(h, get("payment", "/"), &Facts{})
 	if got, want := h.lines(), "x-emptied: \nx-kept: \nx-not-emptied: client"; got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
@@ -175,65 +175,9 @@ func TestDecisionWithoutAClusterHasThreeLevels(t *testing.T) {
 	}, false)
 	d.Cluster = nil
 	h := headers{}
-	d.MutateResponse(h)
+	d.MutateResponse(h, get("payment", "/"), &Facts{})
 	if got, want := strings.Join(h["x"], " "), "route host table"; got != want {
 		t.Errorf("applied %q, want %q", got, want)
-	}
-}
-
-func TestBU5_Rewrite(t *testing.T) {
-	t.Parallel()
-	exact := discovery.PathMatch{Kind: discovery.PathExact, Value: "/charge"}
-	prefix := discovery.PathMatch{Value: "/charge"}
-	separated := discovery.PathMatch{Kind: discovery.PathSeparatedPrefix, Value: "/charge"}
-	tests := []struct {
-		name    string
-		match   discovery.PathMatch
-		rewrite string
-		path    string
-		want    string
-	}{
-		{name: "without a rewrite the path stays", match: prefix, path: "/charge/card", want: "/charge/card"},
-		{name: "a prefix is replaced and the rest kept", match: prefix, rewrite: "/v2", path: "/charge/card", want: "/v2/card"},
-		{name: "also within a segment", match: prefix, rewrite: "/v2", path: "/charges", want: "/v2s"},
-		{name: "the rest may be empty", match: prefix, rewrite: "/v2", path: "/charge", want: "/v2"},
-		{name: "only the first occurrence", match: prefix, rewrite: "/v2", path: "/charge/charge", want: "/v2/charge"},
-		{name: "escapes in the rest are kept", match: prefix, rewrite: "/v2", path: "/charge/a%2Fb%20c", want: "/v2/a%2Fb%20c"},
-		{name: "slashes are not cleaned", match: prefix, rewrite: "/", path: "/charge/card", want: "//card"},
-		{name: "a separated prefix", match: separated, rewrite: "/v2", path: "/charge/card", want: "/v2/card"},
-		{name: "an exact path is replaced whole", match: exact, rewrite: "/v2", path: "/charge", want: "/v2"},
-		{
-			name:    "the case of what was matched does not matter",
-			match:   discovery.PathMatch{Value: "/charge", IgnoreCase: true},
-			rewrite: "/v2", path: "/CHARGE/Card", want: "/v2/Card",
-		},
-		{
-			name:    "a regular expression has no prefix to replace",
-			match:   discovery.PathMatch{Kind: discovery.PathRegex, Regex: regex(t, "/charge.*")},
-			rewrite: "/v2", path: "/charge/card", want: "/charge/card",
-		},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			route := to("v1", discovery.RouteMatch{Path: tt.match})
-			route.Forward.PrefixRewrite = tt.rewrite
-			d, ok := matching(route).Match(get("payment", tt.path))
-			if !ok {
-				t.Fatal("no match")
-			}
-			if got := d.RewritePath(tt.path); got != tt.want {
-				t.Errorf("RewritePath(%q) = %q, want %q", tt.path, got, tt.want)
-			}
-		})
-	}
-}
-
-func TestRoutesThatDoNotForwardRewriteNothing(t *testing.T) {
-	t.Parallel()
-	d := Decision{Route: &discovery.Route{Local: true}}
-	if got := d.RewritePath("/charge"); got != "/charge" {
-		t.Errorf("RewritePath() = %q", got)
 	}
 }
 

@@ -34,7 +34,7 @@ func newPathIndex(routes []compiledRoute) pathIndex {
 func (p *pathIndex) add(r *compiledRoute, number int32) {
 	m := &r.source.Match.Path
 	switch {
-	case m.Kind == discovery.PathRegex:
+	case m.Kind == discovery.PathRegex, m.Kind == discovery.PathTemplate:
 		p.others = append(p.others, number)
 	case m.Kind == discovery.PathExact && m.IgnoreCase:
 		addExact(&p.exactFolded, lowerASCII(m.Value), number)

@@ -17,6 +17,29 @@ type Request struct {
 	Header Header
 }
 
+// PathAndQuery is the request's target: the path, and the query if there is one.
+func (r *Request) PathAndQuery() string {
+	if r.Query == "" {
+		return r.Path
+	}
+	return r.Path + "?" + r.Query
+}
+
+// pseudo returns what a pseudo-header stands for. "host" is ":authority".
+func (r *Request) pseudo(name string) (value string, ok bool) {
+	switch name {
+	case ":method":
+		return r.Method, true
+	case ":path":
+		return r.PathAndQuery(), true
+	case ":authority", "host":
+		return r.Host, true
+	case ":scheme":
+		return r.Scheme, true
+	}
+	return "", false
+}
+
 // Header is read access to a request's headers.
 type Header interface {
 	// Values returns the values of the header with this name, nil if it is

@@ -76,25 +76,5 @@ func (t *Table) Match(req *Request) (d Decision, ok bool) {
 		return Decision{}, false
 	}
 	r := &vh.routes[i]
-	return Decision{Table: t.source, VirtualHost: vh.source, Route: r.source, Cluster: t.draw(r)}, true
-}
-
-// draw picks one of the route's clusters by weight.
-func (t *Table) draw(r *compiledRoute) *discovery.WeightedCluster {
-	forward := r.source.Forward
-	if forward == nil {
-		return nil
-	}
-	if len(forward.Clusters) == 1 {
-		return &forward.Clusters[0]
-	}
-	n := t.random(r.totalWeight)
-	for i := range forward.Clusters {
-		weight := uint64(forward.Clusters[i].Weight)
-		if n < weight {
-			return &forward.Clusters[i]
-		}
-		n -= weight
-	}
-	return &forward.Clusters[len(forward.Clusters)-1]
+	return Decision{Table: t.source, VirtualHost: vh.source, Route: r.source, Cluster: t.choose(r, req)}, true
 }

@@ -52,6 +52,9 @@ func (e *Endpoint) Address() string { return e.address }
 // requests in flight.
 func (e *Endpoint) Host() *balancer.Host { return e.host }
 
+// Hostname is the endpoint's name, "" if it has none.
+func (e *Endpoint) Hostname() string { return e.host.Endpoint().Hostname }
+
 // Cluster is the cluster that the endpoint belongs to.
 func (e *Endpoint) Cluster() *Cluster { return e.cluster }
 

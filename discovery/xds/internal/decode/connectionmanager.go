@@ -35,11 +35,13 @@ type connectionManager struct {
 	routeName         string
 	filters           []discovery.HTTPFilter
 	maxStreamDuration time.Duration
+	hideOriginals     bool
 }
 
 // connectionManager decodes an HttpConnectionManager of either side.
 func (d *decoder) connectionManager(at path, m *hcmv3.HttpConnectionManager) connectionManager {
-	manager := connectionManager{filters: d.httpFilters(at, m.GetHttpFilters())}
+	filters, router := d.httpFilters(at, m.GetHttpFilters())
+	manager := connectionManager{filters: filters, hideOriginals: router.GetSuppressEnvoyHeaders()}
 	switch s := m.GetRouteSpecifier().(type) {
 	case *hcmv3.HttpConnectionManager_Rds:
 		in := at.field("rds")

@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -12,8 +13,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
-
-	"github.com/inboardmesh/inboard/discovery"
 )
 
 // marshal encodes m the same way each time.
@@ -51,11 +50,11 @@ func wrap(tb testing.TB, m proto.Message) *anypb.Any {
 
 // sameModel compares decoded values. Two expressions are equal if their sources
 // and programs are.
-var sameModel = cmp.Comparer(func(a, b *discovery.Regex) bool {
+var sameModel = cmp.Comparer(func(a, b *regexp.Regexp) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.Source == b.Source && a.Program.String() == b.Program.String()
+	return a.String() == b.String()
 })
 
 // wantErrors checks the lines of an error, none for a nil error.

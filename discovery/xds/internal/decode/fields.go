@@ -61,6 +61,7 @@ var supportedFields = sync.OnceValue(func() fieldTable {
 	return newFieldTable(slices.Concat(
 		listenerFields, connectionManagerFields, httpFilterFields, faultFields,
 		routeTableFields, routeFields, routeMatchFields, matcherFields, retryFields, mutationFields,
+		substitutionFields, pathTemplateFields, internalRedirectFields, hashPolicyFields,
 		clusterFields, outlierFields, balancingFields, protocolFields, tlsFields,
 		assignmentFields, commonFields,
 	))

@@ -37,6 +37,7 @@ func fixtures(tb testing.TB) []fixture {
 		{"inbound listener", fromJSON[listenerv3.Listener](tb, inboundFixture), listener},
 		{"permissive listener", fromJSON[listenerv3.Listener](tb, permissiveFixture), listener},
 		{"routes", fromJSON[routev3.RouteConfiguration](tb, routesFixture), routes},
+		{"rewrites", fromJSON[routev3.RouteConfiguration](tb, rewritesFixture), routes},
 		{"EDS cluster", fromJSON[clusterv3.Cluster](tb, edsClusterFixture), cluster},
 		{"static cluster", fromJSON[clusterv3.Cluster](tb, staticClusterFixture), cluster},
 		{"weighted localities", fromJSON[clusterv3.Cluster](tb, wrrLocalityClusterFixture), cluster},

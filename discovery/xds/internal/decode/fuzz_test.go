@@ -67,7 +67,7 @@ func FuzzListener(f *testing.F) {
 }
 
 func FuzzRouteConfiguration(f *testing.F) {
-	seed(f, fromJSON[routev3.RouteConfiguration](f, routesFixture))
+	seed(f, fromJSON[routev3.RouteConfiguration](f, routesFixture), fromJSON[routev3.RouteConfiguration](f, rewritesFixture))
 	f.Fuzz(func(t *testing.T, value []byte) {
 		table := sameAgain(t, value, RouteConfiguration)
 		if table == nil {
@@ -93,7 +93,7 @@ func checkRoute(t *testing.T, r *discovery.Route) {
 	if actions != 1 {
 		t.Fatalf("%d actions: %+v", actions, r)
 	}
-	if r.Match.Path.Kind == discovery.PathRegex && r.Match.Path.Regex == nil {
+	if kind := r.Match.Path.Kind; (kind == discovery.PathRegex || kind == discovery.PathTemplate) && r.Match.Path.Regex == nil {
 		t.Fatalf("no program: %+v", r.Match)
 	}
 	if r.Forward == nil {
@@ -102,8 +102,8 @@ func checkRoute(t *testing.T, r *discovery.Route) {
 	var sum uint64
 	for _, c := range r.Forward.Clusters {
 		sum += uint64(c.Weight)
-		if c.Name == "" {
-			t.Fatalf("a cluster without a name: %+v", r.Forward)
+		if (c.Name == "") == (c.Header == "") {
+			t.Fatalf("not exactly one source of the name: %+v", r.Forward)
 		}
 	}
 	if sum == 0 || sum > 1<<32-1 {

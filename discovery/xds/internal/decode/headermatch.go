@@ -90,3 +90,20 @@ func (d *decoder) queryMatch(at path, m *routev3.QueryParameterMatcher) discover
 	}
 	return q
 }
+
+// cookieMatches decodes RouteMatch.cookies.
+func (d *decoder) cookieMatches(at path, list []*routev3.CookieMatcher) []discovery.CookieMatch {
+	if len(list) == 0 {
+		return nil
+	}
+	matches := make([]discovery.CookieMatch, len(list))
+	for i, m := range list {
+		in := at.element("cookies", i)
+		matches[i] = discovery.CookieMatch{
+			Name:   m.GetName(),
+			String: d.stringMatch(in.field("string_match"), m.GetStringMatch()),
+			Invert: m.GetInvertMatch(),
+		}
+	}
+	return matches
+}

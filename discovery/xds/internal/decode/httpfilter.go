@@ -17,20 +17,20 @@ var httpFilterFields = []messageFields{
 	{message: (*hcmv3.HttpFilter)(nil), read: "name typed_config is_optional disabled"},
 	{
 		message: (*routerv3.Router)(nil),
+		read:    "suppress_envoy_headers",
 		// false is not to reject early data, of which TLS here has none.
 		zero: "reject_connect_request_early_data",
-		// Metrics, spans and access logs; and the headers that
-		// suppress_envoy_headers suppresses are not added.
+		// Metrics, spans and access logs.
 		harmless: "dynamic_stats start_child_span upstream_log upstream_log_options " +
-			"suppress_envoy_headers suppress_grpc_request_failure_code_stats",
+			"suppress_grpc_request_failure_code_stats",
 	},
 	{message: (*routev3.FilterConfig)(nil), read: "config is_optional disabled"},
 }
 
 // httpFilters decodes HttpConnectionManager.http_filters and returns them
-// without the router, which must be last (gRFC A39).
-func (d *decoder) httpFilters(at path, list []*hcmv3.HttpFilter) []discovery.HTTPFilter {
-	var filters []discovery.HTTPFilter
+// without the router, which must be last (gRFC A39), beside what that says.
+func (d *decoder) httpFilters(at path, list []*hcmv3.HttpFilter) (filters []discovery.HTTPFilter, router *routerv3.Router) {
+	router = &routerv3.Router{}
 	names := make(map[string]struct{}, len(list))
 	terminated := false
 	for i, m := range list {
@@ -54,7 +54,7 @@ func (d *decoder) httpFilters(at path, list []*hcmv3.HttpFilter) []discovery.HTT
 		}
 		config := in.field("typed_config")
 		if is(m.GetTypedConfig(), (*routerv3.Router)(nil)) {
-			d.unpack(config, m.GetTypedConfig(), &routerv3.Router{})
+			d.unpack(config, m.GetTypedConfig(), router)
 			if m.GetDisabled() {
 				d.refusef(in.field("disabled"), "the router cannot be disabled")
 			}
@@ -70,7 +70,7 @@ func (d *decoder) httpFilters(at path, list []*hcmv3.HttpFilter) []discovery.HTT
 	if !terminated {
 		d.refusef(at.field("http_filters"), "must end with the router")
 	}
-	return filters
+	return filters, router
 }
 
 // knownFilter tells whether a holds the configuration of a filter that this

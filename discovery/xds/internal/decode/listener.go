@@ -83,6 +83,7 @@ func (d *decoder) apiListener(at path, m *listenerv3.Listener) *discovery.APILis
 		Routes:            manager.routes,
 		Filters:           manager.filters,
 		MaxStreamDuration: manager.maxStreamDuration,
+		HideOriginals:     manager.hideOriginals,
 	}
 }
 

@@ -306,8 +306,8 @@ func TestBadListeners(t *testing.T) {
 		}},
 		{"trusted hops", apiListener(`"xffNumTrustedHops": 1, ` + adsRoutes + `, ` + routerOnly),
 			[]string{"api_listener.api_listener.xff_num_trusted_hops: not supported"}},
-		{"inline routes with a problem", apiListener(`"routeConfig": ` + tableWith(`{"match": {"prefix": "/"}, "route": {"clusterHeader": "h"}}`) + `, ` + routerOnly),
-			[]string{"api_listener.api_listener.route_config.virtual_hosts[0].routes[0].route.cluster_header: not supported"}},
+		{"inline routes with a problem", apiListener(`"routeConfig": ` + tableWith(`{"match": {"prefix": "/"}, "route": {"cluster": "c", "idleTimeout": "1s"}}`) + `, ` + routerOnly),
+			[]string{"api_listener.api_listener.route_config.virtual_hosts[0].routes[0].route.idle_timeout: not supported with another value than zero"}},
 
 		{"an address that is a name", `{"name": "l", "address": {"socketAddress": {"address": "localhost", "portValue": 80}}, "defaultFilterChain": ` + chain("") + `}`,
 			[]string{`address.socket_address.address: "localhost" is not an IP address`}},

@@ -25,25 +25,25 @@ type headerMutator interface {
 // headerMutations decodes the header operations of m.
 func (d *decoder) headerMutations(at path, m headerMutator) discovery.HeaderMutations {
 	return discovery.HeaderMutations{
-		RequestAdd:     d.headersToAdd(at, "request_headers_to_add", m.GetRequestHeadersToAdd()),
+		RequestAdd:     d.headersToAdd(at, "request_headers_to_add", m.GetRequestHeadersToAdd(), discovery.OfRequest),
 		RequestRemove:  d.headersToRemove(at, "request_headers_to_remove", m.GetRequestHeadersToRemove()),
-		ResponseAdd:    d.headersToAdd(at, "response_headers_to_add", m.GetResponseHeadersToAdd()),
+		ResponseAdd:    d.headersToAdd(at, "response_headers_to_add", m.GetResponseHeadersToAdd(), discovery.OfResponse),
 		ResponseRemove: d.headersToRemove(at, "response_headers_to_remove", m.GetResponseHeadersToRemove()),
 	}
 }
 
-func (d *decoder) headersToAdd(at path, field string, options []*corev3.HeaderValueOption) []discovery.HeaderValue {
+func (d *decoder) headersToAdd(at path, field string, options []*corev3.HeaderValueOption, side discovery.FormatSide) []discovery.HeaderValue {
 	if len(options) == 0 {
 		return nil
 	}
 	values := make([]discovery.HeaderValue, len(options))
 	for i, option := range options {
-		values[i] = d.headerToAdd(at.element(field, i), option)
+		values[i] = d.headerToAdd(at.element(field, i), option, side)
 	}
 	return values
 }
 
-func (d *decoder) headerToAdd(at path, m *corev3.HeaderValueOption) discovery.HeaderValue {
+func (d *decoder) headerToAdd(at path, m *corev3.HeaderValueOption, side discovery.FormatSide) discovery.HeaderValue {
 	header := m.GetHeader()
 	in := at.field("header")
 	raw, valueAt := header.GetValue(), in.field("value")
@@ -53,26 +53,31 @@ func (d *decoder) headerToAdd(at path, m *corev3.HeaderValueOption) discovery.He
 		}
 		raw, valueAt = string(header.GetRawValue()), in.field("raw_value")
 	}
-	return discovery.HeaderValue{
+	value := discovery.HeaderValue{
 		Name:      d.mutableHeader(in.field("key"), header.GetKey()),
-		Value:     d.headerText(valueAt, raw),
 		Action:    d.headerAction(at, m),
 		KeepEmpty: m.GetKeepEmptyValue(),
 	}
+	value.Value, value.Format = d.headerText(valueAt, raw, side)
+	return value
 }
 
-// headerText resolves the escapes of Envoy's header formatter. Commands are
-// refused: they would have to be computed per request.
-func (d *decoder) headerText(at path, raw string) string {
-	// "%%" is the only escape; any other "%" begins a command.
-	text := strings.ReplaceAll(raw, "%%", "\x00")
-	switch {
-	case strings.Contains(text, "%"):
-		d.refusef(at, `%q contains a "%%" command, which is not supported: write "%%%%" for a percent sign`, raw)
-	case !httpguts.ValidHeaderFieldValue(raw):
+// headerText resolves the escapes of Envoy's header formatter. It returns a
+// format if the value has commands, which are computed per request.
+func (d *decoder) headerText(at path, raw string, side discovery.FormatSide) (string, *discovery.Format) {
+	if !httpguts.ValidHeaderFieldValue(raw) {
 		d.refusef(at, "%q is not a valid header value", raw)
+		return "", nil
 	}
-	return strings.ReplaceAll(text, "\x00", "%")
+	format, err := discovery.ParseFormat(raw, side)
+	if err != nil {
+		d.refusef(at, "%w", err)
+		return "", nil
+	}
+	if text, ok := format.Literal(); ok {
+		return text, nil
+	}
+	return "", format
 }
 
 // headerAction decodes append_action, and append, which it replaced.

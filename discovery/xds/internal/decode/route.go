@@ -2,6 +2,7 @@ package decode
 
 import (
 	"math"
+	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -23,12 +24,15 @@ var routeFields = []messageFields{
 	},
 	{
 		message: (*routev3.RouteAction)(nil),
-		read: "cluster weighted_clusters cluster_specifier_plugin prefix_rewrite host_rewrite_literal " +
-			"timeout retry_policy priority max_stream_duration",
-		// false is to keep the authority, 0 s is no timeout.
-		zero: "auto_host_rewrite idle_timeout",
-		// It steers hashing load balancers only, and a cluster with one of them
-		// is refused, alone.
+		read: "cluster cluster_header weighted_clusters cluster_specifier_plugin " +
+			"prefix_rewrite regex_rewrite path_rewrite_policy path_rewrite " +
+			"host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex append_x_forwarded_host " +
+			"timeout retry_policy priority max_stream_duration internal_redirect_policy",
+		// 0 s is no timeout.
+		zero: "idle_timeout",
+		// It steers hashing load balancers, and a cluster with one of them is
+		// refused, alone. If it steers the choice of a cluster as well, it is
+		// read there.
 		harmless: "hash_policy",
 	},
 	{
@@ -39,21 +43,19 @@ var routeFields = []messageFields{
 	},
 	{
 		message: (*routev3.WeightedCluster)(nil),
-		read:    "clusters total_weight",
-		// false is to draw at random, which is the default.
-		zero: "use_hash_policy",
+		read:    "clusters total_weight header_name use_hash_policy",
 		// There is no runtime that could override the weights.
 		harmless: "runtime_key_prefix",
 	},
 	{
 		message: (*routev3.WeightedCluster_ClusterWeight)(nil),
-		read: "name weight request_headers_to_add request_headers_to_remove " +
+		read: "name cluster_header weight host_rewrite_literal request_headers_to_add request_headers_to_remove " +
 			"response_headers_to_add response_headers_to_remove typed_per_filter_config",
 	},
 	{
 		message: (*routev3.RedirectAction)(nil),
 		read: "https_redirect scheme_redirect host_redirect port_redirect path_redirect prefix_rewrite " +
-			"response_code strip_query",
+			"regex_rewrite path_rewrite response_code strip_query",
 	},
 	{message: (*routev3.DirectResponseAction)(nil), read: "status body"},
 	{message: (*corev3.DataSource)(nil), read: "inline_bytes inline_string"},
@@ -73,9 +75,9 @@ func (t *tableDecoder) route(at path, m *routev3.Route, hostPolicy *retry.Policy
 	}
 	switch action := m.GetAction().(type) {
 	case *routev3.Route_Route:
-		r.Forward = t.forward(at.field("route"), action.Route, hostPolicy)
+		r.Forward = t.forward(at.field("route"), action.Route, &r.Match.Path, hostPolicy)
 	case *routev3.Route_Redirect:
-		r.Redirect = redirect(action.Redirect)
+		r.Redirect = t.redirect(at.field("redirect"), action.Redirect)
 	case *routev3.Route_DirectResponse:
 		r.Direct = t.directResponse(at.field("direct_response"), action.DirectResponse)
 	case *routev3.Route_NonForwardingAction:
@@ -84,15 +86,23 @@ func (t *tableDecoder) route(at path, m *routev3.Route, hostPolicy *retry.Policy
 	return r
 }
 
-// forward decodes a RouteAction.
-func (t *tableDecoder) forward(at path, m *routev3.RouteAction, hostPolicy *retry.Policy) *discovery.Forward {
+// forward decodes a RouteAction of a route that matches path.
+func (t *tableDecoder) forward(at path, m *routev3.RouteAction, match *discovery.PathMatch, hostPolicy *retry.Policy) *discovery.Forward {
 	f := &discovery.Forward{
-		Clusters:      t.clusters(at, m),
-		Timeout:       defaultRouteTimeout,
-		Retry:         hostPolicy,
-		Priority:      t.priority(at.field("priority"), m.GetPriority()),
-		PrefixRewrite: m.GetPrefixRewrite(),
-		HostRewrite:   m.GetHostRewriteLiteral(),
+		Clusters:         t.clusters(at, m),
+		Timeout:          defaultRouteTimeout,
+		Retry:            hostPolicy,
+		Priority:         t.priority(at.field("priority"), m.GetPriority()),
+		InternalRedirect: t.internalRedirect(at.field("internal_redirect_policy"), m.GetInternalRedirectPolicy()),
+	}
+	t.rewrites(at, m, match, f)
+	switch s := m.GetWeightedClusters().GetRandomValueSpecifier().(type) {
+	case *routev3.WeightedCluster_HeaderName:
+		f.WeightHeader = strings.ToLower(s.HeaderName)
+	case *routev3.WeightedCluster_UseHashPolicy:
+		if s.UseHashPolicy.GetValue() {
+			f.WeightHash = t.hashPolicies(at, m.GetHashPolicy())
+		}
 	}
 	if m.GetTimeout() != nil {
 		f.Timeout = t.duration(at.field("timeout"), m.GetTimeout())
@@ -113,6 +123,8 @@ func (t *tableDecoder) clusters(at path, m *routev3.RouteAction) []discovery.Wei
 	switch s := m.GetClusterSpecifier().(type) {
 	case *routev3.RouteAction_Cluster:
 		return []discovery.WeightedCluster{{Name: s.Cluster, Weight: 1}}
+	case *routev3.RouteAction_ClusterHeader:
+		return []discovery.WeightedCluster{{Header: strings.ToLower(s.ClusterHeader), Weight: 1}}
 	case *routev3.RouteAction_WeightedClusters:
 		return t.weightedClusters(at.field("weighted_clusters"), s.WeightedClusters)
 	case *routev3.RouteAction_ClusterSpecifierPlugin:
@@ -132,14 +144,19 @@ func (t *tableDecoder) weightedClusters(at path, m *routev3.WeightedCluster) []d
 	var sum uint64
 	for i, c := range m.GetClusters() {
 		in := at.element("clusters", i)
-		if c.GetName() == "" {
-			t.refusef(in.field("name"), "must not be empty")
+		switch {
+		case c.GetName() == "" && c.GetClusterHeader() == "":
+			t.refusef(in.field("name"), "must not be empty unless cluster_header is set")
+		case c.GetName() != "" && c.GetClusterHeader() != "":
+			t.refusef(in.field("cluster_header"), "must not be set beside name")
 		}
 		cluster := discovery.WeightedCluster{
-			Name:    c.GetName(),
-			Weight:  c.GetWeight().GetValue(),
-			Headers: t.headerMutations(in, c),
-			Filters: t.filterOverrides(in, c.GetTypedPerFilterConfig()),
+			Name:        c.GetName(),
+			Header:      strings.ToLower(c.GetClusterHeader()),
+			Weight:      c.GetWeight().GetValue(),
+			HostRewrite: t.hostRewrite(in.field("host_rewrite_literal"), c.GetHostRewriteLiteral()),
+			Headers:     t.headerMutations(in, c),
+			Filters:     t.filterOverrides(in, c.GetTypedPerFilterConfig()),
 		}
 		if cluster.Weight > 0 {
 			sum += uint64(cluster.Weight)
@@ -167,7 +184,7 @@ func (d *decoder) priority(at path, p corev3.RoutingPriority) discovery.RoutingP
 }
 
 // redirect decodes a RedirectAction.
-func redirect(m *routev3.RedirectAction) *discovery.Redirect {
+func (d *decoder) redirect(at path, m *routev3.RedirectAction) *discovery.Redirect {
 	r := &discovery.Redirect{
 		Scheme:        m.GetSchemeRedirect(),
 		Host:          m.GetHostRedirect(),
@@ -175,6 +192,12 @@ func redirect(m *routev3.RedirectAction) *discovery.Redirect {
 		Path:          m.GetPathRedirect(),
 		PrefixRewrite: m.GetPrefixRewrite(),
 		StripQuery:    m.GetStripQuery(),
+	}
+	switch s := m.GetPathRewriteSpecifier().(type) {
+	case *routev3.RedirectAction_RegexRewrite:
+		r.PathSubstitution = d.substitution(at.field("regex_rewrite"), s.RegexRewrite)
+	case *routev3.RedirectAction_PathRewrite:
+		r.PathFormat = d.pathFormat(at.field("path_rewrite"), s.PathRewrite)
 	}
 	if m.GetHttpsRedirect() {
 		r.Scheme = "https"

@@ -9,9 +9,16 @@ import (
 var routeMatchFields = []messageFields{
 	{
 		message: (*routev3.RouteMatch)(nil),
-		read: "prefix path safe_regex path_separated_prefix case_sensitive runtime_fraction " +
-			"headers query_parameters",
+		read: "prefix path safe_regex path_separated_prefix path_match_policy case_sensitive runtime_fraction " +
+			"headers query_parameters cookies grpc",
+		instead: map[string]string{
+			"dynamic_metadata": "nothing here makes metadata of a request: match its headers",
+			"filter_state":     "nothing here keeps state of a request: match its headers",
+			"tls_context":      "whether TLS is needed is said by the listener's filter chains",
+		},
 	},
+	{message: (*routev3.RouteMatch_GrpcRouteMatchOptions)(nil)},
+	{message: (*routev3.CookieMatcher)(nil), read: "name string_match invert_match"},
 	{
 		message: (*routev3.HeaderMatcher)(nil),
 		read: "name exact_match safe_regex_match range_match present_match prefix_match suffix_match " +
@@ -26,6 +33,8 @@ func (d *decoder) routeMatch(at path, m *routev3.RouteMatch) discovery.RouteMatc
 		Path:    d.pathMatch(at, m),
 		Headers: d.headerMatches(at, "headers", m.GetHeaders()),
 		Query:   d.queryMatches(at, m.GetQueryParameters()),
+		Cookies: d.cookieMatches(at, m.GetCookies()),
+		GRPC:    m.GetGrpc() != nil,
 	}
 	if f := m.GetRuntimeFraction(); f != nil {
 		match.PerMillion = new(perMillion(f.GetDefaultValue()))
@@ -54,6 +63,11 @@ func (d *decoder) pathMatch(at path, m *routev3.RouteMatch) discovery.PathMatch 
 			Value: s.SafeRegex.GetRegex(),
 			Regex: d.regex(at.field("safe_regex"), s.SafeRegex),
 		}
+	case *routev3.RouteMatch_PathMatchPolicy:
+		if ignoreCase {
+			d.refusef(at.field("case_sensitive"), "false does not apply to path_match_policy")
+		}
+		p = d.templateMatch(at.field("path_match_policy"), s.PathMatchPolicy)
 	}
 	return p
 }

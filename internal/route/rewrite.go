@@ -1,0 +1,171 @@
+package route
+
+import (
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/inboardmesh/inboard/discovery"
+)
+
+// The headers that tell an upstream what was rewritten (Envoy router docs).
+const (
+	originalPath  = "x-envoy-original-path"
+	originalHost  = "x-envoy-original-host"
+	forwardedHost = "x-forwarded-host"
+)
+
+// Outgoing is a forwarded request after the rewrites of its route.
+type Outgoing struct {
+	// Host is the authority, "" if it stays.
+	Host string
+	// Path is the escaped path, "" if it stays. The query always stays.
+	Path string
+	// EndpointHost asks for the host name of the endpoint that is called, if it
+	// has one, in the place of Host.
+	EndpointHost bool
+}
+
+// Forward prepares a forwarded request, once for all its attempts: first the
+// header operations of all levels, then the host, then the path (Envoy's order).
+// h holds the headers to change, which req sees. The upstream is told what
+// was rewritten, unless hide is set.
+func (d *Decision) Forward(h HeaderMap, req *Request, f *Facts, hide bool) Outgoing {
+	d.MutateRequest(h, req, f)
+	forward := d.Route.Forward
+	if forward == nil {
+		return Outgoing{}
+	}
+	out := Outgoing{Host: d.rewriteHost(req), EndpointHost: d.fromEndpoint()}
+	if out.Host == req.Host {
+		out.Host = ""
+	}
+	if out.Host != "" || out.EndpointHost {
+		d.tellHost(h, req.Host, hide)
+	}
+	if path := d.rewritePath(req, f); path != req.Path {
+		out.Path = path
+		if !hide {
+			h.Set(originalPath, req.PathAndQuery())
+		}
+	}
+	return out
+}
+
+func (d *Decision) fromEndpoint() bool {
+	from := d.Route.Forward.HostFrom
+	return from != nil && from.Endpoint && (d.Cluster == nil || d.Cluster.HostRewrite == "")
+}
+
+// tellHost keeps the authority that the request had in headers.
+func (d *Decision) tellHost(h HeaderMap, host string, hide bool) {
+	if !hide {
+		h.Set(originalHost, host)
+	}
+	if !d.Route.Forward.AppendForwardedHost || host == "" {
+		return
+	}
+	values := h.Values(forwardedHost)
+	if n := len(values); n > 0 && lastOf(values[n-1]) == host {
+		return
+	}
+	h.Add(forwardedHost, host)
+}
+
+// lastOf is the last element of a list in a header value.
+func lastOf(list string) string {
+	return strings.TrimSpace(list[strings.LastIndexByte(list, ',')+1:])
+}
+
+// rewriteHost returns the authority to send, "" to keep the request's: the
+// cluster's before the route's.
+func (d *Decision) rewriteHost(req *Request) string {
+	forward := d.Route.Forward
+	host := forward.HostRewrite
+	switch from := forward.HostFrom; {
+	case d.Cluster != nil && d.Cluster.HostRewrite != "":
+		host = d.Cluster.HostRewrite
+	case from == nil:
+	case from.Header != "":
+		host = req.firstValue(from.Header)
+	case from.Path != nil:
+		host = from.Path.Replace(req.Path)
+	}
+	if host == "" || !httpguts.ValidHostHeader(host) || strings.ContainsAny(host, "/?#@\\") {
+		return "" // it is of the request's making
+	}
+	return host
+}
+
+// rewritePath returns the path to send.
+func (d *Decision) rewritePath(req *Request, f *Facts) string {
+	forward, path := d.Route.Forward, req.Path
+	switch {
+	case forward.PrefixRewrite != "":
+		return absolute(replaceMatched(&d.Route.Match.Path, path, forward.PrefixRewrite))
+	case forward.PathSubstitution != nil:
+		return absolute(forward.PathSubstitution.Replace(path))
+	case forward.PathFormat != nil:
+		if computed := d.expand(forward.PathFormat, req, f, nil); computed != "" {
+			return absolute(computed)
+		}
+	}
+	return path
+}
+
+// replaceMatched replaces the prefix that was matched, or all of a path that was
+// matched otherwise, and nothing else.
+func replaceMatched(m *discovery.PathMatch, path, by string) string {
+	switch m.Kind {
+	case discovery.PathPrefix, discovery.PathSeparatedPrefix:
+		return by + path[min(len(m.Value), len(path)):]
+	case discovery.PathExact, discovery.PathRegex, discovery.PathTemplate:
+	}
+	return by
+}
+
+// absolute makes what a rewrite gave the path of a request: it begins with a
+// slash, and what would end it or cannot be sent is escaped.
+func absolute(path string) string {
+	if !strings.HasPrefix(path, "/") {
+		path = "/" + path
+	}
+	clean := true
+	for i := range len(path) {
+		clean = clean && !endsPath(path[i])
+	}
+	if clean {
+		return path
+	}
+	const hex = "0123456789ABCDEF"
+	var b strings.Builder
+	for _, c := range []byte(path) {
+		if endsPath(c) {
+			b.Write([]byte{'%', hex[c>>4], hex[c&15]})
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+func endsPath(c byte) bool { return c <= ' ' || c >= 0x7f || c == '?' || c == '#' }
+
+// RedirectPath returns the path, with a query of its own if it has one, that a
+// redirect of this decision leads to.
+func (d *Decision) RedirectPath(req *Request, f *Facts) string {
+	to, path := d.Route.Redirect, req.Path
+	switch {
+	case to.Path != "":
+		return to.Path
+	case to.PrefixRewrite != "":
+		return replaceMatched(&d.Route.Match.Path, path, to.PrefixRewrite)
+	case to.PathSubstitution != nil:
+		return absolute(to.PathSubstitution.Replace(path))
+	case to.PathFormat != nil:
+		if computed := d.expand(to.PathFormat, req, f, nil); computed != "" {
+			return absolute(computed)
+		}
+	}
+	return path
+}
