@@ -113,7 +113,8 @@ func (r *registry) backends(rule *gatewayRule, action *routev3.RouteAction, ops 
 // backend is the cluster of a reference, "" for one with a problem. What it
 // names must exist: the Gateway API would answer with 500 until it does.
 func (r *registry) backend(b *gatewayapi.HTTPBackendRef, a at) string {
-	host, group, kind := "", or(b.Group, coreGroup), or(b.Kind, "Service")
+	var host string
+	group, kind := or(b.Group, coreGroup), or(b.Kind, "Service")
 	switch {
 	case b.Name == "":
 		a.field("name").errorf("is required")

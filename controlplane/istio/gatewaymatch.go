@@ -256,7 +256,7 @@ func grpcMethod(in *gatewayapi.GRPCMethodMatch, m *gatewayMatch, a at) {
 	regex := func(pattern string) {
 		m.match.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: pattern}}
 	}
-	const any = "[^/]+"
+	const anything = "[^/]+"
 	switch kind := or(in.Type, "Exact"); kind {
 	case "Exact":
 		m.rank[0] = rankExact
@@ -270,13 +270,13 @@ func grpcMethod(in *gatewayapi.GRPCMethodMatch, m *gatewayMatch, a at) {
 		case method == "":
 			m.match.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: "/" + service + "/"}
 		case service == "":
-			regex("/" + any + "/" + regexp.QuoteMeta(method))
+			regex("/" + anything + "/" + regexp.QuoteMeta(method))
 		default:
 			m.match.PathSpecifier = &routev3.RouteMatch_Path{Path: "/" + service + "/" + method}
 		}
 	case "RegularExpression":
 		m.rank[0] = rankRegex
-		parts := []string{any, any}
+		parts := []string{anything, anything}
 		for i, part := range []struct{ name, value string }{{"service", service}, {"method", method}} {
 			if part.value != "" {
 				checkRegex(part.value, a.field(part.name))

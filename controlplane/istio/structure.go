@@ -98,8 +98,8 @@ func fieldByTag(of reflect.Type, name string) int {
 
 // tagSuggestion offers the field that differs only in upper and lower case.
 func tagSuggestion(of reflect.Type, name string) string {
-	for i := range of.NumField() {
-		if tag := of.Field(i).Tag.Get("json"); strings.EqualFold(tag, name) {
+	for field := range of.Fields() {
+		if tag := field.Tag.Get("json"); strings.EqualFold(tag, name) {
 			return ": did you mean \"" + tag + "\"?"
 		}
 	}
