@@ -61,8 +61,15 @@ func (c *Call) try() outcome.Outcome {
 func (a *Attempt) Started() bool { return a.timer == nil || a.timer.Stop() }
 
 // settle finds out whose time it was, if the attempt ended because time was up.
-// The peer, which was told the deadline, may have noticed first.
+// The peer, which was told the deadline, may have noticed first; that must make
+// no difference, hence one gRPC status for all who were too late: grpc-go says
+// CANCELLED of an attempt whose context was canceled, which is a retry condition.
 func (a *Attempt) settle(o *outcome.Outcome) {
+	defer func() {
+		if o.GRPC && (o.Kind == outcome.PerTryTimeout || o.Kind == outcome.Timeout) {
+			o.Code = uint32(codes.DeadlineExceeded)
+		}
+	}()
 	switch {
 	case o.Kind == outcome.BodyFailure || a.ctx == nil:
 	case o.Kind == outcome.Response && !isDeadlineExceeded(o):

@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/outcome"
 	"github.com/inboardmesh/inboard/retry"
@@ -74,6 +76,30 @@ func TestBT2_ThePerTryTimeoutEndsAnAttempt(t *testing.T) {
 		}
 		b.expect("call", "attempt 1", "attempt 1 ended: per-try-timeout", "call ended: per-try-timeout")
 	})
+}
+
+// grpc-go calls an attempt whose context was canceled CANCELLED, and the peer, if
+// it noticed first, DEADLINE_EXCEEDED. It is one failure, and no condition about
+// cancellation holds for it.
+func TestBT2_WhoeverNoticesFirstAGRPCAttemptThatIsTooLateIsNotCancelled(t *testing.T) {
+	t.Parallel()
+	for _, code := range []codes.Code{codes.Canceled, codes.DeadlineExceeded} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			b.configure(newTarget(routeTimeout(time.Minute), retrying(retry.Policy{
+				PerTryTimeout: time.Second, MaxRetries: 3, On: retry.OnGRPCCancelled | retry.OnGRPCUnavailable,
+			})))
+			d := &adapter{attempt: func(ctx context.Context, _ *Attempt, _ int) outcome.Outcome {
+				<-ctx.Done()
+				return outcome.Outcome{Kind: outcome.Canceled, GRPC: true, Code: uint32(code), Sent: true, Err: ctx.Err()}
+			}}
+			o := b.took(t.Context(), d, time.Second)
+			expectErrorKind(t, o, outcome.PerTryTimeout)
+			if d.attempts != 1 || codes.Code(o.Code) != codes.DeadlineExceeded {
+				t.Errorf("%v: %d attempts, then %v", code, d.attempts, codes.Code(o.Code))
+			}
+		})
+	}
 }
 
 // Its time ends with the response's headers: a body may take longer.
