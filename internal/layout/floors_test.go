@@ -32,6 +32,7 @@ var floors = map[string]place{
 	"internal/strictjson":  {0, shared},
 	"internal/regularfile": {0, shared},
 	"internal/tlstest":     {0, shared},
+	"internal/faultproxy":  {0, shared},
 	"internal/layout":      {0, shared},
 	"internal/conformance": {0, shared},
 	"observe":              {1, dataPlane},
