@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -155,7 +156,11 @@ func (f *flags) help() {
 		if one.DefValue != "" && one.DefValue != "false" {
 			usage += fmt.Sprintf(" (default %s)", one.DefValue)
 		}
-		fmt.Fprintf(out, "  %s\n        %s\n", strings.TrimSpace("--"+one.Name+" "+kind), usage)
+		dashes := "--"
+		if len(one.Name) == 1 {
+			dashes = "-"
+		}
+		fmt.Fprintf(out, "  %s\n        %s\n", strings.TrimSpace(dashes+one.Name+" "+kind), usage)
 	})
 }
 
@@ -167,6 +172,40 @@ func (l *list) String() string { return strings.Join(*l, ",") }
 func (l *list) Set(value string) error {
 	*l = append(*l, value)
 	return nil
+}
+
+// outputJSON and outputText are the values of -o.
+const (
+	outputJSON = "json"
+	outputText = "text"
+)
+
+// format is the flag -o.
+type format string
+
+func (f *format) String() string { return string(*f) }
+
+func (f *format) Set(value string) error {
+	if value != outputJSON && value != outputText {
+		return fmt.Errorf("%q is no format: use %s or %s", value, outputText, outputJSON)
+	}
+	*f = format(value)
+	return nil
+}
+
+// output adds the flag that says what to print.
+func (f *flags) output() *format {
+	chosen := format(outputText)
+	f.Var(&chosen, "o", "print as `FORMAT`: text, or json for programs")
+	return &chosen
+}
+
+// writeJSON prints a value for programs.
+func writeJSON(to io.Writer, value any) error {
+	encoder := json.NewEncoder(to)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(value)
 }
 
 // caDir adds the flag that control plane and tokens must agree on.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -147,7 +148,7 @@ func TestValidateWarns(t *testing.T) {
 	write(t, filepath.Join(dir, "good.yaml"), fmt.Sprintf(goodYAML, "10.0.0.1"))
 	odd := filepath.Join(dir, "odd.yaml")
 	write(t, odd, "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: odd}\nspec: {host: '*.example.com'}\n")
-	warning := odd + `:4:14: warning: DestinationRule default/odd: spec.host: "*.example.com": no ServiceEntry has such a host: it has no effect` + "\n"
+	warning := odd + `:4:14: warning: DestinationRule default/odd: spec.host: "*.example.com": no ServiceEntry has such a host: it has no effect [unknown-host]` + "\n"
 
 	code, stdout, stderr := call(t, "validate", dir)
 	if want := dir + ": ok: 2 files, 1 listener, 1 route table, 1 cluster, 1 warning\n"; code != exitOK || stdout != want || stderr != warning {
@@ -156,6 +157,35 @@ func TestValidateWarns(t *testing.T) {
 	code, stdout, stderr = call(t, "validate", "--strict", dir)
 	if want := warning + "inboard validate: " + dir + ": 1 warning, with --strict\n"; code != exitFailed || stdout != "" || stderr != want {
 		t.Errorf("code %d, %q, %q; want %q", code, stdout, stderr, want)
+	}
+}
+
+func TestValidatePrintsJSON(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "good.yaml"), fmt.Sprintf(goodYAML, "10.0.0.1"))
+	odd := filepath.Join(dir, "odd.yaml")
+	write(t, odd, "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: odd}\nspec: {host: '*.example.com'}\n")
+	code, stdout, _ := call(t, "validate", "-o", "json", dir)
+	var got findings
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil {
+		t.Fatalf("%v: %s", err, stdout)
+	}
+	want := []finding{{
+		File: odd, Line: 4, Column: 14, Object: "DestinationRule default/odd", Field: "spec.host", Code: "unknown-host",
+		Message: `"*.example.com": no ServiceEntry has such a host: it has no effect`,
+		Remedy:  "Correct the wildcard, or add the ServiceEntry.",
+	}}
+	if code != exitOK || !got.Valid || len(got.Problems) > 0 || !slices.Equal(got.Warnings, want) {
+		t.Errorf("code %d, got %+v, want the warnings %+v", code, got, want)
+	}
+	write(t, odd, "kind: Odd\n")
+	code, stdout, _ = call(t, "validate", "-o", "json", dir)
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != exitFailed || got.Valid || len(got.Problems) != 1 {
+		t.Errorf("code %d, %v, got %+v", code, err, got)
+	}
+	if code, _, stderr := call(t, "validate", "-o", "yaml", dir); code != exitUsage || !strings.Contains(stderr, `"yaml" is no format: use text or json`) {
+		t.Errorf("code %d, %q", code, stderr)
 	}
 }
 

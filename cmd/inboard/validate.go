@@ -12,9 +12,11 @@ func validate(_ context.Context, call *invocation) error {
 	f := call.flags("DIR", `Checks the YAML of Istio and of the Gateway API in a directory as the control plane does. It prints
 every problem with file, line and field, and exits with 1 if there is one. It
 also warns of what is allowed and hardly what was meant; with --strict that is
-a problem too. It says of each HTTPRoute and GRPCRoute what became of it.`)
+a problem too. Each warning ends with its code; docs/lint.md explains them. It
+says of each HTTPRoute and GRPCRoute what became of it.`)
 	strict := f.Bool("strict", false, "exit with 1 if there is a warning")
 	rootNamespace := f.String("root-namespace", "istio-system", "the `NAMESPACE` of mesh-wide policies")
+	output := f.output()
 	if err := f.parse(); err != nil {
 		return err
 	}
@@ -24,6 +26,9 @@ a problem too. It says of each HTTPRoute and GRPCRoute what became of it.`)
 		return err
 	}
 	config, problems := istio.Parse(files, istio.Options{RootNamespace: *rootNamespace})
+	if *output == outputJSON {
+		return reportJSON(call, dir, config, problems, *strict)
+	}
 	for _, problem := range problems {
 		fmt.Fprintln(call.stderr, problem)
 	}
@@ -32,7 +37,7 @@ a problem too. It says of each HTTPRoute and GRPCRoute what became of it.`)
 	}
 	warnings := config.Warnings()
 	for _, warning := range warnings {
-		fmt.Fprintln(call.stderr, warning)
+		fmt.Fprintf(call.stderr, "%v [%s]\n", warning, warning.Code)
 	}
 	if *strict && len(warnings) > 0 {
 		return fmt.Errorf("%s: %s, with --strict", dir, count(len(warnings), "warning"))
@@ -60,4 +65,57 @@ func count(n int, noun string) string {
 		noun += "s"
 	}
 	return fmt.Sprintf("%d %s", n, noun)
+}
+
+// findings is what validate found, for programs.
+type findings struct {
+	// Valid is whether the control plane would serve the files.
+	Valid    bool      `json:"valid"`
+	Problems []finding `json:"problems"`
+	Warnings []finding `json:"warnings"`
+}
+
+type finding struct {
+	File    string `json:"file"`
+	Line    int    `json:"line,omitempty"`
+	Column  int    `json:"column,omitempty"`
+	Object  string `json:"object,omitempty"`
+	Field   string `json:"field,omitempty"`
+	Code    string `json:"code,omitempty"`
+	Message string `json:"message"`
+	Remedy  string `json:"remedy,omitempty"`
+}
+
+func reportJSON(call *invocation, dir string, config *istio.Config, problems []istio.Problem, strict bool) error {
+	found := findings{Valid: len(problems) == 0, Problems: findingsOf(problems), Warnings: []finding{}}
+	if config != nil {
+		found.Warnings = findingsOf(config.Warnings())
+	}
+	if err := writeJSON(call.stdout, found); err != nil {
+		return err
+	}
+	switch {
+	case len(problems) > 0:
+		return fmt.Errorf("%s: %s", dir, count(len(problems), "problem"))
+	case strict && len(found.Warnings) > 0:
+		return fmt.Errorf("%s: %s, with --strict", dir, count(len(found.Warnings), "warning"))
+	}
+	return nil
+}
+
+func findingsOf(problems []istio.Problem) []finding {
+	found := make([]finding, 0, len(problems))
+	for _, p := range problems {
+		one := finding{
+			File: p.File, Line: p.Line, Column: p.Column, Object: p.Object, Field: p.Field,
+			Code: p.Code, Message: p.Message,
+		}
+		for _, lint := range istio.Lints() {
+			if lint.Code == p.Code {
+				one.Remedy = lint.Remedy
+			}
+		}
+		found = append(found, one)
+	}
+	return found
 }

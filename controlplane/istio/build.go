@@ -55,7 +55,7 @@ func (r *registry) checkHosts() {
 		host, hostAt := rule.host, rule.at.field("host")
 		if isWildcard(host) {
 			if !slices.ContainsFunc(slices.Collect(maps.Keys(r.services)), func(known string) bool { return covers(host, known) }) {
-				hostAt.warnf("%q: no ServiceEntry has such a host: it has no effect", host)
+				hostAt.warnf(lintUnknownHost, "%q: no ServiceEntry has such a host: it has no effect", host)
 			}
 			continue
 		}

@@ -30,7 +30,7 @@ func checkTable(c *Config, tables byNamespace[*routeTable], namespace string, t 
 			}
 			for _, cluster := range clustersOf(r.route) {
 				for _, who := range blind(c, tables, namespace, t, r.from, cluster) {
-					r.target.warnf("%s is not visible to clients in %s, who get this route: their calls fail", describeCluster(cluster), who)
+					r.target.warnf(lintInvisibleDestination, "%s is not visible to clients in %s, who get this route: their calls fail", describeCluster(cluster), who)
 				}
 			}
 		}

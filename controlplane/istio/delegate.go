@@ -77,7 +77,7 @@ func (r *rule) delegated(to *virtualService) []*rule {
 		merged := &rule{spec: proto.Clone(spec).(*networking.HTTPRoute), at: leaf.at, inherited: make(map[string]at)}
 		outside, ok := r.intersect(leaf, merged)
 		if !ok {
-			outside.warnf("has no effect: it is not within the match of %s, which delegates to it", r.at.source())
+			outside.warnf(lintIneffectiveMatch, "has no effect: it is not within the match of %s, which delegates to it", r.at.source())
 			continue
 		}
 		merged.spec.Name = joined(r.spec.Name, spec.Name)

@@ -56,7 +56,7 @@ func (r *registry) gatewayAction(g *gatewayRoute, rule *gatewayRule, filters *fi
 		if g.grpc {
 			status = 503
 		}
-		rule.at.field("backendRefs").warnf("there is no backend with a weight: every request is answered with %d", status)
+		rule.at.field("backendRefs").warnf(lintNoBackend, "there is no backend with a weight: every request is answered with %d", status)
 		route.Action = &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: status}}
 	}
 	route.RequestHeadersToAdd, route.RequestHeadersToRemove = ops.requestAdd, ops.requestRemove

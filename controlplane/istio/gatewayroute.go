@@ -104,7 +104,7 @@ func (r *registry) addGatewayRoute(o *object, g *gatewayRoute, parents []gateway
 	}
 	if len(hostnames) > 0 {
 		// GEP-1294 leaves no meaning to it.
-		g.at.field("hostnames").warnf("has no effect on routes of a Service: match the header Host instead")
+		g.at.field("hostnames").warnf(lintIneffectiveHostnames, "has no effect on routes of a Service: match the header Host instead")
 	}
 	if len(g.rules) == 0 {
 		if g.at.field("rules").written() {
@@ -266,13 +266,13 @@ func (r *registry) rankKinds(host string) {
 				}
 				if winner := p.beaten(all, port.number); winner != nil {
 					p.lost = winner
-					p.at.warnf("is not accepted (Conflicted) for port %d of %q: %s is for the same calls, and goes before an HTTPRoute",
+					p.at.warnf(lintConflictingRoute, "is not accepted (Conflicted) for port %d of %q: %s is for the same calls, and goes before an HTTPRoute",
 						port.number, host, winner.route.at.obj.source())
 					continue
 				}
 				p.used = true
 				if p.route.grpc && !port.http2 && p.port == 0 {
-					p.at.warnf("is for port %d of %q too, over which no gRPC call is made: set port", port.number, host)
+					p.at.warnf(lintGRPCRoutePort, "is for port %d of %q too, over which no gRPC call is made: set port", port.number, host)
 				}
 			}
 		}

@@ -213,9 +213,9 @@ func (vs *virtualService) checkOthers(pattern, namespace string, others []*virtu
 		_, decided := vs.at.obj.before(other.at.obj)
 		switch {
 		case vs.rank(namespace) < other.rank(namespace):
-			hostAt.warnf("has no effect on %q in namespace %q: %s is exported more narrowly", pattern, namespace, vs.at.obj.source())
+			hostAt.warnf(lintOverriddenHost, "has no effect on %q in namespace %q: %s is exported more narrowly", pattern, namespace, vs.at.obj.source())
 		case decided:
-			hostAt.warnf("has no effect on %q: the older %s wins", pattern, vs.at.obj.source())
+			hostAt.warnf(lintOverriddenHost, "has no effect on %q: the older %s wins", pattern, vs.at.obj.source())
 		default:
 			hostAt.errorf("%q already has %s, and it is not known which is the older one, which would win: merge them, or give both metadata.creationTimestamp",
 				pattern, vs.at.obj.source())

@@ -100,9 +100,9 @@ func (a at) source() string {
 }
 
 // warnf reports what is allowed and not what was meant, at the value.
-func (a at) warnf(format string, args ...any) {
+func (a at) warnf(kind lint, format string, args ...any) {
 	p := a.problem(func(p place) position { return p.value }, fmt.Sprintf(format, args...))
-	p.Warning = true
+	p.Warning, p.Code = true, lints[kind].Code
 	a.rep.warn(p)
 }
 

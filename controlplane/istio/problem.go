@@ -25,6 +25,8 @@ type Problem struct {
 	Message string
 	// Warning tells that the documents can be used nevertheless.
 	Warning bool
+	// Code is that of the [Lint], for a warning.
+	Code string
 }
 
 // String is "file:line:col: Kind namespace/name: field: message", without the

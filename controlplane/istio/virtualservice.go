@@ -60,7 +60,7 @@ func (r *registry) addVirtualService(o *object, spec *networking.VirtualService,
 // reaches, and what they refer to.
 func (r *registry) checkVirtualService(vs *virtualService) {
 	if len(vs.hosts) == 0 && !vs.used {
-		vs.at.warnf("has no hosts, and no VirtualService delegates to it: it has no effect")
+		vs.at.warnf(lintUnusedDelegate, "has no hosts, and no VirtualService delegates to it: it has no effect")
 	}
 	ports, complete := r.portsOf(vs)
 	for i, http := range vs.spec.Http {
@@ -108,7 +108,7 @@ func (r *registry) portsOf(vs *virtualService) (ports map[uint32]bool, complete 
 			}
 			if !some {
 				complete = false
-				ha.warnf("%q: no ServiceEntry has such a host: it has no effect", host)
+				ha.warnf(lintUnknownHost, "%q: no ServiceEntry has such a host: it has no effect", host)
 			}
 		case r.known(host, ha):
 			add(r.services[host])
