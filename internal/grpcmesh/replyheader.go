@@ -1,15 +1,17 @@
 package grpcmesh
 
 import (
+	"net/http"
 	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/inboardmesh/inboard/internal/filter"
 	"github.com/inboardmesh/inboard/internal/route"
 )
 
-// replyHeader applies the route's response header operations to what the
+// replyHeader applies the response header operations of the route and filters to what the
 // application sets: it keeps that until the headers are sent. A call that fails
 // before is answered in trailers alone, as without a mesh, so that its caller
 // may try again.
@@ -18,6 +20,7 @@ type replyHeader struct {
 	decision *route.Decision
 	request  *route.Request
 	facts    route.Facts
+	exchange *filter.Exchange // nil if there are no filters
 
 	mu   sync.Mutex
 	set  metadata.MD // guarded by mu; by the application
@@ -59,5 +62,8 @@ func (r *replyHeader) takeLocked(md metadata.MD) metadata.MD {
 	r.sent = true
 	all := metadata.Join(r.set, md)
 	r.decision.MutateResponse(header(all), r.request, &r.facts)
+	if r.exchange.Responds() {
+		r.exchange.Response(http.StatusOK, header(all))
+	}
 	return all
 }

@@ -13,9 +13,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
-	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/inbound"
-	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
@@ -131,22 +129,29 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 		defer cancel()
 		ctx = bounded
 	}
-	view := route.Request{Method: "POST", Scheme: call.Scheme, Host: call.Host, Path: method, Header: header(md)}
-	decision, err := s.admit(ctx, chain, &view, call)
-	if err != nil {
+	// FromIncomingContext made a copy of the headers.
+	a := admission{
+		view:  route.Request{Method: "POST", Scheme: call.Scheme, Host: call.Host, Path: method, Header: header(md)},
+		facts: factsOf(call, p.LocalAddr),
+	}
+	if isTLS && chain.Filters != nil {
+		kept := tlsInfo.State // which most calls need not keep
+		a.tls = &kept
+	}
+	if err := a.admit(ctx, chain, call); err != nil {
 		local, done = true, true
 		return err
 	}
-	// FromIncomingContext made a copy.
-	facts := factsOf(call, p.LocalAddr)
-	decision.MutateRequest(header(md), &view, &facts)
+	decision, facts := &a.decision, a.facts
+	decision.MutateRequest(header(md), &a.view, &facts)
 	ctx = metadata.NewIncomingContext(ctx, md)
 	var reply *replyHeader
-	if decision.MutatesResponse() {
-		sent := view // which most calls need not keep
+	if decision.MutatesResponse() || a.exchange.Responds() {
+		kept, sent := a.decision, a.view // which most calls need not keep
 		facts.Status = http.StatusOK
 		reply = &replyHeader{
-			ServerTransportStream: grpc.ServerTransportStreamFromContext(ctx), decision: decision, request: &sent, facts: facts,
+			ServerTransportStream: grpc.ServerTransportStreamFromContext(ctx), decision: &kept, request: &sent, facts: facts,
+			exchange: a.exchange,
 		}
 		ctx = grpc.NewContextWithServerTransportStream(ctx, reply)
 	}
@@ -163,42 +168,4 @@ func factsOf(call *observe.Call, local net.Addr) route.Facts {
 		Protocol: "HTTP/2", Start: call.Start,
 		Remote: call.PeerAddress, Local: local, PeerID: call.PeerID,
 	}
-}
-
-// admit routes the call and runs the filters; an error is the call's status.
-func (s *server) admit(ctx context.Context, chain *inbound.Chain, view *route.Request, call *observe.Call) (*route.Decision, error) {
-	decision, ok := chain.Routes.Match(view)
-	if !ok {
-		return nil, status.Error(codes.Unavailable, "no route")
-	}
-	call.Route = decision.Route.Name
-	filters := chain.Config.Filters
-	for i := range filters {
-		config, ok := decision.Filter(&filters[i])
-		if !ok {
-			continue
-		}
-		fault, ok := config.(*discovery.Fault)
-		if !ok { // refused when the listener was configured; a route may override
-			return nil, status.Error(codes.Unavailable, "filter not supported")
-		}
-		answer, err := s.listeners.Faults.Inject(ctx, fault, view)
-		switch {
-		case err != nil:
-			return nil, status.FromContextError(ctx.Err()).Err()
-		case answer != nil:
-			return nil, status.Error(answer.GRPCCode(), answer.Reason)
-		}
-	}
-	switch r := decision.Route; {
-	case r.Direct != nil:
-		answer := pipeline.Answer{Status: r.Direct.Status}
-		return nil, status.Error(answer.GRPCCode(), string(r.Direct.Body))
-	case r.Redirect != nil:
-		answer := pipeline.Answer{Status: r.Redirect.Status, Reason: "redirect"}
-		return nil, status.Error(answer.GRPCCode(), answer.Reason)
-	case !r.Local:
-		return nil, status.Error(codes.Unavailable, "the route leads to another process")
-	}
-	return &decision, nil
 }

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/deadline"
+	"github.com/inboardmesh/inboard/internal/filter"
 	"github.com/inboardmesh/inboard/internal/inbound"
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/route"
@@ -60,6 +60,8 @@ type serving struct {
 	headers  header
 	call     observe.Call
 	decision route.Decision
+	// exchange is what the filters see; nil if there are none.
+	exchange *filter.Exchange
 	// local is set when the mesh answered, and not the application.
 	local bool
 
@@ -121,50 +123,46 @@ func (s *serving) serve(w http.ResponseWriter) {
 // answered routes the request and runs the filters. It reports true when the
 // request was answered and must not reach the application.
 func (s *serving) answered(ctx context.Context, view *route.Request, w http.ResponseWriter) bool {
-	decision, ok := s.chain.Routes.Match(view)
-	if !ok {
-		http.Error(w, "no route", http.StatusNotFound)
-		return true
+	s.decision, _ = s.chain.Routes.Match(view) // without a route the decision is empty
+	answer, err := s.filter(ctx, view)
+	if s.decision.Route != nil {
+		s.call.Route = s.decision.Route.Name
 	}
-	s.decision = decision
-	s.call.Route = decision.Route.Name
-	if decision.MutatesResponse() {
+	if s.decision.MutatesResponse() || s.exchange.Responds() {
 		s.recorder.mutates = s
 	}
-	filters := s.chain.Config.Filters
-	for i := range filters {
-		config, ok := decision.Filter(&filters[i])
-		if !ok {
-			continue
-		}
-		fault, ok := config.(*discovery.Fault)
-		if !ok { // refused when the listener was configured; a route may override
-			http.Error(w, "filter not supported", http.StatusInternalServerError)
-			return true
-		}
-		answer, err := s.handler.Listeners.Faults.Inject(ctx, fault, view)
-		if err != nil {
-			http.Error(w, "the deadline passed in an injected delay", http.StatusGatewayTimeout)
-			return true
-		}
-		if answer != nil {
-			writeAnswer(w, answer)
-			return true
-		}
-	}
-	switch {
-	case decision.Route.Direct != nil:
-		writeAnswer(w, &pipeline.Answer{Status: decision.Route.Direct.Status, Body: decision.Route.Direct.Body})
-		return true
-	case decision.Route.Redirect != nil:
+	switch r := s.decision.Route; {
+	case err != nil:
+		http.Error(w, "the deadline passed in a filter", http.StatusGatewayTimeout)
+	case answer != nil:
+		s.answer(w, view, answer)
+	case r == nil:
+		http.Error(w, "no route", http.StatusNotFound)
+	case r.Direct != nil:
+		s.answer(w, view, &filter.Answer{Status: r.Direct.Status, Body: r.Direct.Body, Reason: string(r.Direct.Body)})
+	case r.Redirect != nil:
 		facts := s.facts()
-		writeAnswer(w, pipeline.Redirect(&s.decision, view, &facts))
-		return true
-	case !decision.Route.Local:
+		s.answer(w, view, pipeline.Redirect(&s.decision, view, &facts))
+	case !r.Local:
 		http.Error(w, "the route leads to another process", http.StatusNotFound)
-		return true
+	default:
+		return false
 	}
-	return false
+	return true
+}
+
+// filter runs the filters, and leaves the request in view as they have left it.
+func (s *serving) filter(ctx context.Context, view *route.Request) (*filter.Answer, error) {
+	if s.chain.Filters == nil {
+		return nil, nil
+	}
+	s.exchange = &filter.Exchange{
+		Request: *view, Headers: s.headers, Facts: s.facts(), TLS: s.request.TLS,
+		Routes: s.chain.Routes, Decision: s.decision,
+	}
+	answer, err := s.chain.Filters.Run(ctx, s.exchange)
+	*view, s.decision = s.exchange.Request, s.exchange.Decision
+	return answer, err
 }
 
 // facts are what is known of the request's connection.
@@ -179,7 +177,8 @@ func (s *serving) facts() route.Facts {
 	return f
 }
 
-// mutateResponse applies the response header operations.
+// mutateResponse applies the response header operations of the route and those
+// of the filters.
 func (s *serving) mutateResponse(h http.Header, status int) {
 	r := s.request
 	view := route.Request{
@@ -189,21 +188,9 @@ func (s *serving) mutateResponse(h http.Header, status int) {
 	facts := s.facts()
 	facts.Status = status
 	s.decision.MutateResponse(header(h), &view, &facts)
-}
-
-func writeAnswer(w http.ResponseWriter, a *pipeline.Answer) {
-	if a.IsGRPC {
-		w.Header().Set("Content-Type", "application/grpc")
-		w.Header().Set("Grpc-Status", strconv.FormatUint(uint64(a.Code), 10))
-		w.Header().Set("Grpc-Message", a.Reason)
-		w.WriteHeader(http.StatusOK)
-		return
+	if s.exchange.Responds() {
+		s.exchange.Response(status, header(h))
 	}
-	if a.Location != "" {
-		w.Header().Set("Location", a.Location)
-	}
-	w.WriteHeader(a.Status)
-	_, _ = w.Write(a.Body) // the peer went away: nothing is left to do
 }
 
 // end reports the call, also when the application panicked.

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/filter"
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/internal/watch"
 	"github.com/inboardmesh/inboard/observe"
@@ -18,6 +19,8 @@ import (
 type Chain struct {
 	Config *discovery.FilterChain
 	Routes *route.Table
+	// Filters is nil if there are none.
+	Filters *filter.Chain
 }
 
 // Listener accepts connections as its filter chains say. It implements
@@ -73,8 +76,10 @@ func (ln *Listener) compile(in *discovery.Inbound) (*state, error) {
 		if chain.TLS == nil {
 			return nil, fmt.Errorf("filter chain %q: matches TLS connections but has no TLS settings", chain.Name)
 		}
-		s.tls = &Chain{Config: chain, Routes: route.Compile(chain.Routes)}
-		if s.policy.TLS, err = ln.serverTLS(chain); err != nil {
+		if s.tls, err = ln.compileChain(chain); err == nil {
+			s.policy.TLS, err = ln.serverTLS(chain)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("filter chain %q: %w", chain.Name, err)
 		}
 	}
@@ -82,20 +87,27 @@ func (ln *Listener) compile(in *discovery.Inbound) (*state, error) {
 		if chain.TLS != nil {
 			return nil, fmt.Errorf("filter chain %q: matches plaintext connections but has TLS settings", chain.Name)
 		}
-		s.plaintext = &Chain{Config: chain, Routes: route.Compile(chain.Routes)}
+		if s.plaintext, err = ln.compileChain(chain); err != nil {
+			return nil, fmt.Errorf("filter chain %q: %w", chain.Name, err)
+		}
 		s.policy.Plaintext = true
 	}
 	if s.tls == nil && s.plaintext == nil {
 		return nil, errors.New("no filter chain matches any connection")
 	}
-	for _, chain := range []*Chain{s.tls, s.plaintext} {
-		if chain != nil {
-			if err := checkFilters(chain.Config); err != nil {
-				return nil, err
-			}
-		}
-	}
 	return s, nil
+}
+
+// compileChain prepares a filter chain, and refuses what cannot be enforced.
+func (ln *Listener) compileChain(chain *discovery.FilterChain) (*Chain, error) {
+	if len(chain.Match.ApplicationProtocols) > 0 {
+		return nil, errors.New("filter_chain_match.application_protocols: not supported")
+	}
+	filters, err := filter.Compile(chain.Filters, chain.Routes, ln.owner.buildFilter)
+	if err != nil {
+		return nil, err
+	}
+	return &Chain{Config: chain, Routes: route.Compile(chain.Routes), Filters: filters}, nil
 }
 
 // choose returns the chain for a transport protocol ("tls" or "raw_buffer"):
@@ -139,19 +151,6 @@ func (ln *Listener) port() uint32 {
 		return uint32(tcp.Port)
 	}
 	return 0
-}
-
-// checkFilters refuses what the servers of this package cannot enforce.
-func checkFilters(chain *discovery.FilterChain) error {
-	if len(chain.Match.ApplicationProtocols) > 0 {
-		return fmt.Errorf("filter chain %q: filter_chain_match.application_protocols: not supported", chain.Name)
-	}
-	for i := range chain.Filters {
-		if _, ok := chain.Filters[i].Config.(*discovery.Fault); !ok {
-			return fmt.Errorf("filter chain %q: http_filters[%d] %q: not supported", chain.Name, i, chain.Filters[i].Name)
-		}
-	}
-	return nil
 }
 
 // waitReady waits for the first usable configuration.

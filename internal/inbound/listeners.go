@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"github.com/inboardmesh/inboard/discovery"
-	"github.com/inboardmesh/inboard/internal/pipeline"
+	"github.com/inboardmesh/inboard/internal/filter/fault"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
@@ -42,8 +42,7 @@ type Options struct {
 type Listeners struct {
 	options Options
 
-	// Faults injects the faults of inbound filters.
-	Faults pipeline.Faults
+	faults fault.Faults
 
 	mu        sync.RWMutex
 	open      map[*Listener]struct{} // guarded by mu

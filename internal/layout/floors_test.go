@@ -54,12 +54,14 @@ var floors = map[string]place{
 	"internal/route":                {3, dataPlane},
 	"internal/upstream":             {3, dataPlane},
 
-	"discovery/xds":     {4, dataPlane},
-	"internal/pipeline": {4, dataPlane},
-	"internal/inbound":  {5, dataPlane},
-	"internal/httpmesh": {6, dataPlane},
-	"internal/grpcmesh": {6, dataPlane},
-	"mesh":              {7, dataPlane},
+	"discovery/xds":         {4, dataPlane},
+	"internal/filter":       {4, dataPlane},
+	"internal/filter/fault": {5, dataPlane},
+	"internal/pipeline":     {6, dataPlane},
+	"internal/inbound":      {7, dataPlane},
+	"internal/httpmesh":     {8, dataPlane},
+	"internal/grpcmesh":     {8, dataPlane},
+	"mesh":                  {9, dataPlane},
 
 	"controlplane/istio/internal/gatewayapi": {1, controlPlane},
 
@@ -67,12 +69,12 @@ var floors = map[string]place{
 	"controlplane/ca":    {2, controlPlane},
 	"controlplane":       {3, controlPlane},
 
-	"admin":              {8, dataPlane},
-	"mesh/meshtest":      {8, whole},
-	"internal/worldtest": {8, whole},
-	"cmd/inboard":        {9, whole},
-	"examples/paymentpb": {8, shared},
-	"examples/...":       {9, whole},
+	"admin":              {10, dataPlane},
+	"mesh/meshtest":      {10, whole},
+	"internal/worldtest": {10, whole},
+	"cmd/inboard":        {11, whole},
+	"examples/paymentpb": {10, shared},
+	"examples/...":       {11, whole},
 }
 
 // confinement keeps a dependency in the places that are made for it. Test
@@ -105,7 +107,7 @@ var confinements = []confinement{
 		imported: "google.golang.org/grpc/...",
 		allowed: []string{
 			"discovery/...", "controlplane/...", "tls/istioca", "internal/adstest",
-			"internal/meshfail", "internal/pipeline", "internal/grpcmesh", "internal/worldtest", "mesh/...", "admin", "cmd/...", "examples/...",
+			"internal/meshfail", "internal/filter", "internal/pipeline", "internal/grpcmesh", "internal/worldtest", "mesh/...", "admin", "cmd/...", "examples/...",
 		},
 		reason: "the leaves are neutral of the protocol and must not pull grpc-go in",
 	},

@@ -10,6 +10,7 @@ import (
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/deadline"
+	"github.com/inboardmesh/inboard/internal/filter"
 	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/internal/upstream"
@@ -58,7 +59,7 @@ type Call struct {
 	Decision route.Decision
 	// Answer is set when the mesh itself answers: then Run returns an outcome
 	// of Kind Local.
-	Answer *Answer
+	Answer *filter.Answer
 	// Deadline is when the whole call must have ended; zero without a limit.
 	Deadline time.Time
 
@@ -66,6 +67,7 @@ type Call struct {
 	target   *Target
 	cluster  *upstream.Cluster
 	adapter  Adapter
+	filtered *filter.Exchange // nil if no filter ran
 	observed context.Context
 	ctx      context.Context
 	timeout  deadline.Context // ctx, if the call has a timeout
@@ -161,23 +163,31 @@ func (c *Call) run(ctx context.Context, req *route.Request, decided *Decided) ou
 	}
 	decision, ok := config.Routes.Match(req)
 	if !ok {
-		return c.fail(outcome.NoRoute, errors.New("no route matches "+req.Method+" "+strconv.Quote(req.Host+req.Path)))
+		return c.noRoute(req)
 	}
 	return c.routed(ctx, req, config, decision)
 }
 
-// routed goes on with a call when its route is known.
-func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, decision route.Decision) outcome.Outcome {
+func (c *Call) noRoute(req *route.Request) outcome.Outcome {
+	return c.fail(outcome.NoRoute, errors.New("no route matches "+req.Method+" "+strconv.Quote(req.Host+req.Path)))
+}
+
+func (c *Call) decide(req *route.Request, decision route.Decision) {
 	c.Decision = decision
 	c.Observed.Route = decision.Route.Name
 	c.Observed.Cluster = decision.ClusterName(req)
+}
+
+// routed goes on with a call when its route is known.
+func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, decision route.Decision) outcome.Outcome {
+	c.decide(req, decision)
 	c.hide = config.Target.Listener.HideOriginals
-	if o, ended := c.injectFaults(ctx, config, req); ended {
+	if o, ended := c.filter(ctx, config, req); ended {
 		return o
 	}
-	switch r := decision.Route; {
+	switch r := c.Decision.Route; {
 	case r.Direct != nil:
-		return c.answer(&Answer{Status: r.Direct.Status, Body: r.Direct.Body, Reason: "direct response"})
+		return c.answer(&filter.Answer{Status: r.Direct.Status, Body: r.Direct.Body, Reason: "direct response"})
 	case r.Redirect != nil:
 		facts := c.Facts()
 		return c.answer(Redirect(&c.Decision, req, &facts))
@@ -189,10 +199,10 @@ func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, d
 		return c.fail(outcome.NoConfig, errors.New("no such cluster"))
 	}
 	if category, dropped := c.cluster.Dropped(); dropped {
-		return c.answer(&Answer{Status: http.StatusServiceUnavailable, Reason: "drop_overload " + category})
+		return c.answer(&filter.Answer{Status: http.StatusServiceUnavailable, Reason: "drop_overload " + category})
 	}
 	c.bound(ctx, config)
-	c.policy = decision.Route.Forward.Retry
+	c.policy = c.Decision.Route.Forward.Retry
 	if c.policy == nil {
 		c.policy = &noRetries
 	}
@@ -245,31 +255,34 @@ func (c *Call) Decide(req *route.Request) (d Decided, ok bool) {
 // [Outbound.Prepare].
 func (c *Call) Succeed(next *Call, adapter Adapter) { c.out.Prepare(next, c.target, adapter) }
 
-// injectFaults runs the fault filters. They are above retry, so that a fault
-// counts once per call, and above the timeout's start only in that a delay uses
-// up the caller's time and not the route's.
-func (c *Call) injectFaults(ctx context.Context, config *Config, req *route.Request) (o outcome.Outcome, ended bool) {
-	filters := config.Target.Listener.Filters
-	for i := range filters {
-		filter, ok := c.Decision.Filter(&filters[i])
-		if !ok {
-			continue
+// filter runs the filters. They are above retry, so that they see a call once,
+// and above the timeout's start only in that a delay uses up the caller's time
+// and not the route's.
+func (c *Call) filter(ctx context.Context, config *Config, req *route.Request) (o outcome.Outcome, ended bool) {
+	if config.filters == nil {
+		if config.filtersErr != nil {
+			return c.fail(outcome.NoConfig, config.filtersErr), true
 		}
-		fault, ok := filter.(*discovery.Fault)
-		if !ok {
-			return c.fail(outcome.NoConfig, errors.New("filter "+strconv.Quote(filters[i].Name)+" is not supported on the way out")), true
-		}
-		answer, err := c.out.faults.Inject(ctx, fault, req)
-		c.now = time.Now()
-		switch {
-		case err != nil:
-			return c.fail(endedBy(ctx), err), true
-		case answer != nil:
-			return c.answer(answer), true
-		}
+		return outcome.Outcome{}, false
 	}
+	c.filtered = &filter.Exchange{Request: *req, Facts: c.Facts(), Routes: config.Routes, Decision: c.Decision}
+	answer, err := config.filters.Run(ctx, c.filtered)
+	c.now = time.Now()
+	switch {
+	case err != nil:
+		return c.fail(endedBy(ctx), err), true
+	case answer != nil:
+		return c.answer(answer), true
+	case c.filtered.Decision.Route == nil:
+		return c.noRoute(req), true
+	}
+	c.decide(req, c.filtered.Decision)
 	return outcome.Outcome{}, false
 }
+
+// Filtered is what the filters have left of the call: what they want to do with
+// the response, above all. It is nil if none ran.
+func (c *Call) Filtered() *filter.Exchange { return c.filtered }
 
 // bound sets the overall timeout. It must be above retry, so that it covers all
 // attempts and their back-off.
@@ -407,7 +420,7 @@ func (c *Call) final(o outcome.Outcome) outcome.Outcome {
 
 func (c *Call) priority() discovery.RoutingPriority { return c.Decision.Route.Forward.Priority }
 
-func (c *Call) answer(a *Answer) outcome.Outcome {
+func (c *Call) answer(a *filter.Answer) outcome.Outcome {
 	c.Answer = a
 	o := outcome.Outcome{Kind: outcome.Local, Status: a.Status}
 	if c.Observed.Protocol == observe.GRPC {

@@ -1,10 +1,10 @@
 // Package pipeline takes one outbound call from its target's name to its
-// outcome: it pins the configuration, routes, injects faults, bounds the time,
+// outcome: it pins the configuration, routes, runs filters, bounds the time,
 // admits, picks and tries again. It knows no protocol: an [Adapter] per
 // protocol makes the attempts.
 //
 // The order of the layers, outermost first: observe the call; pin the
-// configuration; route; faults; overall timeout; retry; limits and error-rate
+// configuration; route; filters; overall timeout; retry; limits and error-rate
 // breaker; pick; per-try timeout; observe the attempt. "Above" is nearer the
 // application.
 package pipeline
@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/filter"
+	"github.com/inboardmesh/inboard/internal/filter/fault"
 	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/internal/upstream"
@@ -45,7 +47,7 @@ type Outbound struct {
 	source    discovery.Source
 	upstreams *upstream.Manager
 	hooks     *observe.Hooks
-	faults    Faults
+	faults    fault.Faults
 
 	mu      sync.RWMutex
 	targets map[string]*Target // guarded by mu
@@ -87,6 +89,14 @@ func (o *Outbound) Target(name string) *Target {
 	// here cannot deadlock; it keeps Close from missing the subscription.
 	t.stop = o.source.WatchTarget(name, t.update)
 	return t
+}
+
+// buildFilter makes a filter that runs on the way out.
+func (o *Outbound) buildFilter(config discovery.FilterConfig) (filter.Filter, error) {
+	if f, ok := config.(*discovery.Fault); ok {
+		return o.faults.Filter(f), nil
+	}
+	return nil, errors.New("not supported on the way out")
 }
 
 // TargetBytes is Target for a name that was put together for this call: to find a
@@ -167,6 +177,11 @@ type Config struct {
 	Target   *discovery.Target
 	Routes   *route.Table
 	Clusters map[string]*upstream.Cluster
+
+	// filters are nil if there are none, or if they cannot be run: then
+	// filtersErr says why, and every call fails.
+	filters    *filter.Chain
+	filtersErr error
 }
 
 // Name is the target's name.
@@ -189,6 +204,7 @@ func (t *Target) update(u discovery.Update[*discovery.Target]) {
 		} else {
 			next.Routes = route.Compile(u.Value.Routes)
 		}
+		next.filters, next.filtersErr = filter.Compile(u.Value.Listener.Filters, u.Value.Routes, t.out.buildFilter)
 		next.Clusters = t.out.upstreams.Hold(u.Value.Clusters)
 		t.config.Store(next)
 		t.state.Store(targetState{config: next})

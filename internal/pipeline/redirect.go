@@ -7,13 +7,14 @@ import (
 	"strings"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/filter"
 	"github.com/inboardmesh/inboard/internal/route"
 )
 
 // Redirect is the answer of a decision that redirects (Envoy RedirectAction).
 // Paths are escaped, in the request and in the configuration, and are not
 // touched.
-func Redirect(d *route.Decision, req *route.Request, f *route.Facts) *Answer {
+func Redirect(d *route.Decision, req *route.Request, f *route.Facts) *filter.Answer {
 	to := d.Route.Redirect
 	path, query := d.RedirectPath(req, f), req.Query
 	if to.StripQuery {
@@ -30,7 +31,7 @@ func Redirect(d *route.Decision, req *route.Request, f *route.Facts) *Answer {
 	if to.Scheme != "" {
 		scheme = to.Scheme
 	}
-	return &Answer{
+	return &filter.Answer{
 		Status: to.Status, Location: scheme + "://" + redirectHost(to, req, scheme) + path, Reason: "redirect",
 	}
 }

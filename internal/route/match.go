@@ -30,7 +30,7 @@ func (t *Table) matchRest(m *discovery.RouteMatch, req *Request) bool {
 			return false
 		}
 	}
-	if m.GRPC && !isGRPC(req) {
+	if m.GRPC && !IsGRPC(req) {
 		return false
 	}
 	return m.PerMillion == nil || draw(t.random, *m.PerMillion)
@@ -167,8 +167,8 @@ func cookieValue(req *Request, name string) (string, bool) {
 	return "", false
 }
 
-// isGRPC reports whether a request is gRPC, by its content type.
-func isGRPC(req *Request) bool {
+// IsGRPC reports whether a request is gRPC, by its content type.
+func IsGRPC(req *Request) bool {
 	value, _ := headerValue(req, "content-type")
 	rest, ok := strings.CutPrefix(value, "application/grpc")
 	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')

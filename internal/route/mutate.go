@@ -5,11 +5,15 @@ import "github.com/inboardmesh/inboard/discovery"
 // levels returns the mutation levels of a decision in the order in which they
 // are applied: weighted cluster, route, virtual host, route configuration, so
 // that the later overwrite the earlier; most_specific_header_mutations_wins
-// reverses it (Envoy docs, "Custom request/response headers").
+// reverses it (Envoy docs, "Custom request/response headers"). Without a route
+// there are none.
 func (d *Decision) levels() (levels [4]*discovery.HeaderMutations, n int) {
 	add := func(m *discovery.HeaderMutations) {
 		levels[n] = m
 		n++
+	}
+	if d.Route == nil {
+		return levels, 0
 	}
 	if d.Cluster != nil {
 		add(&d.Cluster.Headers)
@@ -86,9 +90,13 @@ func (d *Decision) mutate(h HeaderMap, add []discovery.HeaderValue, remove []str
 }
 
 // Filter returns the configuration of a filter for this decision: the most
-// specific override, else the listener's. ok is false if it is switched off.
+// specific override, else the listener's, which is that of a request without a
+// route too. ok is false if it is switched off.
 func (d *Decision) Filter(f *discovery.HTTPFilter) (config discovery.FilterConfig, ok bool) {
 	config, ok = f.Config, !f.Disabled
+	if d.Route == nil {
+		return config, ok && config != nil
+	}
 	for _, overrides := range [...]map[string]discovery.FilterOverride{
 		d.VirtualHost.Filters, d.Route.Filters, d.clusterFilters(),
 	} {

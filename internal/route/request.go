@@ -15,7 +15,14 @@ type Request struct {
 	Query string
 	// Header finds headers by lower-case name.
 	Header Header
+	// Metadata is what filters have left; nil without any.
+	Metadata Metadata
 }
+
+// Metadata is the dynamic metadata of a request: values in namespaces, which are
+// the names of the filters that set them. Values are those of encoding/json:
+// nil, bool, float64, string, []any, map[string]any.
+type Metadata map[string]map[string]any
 
 // PathAndQuery is the request's target: the path, and the query if there is one.
 func (r *Request) PathAndQuery() string {

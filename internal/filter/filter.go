@@ -1,0 +1,109 @@
+// Package filter runs the HTTP filters of a configuration over a request,
+// whatever protocol brought it: a [Chain] is compiled when a configuration
+// arrives, and run once per request.
+//
+// Filters run in the order of the configuration. Each may end the request with
+// an [Answer], change its headers, leave metadata for those that come after it,
+// and have a word on the headers of the response. A filter has one instance per
+// chain, and one per override of a route; they are immutable and shared by all
+// requests. What belongs to one request is in its [Exchange].
+package filter
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"maps"
+	"slices"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/route"
+)
+
+// Filter is one HTTP filter with its configuration. Safe for concurrent use.
+type Filter interface {
+	// Request sees a request before the application, or on the way out before
+	// the first attempt. An answer ends the request, and no later filter sees it.
+	// An error says that ctx ended while the filter waited; whatever else a
+	// filter cannot do, it answers.
+	Request(ctx context.Context, x *Exchange) (*Answer, error)
+}
+
+// Overridable is a [Filter] whose configuration in a route is not complete by
+// itself: it says only what is different from the listener's.
+type Overridable interface {
+	Filter
+	// Override returns the filter for routes with this configuration.
+	Override(config discovery.FilterConfig) (Filter, error)
+}
+
+// Build makes a filter of its configuration. It fails for a filter that cannot
+// be run where it is configured: then nothing is served.
+type Build func(config discovery.FilterConfig) (Filter, error)
+
+// Exchange is one request on its way through the filters. It is used by one
+// goroutine at a time.
+type Exchange struct {
+	// Request is the request as the filters before have left it.
+	route.Request
+
+	// Headers are those of Request, to be changed. Nil where filters cannot: on
+	// the way out, where they belong to the application.
+	Headers route.HeaderMap
+	// Facts are what is known of the connection and of the time.
+	Facts route.Facts
+	// TLS is the state of the connection that brought the request; nil for
+	// plaintext, and on the way out.
+	TLS *tls.ConnectionState
+	// Routes is the table by which the request is routed.
+	Routes *route.Table
+	// Decision is where the request goes, so far. Its Route is nil if no route
+	// matches: filters run all the same, for one of them may change that.
+	Decision route.Decision
+
+	reroute   bool
+	responses []OnResponse
+}
+
+// OnResponse changes the headers of a response before they are sent. status is
+// the HTTP status; of a gRPC call, 200.
+type OnResponse func(status int, h route.HeaderMap)
+
+// Certificate is the peer's certificate, verified; nil without one.
+func (x *Exchange) Certificate() *x509.Certificate {
+	if x.TLS == nil || !x.TLS.HandshakeComplete || len(x.TLS.PeerCertificates) == 0 {
+		return nil
+	}
+	return x.TLS.PeerCertificates[0]
+}
+
+// SetMetadata merges values into the metadata of a namespace, for later filters
+// and for routes. A value takes the place of one with the same key.
+func (x *Exchange) SetMetadata(namespace string, values map[string]any) {
+	if x.Metadata == nil {
+		x.Metadata = make(route.Metadata)
+	}
+	if x.Metadata[namespace] == nil {
+		x.Metadata[namespace] = make(map[string]any, len(values))
+	}
+	maps.Copy(x.Metadata[namespace], values)
+}
+
+// ClearRoute has the request routed again before the next filter runs: what
+// routes look at has changed (Envoy's clear_route_cache).
+func (x *Exchange) ClearRoute() { x.reroute = true }
+
+// Respond has f called with the headers of the response, also if a later filter
+// or the mesh answers. What was registered last is called first, after the
+// operations of the route.
+func (x *Exchange) Respond(f OnResponse) { x.responses = append(x.responses, f) }
+
+// Responds reports whether [Exchange.Response] has anything to do.
+func (x *Exchange) Responds() bool { return x != nil && len(x.responses) > 0 }
+
+// Response runs what filters have registered with [Exchange.Respond].
+func (x *Exchange) Response(status int, h route.HeaderMap) {
+	for _, f := range slices.Backward(x.responses) {
+		f(status, h)
+	}
+}

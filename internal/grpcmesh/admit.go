@@ -1,0 +1,84 @@
+package grpcmesh
+
+import (
+	"context"
+	"crypto/tls"
+	"net/http"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/inboardmesh/inboard/internal/filter"
+	"github.com/inboardmesh/inboard/internal/inbound"
+	"github.com/inboardmesh/inboard/internal/route"
+	"github.com/inboardmesh/inboard/observe"
+)
+
+// admission is a call on its way to the application.
+type admission struct {
+	view     route.Request
+	facts    route.Facts
+	tls      *tls.ConnectionState // nil for plaintext
+	decision route.Decision
+	// exchange is what the filters see; nil if there are none.
+	exchange *filter.Exchange
+}
+
+// admit routes the call and runs the filters; an error is the call's status.
+func (a *admission) admit(ctx context.Context, chain *inbound.Chain, call *observe.Call) error {
+	a.decision, _ = chain.Routes.Match(&a.view) // without a route the decision is empty
+	answer, err := a.filter(ctx, chain)
+	if a.decision.Route != nil {
+		call.Route = a.decision.Route.Name
+	}
+	switch r := a.decision.Route; {
+	case err != nil:
+		return status.FromContextError(ctx.Err()).Err()
+	case answer != nil:
+		return a.answer(ctx, answer)
+	case r == nil:
+		return status.Error(codes.Unavailable, "no route")
+	case r.Direct != nil:
+		return a.answer(ctx, &filter.Answer{Status: r.Direct.Status, Reason: string(r.Direct.Body)})
+	case r.Redirect != nil:
+		return a.answer(ctx, &filter.Answer{Status: r.Redirect.Status, Reason: "redirect"})
+	case !r.Local:
+		return status.Error(codes.Unavailable, "the route leads to another process")
+	}
+	return nil
+}
+
+// filter runs the filters, and leaves the call in view as they have left it.
+func (a *admission) filter(ctx context.Context, chain *inbound.Chain) (*filter.Answer, error) {
+	if chain.Filters == nil {
+		return nil, nil
+	}
+	headers, _ := a.view.Header.(header)
+	a.exchange = &filter.Exchange{
+		Request: a.view, Headers: headers, Facts: a.facts, TLS: a.tls,
+		Routes: chain.Routes, Decision: a.decision,
+	}
+	answer, err := chain.Filters.Run(ctx, a.exchange)
+	a.view, a.decision = a.exchange.Request, a.exchange.Decision
+	return answer, err
+}
+
+// answer makes an answer the status of the call. Its headers, and what filters
+// want to add to them, are sent with it.
+func (a *admission) answer(ctx context.Context, answer *filter.Answer) error {
+	if len(answer.Headers) > 0 || a.exchange.Responds() {
+		md := make(metadata.MD, len(answer.Headers))
+		for i := range answer.Headers {
+			md.Append(answer.Headers[i].Name, answer.Headers[i].Value)
+		}
+		if a.exchange.Responds() {
+			a.exchange.Response(http.StatusOK, header(md))
+		}
+		if err := grpc.SetTrailer(ctx, md); err != nil {
+			return status.Error(codes.Internal, "mesh: the call has no stream")
+		}
+	}
+	return status.Error(answer.GRPCCode(), answer.Reason)
+}

@@ -1,0 +1,17 @@
+package inbound
+
+import (
+	"errors"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/filter"
+)
+
+// buildFilter makes a filter that runs on requests that arrive. What lives
+// longer than one version of a configuration belongs to the Listeners.
+func (l *Listeners) buildFilter(config discovery.FilterConfig) (filter.Filter, error) {
+	if f, ok := config.(*discovery.Fault); ok {
+		return l.faults.Filter(f), nil
+	}
+	return nil, errors.New("not supported")
+}
