@@ -33,6 +33,8 @@ var floors = map[string]place{
 	"internal/regularfile": {0, shared},
 	"internal/tlstest":     {0, shared},
 	"internal/faultproxy":  {0, shared},
+	"internal/token":       {0, shared},
+	"internal/tokentest":   {0, shared},
 	"internal/layout":      {0, shared},
 	"internal/conformance": {0, shared},
 	"observe":              {1, dataPlane},
@@ -120,6 +122,11 @@ var confinements = []confinement{
 		imported: "github.com/sony/gobreaker/...",
 		allowed:  []string{"breaker"},
 		reason:   "the breaker's library is a detail of breaker",
+	},
+	{
+		imported: "github.com/go-jose/...",
+		allowed:  []string{"internal/token", "controlplane/ca"},
+		reason:   "what a token is worth is decided in one place",
 	},
 	{
 		imported: "testing/...",
