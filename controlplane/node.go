@@ -33,6 +33,7 @@ func nodeOf(node *core.Node) (istio.Node, error) {
 		{"NAMESPACE", &who.Namespace},
 		{"SERVICE_ACCOUNT", &who.ServiceAccount},
 		{"CLUSTER_ID", &who.Cluster},
+		{"NETWORK", &who.Network},
 	} {
 		text, err := stringOf(metadata[field.key])
 		if err != nil {

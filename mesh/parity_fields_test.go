@@ -27,9 +27,7 @@ var parityKinds = map[string]protoreflect.MessageDescriptor{
 }
 
 // withoutRow are the fields that are accepted and have no row, and why.
-var withoutRow = map[string]string{
-	"istio.networking.v1alpha3.WorkloadEntry.network": "is accepted only if it is empty",
-}
+var withoutRow = map[string]string{}
 
 // fieldSet holds full names of fields, such as
 // "istio.networking.v1alpha3.HTTPRoute.timeout".

@@ -6,7 +6,7 @@ import (
 )
 
 // parityCustomer are the labels of the customer.
-var parityCustomer = map[string]string{"app": "customer", "track": "stable"}
+var parityCustomer = map[string]string{"app": "customer", "track": "stable", "istio-locality": parityLocality}
 
 // paritySourceRows are about what the control plane decides: which routes a node
 // gets.

@@ -253,6 +253,7 @@ func parityRows() []parityRow {
 	for _, group := range [][]parityRow{
 		parityMatchRows(), parityActionRows(), parityRetryRows(), parityServiceRows(),
 		parityPoolRows(), paritySourceRows(), parityGatewayRows(), parityLimitRows(), parityOutlierRows(), parityBalancerRows(), parityTLSRows(), parityPeerRows(),
+		parityLocalityRows(),
 	} {
 		rows = append(rows, group...)
 	}

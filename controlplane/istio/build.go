@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
@@ -17,7 +16,7 @@ func (r *registry) build() *Config {
 		managers:    make(map[string]byNamespace[*anypb.Any]),
 		routes:      make(map[string]byNamespace[*routeTable]),
 		clusters:    make(map[string]byNamespace[*clusterv3.Cluster]),
-		assignments: make(map[string]byNamespace[*endpointv3.ClusterLoadAssignment]),
+		assignments: make(map[string]byNamespace[*placement]),
 		peers:       r.peers,
 		workloads:   make(workloads),
 	}
@@ -73,7 +72,7 @@ type hostBuild struct {
 	managers    answers[*anypb.Any]
 	routes      answers[*routeTable]
 	clusters    answers[*clusterv3.Cluster]
-	assignments answers[*endpointv3.ClusterLoadAssignment]
+	assignments answers[*placement]
 	// What is the same for several namespaces is made once.
 	built     map[builtKey][]builtCluster
 	tables    []*builtTable
@@ -88,7 +87,7 @@ type builtKey struct {
 type builtCluster struct {
 	name       string
 	cluster    *clusterv3.Cluster
-	assignment *endpointv3.ClusterLoadAssignment
+	assignment *placement
 }
 
 type builtTable struct {
@@ -108,7 +107,7 @@ func (r *registry) buildHost(c *Config, host string) {
 	b := &hostBuild{
 		managers: newAnswers[*anypb.Any](spaces), routes: newAnswers[*routeTable](spaces),
 		clusters:    newAnswers[*clusterv3.Cluster](spaces),
-		assignments: newAnswers[*endpointv3.ClusterLoadAssignment](spaces),
+		assignments: newAnswers[*placement](spaces),
 		built:       make(map[builtKey][]builtCluster),
 		fallbacks:   make(map[string][]sourcedRoute),
 	}
@@ -215,6 +214,7 @@ func (r *registry) buildCluster(s *service, p *servicePort, rule *destinationRul
 	if err != nil {
 		return builtCluster{}, err
 	}
-	built := builtCluster{name, cluster, assignment(name, p, endpoints, s.at.field(endpointsField(s)))}
-	return built, validate(built.assignment)
+	setting := localitySetting(rule.policyFor(p.number, subset))
+	built := builtCluster{name, cluster, newPlacement(name, p, endpoints, setting, s.at.field(endpointsField(s)))}
+	return built, validate(built.assignment.common)
 }

@@ -39,6 +39,7 @@ func (r *registry) cluster(name string, s *service, p *servicePort, rule *destin
 		c.ConnectTimeout = timeout
 	}
 	applyOutlier(c, policy.outlier)
+	applyLocality(c, policy)
 	if rule != nil && rule.breaker != nil {
 		c.Metadata = &corev3.Metadata{
 			FilterMetadata: map[string]*structpb.Struct{breakerAnnotation: rule.breaker},

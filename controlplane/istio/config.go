@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	resource "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -26,10 +25,13 @@ type Options struct {
 
 // Node is who asks for resources.
 type Node struct {
-	// ID, Cluster and Locality say who asks. No resource depends on them so
-	// far.
-	ID       string
+	// ID says who asks. No resource depends on it.
+	ID string
+	// Cluster, Network and Locality say where the node runs, which decides about
+	// the priorities of endpoints (localityLbSetting). A node without a Locality
+	// has that of its label istio-locality.
 	Cluster  string
+	Network  string
 	Locality Locality
 	// ServiceAccount says, for a node without Labels, which endpoints it may be.
 	ServiceAccount string
@@ -57,7 +59,7 @@ type Config struct {
 	managers    map[string]byNamespace[*anypb.Any]
 	routes      map[string]byNamespace[*routeTable]
 	clusters    map[string]byNamespace[*clusterv3.Cluster]
-	assignments map[string]byNamespace[*endpointv3.ClusterLoadAssignment]
+	assignments map[string]byNamespace[*placement]
 	inbound     map[mtlsMode]*inboundListener
 	peers       *peerPolicies
 	workloads   workloads
@@ -188,7 +190,9 @@ func (c *Config) Resource(node Node, typeURL, name string) (proto.Message, bool)
 	case resource.ClusterType:
 		return found(c.clusters[name].in(node.Namespace))
 	case resource.EndpointType:
-		return found(c.assignments[name].in(node.Namespace))
+		if endpoints := c.assignments[name].in(node.Namespace); endpoints != nil {
+			return endpoints.forNode(node), true
+		}
 	}
 	return nil, false
 }

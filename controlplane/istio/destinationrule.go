@@ -103,6 +103,7 @@ func checkSettings(
 		a.field("loadBalancer").field("simple").errorf(
 			"PASSTHROUGH is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM")
 	}
+	checkLocality(lb.GetLocalityLbSetting(), outlier, a.field("loadBalancer").field("localityLbSetting"))
 	checkPool(pool, a.field("connectionPool"))
 	checkOutlier(outlier, a.field("outlierDetection"))
 	checkTLS(tls, a.field("tls"))

@@ -2,7 +2,6 @@ package istio
 
 import (
 	"maps"
-	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -23,12 +22,15 @@ const (
 // endpoint is a WorkloadEntry, or an inline endpoint of a ServiceEntry.
 type endpoint struct {
 	// at is the WorkloadEntry's spec, or the element of spec.endpoints.
-	at             at
-	namespace      string
-	address        string
-	ports          map[string]uint32
-	labels         map[string]string
-	locality       string
+	at        at
+	namespace string
+	address   string
+	ports     map[string]uint32
+	labels    map[string]string
+	locality  string
+	// network tells failoverPriority which endpoints are near. Without gateways, all
+	// are reachable directly, as in Istio.
+	network        string
 	weight         uint32
 	serviceAccount string
 }
@@ -38,7 +40,7 @@ func newEndpoint(namespace string, spec *networking.WorkloadEntry, a at) *endpoi
 	e := &endpoint{
 		at: a, namespace: namespace,
 		address: spec.Address, ports: spec.Ports,
-		locality: spec.Locality, weight: spec.Weight, serviceAccount: spec.ServiceAccount,
+		locality: spec.Locality, network: spec.Network, weight: spec.Weight, serviceAccount: spec.ServiceAccount,
 	}
 	if address, err := netip.ParseAddr(spec.Address); err != nil || address.Zone() != "" {
 		a.field("address").errorf("%q is not an IP address: names and sockets are not supported", spec.Address)
@@ -52,9 +54,6 @@ func newEndpoint(namespace string, spec *networking.WorkloadEntry, a at) *endpoi
 		if !isPort(spec.Ports[name]) {
 			a.field("ports").key(name).errorf("%d is not a port: use 1..65535", spec.Ports[name])
 		}
-	}
-	if spec.Network != "" {
-		a.field("network").errorf("%q: networks are not supported: every endpoint must be reachable, remove it", spec.Network)
 	}
 	if strings.Count(spec.Locality, "/") > 2 {
 		a.field("locality").errorf("%q is not a locality: write region/zone/subzone", spec.Locality)
@@ -101,11 +100,21 @@ func (e *endpoint) mutualTLS() bool {
 func (e *endpoint) localityParts() Locality {
 	text := e.locality
 	if text == "" {
-		text = e.labels[localityLabel]
-		if !strings.Contains(text, "/") {
-			text = strings.ReplaceAll(text, ".", "/")
-		}
+		text = labelledLocality(e.labels)
 	}
+	return parseLocality(text)
+}
+
+// labelledLocality is the locality that labels tell, "" for none.
+func labelledLocality(labels map[string]string) string {
+	text := labels[localityLabel]
+	if !strings.Contains(text, "/") {
+		text = strings.ReplaceAll(text, ".", "/")
+	}
+	return text
+}
+
+func parseLocality(text string) Locality {
 	parts := strings.SplitN(text, "/", 3)
 	parts = append(parts, "", "")
 	return Locality{Region: parts[0], Zone: parts[1], SubZone: parts[2]}
@@ -126,39 +135,6 @@ func serviceAccountIDs(trustDomain string, endpoints []*endpoint) []string {
 
 func spiffeID(trustDomain, namespace, serviceAccount string) string {
 	return "spiffe://" + trustDomain + "/ns/" + namespace + "/sa/" + serviceAccount
-}
-
-// assignment is the ClusterLoadAssignment of a cluster: one group per
-// locality, sorted, all of priority 0, each weighted by the sum of its
-// endpoints.
-func assignment(name string, p *servicePort, endpoints []*endpoint, a at) *endpointv3.ClusterLoadAssignment {
-	cla := &endpointv3.ClusterLoadAssignment{ClusterName: name}
-	groups := make(map[Locality][]*endpointv3.LbEndpoint)
-	sums := make(map[Locality]uint64)
-	var total uint64
-	for _, e := range endpoints {
-		locality := e.localityParts()
-		groups[locality] = append(groups[locality], lbEndpoint(e, p))
-		sums[locality] += uint64(e.weight)
-		total += uint64(e.weight)
-	}
-	if total > math.MaxUint32 {
-		a.errorf("the weights of the endpoints of %q sum up to %d: at most %d is possible",
-			name, total, uint32(math.MaxUint32))
-		return cla
-	}
-	localities := slices.SortedFunc(maps.Keys(groups), func(a, b Locality) int {
-		return slices.Compare(
-			[]string{a.Region, a.Zone, a.SubZone}, []string{b.Region, b.Zone, b.SubZone})
-	})
-	for _, l := range localities {
-		cla.Endpoints = append(cla.Endpoints, &endpointv3.LocalityLbEndpoints{
-			Locality:            &corev3.Locality{Region: l.Region, Zone: l.Zone, SubZone: l.SubZone},
-			LbEndpoints:         groups[l],
-			LoadBalancingWeight: wrapperspb.UInt32(uint32(sums[l])),
-		})
-	}
-	return cla
 }
 
 func lbEndpoint(e *endpoint, p *servicePort) *endpointv3.LbEndpoint {

@@ -97,8 +97,13 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 	},
 	"istio.networking.v1alpha3.TrafficPolicy.RetryBudget": {"percent", "min_retry_concurrency"},
 	"istio.networking.v1alpha3.PortSelector":              {"number"},
-	"istio.networking.v1alpha3.LoadBalancerSettings":      {"simple"},
-	"istio.networking.v1alpha3.ConnectionPoolSettings":    {"tcp", "http"},
+	"istio.networking.v1alpha3.LoadBalancerSettings":      {"simple", "locality_lb_setting"},
+	"istio.networking.v1alpha3.LocalityLoadBalancerSetting": {
+		"distribute", "failover", "failover_priority", "enabled",
+	},
+	"istio.networking.v1alpha3.LocalityLoadBalancerSetting.Distribute": {"from", "to"},
+	"istio.networking.v1alpha3.LocalityLoadBalancerSetting.Failover":   {"from", "to"},
+	"istio.networking.v1alpha3.ConnectionPoolSettings":                 {"tcp", "http"},
 	"istio.networking.v1alpha3.ConnectionPoolSettings.TCPSettings": {
 		"max_connections", "connect_timeout", "max_connection_duration", "idle_timeout",
 	},

@@ -21,6 +21,7 @@ type lint uint8
 const (
 	lintConflictingRoute lint = iota
 	lintGRPCRoutePort
+	lintIneffectiveFailover
 	lintIneffectiveHostnames
 	lintIneffectiveMatch
 	lintInvisibleDestination
@@ -38,6 +39,10 @@ var lints = [...]Lint{
 	lintGRPCRoutePort: {
 		"grpc-route-port", "A GRPCRoute is for a port too over which no gRPC call is made.",
 		"Set `port` of the parentRef to the gRPC port.",
+	},
+	lintIneffectiveFailover: {
+		"ineffective-failover", "`failover` and `failoverPriority` have no effect without outlier detection, which finds the endpoints that fail.",
+		"Add `outlierDetection` to the traffic policy, or remove them.",
 	},
 	lintIneffectiveHostnames: {
 		"ineffective-hostnames", "`hostnames` have no meaning for a route of a Service.",

@@ -220,7 +220,6 @@ spec:
 		`x.yaml:9:14: ServiceEntry default/a: spec.endpoints[0].address: "a.example.com" is not an IP address: names and sockets are not supported`,
 		"x.yaml:10:33: ServiceEntry default/a: spec.endpoints[1].ports[https]: no port of the ServiceEntry has this name",
 		"x.yaml:10:51: ServiceEntry default/a: spec.endpoints[1].ports[http]: 0 is not a port: use 1..65535",
-		`x.yaml:11:43: ServiceEntry default/a: spec.endpoints[2].network: "other": networks are not supported: every endpoint must be reachable, remove it`,
 		`x.yaml:11:60: ServiceEntry default/a: spec.endpoints[2].locality: "a/b/c/d" is not a locality: write region/zone/subzone`,
 		`x.yaml:11:85: ServiceEntry default/a: spec.endpoints[2].serviceAccount: "../admin" is not the name of a service account`,
 		"x.yaml:12:15: ServiceEntry default/a: spec.endpoints[3].address: 10.0.0.3:80 is already an endpoint: ServiceEntry default/a (x.yaml:1)",

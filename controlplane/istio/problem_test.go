@@ -50,6 +50,7 @@ func TestProblems(t *testing.T) {
 		"HTTP route":         routeProblems,
 		"PeerAuthentication": peerAuthenticationProblems,
 		"Gateway API":        gatewayProblems,
+		"locality":           localityProblems,
 	}
 	for name, table := range tables {
 		t.Run(name, func(t *testing.T) {
