@@ -11,40 +11,65 @@ import (
 
 // choose picks one of the route's clusters by weight, nil if it has none.
 func (t *Table) choose(r *compiledRoute, req *Request) *discovery.WeightedCluster {
+	cluster, _, _ := t.drawCluster(r, req)
+	return cluster
+}
+
+// drawCluster is choose that tells the number which decided, and where it is from.
+func (t *Table) drawCluster(r *compiledRoute, req *Request) (*discovery.WeightedCluster, uint64, Draws) {
 	forward := r.source.Forward
 	if forward == nil {
-		return nil
+		return nil, 0, NoDraw
 	}
 	if len(forward.Clusters) == 1 {
-		return &forward.Clusters[0]
+		return &forward.Clusters[0], 0, NoDraw
 	}
-	n := t.number(forward, r.totalWeight, req)
-	for i := range forward.Clusters {
-		weight := uint64(forward.Clusters[i].Weight)
+	n, by := t.number(forward, r.totalWeight, req)
+	return byWeight(forward.Clusters, n), n, by
+}
+
+// byWeight is the cluster whose part of the sum of weights a number is in.
+func byWeight(clusters []discovery.WeightedCluster, n uint64) *discovery.WeightedCluster {
+	for i := range clusters {
+		weight := uint64(clusters[i].Weight)
 		if n < weight {
-			return &forward.Clusters[i]
+			return &clusters[i]
 		}
 		n -= weight
 	}
-	return &forward.Clusters[len(forward.Clusters)-1]
+	return &clusters[len(clusters)-1]
 }
 
 // number is the number below total that decides: the request's own, as a header
 // or as a hash, else a random one.
-func (t *Table) number(forward *discovery.Forward, total uint64, req *Request) uint64 {
+func (t *Table) number(forward *discovery.Forward, total uint64, req *Request) (uint64, Draws) {
 	switch {
 	case forward.WeightHeader != "":
 		value, _ := headerValue(req, forward.WeightHeader)
 		if n, err := strconv.ParseUint(value, 10, 64); err == nil {
-			return n % total
+			return n % total, ByHeader
 		}
 	case forward.WeightHash != nil:
 		if n, ok := hash(forward.WeightHash, req); ok {
-			return n % total
+			return n % total, ByHash
 		}
 	}
-	return t.random(total)
+	return t.random(total), AtRandom
 }
+
+// Draws is what the choice of a cluster by weight depends on.
+type Draws uint8
+
+const (
+	// NoDraw is for a route that has one cluster, or none.
+	NoDraw Draws = iota
+	// AtRandom is a number that is drawn for each call.
+	AtRandom
+	// ByHeader is a number that the request has in a header.
+	ByHeader
+	// ByHash is a hash of the request.
+	ByHash
+)
 
 // hash combines the policies in order, as Envoy does: the hash so far is rotated
 // by one bit, and the next one added exclusively. ok is false if a request has

@@ -63,32 +63,54 @@ func (d *domains) sort() {
 
 // find returns the virtual host of an authority, nil if there is none.
 func (d *domains) find(authority string) *virtualHost {
+	vh, _ := d.locate(authority)
+	return vh
+}
+
+// star is how a domain stands for an authority: with a star in the place of all
+// but length bytes at its end, or at its beginning.
+type star struct {
+	kind   starKind
+	length int
+}
+
+type starKind uint8
+
+const (
+	noStar starKind = iota
+	starBefore
+	starAfter
+	onlyStar
+)
+
+// locate is find that tells the domain too.
+func (d *domains) locate(authority string) (*virtualHost, star) {
 	if d.ignorePort {
 		authority = stripPort(authority)
 	}
 	if vh := d.exact[authority]; vh != nil { // most are in lower case already
-		return vh
+		return vh, star{}
 	}
 	authority = lower(authority)
 	if vh := d.exact[authority]; vh != nil {
-		return vh
+		return vh, star{}
 	}
 	// A wildcard stands for at least one character.
 	for _, w := range d.suffixes {
 		if len(authority) > w.length {
 			if vh := w.hosts[authority[len(authority)-w.length:]]; vh != nil {
-				return vh
+				return vh, star{starBefore, w.length}
 			}
 		}
 	}
 	for _, w := range d.prefixes {
 		if len(authority) > w.length {
 			if vh := w.hosts[authority[:w.length]]; vh != nil {
-				return vh
+				return vh, star{starAfter, w.length}
 			}
 		}
 	}
-	return d.any
+	return d.any, star{kind: onlyStar}
 }
 
 // lower is strings.ToLower without its cost for what is lower case already.

@@ -17,23 +17,50 @@ func onlyPath(m *discovery.RouteMatch) bool {
 // matchRest reports whether a request meets every condition of a route but that
 // on its path.
 func (t *Table) matchRest(m *discovery.RouteMatch, req *Request) bool {
+	return unmet(m, req) == noCondition && (m.PerMillion == nil || draw(t.random, *m.PerMillion))
+}
+
+// condition is one of the conditions of a route: its kind, and which of them.
+type condition struct {
+	kind  conditionKind
+	index int
+}
+
+type conditionKind uint8
+
+const (
+	everyCondition conditionKind = iota
+	headerCondition
+	queryCondition
+	cookieCondition
+	grpcCondition
+)
+
+// noCondition is the answer for a request that meets all.
+var noCondition = condition{}
+
+// unmet returns the first condition that a request does not meet, but for those
+// on its path and on chance.
+func unmet(m *discovery.RouteMatch, req *Request) condition {
 	for i := range m.Headers {
 		if !MatchHeader(&m.Headers[i], req) {
-			return false
+			return condition{headerCondition, i}
 		}
 	}
-	if len(m.Query) > 0 && !matchQuery(m.Query, req.Query) {
-		return false
+	for i := range m.Query {
+		if !matchQuery(&m.Query[i], req.Query) {
+			return condition{queryCondition, i}
+		}
 	}
 	for i := range m.Cookies {
 		if !matchCookie(&m.Cookies[i], req) {
-			return false
+			return condition{cookieCondition, i}
 		}
 	}
 	if m.GRPC && !IsGRPC(req) {
-		return false
+		return condition{kind: grpcCondition}
 	}
-	return m.PerMillion == nil || draw(t.random, *m.PerMillion)
+	return noCondition
 }
 
 // Draw is true for n out of a million calls, at random.
@@ -107,16 +134,10 @@ func MatchHeader(m *discovery.HeaderMatch, req *Request) bool {
 	return match != m.Invert
 }
 
-// matchQuery compares the first value of each named parameter.
-func matchQuery(matches []discovery.QueryMatch, raw string) bool {
-	for i := range matches {
-		m := &matches[i]
-		value, ok := queryValue(raw, m.Name)
-		if !ok || !m.AnyValue && !m.String.Matches(value) {
-			return false
-		}
-	}
-	return true
+// matchQuery compares the first value of a named parameter.
+func matchQuery(m *discovery.QueryMatch, raw string) bool {
+	value, ok := queryValue(raw, m.Name)
+	return ok && (m.AnyValue || m.String.Matches(value))
 }
 
 // queryValue finds the first parameter of that name without building a map of
