@@ -1,9 +1,6 @@
 package balancer
 
-import (
-	"slices"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // Host is one endpoint at run time. It lives as long as its address is in the
 // cluster, through every update, and keeps its counters meanwhile. A Set makes
@@ -23,6 +20,7 @@ type Host struct {
 type hostConfig struct {
 	endpoint *Endpoint
 	locality *Locality
+	priority uint32
 }
 
 // Endpoint returns the current configuration, which must not be changed. After
@@ -31,6 +29,9 @@ func (h *Host) Endpoint() *Endpoint { return h.config.Load().endpoint }
 
 // Locality returns where the endpoint runs.
 func (h *Host) Locality() Locality { return *h.config.Load().locality }
+
+// Priority returns the priority of the endpoint's locality.
+func (h *Host) Priority() uint32 { return h.config.Load().priority }
 
 // Attached returns what the attach function of [NewSet] returned for this host.
 func (h *Host) Attached() any { return h.attached }
@@ -63,4 +64,4 @@ func (h *Host) SetReachable(reachable bool) {
 }
 
 // usable reports whether a pick may take the host without looking further.
-func (h *Host) usable(avoid []*Host) bool { return h.Reachable() && !slices.Contains(avoid, h) }
+func (h *Host) usable(info *PickInfo) bool { return h.Reachable() && !info.avoids(h) }

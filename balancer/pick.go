@@ -21,6 +21,24 @@ type PickInfo struct {
 	// Avoid is the hosts tried before. They are not picked again while another
 	// reachable host gets traffic. It should be short; Pick does not keep it.
 	Avoid []*Host
+	// Omit, if not nil, names further hosts to avoid. It must be quick and not
+	// block.
+	Omit func(*Host) bool
+	// AvoidPriorities is the priorities that are avoided as the hosts of Avoid
+	// are: others step in although they would get no traffic.
+	AvoidPriorities []uint32
+	// Hash selects the host of a policy that hashes, if Hashed is true.
+	Hash   uint64
+	Hashed bool
+	// Prefer is a locality whose hosts are picked as long as one of them is
+	// reachable, may get traffic and is not to be avoided; nil prefers none.
+	Prefer *Locality
+}
+
+// avoids reports whether the host is one to avoid.
+func (i *PickInfo) avoids(h *Host) bool {
+	return slices.Contains(i.Avoid, h) || i.Omit != nil && i.Omit(h) ||
+		len(i.AvoidPriorities) > 0 && slices.Contains(i.AvoidPriorities, h.Priority())
 }
 
 // Pick returns the host for the next attempt, or [ErrNoEndpoint], or
@@ -34,12 +52,38 @@ func (s *Set) Pick(info PickInfo) (*Host, error) {
 	if snapshot.err != nil {
 		return nil, snapshot.err
 	}
+	if info.Prefer != nil {
+		if h := s.pickIn(snapshot, &info); h != nil {
+			return h, nil
+		}
+	}
 	g := s.draw(snapshot)
 	h := g.pick()
-	if h.usable(info.Avoid) {
+	if h.usable(&info) {
 		return h, nil
 	}
-	return s.pickOther(snapshot, g, h, info.Avoid), nil
+	return s.pickOther(snapshot, g, h, &info), nil
+}
+
+// pickIn returns a usable host of the preferred locality, nil without one. The
+// policy is asked first, so that it decides as long as it comes by there.
+func (s *Set) pickIn(snapshot *snapshot, info *PickInfo) *Host {
+	for range redraws {
+		if h := s.draw(snapshot).pick(); h.Locality() == *info.Prefer && h.usable(info) {
+			return h
+		}
+	}
+	for i := range snapshot.choices {
+		for _, g := range snapshot.choices[i].groups {
+			start := below(high(s.random()), uint32(len(g.hosts)))
+			for j := range g.hosts {
+				if h := g.hosts[(start+j)%len(g.hosts)]; h.Locality() == *info.Prefer && h.usable(info) {
+					return h
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // draw returns the group for the next request.
@@ -60,39 +104,39 @@ func (s *Set) draw(snapshot *snapshot) *group {
 const redraws = 8
 
 // pickOther finds a host instead of first, which is unreachable or to be avoided.
-func (s *Set) pickOther(snapshot *snapshot, g *group, first *Host, avoid []*Host) *Host {
-	search := search{avoid: avoid, revivals: s.revivals.Load(), random: s.random}
+func (s *Set) pickOther(snapshot *snapshot, g *group, first *Host, info *PickInfo) *Host {
+	search := search{revivals: s.revivals.Load(), random: s.random}
 	if !search.vain(g) {
 		// Not in vain, for it would take turns from a round robin that should
 		// pass over all hosts while none is reachable.
 		for range redraws {
-			if h := g.pick(); h.usable(avoid) {
+			if h := g.pick(); h.usable(info) {
 				return h
 			}
 		}
 	}
-	if h := search.in(g); h != nil {
+	if h := search.in(g, info); h != nil {
 		return h
 	}
 	for i := range snapshot.choices {
 		for _, other := range snapshot.choices[i].groups {
-			if h := search.in(other); h != nil {
+			if h := search.in(other, info); h != nil {
 				return h
 			}
 		}
 	}
-	if search.avoided != nil {
+	if search.avoided != nil && len(info.AvoidPriorities) == 0 {
 		return search.avoided
 	}
 	for _, other := range snapshot.reserve {
-		if h := search.in(other); h != nil {
+		if h := search.in(other, info); h != nil {
 			return h
 		}
 	}
 	if search.avoided != nil {
 		return search.avoided
 	}
-	return g.unreachable(first, avoid)
+	return g.unreachable(first, info)
 }
 
 // group is hosts that are picked from by the policy.
@@ -112,12 +156,12 @@ func (g *group) pick() *Host { return g.hosts[g.chooser.next()] }
 
 // unreachable returns a host to try although none is reachable: first, unless it
 // is to be avoided and another one is not.
-func (g *group) unreachable(first *Host, avoid []*Host) *Host {
-	if !slices.Contains(avoid, first) {
+func (g *group) unreachable(first *Host, info *PickInfo) *Host {
+	if !info.avoids(first) {
 		return first
 	}
 	for _, h := range g.hosts {
-		if !slices.Contains(avoid, h) {
+		if !info.avoids(h) {
 			return h
 		}
 	}
@@ -126,7 +170,6 @@ func (g *group) unreachable(first *Host, avoid []*Host) *Host {
 
 // search looks for a usable host, one group after the other.
 type search struct {
-	avoid    []*Host
 	revivals uint64
 	random   func() uint64
 	// avoided is the first reachable host that was found but is to be avoided.
@@ -139,7 +182,7 @@ func (s *search) vain(g *group) bool { return g.exhausted.Load() == s.revivals }
 // in returns a usable host of the group, nil without one. It looks at all hosts
 // if it must, but if none is reachable it remembers that until any host of the
 // set has become reachable again.
-func (s *search) in(g *group) *Host {
+func (s *search) in(g *group, info *PickInfo) *Host {
 	// Revivals were counted before the flags are read here, and are counted after
 	// a flag is set: a host that becomes reachable during the search makes the
 	// note that none is outdated at once.
@@ -157,7 +200,7 @@ func (s *search) in(g *group) *Host {
 		if !h.Reachable() {
 			continue
 		}
-		if !slices.Contains(s.avoid, h) {
+		if !info.avoids(h) {
 			return h
 		}
 		found = true

@@ -145,7 +145,7 @@ func TestASearchThatFindsNothingIsNotRepeated(t *testing.T) {
 	}
 	// With the note the hosts are not looked at.
 	search := search{revivals: s.revivals.Load(), random: func() uint64 { t.Error("searched again"); return 0 }}
-	if h := search.in(g); h != nil {
+	if h := search.in(g, &PickInfo{}); h != nil {
 		t.Errorf("found %q", h.Endpoint().Address)
 	}
 	hostAt(t, s, address(7)).SetReachable(false) // no change
@@ -191,6 +191,38 @@ func TestRandomNumbersMayBeExtreme(t *testing.T) {
 					mustPick(t, s)
 				}
 			}
+		}
+	}
+}
+
+func TestAPreferredLocalityIsPickedWhileItCanBe(t *testing.T) {
+	t.Parallel()
+	here, there := Locality{Zone: "here"}, Locality{Zone: "there"}
+	for _, weighted := range []bool{false, true} {
+		s := seededSet(t, Config{LocalityWeighted: weighted},
+			LocalityEndpoints{Locality: there, Weight: 99, Endpoints: endpoints(30, equalWeights)},
+			LocalityEndpoints{Locality: here, Weight: 1, Endpoints: []Endpoint{{Address: "a:1"}, {Address: "b:1"}}})
+		pick := func() Locality {
+			h, err := s.Pick(PickInfo{Prefer: &here})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return h.Locality()
+		}
+		for range 100 {
+			if got := pick(); got != here {
+				t.Fatalf("weighted %t: picked in %v", weighted, got)
+			}
+		}
+		for h := range s.Hosts() {
+			h.SetReachable(h.Locality() != here)
+		}
+		if got := pick(); got != there {
+			t.Errorf("weighted %t: picked in %v, where nothing is reachable", weighted, got)
+		}
+		elsewhere := Locality{Zone: "nowhere"}
+		if _, err := s.Pick(PickInfo{Prefer: &elsewhere}); err != nil {
+			t.Errorf("weighted %t: %v", weighted, err)
 		}
 	}
 }

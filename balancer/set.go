@@ -84,7 +84,7 @@ func (s *Set) Update(cfg Config, localities []LocalityEndpoints) (added, removed
 				continue
 			}
 			config := &configs[len(hosts)]
-			*config = hostConfig{endpoint: e, locality: &l.Locality}
+			*config = hostConfig{endpoint: e, locality: &l.Locality, priority: l.Priority}
 			if h == nil {
 				h = s.add(config)
 				added = append(added, h)

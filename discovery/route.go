@@ -52,8 +52,9 @@ type VirtualHost struct {
 	Domains []string
 	Routes  []*Route
 	Headers HeaderMutations
-	// Retry is the policy of routes that have none.
-	Retry *retry.Policy
+	// Retry is the policy of routes that have none, with what it says of headers.
+	Retry        *retry.Policy
+	RetryHeaders *RetryHeaders
 	// Filters is the per-filter configuration by filter name.
 	Filters map[string]FilterOverride
 }
@@ -182,8 +183,11 @@ type Forward struct {
 	GRPCTimeoutHeaderMax *time.Duration
 	// Retry is the effective policy (the route's, else the virtual host's);
 	// nil means one attempt.
-	Retry    *retry.Policy
-	Priority RoutingPriority
+	Retry *retry.Policy
+	// RetryHeaders are the conditions of Retry that are about headers; nil
+	// without one.
+	RetryHeaders *RetryHeaders
+	Priority     RoutingPriority
 	// PrefixRewrite replaces the matched prefix, or the whole path if it was not
 	// matched by a prefix; "" keeps it. At most one of it, PathSubstitution and
 	// PathFormat is set.
@@ -203,6 +207,16 @@ type Forward struct {
 	// InternalRedirect follows redirects of the upstream; nil hands them to the
 	// caller.
 	InternalRedirect *InternalRedirect
+}
+
+// RetryHeaders are what a retry policy says of headers.
+type RetryHeaders struct {
+	// Response is for retry.OnRetriableHeaders, which holds if one of them
+	// matches the response.
+	Response []HeaderMatch
+	// Request leaves requests of which none of them matches without retries;
+	// empty leaves none out.
+	Request []HeaderMatch
 }
 
 // HostSource is where the authority of a forwarded request comes from. Exactly

@@ -74,6 +74,8 @@ type Cluster struct {
 	Limits [2]breaker.Limits
 	// RetryBudget overrides Limits.MaxRetries when set.
 	RetryBudget [2]*retry.Budget
+	// RetryThrottle is gRFC A6's throttle of retries; nil means none.
+	RetryThrottle *retry.ThrottleSettings
 	// Breaker is the error-rate breaker; nil means off.
 	Breaker *breaker.Settings
 	// Outlier is outlier detection; nil means off.

@@ -139,8 +139,8 @@ type EjectionEvent struct {
 // OverflowEvent is an attempt refused by a limit.
 type OverflowEvent struct {
 	Cluster string
-	// Resource is "connections", "pending", "requests", "retries", "budget"
-	// or "breaker".
+	// Resource is "connections", "pending", "requests", "retries", "budget",
+	// "breaker" or, for the throttle of retries, "throttle".
 	Resource string
 }
 

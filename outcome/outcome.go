@@ -103,6 +103,9 @@ type Outcome struct {
 	// Header returns the first value of a response header (or, for gRPC, of a
 	// response header or trailer), "" if absent. It may be nil.
 	Header func(name string) string
+	// RetriableHeader is true for a Response with a header that the retry policy
+	// lists (retriable_headers).
+	RetriableHeader bool
 	// Sent is false only if it is certain that no byte of the request left
 	// the process, so that sending it again can never repeat an effect.
 	Sent bool

@@ -33,9 +33,8 @@ const (
 	OnRetriable4xx
 	// OnRetriableStatusCodes holds for the statuses that the policy lists.
 	OnRetriableStatusCodes
-	// OnRetriableHeaders holds for response headers that the policy lists. A
-	// Policy lists none, so that, as in Envoy with an empty list, it never
-	// holds.
+	// OnRetriableHeaders holds for a response with a header that the
+	// configuration lists (outcome.Outcome.RetriableHeader).
 	OnRetriableHeaders
 	// OnEnvoyRateLimited holds for a response with the header
 	// x-envoy-ratelimited, which forbids all other conditions.

@@ -42,6 +42,9 @@ func (p *Policy) Retryable(o *outcome.Outcome) bool {
 			return p.On&OnEnvoyRateLimited != 0
 		}
 		holds = p.statusConditions(o.Status)
+		if o.RetriableHeader {
+			holds |= OnRetriableHeaders
+		}
 	case outcome.ConnectFailure:
 		holds = OnConnectFailure | OnResetBeforeRequest | unanswered
 	case outcome.RefusedStream:

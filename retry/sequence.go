@@ -56,7 +56,9 @@ func (s *Sequence) Remaining() int { return int(s.limit() - min(s.limit(), s.ret
 // [0, (2^N-1)*Base), the bound being at most Max. For gRPC (gRFC A6 and A44) it
 // is min(Base*2^(N-1), Max), times a random factor in [0.8, 1.2). A gRPC server
 // may say grpc-retry-pushback-ms: that is waited exactly and the series starts
-// again; a value that is negative or not a number ends the call.
+// again; a value that is negative or not a number ends the call. Where the policy
+// has RateLimited, what a response says of when to come back takes the place of
+// the drawn wait, which then does not grow.
 func (s *Sequence) Next(o *outcome.Outcome) (delay time.Duration, ok bool) {
 	s.grpc = o.GRPC
 	if s.retries >= s.limit() || !s.policy.Retryable(o) {
@@ -74,6 +76,11 @@ func (s *Sequence) Next(o *outcome.Outcome) (delay time.Duration, ok bool) {
 		}
 	}
 	s.retries++
+	if limited := s.policy.RateLimited; limited != nil {
+		if wait, ok := limited.wait(o); ok {
+			return jittered(wait, s.random()), true
+		}
+	}
 	s.step++
 	if s.grpc {
 		return s.policy.Backoff.grpc(s.step, s.random()), true
@@ -96,6 +103,34 @@ func (s *Sequence) random() float64 {
 		return s.Rand()
 	}
 	return rand.Float64()
+}
+
+// wait returns how long the server asks to wait. ok is false if it does not, or
+// for longer than Max.
+func (l *RateLimited) wait(o *outcome.Outcome) (wait time.Duration, ok bool) {
+	if o.Kind != outcome.Response {
+		return 0, false
+	}
+	for _, h := range l.Headers {
+		seconds, err := strconv.ParseInt(o.HeaderValue(h.Name), 10, 64)
+		if err != nil {
+			continue
+		}
+		if h.UnixTime {
+			// Envoy too counts in whole seconds here, and takes the past for none.
+			seconds -= time.Now().Unix()
+		}
+		if seconds >= 0 && seconds <= int64(l.Max/time.Second) {
+			return time.Duration(seconds) * time.Second, true
+		}
+	}
+	return 0, false
+}
+
+// jittered returns a wait that is up to half as long again, for a random r in
+// [0, 1): what was told to come back at one time does not.
+func jittered(wait time.Duration, r float64) time.Duration {
+	return time.Duration(math.Min(float64(wait)*(1+r/2), math.MaxInt64/2))
 }
 
 // bounds returns the interval to start with and the cap, with the defaults.

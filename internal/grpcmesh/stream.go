@@ -302,6 +302,7 @@ func (s *clientStream) againLocked(stream grpc.ClientStream, a *attempt, err err
 		return true, nil // another goroutine noticed the same end
 	}
 	a.end()
+	a.pipeline.Reply = header(stream.Trailer())
 	o := s.call.Resume(outcomeOf(a, err, stream.Trailer()))
 	if o.Kind == outcome.Response && o.Err == nil {
 		return true, nil // a new attempt is open

@@ -71,6 +71,7 @@ func (u *unaryCall) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Ou
 	if u.err != nil && u.reply == nil {
 		u.reply = u.trailer // trailers-only: what a proxy would see as headers
 	}
+	p.Reply = header(u.reply)
 	return outcomeOf(a, u.err, u.reply)
 }
 

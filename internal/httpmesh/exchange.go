@@ -208,7 +208,7 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 		}
 		return outcome.Outcome{Kind: failure.Kind, Sent: failure.Sent, Err: failure.Err}
 	}
-	x.resp = resp
+	x.resp, a.Reply = resp, header(resp.Header)
 	o := outcome.Outcome{Kind: outcome.Response, Status: resp.StatusCode, Sent: true}
 	if resp.StatusCode >= http.StatusBadRequest {
 		o.Header = resp.Header.Get

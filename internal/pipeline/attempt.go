@@ -143,7 +143,7 @@ func (a *Attempt) Pick() (*upstream.Endpoint, error) {
 		a.host.End()
 		a.host, a.Endpoint = nil, nil
 	}
-	endpoint, err := c.cluster.Pick(c.tried)
+	endpoint, err := c.cluster.Pick(c.pick)
 	if err != nil {
 		return nil, err
 	}
@@ -182,10 +182,14 @@ func (c *Call) endAttempt(o *outcome.Outcome, now time.Time) {
 		a.host.End()
 		a.report(o)
 	}
-	a.errorRate.Done(o.Verdict())
+	verdict := o.Verdict()
+	a.errorRate.Done(verdict)
 	a.releaseRetry()
 	if a.gate == nil {
 		return // it was refused: nobody was told of its start
+	}
+	if verdict == outcome.Success {
+		c.cluster.Throttle().Succeeded()
 	}
 	a.gate.ReleaseRequest()
 	a.Observed.Outcome = *o
@@ -205,24 +209,6 @@ func (a *Attempt) report(o *outcome.Outcome) {
 		a.unconnected = append(a.unconnected, a.host)
 	}
 	a.Endpoint.Report(o)
-}
-
-// remember makes the next attempt avoid the endpoint of this one: by the
-// policy's previous_hosts predicate, and always if it could not be reached.
-func (c *Call) remember(o *outcome.Outcome) {
-	switch {
-	case c.attempt.host == nil:
-	case c.policy.AvoidPreviousHosts, o.Kind == outcome.ConnectFailure, o.Kind == outcome.RefusedStream:
-		c.avoid(c.attempt.host)
-	}
-}
-
-// avoid makes later picks pass over a host. A call that waits for ready may
-// come by often.
-func (c *Call) avoid(h *balancer.Host) {
-	if !slices.Contains(c.tried, h) {
-		c.tried = append(c.tried, h)
-	}
 }
 
 func (a *Attempt) releaseRetry() {

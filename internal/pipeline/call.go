@@ -75,10 +75,14 @@ type Call struct {
 	sequence retry.Sequence
 	// now is the time after the last wait, which is recent enough for what
 	// follows without one: reading the clock is not cheap.
-	now     time.Time
-	tried   []*balancer.Host
-	attempt *Attempt
-	first   Attempt // the attempt that most calls need, without an allocation
+	now time.Time
+	// pick is what endpoints are picked by; its Avoid are the hosts tried.
+	pick balancer.PickInfo
+	// priorities are those that attempts went to, if the policy looks at them.
+	priorities []uint32
+	headers    *discovery.RetryHeaders // of the policy; nil without
+	attempt    *Attempt
+	first      Attempt // the attempt that most calls need, without an allocation
 	// transparent counts the attempts that were repeated without the policy.
 	transparent uint8
 	isRetry     bool // the next attempt holds a retry permit
@@ -99,7 +103,10 @@ type Attempt struct {
 	// adapter calls Started later. It is for streams, which are open before
 	// their response has begun.
 	KeepPerTry bool
-	ended      bool
+	// Reply is the headers of the response, which the adapter sets when there is
+	// one; nil without.
+	Reply route.Header
+	ended bool
 
 	call *Call
 	ctx  context.Context
@@ -202,8 +209,8 @@ func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, d
 		return c.answer(&filter.Answer{Status: http.StatusServiceUnavailable, Reason: "drop_overload " + category})
 	}
 	c.bound(ctx, config)
-	c.policy = c.Decision.Route.Forward.Retry
-	if c.policy == nil {
+	c.policy, c.headers = c.Decision.Route.Forward.Retry, c.Decision.Route.Forward.RetryHeaders
+	if c.policy == nil || c.headers != nil && !mayRetry(c.headers, req) {
 		c.policy = &noRetries
 	}
 	c.sequence = c.policy.Start()
@@ -338,8 +345,12 @@ func (c *Call) again(o *outcome.Outcome) bool {
 		c.isRetry = false
 		return true
 	}
+	if c.headers != nil {
+		c.readReply(o)
+	}
+	throttled := c.throttled(o)
 	delay, ok := c.sequence.Next(o)
-	if !ok || !c.adapter.Replayable() || c.ctx.Err() != nil {
+	if !ok || throttled || !c.adapter.Replayable() || c.ctx.Err() != nil {
 		return false
 	}
 	gate := c.cluster.Gate(c.priority())

@@ -11,6 +11,7 @@ import (
 	"github.com/inboardmesh/inboard/breaker"
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/retry"
 )
 
 // Cluster is one running cluster. Safe for concurrent use.
@@ -43,6 +44,7 @@ type clusterState struct {
 	tls       *clientTLS
 	transport *transports
 	errorRate *breaker.ErrorRate
+	throttle  *retry.Throttle // nil without one
 }
 
 func newCluster(m *Manager, name string) *Cluster {
@@ -76,7 +78,7 @@ func (c *Cluster) apply(r discovery.ClusterResult) {
 	}
 	next := &clusterState{
 		config: r.Cluster, endpoints: r.Endpoints,
-		tls: old.tls, transport: old.transport, errorRate: old.errorRate,
+		tls: old.tls, transport: old.transport, errorRate: old.errorRate, throttle: old.throttle,
 	}
 	if next.endpoints == nil {
 		next.endpoints = &discovery.Assignment{Name: r.Cluster.Name}
@@ -86,6 +88,7 @@ func (c *Cluster) apply(r discovery.ClusterResult) {
 	if changed {
 		c.applyLimits(next.config)
 		next.errorRate = c.nextErrorRate(old, next.config)
+		next.throttle = nextThrottle(old.throttle, next.config.RetryThrottle)
 		tls, err := c.manager.clientTLS(next.config.TLS)
 		if err != nil {
 			// A cluster without its identity is not usable; plaintext would be
@@ -160,6 +163,18 @@ func (c *Cluster) nextErrorRate(old *clusterState, config *discovery.Cluster) *b
 	})
 }
 
+// nextThrottle keeps the throttle, and what it has counted, while its settings
+// stay the same.
+func nextThrottle(old *retry.Throttle, settings *retry.ThrottleSettings) *retry.Throttle {
+	switch {
+	case settings == nil:
+		return nil
+	case old != nil && old.Settings() == *settings:
+		return old
+	}
+	return retry.NewThrottle(*settings)
+}
+
 // drain lets idle connections go; calls in flight end where they are.
 func (c *Cluster) drain() {
 	var ended []balancer.Ejection
@@ -206,6 +221,9 @@ func (c *Cluster) Gate(p discovery.RoutingPriority) *breaker.Gate { return c.gat
 // ErrorRate is the cluster's error-rate breaker, nil if it has none.
 func (c *Cluster) ErrorRate() *breaker.ErrorRate { return c.state.Load().errorRate }
 
+// Throttle is the cluster's throttle of retries, nil if it has none.
+func (c *Cluster) Throttle() *retry.Throttle { return c.state.Load().throttle }
+
 // Endpoints calls yield for every endpoint.
 func (c *Cluster) Endpoints(yield func(*Endpoint) bool) {
 	for h := range c.set.Hosts() {
@@ -215,9 +233,9 @@ func (c *Cluster) Endpoints(yield func(*Endpoint) bool) {
 	}
 }
 
-// Pick chooses an endpoint that is not in avoid, if there is another.
-func (c *Cluster) Pick(avoid []*balancer.Host) (*Endpoint, error) {
-	h, err := c.set.Pick(balancer.PickInfo{Avoid: avoid})
+// Pick chooses an endpoint.
+func (c *Cluster) Pick(info balancer.PickInfo) (*Endpoint, error) {
+	h, err := c.set.Pick(info)
 	if err != nil {
 		return nil, err
 	}

@@ -119,7 +119,7 @@ func TestBO8_EjectedEndpointsKeepTheirConnections(t *testing.T) {
 		synctest.Wait()
 		fail5(t, c, addresses[1])
 		for range 20 {
-			e, err := c.Pick(nil)
+			e, err := c.Pick(balancer.PickInfo{})
 			if err != nil || e.Address() == addresses[1] {
 				t.Fatalf("picked %v: %v", e, err)
 			}

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/outcome"
 )
@@ -77,7 +78,7 @@ func TestManyCallsMeetManyUpdates(t *testing.T) {
 
 func raceCall(t *testing.T, c *Cluster) {
 	t.Helper()
-	e, err := c.Pick(nil)
+	e, err := c.Pick(balancer.PickInfo{})
 	if err != nil {
 		t.Error(err)
 		return

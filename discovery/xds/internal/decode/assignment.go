@@ -2,9 +2,11 @@ package decode
 
 import (
 	"math"
+	"strconv"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
@@ -170,13 +172,13 @@ func health(s corev3.HealthStatus) balancer.Health {
 	return balancer.Unhealthy
 }
 
-// endpointMetadata keeps the string values of filter metadata; values of other
-// types have no place in the model.
+// endpointMetadata keeps the strings and the bools of filter metadata; values of
+// other types have no place in the model.
 func endpointMetadata(m *corev3.Metadata) map[string]map[string]string {
 	var metadata map[string]map[string]string
 	for namespace, values := range m.GetFilterMetadata() {
 		for key, value := range values.GetFields() {
-			text, ok := stringValue(value)
+			text, ok := metadataText(value)
 			if !ok {
 				continue
 			}
@@ -190,4 +192,12 @@ func endpointMetadata(m *corev3.Metadata) map[string]map[string]string {
 		}
 	}
 	return metadata
+}
+
+// metadataText is a value of metadata as the model has it: "true" for true.
+func metadataText(v *structpb.Value) (string, bool) {
+	if b, ok := v.GetKind().(*structpb.Value_BoolValue); ok {
+		return strconv.FormatBool(b.BoolValue), true
+	}
+	return stringValue(v)
 }

@@ -63,6 +63,7 @@ func (d *decoder) cluster(at path, m *clusterv3.Cluster) *discovery.Cluster {
 		ConnectTimeout: defaultConnectTimeout,
 		TLS:            d.upstreamTLS(at.field("transport_socket"), m.GetTransportSocket()),
 		Breaker:        d.breakerSettings(at.field("metadata"), m.GetMetadata()),
+		RetryThrottle:  d.throttleSettings(at.field("metadata"), m.GetMetadata()),
 		Outlier:        d.outlierDetection(at.field("outlier_detection"), m.GetOutlierDetection()),
 	}
 	if m.GetConnectTimeout() != nil {

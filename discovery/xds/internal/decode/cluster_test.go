@@ -44,8 +44,9 @@ func TestClusterDecodesEveryField(t *testing.T) {
 			discovery.PriorityDefault: {MaxConnections: 1, MaxPendingRequests: 2, MaxRequests: 3, MaxRetries: 4},
 			discovery.PriorityHigh:    {MaxConnections: 1024, MaxPendingRequests: 1024, MaxRequests: 1024, MaxRetries: 3},
 		},
-		RetryBudget: [2]*retry.Budget{discovery.PriorityHigh: {Percent: 25, MinConcurrency: 5}},
-		Breaker:     &breaker.Settings{FailureRatio: 0.25, MinRequests: 10, Window: 20 * time.Second, OpenTime: time.Second, HalfOpenProbes: 2},
+		RetryBudget:   [2]*retry.Budget{discovery.PriorityHigh: {Percent: 25, MinConcurrency: 5}},
+		RetryThrottle: &retry.ThrottleSettings{MaxTokens: 10, TokenRatio: 0.1},
+		Breaker:       &breaker.Settings{FailureRatio: 0.25, MinRequests: 10, Window: 20 * time.Second, OpenTime: time.Second, HalfOpenProbes: 2},
 		Outlier: &balancer.OutlierConfig{
 			Interval: time.Second, BaseEjectionTime: 2 * time.Second, MaxEjectionTime: 3 * time.Second, EjectionJitter: 4 * time.Second,
 			MaxEjectionPercent: 5, AlwaysEjectOneHost: true, SplitLocalOrigin: true,
@@ -288,6 +289,10 @@ func TestBadClusters(t *testing.T) {
 	wantClusterErrors(t, []clusterCase{
 		{"no name", `{"type": "EDS", "edsClusterConfig": {"serviceName": "e", "edsConfig": {"ads": {}}}}`, []string{"name: value length must be at least 1 runes"}},
 		{"sockets by endpoint", clusterWith(`"transportSocketMatches": [{"name": "m"}]`), []string{"transport_socket_matches: not supported: use transport_socket"}},
+		{"a throttle that is none", clusterWith(`"metadata": {"filterMetadata": {"inboard.retry_throttle": {"maxTokens": 1001, "tokenratio": 1}}}`), []string{
+			`metadata.filter_metadata["inboard.retry_throttle"].tokenratio: unknown: use maxTokens and tokenRatio`,
+			`metadata.filter_metadata["inboard.retry_throttle"]: maxTokens 1001: must be above 0 and at most 1000; tokenRatio 0: must be at least 0.001 and at most 1000`,
+		}},
 		{"subsets", clusterWith(`"lbSubsetConfig": {}`), []string{"lb_subset_config: not supported"}},
 		{"deprecated HTTP/2", clusterWith(`"http2ProtocolOptions": {}`), []string{"http2_protocol_options: not supported: use typed_extension_protocol_options"}},
 		{"health checks", clusterWith(`"healthChecks": [{"timeout": "1s", "interval": "1s", "unhealthyThreshold": 1, "healthyThreshold": 1, "tcpHealthCheck": {}}]`),

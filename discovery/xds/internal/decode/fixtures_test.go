@@ -77,8 +77,18 @@ const routesFixture = `{
             "perTryTimeout": "0.250s",
             "retryHostPredicate": [
               {"name": "envoy.retry_host_predicates.previous_hosts"},
-              {"name": "any", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"}}
+              {"name": "any", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"}},
+              {"name": "canary", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate"}},
+              {"name": "metadata", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig",
+                "metadataMatch": {"filterMetadata": {"envoy.lb": {"stage": "test", "old": true}}}}}
             ],
+            "retryPriority": {"name": "priorities", "typedConfig": {
+              "@type": "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig", "updateFrequency": 2}},
+            "perTryIdleTimeout": "0.500s",
+            "retriableHeaders": [{"name": "X-Again", "presentMatch": true}],
+            "retriableRequestHeaders": [{"name": "x-may", "exactMatch": "yes"}],
+            "rateLimitedRetryBackOff": {"maxInterval": "60s",
+              "resetHeaders": [{"name": "Retry-After"}, {"name": "X-RateLimit-Reset", "format": "UNIX_TIMESTAMP"}]},
             "hostSelectionRetryMaxAttempts": "5", "retriableStatusCodes": [503, 429],
             "retryBackOff": {"baseInterval": "0.010s", "maxInterval": "0.100s"}
           }
@@ -208,6 +218,7 @@ const edsClusterFixture = `{
     "explicitHttpConfig": {"http2ProtocolOptions": {"initialStreamWindowSize": 65536}}}},
   "metadata": {"filterMetadata": {
     "inboard.breaker": {"failureRatio": 0.25, "minimumRequests": 10, "window": "20s", "openTime": "1s", "halfOpenProbes": 2},
+    "inboard.retry_throttle": {"maxTokens": 10, "tokenRatio": 0.1},
     "istio": {"config": "anything"}
   }},
   "outlierDetection": {"interval": "1s", "baseEjectionTime": "2s", "maxEjectionTime": "3s", "maxEjectionTimeJitter": "4s",

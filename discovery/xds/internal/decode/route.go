@@ -9,7 +9,6 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/inboardmesh/inboard/discovery"
-	"github.com/inboardmesh/inboard/retry"
 )
 
 var routeFields = []messageFields{
@@ -65,8 +64,8 @@ var routeFields = []messageFields{
 // defaultRouteTimeout is Envoy's RouteAction.timeout.
 const defaultRouteTimeout = 15 * time.Second
 
-// route decodes a Route. hostPolicy is the virtual host's retry policy.
-func (t *tableDecoder) route(at path, m *routev3.Route, hostPolicy *retry.Policy) *discovery.Route {
+// route decodes a Route of a virtual host, whose policies are decoded already.
+func (t *tableDecoder) route(at path, m *routev3.Route, host *discovery.VirtualHost) *discovery.Route {
 	r := &discovery.Route{
 		Name:    m.GetName(),
 		Match:   t.routeMatch(at.field("match"), m.GetMatch()),
@@ -75,7 +74,7 @@ func (t *tableDecoder) route(at path, m *routev3.Route, hostPolicy *retry.Policy
 	}
 	switch action := m.GetAction().(type) {
 	case *routev3.Route_Route:
-		r.Forward = t.forward(at.field("route"), action.Route, &r.Match.Path, hostPolicy)
+		r.Forward = t.forward(at.field("route"), action.Route, &r.Match.Path, host)
 	case *routev3.Route_Redirect:
 		r.Redirect = t.redirect(at.field("redirect"), action.Redirect)
 	case *routev3.Route_DirectResponse:
@@ -87,11 +86,12 @@ func (t *tableDecoder) route(at path, m *routev3.Route, hostPolicy *retry.Policy
 }
 
 // forward decodes a RouteAction of a route that matches path.
-func (t *tableDecoder) forward(at path, m *routev3.RouteAction, match *discovery.PathMatch, hostPolicy *retry.Policy) *discovery.Forward {
+func (t *tableDecoder) forward(at path, m *routev3.RouteAction, match *discovery.PathMatch, host *discovery.VirtualHost) *discovery.Forward {
 	f := &discovery.Forward{
 		Clusters:         t.clusters(at, m),
 		Timeout:          defaultRouteTimeout,
-		Retry:            hostPolicy,
+		Retry:            host.Retry,
+		RetryHeaders:     host.RetryHeaders,
 		Priority:         t.priority(at.field("priority"), m.GetPriority()),
 		InternalRedirect: t.internalRedirect(at.field("internal_redirect_policy"), m.GetInternalRedirectPolicy()),
 	}
@@ -108,7 +108,7 @@ func (t *tableDecoder) forward(at path, m *routev3.RouteAction, match *discovery
 		f.Timeout = t.duration(at.field("timeout"), m.GetTimeout())
 	}
 	if m.GetRetryPolicy() != nil {
-		f.Retry = t.retryPolicy(at.field("retry_policy"), m.GetRetryPolicy())
+		f.Retry, f.RetryHeaders = t.retryPolicy(at.field("retry_policy"), m.GetRetryPolicy())
 	}
 	if limits := m.GetMaxStreamDuration(); limits != nil {
 		in := at.field("max_stream_duration")

@@ -99,14 +99,14 @@ func (t *tableDecoder) virtualHost(at path, m *routev3.VirtualHost, domains map[
 		Name:    m.GetName(),
 		Domains: m.GetDomains(),
 		Headers: t.headerMutations(at, m),
-		Retry:   t.retryPolicy(at.field("retry_policy"), m.GetRetryPolicy()),
 		Filters: t.filterOverrides(at, m.GetTypedPerFilterConfig()),
 	}
+	host.Retry, host.RetryHeaders = t.retryPolicy(at.field("retry_policy"), m.GetRetryPolicy())
 	for i, domain := range m.GetDomains() {
 		t.domain(at.element("domains", i), domain, domains)
 	}
 	for i, r := range m.GetRoutes() {
-		host.Routes = append(host.Routes, t.route(at.element("routes", i), r, host.Retry))
+		host.Routes = append(host.Routes, t.route(at.element("routes", i), r, host))
 	}
 	return host
 }

@@ -1,0 +1,110 @@
+package pipeline
+
+import (
+	"slices"
+
+	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/route"
+	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/retry"
+)
+
+// remember makes the next attempt go elsewhere than this one: by the policy's
+// predicates, and always if the endpoint could not be reached.
+func (c *Call) remember(o *outcome.Outcome) {
+	host, p := c.attempt.host, c.policy
+	if p.OmitCanary || len(p.OmitMetadata) > 0 {
+		c.pick.Omit = omitted(p)
+	}
+	if host == nil {
+		return
+	}
+	if p.AvoidPreviousHosts || o.Kind == outcome.ConnectFailure || o.Kind == outcome.RefusedStream {
+		c.avoid(host)
+	}
+	if p.PriorityUpdates > 0 {
+		c.avoidPriorities(host)
+	}
+}
+
+// avoid makes later picks pass over a host. A call that waits for ready may
+// come by often.
+func (c *Call) avoid(h *balancer.Host) {
+	if !slices.Contains(c.pick.Avoid, h) {
+		c.pick.Avoid = append(c.pick.Avoid, h)
+	}
+}
+
+// avoidPriorities is the previous_priorities plugin of Envoy: after each so many
+// attempts the priorities that they went to are avoided. When an attempt had
+// none left but these, they begin anew.
+func (c *Call) avoidPriorities(tried *balancer.Host) {
+	if slices.Contains(c.pick.AvoidPriorities, tried.Priority()) {
+		c.priorities = nil
+	}
+	c.priorities = append(c.priorities, tried.Priority())
+	complete := len(c.priorities) - len(c.priorities)%int(c.policy.PriorityUpdates)
+	c.pick.AvoidPriorities = c.priorities[:complete]
+}
+
+// omitted is the hosts that the policy's predicates leave out of retries.
+func omitted(p *retry.Policy) func(*balancer.Host) bool {
+	return func(h *balancer.Host) bool {
+		metadata := h.Endpoint().Metadata["envoy.lb"]
+		return p.OmitCanary && metadata["canary"] == "true" || len(p.OmitMetadata) > 0 && hasAll(metadata, p.OmitMetadata)
+	}
+}
+
+func hasAll(metadata, want map[string]string) bool {
+	for key, value := range want {
+		if got, ok := metadata[key]; !ok || got != value {
+			return false
+		}
+	}
+	return true
+}
+
+// mayRetry reports whether the policy retries such a request at all
+// (retriable_request_headers).
+func mayRetry(h *discovery.RetryHeaders, req *route.Request) bool {
+	return len(h.Request) == 0 || matchesAny(h.Request, req)
+}
+
+func matchesAny(matches []discovery.HeaderMatch, req *route.Request) bool {
+	return slices.ContainsFunc(matches, func(m discovery.HeaderMatch) bool { return route.MatchHeader(&m, req) })
+}
+
+// readReply looks for the response headers that call for a retry.
+func (c *Call) readReply(o *outcome.Outcome) {
+	reply := c.attempt.Reply
+	if o.Kind != outcome.Response || reply == nil {
+		return
+	}
+	o.RetriableHeader = matchesAny(c.headers.Response, &route.Request{Header: reply})
+	if o.RetriableHeader && o.Header == nil { // as for a success
+		o.Header = func(name string) string {
+			if values := reply.Values(name); len(values) > 0 {
+				return values[0]
+			}
+			return ""
+		}
+	}
+}
+
+// throttled counts a failure that the policy is about, and reports whether too
+// many of them forbid a retry (gRFC A6, "Throttling Retry Attempts").
+func (c *Call) throttled(o *outcome.Outcome) bool {
+	throttle := c.cluster.Throttle()
+	if throttle == nil || !c.policy.Retryable(o) {
+		return false
+	}
+	throttle.Failed()
+	if throttle.Allows() {
+		return false
+	}
+	if c.sequence.Remaining() > 0 {
+		c.overflowed("throttle")
+	}
+	return true
+}
