@@ -190,7 +190,8 @@ type CertificateEvent struct {
 }
 
 // HandshakeEvent is an inbound connection that was refused before it reached
-// the application.
+// the application, or whose peer was refused later: its certificate has expired,
+// or the roots that vouched for it were withdrawn.
 type HandshakeEvent struct {
 	Listener    string
 	PeerAddress string

@@ -139,7 +139,7 @@ func TestEveryKindOfCallIsReportedOnBothSides(t *testing.T) {
 					wantIn := observe.Call{
 						Direction: observe.Inbound, Protocol: observe.GRPC, Method: path + kind.method, Host: target, Scheme: "http",
 						Path: path + kind.method, Streaming: kind.streaming, Target: endpoint, Route: "in", Attempts: 1,
-						PeerAddress: "mem-client", Outcome: outcome.Outcome{Kind: outcome.Response, GRPC: true, Sent: true},
+						PeerAddress: "mem-client:1", Outcome: outcome.Outcome{Kind: outcome.Response, GRPC: true, Sent: true},
 					}
 					if isTLS {
 						wantIn.Scheme, wantIn.PeerID = "https", paymentID

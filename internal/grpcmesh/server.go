@@ -2,6 +2,7 @@ package grpcmesh
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"time"
@@ -83,9 +84,15 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 		return status.Error(codes.Unavailable, "mesh: this listener is not the mesh's: serve on one from Mesh.Listen")
 	}
 	tlsInfo, isTLS := p.AuthInfo.(credentials.TLSInfo)
-	chain := ln.Chain(isTLS)
+	var secure *tls.ConnectionState
+	if isTLS {
+		secure = &tlsInfo.State
+	}
+	remote := p.Addr.String()
+	chain := ln.Chain(remote, secure)
 	if chain == nil {
-		// The policy changed after this connection was accepted.
+		// The policy, or whom it trusts, changed after this connection was
+		// accepted.
 		return status.Error(codes.PermissionDenied, "connection not allowed")
 	}
 	s.listeners.Begin()
@@ -98,7 +105,7 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 	call := &observe.Call{
 		Direction: observe.Inbound, Protocol: observe.GRPC, Method: method, Path: method, Scheme: "http",
 		Headers: header(md), Target: ln.Name(), Attempts: 1, Streaming: streaming, Start: time.Now(),
-		Host: header(md).Get(":authority"), PeerAddress: p.Addr.String(),
+		Host: header(md).Get(":authority"), PeerAddress: remote,
 	}
 	if isTLS {
 		call.Scheme = "https"

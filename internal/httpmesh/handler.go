@@ -40,9 +40,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "mesh: this listener is not the mesh's: serve on one from Mesh.Listen", http.StatusServiceUnavailable)
 		return
 	}
-	chain := ln.Chain(r.TLS != nil)
+	chain := ln.Chain(r.RemoteAddr, r.TLS)
 	if chain == nil {
-		// The policy changed after this connection was accepted.
+		// The policy, or whom it trusts, changed after this connection was accepted.
 		w.Header().Set("Connection", "close")
 		http.Error(w, "connection not allowed", http.StatusForbidden)
 		return

@@ -66,7 +66,8 @@ func newBenchHandler(tb testing.TB, hooks *observe.Hooks, next http.Handler, rou
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if _, err := listeners.Listen(tb.Context(), inner); err != nil {
+	ln, err := listeners.Listen(tb.Context(), inner)
+	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
@@ -77,15 +78,37 @@ func newBenchHandler(tb testing.TB, hooks *observe.Hooks, next http.Handler, rou
 
 	req := newBenchRequest(tb)
 	req = req.WithContext(context.WithValue(tb.Context(), http.LocalAddrContextKey, inner.Addr()))
-	req.RequestURI, req.RemoteAddr = "/charge?order=7", "10.0.0.9:41000"
+	req.RequestURI = "/charge?order=7"
 	req.Header.Set(expectedTimeout, "2000")
 	req.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")
-	leaf, err := x509.ParseCertificate(ca.Workload(tb, "spiffe://cluster.local/ns/shop/sa/customer").Certificate[0])
+	customer, err := meshtls.NewIdentity(ca.Workload(tb, "spiffe://cluster.local/ns/shop/sa/customer"), []*x509.Certificate{ca.Certificate})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	req.TLS = &tls.ConnectionState{HandshakeComplete: true, PeerCertificates: []*x509.Certificate{leaf}}
+	req.TLS, req.RemoteAddr = connect(tb, ln, meshtls.NewStatic(customer))
 	return &Handler{Listeners: listeners, Hooks: hooks, Next: next}, req
+}
+
+// connect opens a connection to a listener and returns it as the server sees it.
+func connect(tb testing.TB, ln net.Listener, client meshtls.Source) (state *tls.ConnectionState, remote string) {
+	tb.Helper()
+	config, err := meshtls.ClientConfig(meshtls.ClientParams{Identity: client, Roots: client, Authorize: meshtls.AuthorizeAny()})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	conn, err := (&tls.Dialer{Config: config}).DialContext(tb.Context(), "tcp", ln.Addr().String())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	accepted, err := ln.Accept()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		_ = conn.Close()
+		_ = accepted.Close()
+	})
+	return new(accepted.(*tls.Conn).ConnectionState()), accepted.RemoteAddr().String()
 }
 
 // sink is a response writer as that of HTTP/1.1 that keeps nothing.

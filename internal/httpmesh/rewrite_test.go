@@ -192,7 +192,7 @@ func TestBU6_ValuesOfAServerAreComputed(t *testing.T) {
 		w.Header().Set("X-Own", "yes")
 		w.WriteHeader(http.StatusAccepted)
 	})
-	if want := "10.0.0.9 HTTP/1.1 /charge?order=7 spiffe://cluster.local/ns/shop/sa/customer"; seen != want {
+	if want := "127.0.0.1 HTTP/1.1 /charge?order=7 spiffe://cluster.local/ns/shop/sa/customer"; seen != want {
 		t.Errorf("the application saw %q, want %q", seen, want)
 	}
 	if got, want := rec.Header().Get("X-Back"), "202 in yes"; got != want {

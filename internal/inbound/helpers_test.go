@@ -98,6 +98,7 @@ type bench struct {
 	source    *source
 	listeners *Listeners
 	ca        *tlstest.CA
+	own       *meshtls.Static // the payment's identity
 
 	mu      sync.Mutex
 	refused []observe.HandshakeEvent // guarded by mu
@@ -109,6 +110,7 @@ func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{t: t, source: &source{}, ca: tlstest.NewCA(t)}
 	own := meshtls.NewStatic(b.identity(paymentID))
+	b.own = own
 	b.listeners = New(Options{
 		Source: b.source,
 		Identity: func(instance string) (meshtls.Source, error) {
@@ -293,3 +295,14 @@ func permissive() *discovery.Inbound {
 }
 
 func disabled() *discovery.Inbound { return inbound(chain("plaintext", "", nil)) }
+
+// plainChain is the chain for plaintext.
+func plainChain(ln *Listener) *Chain { return ln.Chain("nobody", nil) }
+
+// tlsChain is the chain for TLS, whoever the peer is; nil if there is none.
+func tlsChain(ln *Listener) *Chain {
+	if secure := ln.state.Load().secure(nil); secure != nil {
+		return secure.Chain
+	}
+	return nil
+}

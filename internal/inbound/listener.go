@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/inboardmesh/inboard/discovery"
@@ -39,6 +40,8 @@ type Listener struct {
 	mu     sync.Mutex
 	conns  int  // guarded by mu; accepted and still open
 	ending bool // guarded by mu; accepts no more
+
+	known connections
 }
 
 var _ net.Listener = (*Listener)(nil)
@@ -46,6 +49,7 @@ var _ net.Listener = (*Listener)(nil)
 func newListener(owner *Listeners, inner net.Listener) *Listener {
 	ln := &Listener{owner: owner, name: resourceAddress(inner.Addr()), closed: make(chan struct{})}
 	ln.inner = &trackedListener{Listener: inner, owner: ln}
+	ln.known.byAddress = make(map[string]*trackedConn)
 	ln.state.Store(&state{err: errors.New("no configuration yet")})
 	return ln
 }
@@ -68,25 +72,31 @@ func (ln *Listener) update(u discovery.Update[*discovery.Inbound]) {
 	ln.state.Store(next)
 }
 
-// compile chooses the filter chain for each kind of connection and prepares it.
+// compile chooses the filter chains for each kind of connection and prepares
+// them.
 func (ln *Listener) compile(in *discovery.Inbound) (*state, error) {
 	s := &state{source: in}
-	var err error
-	if chain := ln.choose(in, "tls"); chain != nil {
+	for _, chain := range ln.choose(in, "tls") {
 		if chain.TLS == nil {
 			return nil, fmt.Errorf("filter chain %q: matches TLS connections but has no TLS settings", chain.Name)
 		}
-		if s.tls, err = ln.compileChain(chain); err == nil {
-			s.policy.TLS, err = ln.serverTLS(chain)
-		}
+		secure, err := ln.serverTLS(chain)
 		if err != nil {
 			return nil, fmt.Errorf("filter chain %q: %w", chain.Name, err)
 		}
+		s.tls = append(s.tls, secure)
 	}
-	if chain := ln.choose(in, "raw_buffer"); chain != nil {
-		if chain.TLS != nil {
+	if len(s.tls) > 0 {
+		s.policy.TLS = ln.listenTLS(s)
+	}
+	for _, chain := range ln.choose(in, "raw_buffer") {
+		switch {
+		case chain.TLS != nil:
 			return nil, fmt.Errorf("filter chain %q: matches plaintext connections but has TLS settings", chain.Name)
+		case s.plaintext != nil, len(chain.Match.ApplicationProtocols) > 0:
+			continue // plaintext negotiates none
 		}
+		var err error
 		if s.plaintext, err = ln.compileChain(chain); err != nil {
 			return nil, fmt.Errorf("filter chain %q: %w", chain.Name, err)
 		}
@@ -100,9 +110,6 @@ func (ln *Listener) compile(in *discovery.Inbound) (*state, error) {
 
 // compileChain prepares a filter chain, and refuses what cannot be enforced.
 func (ln *Listener) compileChain(chain *discovery.FilterChain) (*Chain, error) {
-	if len(chain.Match.ApplicationProtocols) > 0 {
-		return nil, errors.New("filter_chain_match.application_protocols: not supported")
-	}
 	filters, err := filter.Compile(chain.Filters, chain.Routes, ln.owner.buildFilter)
 	if err != nil {
 		return nil, err
@@ -110,12 +117,13 @@ func (ln *Listener) compileChain(chain *discovery.FilterChain) (*Chain, error) {
 	return &Chain{Config: chain, Routes: route.Compile(chain.Routes), Filters: filters}, nil
 }
 
-// choose returns the chain for a transport protocol ("tls" or "raw_buffer"):
-// the one that names the port before one that does not, the one that names the
-// protocol before one that does not (Envoy, filter chain match order), else the
-// default chain.
-func (ln *Listener) choose(in *discovery.Inbound, transport string) *discovery.FilterChain {
-	best, bestRank := in.Default, -1
+// choose returns the chains for a transport protocol ("tls" or "raw_buffer"):
+// those that name the port before those that do not, those that name the
+// protocol before those that do not (Envoy, filter chain match order), and last
+// the default chain. Of several, the application protocols decide.
+func (ln *Listener) choose(in *discovery.Inbound, transport string) []*discovery.FilterChain {
+	var best []*discovery.FilterChain
+	bestRank := -1
 	for i := range in.Chains {
 		chain := &in.Chains[i]
 		rank := 0
@@ -136,12 +144,16 @@ func (ln *Listener) choose(in *discovery.Inbound, transport string) *discovery.F
 		if chain.Match.TransportProtocol == "" && (chain.TLS != nil) != (transport == "tls") {
 			continue
 		}
-		if rank > bestRank {
-			best, bestRank = chain, rank
+		switch {
+		case rank > bestRank:
+			best, bestRank = []*discovery.FilterChain{chain}, rank
+		case rank == bestRank:
+			best = append(best, chain)
 		}
 	}
-	if best != nil && best == in.Default && (best.TLS != nil) != (transport == "tls") {
-		return nil
+	catchesAll := slices.ContainsFunc(best, func(c *discovery.FilterChain) bool { return len(c.Match.ApplicationProtocols) == 0 })
+	if in.Default != nil && !catchesAll && (in.Default.TLS != nil) == (transport == "tls") {
+		best = append(best, in.Default)
 	}
 	return best
 }
@@ -190,20 +202,6 @@ func (ln *Listener) policy() (meshtls.ListenPolicy, error) {
 	return s.policy, s.err
 }
 
-// Chain returns the filter chain in force for a connection. It is asked for
-// every request, so that a change of policy applies to open connections too:
-// nil means that such a connection must not be served any more.
-func (ln *Listener) Chain(isTLS bool) *Chain {
-	s := ln.state.Load()
-	switch {
-	case s.err != nil:
-		return nil
-	case isTLS:
-		return s.tls
-	}
-	return s.plaintext
-}
-
 // Name is the address under which the control plane knows the listener.
 func (ln *Listener) Name() string { return ln.name }
 
@@ -234,7 +232,8 @@ func (ln *Listener) Close() error {
 }
 
 // opened counts a connection that was accepted.
-func (ln *Listener) opened() {
+func (ln *Listener) opened(c *trackedConn) {
+	ln.known.add(c)
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
 	ln.conns++

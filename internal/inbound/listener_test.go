@@ -110,7 +110,7 @@ func TestBA13_APolicyAppliesFromItsUpdateOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ln.Chain(false) == nil || ln.Chain(true) == nil {
+		if plainChain(ln) == nil || tlsChain(ln) == nil {
 			t.Fatal("PERMISSIVE has no chain for a kind of connection")
 		}
 		b.source.publish(address, discovery.Update[*discovery.Inbound]{Value: strict()})
@@ -124,17 +124,17 @@ func TestBA13_APolicyAppliesFromItsUpdateOn(t *testing.T) {
 		if err := hello(before); err != nil {
 			t.Errorf("the connection from before: %v", err)
 		}
-		if got := ln.Chain(false); got != nil {
+		if got := plainChain(ln); got != nil {
 			t.Errorf("plaintext has chain %q under STRICT", got.Config.Name)
 		}
-		if got := ln.Chain(true); got == nil || got.Config.Name != "mtls" {
+		if got := tlsChain(ln); got == nil || got.Config.Name != "mtls" {
 			t.Errorf("TLS has chain %+v under STRICT", got)
 		}
 		b.source.publish(address, discovery.Update[*discovery.Inbound]{Value: disabled()})
 		if _, err := b.dial(nil); err != nil {
 			t.Errorf("DISABLE refused plaintext: %v", err)
 		}
-		if got := ln.Chain(true); got != nil {
+		if got := tlsChain(ln); got != nil {
 			t.Errorf("TLS has chain %q under DISABLE", got.Config.Name)
 		}
 	})
@@ -160,7 +160,7 @@ func TestAConfigurationThatIsGoneClosesTheListenerToEverybody(t *testing.T) {
 				if _, err := b.dial(b.client(customerID)); err == nil {
 					t.Error("TLS was accepted")
 				}
-				if ln.Chain(true) != nil || ln.Chain(false) != nil {
+				if tlsChain(ln) != nil || plainChain(ln) != nil {
 					t.Error("there is a chain for requests")
 				}
 				b.source.publish(address, discovery.Update[*discovery.Inbound]{Value: permissive()})
@@ -178,9 +178,9 @@ func TestAnAmbientErrorChangesNothing(t *testing.T) {
 		b := newBench(t)
 		in := permissive()
 		ln := b.listen(in)
-		chain := ln.Chain(false)
+		chain := plainChain(ln)
 		b.source.publish(address, discovery.Update[*discovery.Inbound]{Value: in, Err: errors.New("the control plane is away")})
-		if ln.Chain(false) != chain {
+		if plainChain(ln) != chain {
 			t.Error("the chain is another")
 		}
 		if _, err := b.dial(nil); err != nil {
@@ -228,8 +228,8 @@ func TestListenRefusesWhatCannotBeEnforced(t *testing.T) {
 			want: `listen "10.0.0.1:8080": filter chain "mtls": no instance "other"`,
 		},
 		{
-			name: "application protocols", in: inbound(withALPN),
-			want: `listen "10.0.0.1:8080": filter chain "h2 only": filter_chain_match.application_protocols: not supported`,
+			name: "application protocols in plaintext", in: inbound(withALPN),
+			want: `listen "10.0.0.1:8080": no filter chain matches any connection`,
 		},
 		{
 			name: "a filter that the mesh does not have", in: inbound(withFilter),
@@ -280,10 +280,10 @@ func TestTheMostSpecificChainIsChosen(t *testing.T) {
 		{7070, "tls", "plaintext"},
 	} {
 		ln := &Listener{inner: stub{&net.TCPAddr{IP: net.IPv4zero, Port: tt.port}}}
-		if got := ln.choose(in, "tls").Name; got != tt.tls {
+		if got := ln.choose(in, "tls")[0].Name; got != tt.tls {
 			t.Errorf("port %d: TLS has chain %q, want %q", tt.port, got, tt.tls)
 		}
-		if got := ln.choose(in, "raw_buffer").Name; got != tt.plaintext {
+		if got := ln.choose(in, "raw_buffer")[0].Name; got != tt.plaintext {
 			t.Errorf("port %d: plaintext has chain %q, want %q", tt.port, got, tt.plaintext)
 		}
 	}

@@ -231,9 +231,11 @@ func resourceAddress(addr net.Addr) string {
 
 // state is what is in force at a listener.
 type state struct {
-	source    *discovery.Inbound
-	tls       *Chain // for connections that are TLS; nil refuses them
-	plaintext *Chain // for those that are not; nil refuses them
+	source *discovery.Inbound
+	// tls are the chains for connections that are TLS, of which the application
+	// protocols choose; none refuses them.
+	tls       []*secureChain
+	plaintext *Chain // for those that are not TLS; nil refuses them
 	policy    meshtls.ListenPolicy
 	err       error // why there is none
 }

@@ -2,13 +2,26 @@ package inbound
 
 import (
 	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
-// serverTLS builds the TLS configuration of a filter chain.
-func (ln *Listener) serverTLS(chain *discovery.FilterChain) (*tls.Config, error) {
+// secureChain is a filter chain for TLS connections.
+type secureChain struct {
+	*Chain
+
+	config *tls.Config
+	// roots verify the peers; nil if no client is asked for a certificate.
+	roots meshtls.Source
+}
+
+// serverTLS prepares a filter chain with TLS.
+func (ln *Listener) serverTLS(chain *discovery.FilterChain) (*secureChain, error) {
 	settings := chain.TLS
 	params := meshtls.ServerParams{
 		RequireClientCertificate: settings.RequireClientCertificate,
@@ -34,5 +47,68 @@ func (ln *Listener) serverTLS(chain *discovery.FilterChain) (*tls.Config, error)
 			params.Authorize = meshtls.AuthorizeSANs(matchers)
 		}
 	}
-	return meshtls.ServerConfig(params)
+	secure := &secureChain{roots: params.Roots}
+	if secure.Chain, err = ln.compileChain(chain); err != nil {
+		return nil, err
+	}
+	secure.config, err = meshtls.ServerConfig(params)
+	return secure, err
 }
+
+// listenTLS is the configuration of a listener: it takes over that of the chain
+// which the client's hello chooses.
+func (ln *Listener) listenTLS(s *state) *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS12, // the chain's counts
+		SessionTicketsDisabled: true,
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if c := trackedOf(hello.Conn); c != nil {
+				c.offered.Store(&hello.SupportedProtos)
+			}
+			chain := s.secure(hello.SupportedProtos)
+			if chain == nil {
+				return nil, &meshtls.HandshakeError{
+					Reason: meshtls.NotServed,
+					Err:    fmt.Errorf("no filter chain is for the application protocols %q", hello.SupportedProtos),
+				}
+			}
+			return chain.config, nil
+		},
+	}
+}
+
+// secure returns the chain for a TLS connection whose client offered the given
+// application protocols: the one that lists the first of them that any chain
+// lists, else the one that lists none, else nil.
+func (s *state) secure(offered []string) *secureChain {
+	for _, protocol := range offered {
+		for _, chain := range s.tls {
+			if slices.Contains(chain.Config.Match.ApplicationProtocols, protocol) {
+				return chain
+			}
+		}
+	}
+	for _, chain := range s.tls {
+		if len(chain.Config.Match.ApplicationProtocols) == 0 {
+			return chain
+		}
+	}
+	return nil
+}
+
+// trackedOf finds the connection of a listener below what TLS was laid over it.
+func trackedOf(conn net.Conn) *trackedConn {
+	for {
+		switch c := conn.(type) {
+		case *trackedConn:
+			return c
+		case interface{ NetConn() net.Conn }:
+			conn = c.NetConn()
+		default:
+			return nil
+		}
+	}
+}
+
+// errNoChain is a TLS connection that no filter chain is for any more.
+var errNoChain = errors.New("no filter chain is for this TLS connection")

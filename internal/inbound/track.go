@@ -69,8 +69,8 @@ func (l *trackedListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &trackedConn{Conn: conn, listener: l.owner, opened: time.Now()}
-	l.owner.opened()
+	c := &trackedConn{Conn: conn, listener: l.owner, opened: time.Now(), remote: conn.RemoteAddr().String()}
+	l.owner.opened(c)
 	l.owner.owner.conns.begin()
 	if hook := l.owner.owner.options.Hooks.ConnOpened; hook != nil {
 		hook(c.event())
@@ -83,6 +83,15 @@ type trackedConn struct {
 	listener *Listener
 	opened   time.Time
 	closed   atomic.Bool
+	// remote is the peer's address.
+	remote string
+	// offered are the application protocols that the peer's TLS offered; nil
+	// before its hello, and in plaintext.
+	offered atomic.Pointer[[]string]
+	// verdict is what was last found out about the connection.
+	verdict atomic.Pointer[verdict]
+	// ending closes the connection; nil while it may stay.
+	ending atomic.Pointer[time.Timer]
 }
 
 func (c *trackedConn) event() observe.ConnEvent {
@@ -102,9 +111,17 @@ func (c *trackedConn) CloseWrite() error {
 }
 
 func (c *trackedConn) Close() error {
+	first := c.closed.CompareAndSwap(false, true)
+	if first {
+		// Before another connection can have its address.
+		c.listener.known.remove(c)
+	}
 	err := c.Conn.Close()
-	if !c.closed.CompareAndSwap(false, true) {
+	if !first {
 		return err
+	}
+	if timer := c.ending.Load(); timer != nil {
+		timer.Stop()
 	}
 	c.listener.gone()
 	c.listener.owner.conns.end()

@@ -6,7 +6,9 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
 	"sync"
+	"sync/atomic"
 )
 
 // Network connects listeners and dialers by address. The zero value is an
@@ -14,6 +16,7 @@ import (
 type Network struct {
 	mu        sync.Mutex
 	listeners map[string]*Listener // guarded by mu
+	dialed    atomic.Uint64        // numbers the clients, whose addresses differ
 }
 
 // Listen opens a listener at address, which can be any string that is not in
@@ -43,9 +46,10 @@ func (n *Network) DialContext(ctx context.Context, _, address string) (net.Conn,
 		return nil, &net.OpError{Op: "dial", Net: "mem", Addr: addr(address), Err: errRefused}
 	}
 	client, server := Pipe()
+	from := addr("mem-client:" + strconv.FormatUint(n.dialed.Add(1), 10))
 	select {
-	case l.conns <- &conn{Conn: server, local: addr(address), remote: "mem-client"}:
-		return &conn{Conn: client, local: "mem-client", remote: addr(address)}, nil
+	case l.conns <- &conn{Conn: server, local: addr(address), remote: from}:
+		return &conn{Conn: client, local: from, remote: addr(address)}, nil
 	case <-l.done:
 		return nil, &net.OpError{Op: "dial", Net: "mem", Addr: addr(address), Err: errRefused}
 	case <-ctx.Done():

@@ -62,6 +62,9 @@ func (c *prefixConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
+// NetConn is the connection below, as [crypto/tls.Conn.NetConn] is.
+func (c *prefixConn) NetConn() net.Conn { return c.Conn }
+
 // ReadFrom keeps the short ways that the connection may have for files.
 func (c *prefixConn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
 
