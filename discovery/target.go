@@ -80,8 +80,11 @@ type Cluster struct {
 	Breaker *breaker.Settings
 	// Outlier is outlier detection; nil means off.
 	Outlier *balancer.OutlierConfig
-	// TLS is nil for plaintext.
+	// TLS is for the endpoints that none of TLSMatches is for; nil is plaintext.
 	TLS *UpstreamTLS
+	// TLSMatches say otherwise of some endpoints, by their metadata; the first
+	// that matches counts.
+	TLSMatches []TLSMatch
 	// Protocol is how to speak HTTP to the endpoints.
 	Protocol HTTPProtocol
 	// MaxRequestsPerConnection closes a connection gracefully after so many
@@ -133,6 +136,31 @@ type UpstreamTLS struct {
 	SANs []StringMatch
 	SNI  string
 	ALPN []string
+}
+
+// TLSMatchMetadata is the namespace of the endpoint metadata that a [TLSMatch]
+// looks at.
+const TLSMatchMetadata = "envoy.transport_socket_match"
+
+// TLSMatch is how to reach the endpoints whose metadata it matches.
+type TLSMatch struct {
+	Name string
+	// Match are keys and values of which an endpoint must have all; without any
+	// it matches every endpoint.
+	Match map[string]string
+	// TLS is nil for plaintext.
+	TLS *UpstreamTLS
+}
+
+// Matches reports whether an endpoint with the given metadata is meant.
+func (m *TLSMatch) Matches(metadata map[string]map[string]string) bool {
+	have := metadata[TLSMatchMetadata]
+	for key, want := range m.Match {
+		if value, ok := have[key]; !ok || value != want {
+			return false
+		}
+	}
+	return true
 }
 
 // StringMatch is Envoy's StringMatcher.

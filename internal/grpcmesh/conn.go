@@ -35,23 +35,23 @@ func (a *Adapter) dial(ctx context.Context, address string) (net.Conn, error) {
 	c := &clientConn{hooks: a.options.Hooks, address: address, began: time.Now()}
 	var err error
 	if c.Conn, err = a.options.Dial(ctx, "tcp", address); err != nil {
-		if cluster := clusterOf(ctx); cluster != nil {
-			c.failed(cluster, err)
+		if made := connectingOf(ctx); made != nil {
+			c.failed(made.endpoint.Cluster(), err)
 		}
 		return nil, err
 	}
 	return c, nil
 }
 
-// clusterOf is the cluster that a connection is made for. gRPC hands the
-// attributes of its address to dialers and credentials.
-func clusterOf(ctx context.Context) *upstream.Cluster {
+// connectingOf is what a connection is made for. gRPC hands the attributes of
+// its address to dialers and credentials.
+func connectingOf(ctx context.Context) *connecting {
 	attrs := credentials.ClientHandshakeInfoFromContext(ctx).Attributes
 	if attrs == nil {
 		return nil
 	}
-	cluster, _ := attrs.Value(clusterKey{}).(*upstream.Cluster)
-	return cluster
+	made, _ := attrs.Value(connectingKey{}).(*connecting)
+	return made
 }
 
 func (c *clientConn) event(cluster *upstream.Cluster) observe.ConnEvent {

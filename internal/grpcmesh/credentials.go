@@ -6,17 +6,28 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/credentials"
 
 	"github.com/inboardmesh/inboard/internal/inbound"
+	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
-// clusterKey is the address attribute under which a sub-connection's cluster is
-// found.
-type clusterKey struct{}
+// connectingKey is the address attribute under which what a connection is made
+// for is found.
+type connectingKey struct{}
+
+// connecting is what a connection is made for, and what becomes of it.
+type connecting struct {
+	endpoint *upstream.Endpoint
+	// expires is when the certificates of the last handshake no longer prove
+	// anything, in Unix nanoseconds; 0 is never.
+	expires atomic.Int64
+}
 
 // clientCredentials do the TLS of the cluster that a connection is made for.
 type clientCredentials struct{ hooks *observe.Hooks }
@@ -37,21 +48,23 @@ func (clientAuth) AuthType() string { return "mesh" }
 func (clientAuth) ValidateAuthority(string) error { return nil }
 
 func (creds *clientCredentials) ClientHandshake(ctx context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	cluster := clusterOf(ctx)
-	if cluster == nil {
+	made := connectingOf(ctx)
+	if made == nil {
 		// Another policy or resolver made this connection. Without a cluster
 		// nothing says whom to trust.
 		return nil, nil, errors.New("mesh: the channel's target is not the mesh's: use mesh:///HOST:PORT")
 	}
+	cluster := made.endpoint.Cluster()
 	conn, ok := raw.(*clientConn)
 	if !ok { // from a dialer of the application's
 		conn = &clientConn{Conn: raw, hooks: creds.hooks, address: raw.RemoteAddr().String(), began: time.Now()}
 	}
-	config, err := cluster.TLSConfig("h2")
+	config, own, err := made.endpoint.TLS()
 	if err != nil {
 		conn.failed(cluster, err)
 		return nil, nil, fmt.Errorf("mesh: cluster %q: %w", cluster.Name(), err)
 	}
+	made.expires.Store(0)
 	if config == nil {
 		conn.ready(cluster, nil)
 		return conn, clientAuth{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}}, nil
@@ -62,6 +75,9 @@ func (creds *clientCredentials) ClientHandshake(ctx context.Context, _ string, r
 		return nil, nil, fmt.Errorf("mesh: cluster %q: tls handshake: %w", cluster.Name(), err)
 	}
 	state := secure.ConnectionState()
+	if due := meshtls.Expiry(state, own); !due.IsZero() {
+		made.expires.Store(due.UnixNano())
+	}
 	conn.ready(cluster, &state)
 	return secure, clientAuth{
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},

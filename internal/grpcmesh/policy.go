@@ -61,10 +61,11 @@ type subConn struct {
 	sc balancer.SubConn
 	// done ends a call that was sent on it.
 	done func(balancer.DoneInfo)
-	// generation is that of the cluster's connection settings, rootsKey that of
-	// the roots that verified the peer.
+	// generation is that of the cluster's connection settings, security what
+	// the connection is made under.
 	generation uint64
-	rootsKey   string
+	security   upstream.Security
+	connecting connecting
 	state      connectivity.State
 	// err is why the last connect failed. While it is set, calls go elsewhere,
 	// also while connecting is tried again.
@@ -90,11 +91,15 @@ func (c *subConn) end(balancer.DoneInfo) {
 }
 
 // worn reports whether the connection has carried as much, or has lived as
-// long, as its cluster lets it.
+// long, as its cluster or its certificates let it. One that is new carries a
+// call in any case.
 func (c *subConn) worn(cluster *upstream.Cluster) bool {
 	config := cluster.Config()
 	if config == nil || c.state != connectivity.Ready {
 		return false
+	}
+	if expires := c.connecting.expires.Load(); expires != 0 && c.requests > 0 && time.Now().UnixNano() >= expires {
+		return true
 	}
 	return config.MaxRequestsPerConnection > 0 && c.requests >= config.MaxRequestsPerConnection ||
 		config.MaxConnectionDuration > 0 && time.Since(c.ready) >= config.MaxConnectionDuration
@@ -183,10 +188,10 @@ func (p *policy) Close() {
 // get returns the sub-connection to an endpoint, making it if there is none, for
 // a call to be sent on it, with its state and why the last connect failed. If it
 // is ready, done must be called when the call has ended. One that was made under
-// other roots, or is worn, is replaced; so is one that could not connect, if the
+// other settings or roots, or is worn, is replaced; so is one that could not connect, if the
 // call insists.
 func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (c *subConn, state connectivity.State, failure error) {
-	rootsKey := endpoint.Cluster().RootsKey()
+	security := endpoint.Security()
 	var stale balancer.SubConn
 	defer func() {
 		if stale != nil {
@@ -200,7 +205,7 @@ func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (c *subConn, stat
 	}
 	if c := p.conns[endpoint]; c != nil {
 		switch {
-		case c.rootsKey != rootsKey, c.worn(endpoint.Cluster()), insist && c.state == connectivity.TransientFailure:
+		case !c.security.Same(security), c.worn(endpoint.Cluster()), insist && c.state == connectivity.TransientFailure:
 			stale = p.forgetLocked(endpoint, c)
 		default:
 			if c.state == connectivity.Ready {
@@ -210,13 +215,14 @@ func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (c *subConn, stat
 			return c, c.state, c.err
 		}
 	}
-	c = &subConn{generation: endpoint.Cluster().Generation(), rootsKey: rootsKey, state: connectivity.Idle}
+	c = &subConn{generation: endpoint.Cluster().Generation(), security: security, state: connectivity.Idle}
+	c.connecting.endpoint = endpoint
 	c.done = c.end
 	var err error
 	c.sc, err = p.cc.NewSubConn( //nolint:staticcheck // deprecated for those with several addresses
 		[]resolver.Address{{
 			Addr:       endpoint.Address(),
-			Attributes: attributes.New(clusterKey{}, endpoint.Cluster()),
+			Attributes: attributes.New(connectingKey{}, &c.connecting),
 		}},
 		balancer.NewSubConnOptions{StateListener: func(s balancer.SubConnState) { p.stateChanged(endpoint, c, s) }},
 	)

@@ -42,6 +42,8 @@ type clusterState struct {
 	endpoints *discovery.Assignment
 	err       error
 	tls       *clientTLS
+	// matches are the TLS of some endpoints, as config.TLSMatches are.
+	matches   []*clientTLS
 	transport *transports
 	errorRate *breaker.ErrorRate
 	throttle  *retry.Throttle // nil without one
@@ -78,7 +80,7 @@ func (c *Cluster) apply(r discovery.ClusterResult) {
 	}
 	next := &clusterState{
 		config: r.Cluster, endpoints: r.Endpoints,
-		tls: old.tls, transport: old.transport, errorRate: old.errorRate, throttle: old.throttle,
+		tls: old.tls, matches: old.matches, transport: old.transport, errorRate: old.errorRate, throttle: old.throttle,
 	}
 	if next.endpoints == nil {
 		next.endpoints = &discovery.Assignment{Name: r.Cluster.Name}
@@ -89,13 +91,13 @@ func (c *Cluster) apply(r discovery.ClusterResult) {
 		c.applyLimits(next.config)
 		next.errorRate = c.nextErrorRate(old, next.config)
 		next.throttle = nextThrottle(old.throttle, next.config.RetryThrottle)
-		tls, err := c.manager.clientTLS(next.config.TLS)
+		tls, matches, err := c.manager.clusterTLS(next.config)
 		if err != nil {
 			// A cluster without its identity is not usable; plaintext would be
 			// a way round its policy (gRFC A29).
 			next.err = fmt.Errorf("cluster %q: %w", c.name, err)
 		} else {
-			next.tls, next.transport = tls, newTransports(c.manager)
+			next.tls, next.matches, next.transport = tls, matches, newTransports(c.manager)
 		}
 	}
 	c.state.Store(next)
@@ -204,10 +206,6 @@ func (c *Cluster) Name() string { return c.name }
 
 // Generation changes when the cluster's settings ask for new connections.
 func (c *Cluster) Generation() uint64 { return c.generation.Load() }
-
-// RootsKey changes when the roots that verify the cluster's endpoints change:
-// connections made before are then let go. It is "" without TLS.
-func (c *Cluster) RootsKey() string { return c.state.Load().tls.rootsKey() }
 
 // Err is why the cluster cannot be used, or nil.
 func (c *Cluster) Err() error { return c.state.Load().err }

@@ -23,9 +23,11 @@ func (p *pool) dueLocked(c *conn) time.Time {
 	if config == nil || c.draining {
 		return time.Time{}
 	}
-	var due time.Time
+	due := c.expires
 	if age := config.MaxConnectionDuration; age > 0 {
-		due = c.opened.Add(age)
+		if old := c.opened.Add(age); due.IsZero() || old.Before(due) {
+			due = old
+		}
 	}
 	if limit := config.IdleTimeout; limit > 0 && !c.idleSince.IsZero() && !c.busyLocked() {
 		if idle := c.idleSince.Add(limit); due.IsZero() || idle.Before(due) {

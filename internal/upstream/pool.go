@@ -104,13 +104,13 @@ func (p *pool) get(ctx context.Context) (*conn, error) {
 
 // next takes an available connection or waits for one.
 func (p *pool) next(ctx context.Context) (*conn, error) {
-	rootsKey := p.endpoint.cluster.RootsKey()
+	security := p.endpoint.Security()
 	p.mu.Lock()
 	if p.ended {
 		p.mu.Unlock()
 		return nil, ErrClosed
 	}
-	if c := p.availableLocked(rootsKey); c != nil {
+	if c := p.availableLocked(security); c != nil {
 		p.promiseLocked(c)
 		p.mu.Unlock()
 		return c, nil
@@ -138,12 +138,12 @@ func (p *pool) next(ctx context.Context) (*conn, error) {
 }
 
 // availableLocked takes a connection that can carry a request now. One that was
-// made under other roots, or has expired, is left to drain.
-func (p *pool) availableLocked(rootsKey string) *conn {
+// made under other settings or roots, or has expired, is left to drain.
+func (p *pool) availableLocked(security Security) *conn {
 	for len(p.idle) > 0 {
 		c := p.idle[len(p.idle)-1]
 		p.idle, c.listed = p.idle[:len(p.idle)-1], false
-		if p.freshLocked(c, rootsKey) {
+		if p.freshLocked(c, security) {
 			return c
 		}
 		p.retireLocked(c)
@@ -152,7 +152,7 @@ func (p *pool) availableLocked(rootsKey string) *conn {
 		if !c.http2 {
 			continue
 		}
-		if !p.freshLocked(c, rootsKey) {
+		if !p.freshLocked(c, security) {
 			p.retireLocked(c)
 			continue
 		}
@@ -173,8 +173,8 @@ func (p *pool) promiseLocked(c *conn) {
 	}
 }
 
-func (p *pool) freshLocked(c *conn, rootsKey string) bool {
-	if c.draining || c.removed || c.rootsKey != rootsKey || c.cc.Err() != nil {
+func (p *pool) freshLocked(c *conn, security Security) bool {
+	if c.draining || c.removed || !c.security.Same(security) || c.cc.Err() != nil {
 		return false
 	}
 	due := p.dueLocked(c)
@@ -224,7 +224,7 @@ func (p *pool) dialMissingLocked() (overflow bool) {
 func (p *pool) dial(gated bool) {
 	start := time.Now()
 	cluster := p.endpoint.cluster
-	d, err := cluster.dial(cluster.manager.ctx, p.endpoint.address, p.key.protocol)
+	d, err := p.endpoint.dial(cluster.manager.ctx, p.key.protocol)
 	event := observe.ConnEvent{Cluster: cluster.name, Endpoint: p.endpoint.address, Duration: time.Since(start), Err: err}
 	if err != nil {
 		p.endpoint.ConnectFailed()

@@ -197,8 +197,8 @@ func TestBS4_WithoutItsIdentityAClusterIsNotUsable(t *testing.T) {
 			if err := c.Err(); err == nil || err.Error() != `cluster "payment": no instance "default"` {
 				t.Errorf("after an update of %s: Err() = %v", update, err)
 			}
-			if config, err := c.TLSConfig("h2"); err == nil {
-				t.Errorf("after an update of %s: TLSConfig() = %v, and nil is plaintext", update, config)
+			if config, _, err := e.TLS(); err == nil {
+				t.Errorf("after an update of %s: TLS() = %v, and nil is plaintext", update, config)
 			}
 			results = map[string]discovery.ClusterResult{"payment": {
 				Cluster: results["payment"].Cluster, Endpoints: assignment(paymentAddress),
@@ -320,12 +320,12 @@ func TestTLSConfigIsFreshAndOffersWhatIsAsked(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w, _, _ := secureWorld(t, "h2")
-		c, _ := w.one(mutualTLS)
-		first, err := c.TLSConfig("h2")
+		_, e := w.one(mutualTLS)
+		first, _, err := e.TLS()
 		if err != nil {
 			t.Fatal(err)
 		}
-		second, err := c.TLSConfig("h2")
+		second, _, err := e.TLS()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -333,11 +333,11 @@ func TestTLSConfigIsFreshAndOffersWhatIsAsked(t *testing.T) {
 			t.Error("two calls return one configuration")
 		}
 		if first.MinVersion != tls.VersionTLS13 || len(first.NextProtos) != 1 || first.NextProtos[0] != "h2" || first.ServerName != "payment.shop" {
-			t.Errorf("TLSConfig() = %+v", first)
+			t.Errorf("TLS() = %+v", first)
 		}
-		plain := w.hold(result(nil, paymentAddress))
-		if config, err := plain.TLSConfig("h2"); config != nil || err != nil {
-			t.Errorf("plaintext: TLSConfig() = %v, %v", config, err)
+		w.hold(result(nil, paymentAddress))
+		if config, own, err := e.TLS(); config != nil || own != nil || err != nil {
+			t.Errorf("plaintext: TLS() = %v, %v, %v", config, own, err)
 		}
 	})
 }

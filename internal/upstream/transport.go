@@ -3,16 +3,12 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
-	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
@@ -25,113 +21,6 @@ const (
 	// wireALPN lets the TLS handshake decide.
 	wireALPN
 )
-
-// clientTLS is how to authenticate to, and verify, a cluster's endpoints.
-type clientTLS struct {
-	settings *discovery.UpstreamTLS
-	identity meshtls.Source
-	roots    meshtls.Source
-}
-
-// clientTLS resolves the provider instances of a cluster's settings; nil
-// settings are plaintext.
-func (m *Manager) clientTLS(settings *discovery.UpstreamTLS) (*clientTLS, error) {
-	if settings == nil {
-		return nil, nil
-	}
-	t := &clientTLS{settings: settings}
-	var err error
-	if settings.IdentityInstance != "" {
-		if t.identity, err = m.options.Identity(settings.IdentityInstance); err != nil {
-			return nil, err
-		}
-	}
-	if t.roots, err = m.options.Identity(settings.RootInstance); err != nil {
-		return nil, err
-	}
-	return t, nil
-}
-
-// config returns a fresh configuration that offers the given protocols.
-func (t *clientTLS) config(alpn []string) (*tls.Config, error) {
-	return meshtls.ClientConfig(meshtls.ClientParams{
-		Identity:   t.identity,
-		Roots:      t.roots,
-		Authorize:  t.authorizer(),
-		ServerName: t.settings.SNI,
-		NextProtos: alpn,
-	})
-}
-
-// authorizer checks the peer's SANs against the cluster's list. A cluster
-// without a list accepts the members of the own trust domain, and nobody from
-// another one (data-plane decision D11).
-func (t *clientTLS) authorizer() meshtls.Authorizer {
-	if len(t.settings.SANs) == 0 {
-		return meshtls.AuthorizeOwnTrustDomain(t.roots)
-	}
-	matchers := make([]meshtls.SANMatcher, 0, len(t.settings.SANs))
-	for i := range t.settings.SANs {
-		matchers = append(matchers, t.settings.SANs[i].Matches)
-	}
-	authorize := meshtls.AuthorizeSANs(matchers)
-	return func(peer meshtls.ID, cert *x509.Certificate) error {
-		if err := authorize(peer, cert); err != nil {
-			return fmt.Errorf("%w: the cluster wants %s", err, sanList(t.settings.SANs))
-		}
-		return nil
-	}
-}
-
-// sanList names the first few of the allowed SANs, for errors.
-func sanList(sans []discovery.StringMatch) string {
-	const most = 3
-	var b strings.Builder
-	for i := range sans[:min(len(sans), most)] {
-		if i > 0 {
-			b.WriteString(" or ")
-		}
-		b.WriteString(sanKinds[sans[i].Kind])
-		b.WriteString(strconv.Quote(sans[i].Value))
-	}
-	if more := len(sans) - most; more > 0 {
-		fmt.Fprintf(&b, " or one of %d more", more)
-	}
-	return b.String()
-}
-
-var sanKinds = [...]string{
-	discovery.MatchExact:    "",
-	discovery.MatchPrefix:   "the prefix ",
-	discovery.MatchSuffix:   "the suffix ",
-	discovery.MatchContains: "the part ",
-	discovery.MatchRegex:    "the pattern ",
-}
-
-// rootsKey changes when the roots that verify the peers change.
-func (t *clientTLS) rootsKey() string {
-	if t == nil {
-		return ""
-	}
-	id, err := t.roots.Identity()
-	if err != nil {
-		return ""
-	}
-	return id.RootsKey
-}
-
-// TLSConfig returns a fresh TLS configuration for connections to the cluster,
-// offering the given protocols; nil means plaintext.
-func (c *Cluster) TLSConfig(alpn ...string) (*tls.Config, error) {
-	state := c.state.Load()
-	if state.err != nil {
-		return nil, state.err
-	}
-	if state.tls == nil {
-		return nil, nil
-	}
-	return state.tls.config(alpn)
-}
 
 // transports make HTTP connections out of network connections. No request goes
 // through their RoundTrip.
@@ -164,19 +53,6 @@ func (m *Manager) newTransport(speak func(*http.Protocols, bool)) *http.Transpor
 	return tr
 }
 
-func alpnOf(protocol wireProtocol, config *discovery.Cluster) []string {
-	switch protocol {
-	case wireHTTP1:
-		return []string{"http/1.1"}
-	case wireHTTP2:
-		return []string{"h2"}
-	}
-	if config.TLS != nil && len(config.TLS.ALPN) > 0 {
-		return config.TLS.ALPN
-	}
-	return []string{"h2", "http/1.1"}
-}
-
 // dialed is a new HTTP connection and what is known of it.
 type dialed struct {
 	cc    *http.ClientConn
@@ -185,12 +61,15 @@ type dialed struct {
 	tls   bool
 	// peerID is the peer's verified identity, "" without one.
 	peerID string
-	// rootsKey tells under which roots it was made.
-	rootsKey string
+	// security tells under which settings and roots it was made.
+	security Security
+	// expires is when its certificates no longer prove anything; zero is never.
+	expires time.Time
 }
 
 // dial makes one connection to an endpoint, within the connect timeout.
-func (c *Cluster) dial(ctx context.Context, address string, protocol wireProtocol) (*dialed, error) {
+func (e *Endpoint) dial(ctx context.Context, protocol wireProtocol) (*dialed, error) {
+	c, address := e.cluster, e.address
 	state := c.state.Load()
 	if state.err != nil {
 		return nil, state.err
@@ -204,15 +83,16 @@ func (c *Cluster) dial(ctx context.Context, address string, protocol wireProtoco
 	defer cancel()
 	// Read before the handshake: if the roots change meanwhile, the connection
 	// counts as made under the old ones and is replaced.
-	d := &dialed{http2: protocol == wireHTTP2, rootsKey: state.tls.rootsKey()}
+	secure := state.tlsOf(e)
+	d := &dialed{http2: protocol == wireHTTP2, security: secure.security()}
 	network, err := c.manager.options.Dial(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
 	d.raw = &rawConn{Conn: network}
 	conn := net.Conn(d.raw)
-	if state.tls != nil {
-		if conn, err = d.secure(ctx, state.tls, alpnOf(protocol, state.config)); err != nil {
+	if secure != nil {
+		if conn, err = d.secure(ctx, secure, protocol.alpn(secure.settings)); err != nil {
 			return nil, err
 		}
 	}
@@ -233,13 +113,15 @@ func (d *dialed) secure(ctx context.Context, settings *clientTLS, alpn []string)
 	if err != nil {
 		return nil, errors.Join(err, ignoreClosed(d.raw.Close()))
 	}
+	// Read before the handshake, as the roots are.
+	own := settings.own()
 	conn := tls.Client(d.raw, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("tls handshake: %w", err), ignoreClosed(d.raw.Close()))
 	}
 	state := conn.ConnectionState()
-	d.tls = true
-	d.http2 = d.http2 || state.NegotiatedProtocol == "h2"
+	d.tls, d.expires = true, meshtls.Expiry(state, own)
+	d.http2 = d.http2 || isHTTP2(state.NegotiatedProtocol)
 	if id, ok := meshtls.PeerID(state); ok {
 		d.peerID = id.String()
 	}

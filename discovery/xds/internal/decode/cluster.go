@@ -1,6 +1,8 @@
 package decode
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -15,7 +17,7 @@ var clusterFields = []messageFields{
 	{
 		message: (*clusterv3.Cluster)(nil),
 		read: "name type eds_cluster_config load_assignment connect_timeout lb_policy least_request_lb_config " +
-			"round_robin_lb_config common_lb_config load_balancing_policy circuit_breakers transport_socket " +
+			"round_robin_lb_config common_lb_config load_balancing_policy circuit_breakers transport_socket transport_socket_matches " +
 			"typed_extension_protocol_options metadata outlier_detection",
 		// Metrics; Envoy's buffers, threads and start order; and the settings
 		// of DNS and original-destination clusters, which are refused.
@@ -29,9 +31,9 @@ var clusterFields = []messageFields{
 			"http2_protocol_options":       "use typed_extension_protocol_options",
 			"common_http_protocol_options": "use typed_extension_protocol_options",
 			"max_requests_per_connection":  "use typed_extension_protocol_options",
-			"transport_socket_matches":     "use transport_socket",
 		},
 	},
+	{message: (*clusterv3.Cluster_TransportSocketMatch)(nil), read: "name match transport_socket"},
 	{message: (*clusterv3.Cluster_EdsClusterConfig)(nil), read: "eds_config service_name"},
 	{message: (*clusterv3.CircuitBreakers)(nil), read: "thresholds"},
 	{
@@ -66,6 +68,7 @@ func (d *decoder) cluster(at path, m *clusterv3.Cluster) *discovery.Cluster {
 		RetryThrottle:  d.throttleSettings(at.field("metadata"), m.GetMetadata()),
 		Outlier:        d.outlierDetection(at.field("outlier_detection"), m.GetOutlierDetection()),
 	}
+	c.TLSMatches = d.socketMatches(at, m.GetTransportSocketMatches())
 	if m.GetConnectTimeout() != nil {
 		c.ConnectTimeout = d.duration(at.field("connect_timeout"), m.GetConnectTimeout())
 	}
@@ -73,6 +76,31 @@ func (d *decoder) cluster(at path, m *clusterv3.Cluster) *discovery.Cluster {
 	d.endpointSource(at, m, c)
 	d.httpProtocol(at, m.GetTypedExtensionProtocolOptions(), c)
 	return c
+}
+
+// socketMatches decodes transport_socket_matches. Of the metadata of endpoints
+// only strings are kept, so that nothing else can be asked for.
+func (d *decoder) socketMatches(at path, list []*clusterv3.Cluster_TransportSocketMatch) []discovery.TLSMatch {
+	var matches []discovery.TLSMatch
+	for i, m := range list {
+		in := at.element("transport_socket_matches", i)
+		match := discovery.TLSMatch{Name: m.GetName(), TLS: d.upstreamTLS(in.field("transport_socket"), m.GetTransportSocket())}
+		if m.GetTransportSocket() == nil {
+			d.refusef(in.field("transport_socket"), "must be set")
+		}
+		for _, key := range slices.Sorted(maps.Keys(m.GetMatch().GetFields())) {
+			text, ok := stringValue(m.GetMatch().GetFields()[key])
+			if !ok {
+				d.refusef(in.field("match").entry("fields", key), "must be a string")
+			}
+			if match.Match == nil {
+				match.Match = make(map[string]string, len(m.GetMatch().GetFields()))
+			}
+			match.Match[key] = text
+		}
+		matches = append(matches, match)
+	}
+	return matches
 }
 
 // endpointSource decodes where the endpoints come from.

@@ -63,6 +63,10 @@ func TestClusterDecodesEveryField(t *testing.T) {
 				{Kind: discovery.MatchRegex, Value: "spiffe://.*", Regex: mustRegex(t, "spiffe://.*")},
 			},
 		},
+		TLSMatches: []discovery.TLSMatch{
+			{Name: "tlsMode-istio", Match: map[string]string{"tlsMode": "istio"}, TLS: &discovery.UpstreamTLS{RootInstance: "istio"}},
+			{Name: "tlsMode-disabled"},
+		},
 		Protocol:                 discovery.HTTP2,
 		MaxRequestsPerConnection: 100,
 		IdleTimeout:              time.Minute,
@@ -288,10 +292,13 @@ func TestBadClusters(t *testing.T) {
 	const unknown = `{"typedExtensionConfig": {"name": "u", "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}}}`
 	wantClusterErrors(t, []clusterCase{
 		{"no name", `{"type": "EDS", "edsClusterConfig": {"serviceName": "e", "edsConfig": {"ads": {}}}}`, []string{"name: value length must be at least 1 runes"}},
-		{"sockets by endpoint", clusterWith(`"transportSocketMatches": [{"name": "m"}]`), []string{"transport_socket_matches: not supported: use transport_socket"}},
 		{"a throttle that is none", clusterWith(`"metadata": {"filterMetadata": {"inboard.retry_throttle": {"maxTokens": 1001, "tokenratio": 1}}}`), []string{
 			`metadata.filter_metadata["inboard.retry_throttle"].tokenratio: unknown: use maxTokens and tokenRatio`,
 			`metadata.filter_metadata["inboard.retry_throttle"]: maxTokens 1001: must be above 0 and at most 1000; tokenRatio 0: must be at least 0.001 and at most 1000`,
+		}},
+		{"sockets by endpoint", clusterWith(`"transportSocketMatches": [{"name": "m", "match": {"a": 1}}]`), []string{
+			"transport_socket_matches[0].transport_socket: must be set",
+			`transport_socket_matches[0].match.fields["a"]: must be a string`,
 		}},
 		{"subsets", clusterWith(`"lbSubsetConfig": {}`), []string{"lb_subset_config: not supported"}},
 		{"deprecated HTTP/2", clusterWith(`"http2ProtocolOptions": {}`), []string{"http2_protocol_options: not supported: use typed_extension_protocol_options"}},

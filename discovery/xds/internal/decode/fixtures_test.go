@@ -211,6 +211,12 @@ const edsClusterFixture = `{
       }},
       "alpnProtocols": ["h2"]
     }}},
+  "transportSocketMatches": [
+    {"name": "tlsMode-istio", "match": {"tlsMode": "istio"}, "transportSocket": {"name": "tls", "typedConfig": {
+      "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+      "commonTlsContext": {"validationContext": {"caCertificateProviderInstance": {"instanceName": "istio"}}}}}},
+    {"name": "tlsMode-disabled", "transportSocket": {"name": "raw", "typedConfig": {
+      "@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"}}}],
   "typedExtensionProtocolOptions": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
     "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
     "commonHttpProtocolOptions": {"idleTimeout": "60s", "maxConnectionDuration": "3600s", "maxRequestsPerConnection": 100},

@@ -1,0 +1,216 @@
+package upstream
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/tls/meshtls"
+)
+
+// clientTLS is how to authenticate to, and verify, a cluster's endpoints.
+type clientTLS struct {
+	settings *discovery.UpstreamTLS
+	identity meshtls.Source
+	roots    meshtls.Source
+}
+
+// clientTLS resolves the provider instances of a cluster's settings; nil
+// settings are plaintext.
+func (m *Manager) clientTLS(settings *discovery.UpstreamTLS) (*clientTLS, error) {
+	if settings == nil {
+		return nil, nil
+	}
+	t := &clientTLS{settings: settings}
+	var err error
+	if settings.IdentityInstance != "" {
+		if t.identity, err = m.options.Identity(settings.IdentityInstance); err != nil {
+			return nil, err
+		}
+	}
+	if t.roots, err = m.options.Identity(settings.RootInstance); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// clusterTLS resolves the TLS settings of a cluster.
+func (m *Manager) clusterTLS(config *discovery.Cluster) (fallback *clientTLS, matches []*clientTLS, err error) {
+	if fallback, err = m.clientTLS(config.TLS); err != nil {
+		return nil, nil, err
+	}
+	for i := range config.TLSMatches {
+		match, err := m.clientTLS(config.TLSMatches[i].TLS)
+		if err != nil {
+			return nil, nil, fmt.Errorf("transport socket %q: %w", config.TLSMatches[i].Name, err)
+		}
+		matches = append(matches, match)
+	}
+	return fallback, matches, nil
+}
+
+// tlsOf is the TLS towards an endpoint, by its metadata of now; nil is
+// plaintext.
+func (s *clusterState) tlsOf(e *Endpoint) *clientTLS {
+	if len(s.matches) > 0 {
+		metadata := e.host.Endpoint().Metadata
+		for i, match := range s.matches {
+			if s.config.TLSMatches[i].Matches(metadata) {
+				return match
+			}
+		}
+	}
+	return s.tls
+}
+
+// Security is what a connection to an endpoint was made under: its TLS settings,
+// and the roots that verified the peer. The zero value is plaintext.
+type Security struct {
+	settings *discovery.UpstreamTLS
+	rootsKey string
+}
+
+// Same reports whether connections made under one may be used under the other.
+func (s Security) Same(other Security) bool {
+	return s.rootsKey == other.rootsKey && (s.settings == other.settings || s.settings.Equal(other.settings))
+}
+
+// Security is what connections to the endpoint are made under now: those that
+// were made under another one are let go.
+func (e *Endpoint) Security() Security { return e.cluster.state.Load().tlsOf(e).security() }
+
+func (t *clientTLS) security() Security {
+	if t == nil {
+		return Security{}
+	}
+	return Security{settings: t.settings, rootsKey: t.rootsKey()}
+}
+
+// TLS returns a fresh TLS configuration for a connection to the endpoint that
+// speaks HTTP/2, and the identity that it presents; nil means plaintext.
+func (e *Endpoint) TLS() (*tls.Config, *meshtls.Identity, error) {
+	state := e.cluster.state.Load()
+	if state.err != nil {
+		return nil, nil, state.err
+	}
+	t := state.tlsOf(e)
+	if t == nil {
+		return nil, nil, nil
+	}
+	config, err := t.config(wireHTTP2.alpn(t.settings))
+	return config, t.own(), err
+}
+
+// alpn are the protocols to offer. Towards Istio's proxies, which know each
+// other by them, they are Istio's, and the plain ones for everybody else.
+func (protocol wireProtocol) alpn(settings *discovery.UpstreamTLS) []string {
+	istio := slices.ContainsFunc(settings.ALPN, isIstio)
+	switch {
+	case protocol == wireHTTP1 && istio:
+		return []string{"istio-http/1.1", "istio", "http/1.1"}
+	case protocol == wireHTTP1:
+		return []string{"http/1.1"}
+	case protocol == wireHTTP2 && istio:
+		return []string{"istio-h2", "istio", "h2"}
+	case protocol == wireHTTP2:
+		return []string{"h2"}
+	case istio:
+		return []string{"istio-h2", "istio-http/1.1", "istio", "h2", "http/1.1"}
+	case len(settings.ALPN) > 0:
+		return settings.ALPN
+	}
+	return []string{"h2", "http/1.1"}
+}
+
+// isIstio recognizes the protocols by which members of an Istio mesh know each
+// other. "istio-peer-exchange" announces an exchange of metadata, which is not
+// made here.
+func isIstio(protocol string) bool {
+	return protocol == "istio" || strings.HasPrefix(protocol, "istio-")
+}
+
+func isHTTP2(negotiated string) bool { return negotiated == "h2" || negotiated == "istio-h2" }
+
+// config returns a fresh configuration that offers the given protocols.
+func (t *clientTLS) config(alpn []string) (*tls.Config, error) {
+	return meshtls.ClientConfig(meshtls.ClientParams{
+		Identity:   t.identity,
+		Roots:      t.roots,
+		Authorize:  t.authorizer(),
+		ServerName: t.settings.SNI,
+		NextProtos: alpn,
+	})
+}
+
+// authorizer checks the peer's SANs against the cluster's list. A cluster
+// without a list accepts the members of the own trust domain, and nobody from
+// another one (data-plane decision D11).
+func (t *clientTLS) authorizer() meshtls.Authorizer {
+	if len(t.settings.SANs) == 0 {
+		return meshtls.AuthorizeOwnTrustDomain(t.roots)
+	}
+	matchers := make([]meshtls.SANMatcher, 0, len(t.settings.SANs))
+	for i := range t.settings.SANs {
+		matchers = append(matchers, t.settings.SANs[i].Matches)
+	}
+	authorize := meshtls.AuthorizeSANs(matchers)
+	return func(peer meshtls.ID, cert *x509.Certificate) error {
+		if err := authorize(peer, cert); err != nil {
+			return fmt.Errorf("%w: the cluster wants %s", err, sanList(t.settings.SANs))
+		}
+		return nil
+	}
+}
+
+// sanList names the first few of the allowed SANs, for errors.
+func sanList(sans []discovery.StringMatch) string {
+	const most = 3
+	var b strings.Builder
+	for i := range sans[:min(len(sans), most)] {
+		if i > 0 {
+			b.WriteString(" or ")
+		}
+		b.WriteString(sanKinds[sans[i].Kind])
+		b.WriteString(strconv.Quote(sans[i].Value))
+	}
+	if more := len(sans) - most; more > 0 {
+		fmt.Fprintf(&b, " or one of %d more", more)
+	}
+	return b.String()
+}
+
+var sanKinds = [...]string{
+	discovery.MatchExact:    "",
+	discovery.MatchPrefix:   "the prefix ",
+	discovery.MatchSuffix:   "the suffix ",
+	discovery.MatchContains: "the part ",
+	discovery.MatchRegex:    "the pattern ",
+}
+
+// own is the identity to present, nil if there is none.
+func (t *clientTLS) own() *meshtls.Identity {
+	if t.identity == nil {
+		return nil
+	}
+	identity, err := t.identity.Identity()
+	if err != nil {
+		return nil // the handshake says so
+	}
+	return identity
+}
+
+// rootsKey changes when the roots that verify the peers change.
+func (t *clientTLS) rootsKey() string {
+	if t == nil {
+		return ""
+	}
+	id, err := t.roots.Identity()
+	if err != nil {
+		return ""
+	}
+	return id.RootsKey
+}
