@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/inboardmesh/inboard/outcome"
 )
@@ -19,6 +20,16 @@ var policyCases = []struct {
 	{"least request weighted", Config{Policy: LeastRequest}, unequalWeights},
 	{"random", Config{Policy: Random}, equalWeights},
 	{"random weighted", Config{Policy: Random}, unequalWeights},
+	{"ring hash", Config{Policy: RingHash}, equalWeights},
+	{"ring hash weighted", Config{Policy: RingHash}, unequalWeights},
+	{"maglev", Config{Policy: Maglev}, equalWeights},
+	{"maglev weighted", Config{Policy: Maglev}, unequalWeights},
+	{"maglev bounded", Config{Policy: Maglev, HashBalanceFactor: 150}, equalWeights},
+	{"client weighted", Config{Policy: ClientWeighted}, equalWeights},
+	{"peak ewma", Config{Policy: PeakEWMA}, equalWeights},
+	{"peak ewma weighted", Config{Policy: PeakEWMA}, unequalWeights},
+	{"round robin, slow start", Config{SlowStart: SlowStart{Window: time.Hour, MinWeightPercent: 10}}, equalWeights},
+	{"least request, slow start", Config{Policy: LeastRequest, SlowStart: SlowStart{Window: time.Hour, MinWeightPercent: 10}}, equalWeights},
 }
 
 func BenchmarkPick(b *testing.B) {

@@ -41,6 +41,9 @@ type Endpoint struct {
 	Metadata map[string]map[string]string
 }
 
+// fit reports whether the control plane says that the endpoint may be used.
+func (e *Endpoint) fit() bool { return e.Health == Unknown || e.Health == Healthy }
+
 // LocalityEndpoints is the endpoints of one locality at one priority.
 type LocalityEndpoints struct {
 	Locality Locality

@@ -6,7 +6,8 @@ import "sync/atomic"
 // cluster, through every update, and keeps its counters meanwhile. A Set makes
 // it; all methods are safe for concurrent use.
 type Host struct {
-	// All fields fit into one cache line, which picks read and calls write.
+	// The fields up to seen fit into one cache line, which picks read and calls
+	// write.
 	active      atomic.Int64
 	unreachable atomic.Bool
 	position    uint32 // in the order of the latest update; belongs to Set.Update
@@ -15,6 +16,12 @@ type Host struct {
 	set         *Set
 	attached    any
 	seen        uint64 // number of the latest update with it; belongs to Set.Update
+
+	// The rest is for the policies that look at it.
+
+	began   atomic.Int64 // when it was new, since the set's epoch
+	latency latency
+	load    reported
 }
 
 type hostConfig struct {

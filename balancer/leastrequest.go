@@ -12,6 +12,9 @@ func newLeastRequest(hosts []*Host, weights []uint64, config Config, random func
 	if choices < 2 {
 		choices = defaultChoices
 	}
+	if weights == nil && config.FullScan {
+		choices = max(choices, uint32(len(hosts)))
+	}
 	if weights == nil {
 		return &leastRequest{hosts: hosts, choices: choices, random: random}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"sync/atomic"
+	"time"
 )
 
 var (
@@ -33,6 +34,11 @@ type PickInfo struct {
 	// Prefer is a locality whose hosts are picked as long as one of them is
 	// reachable, may get traffic and is not to be avoided; nil prefers none.
 	Prefer *Locality
+	// Now is the time; the zero value lets Pick look at the clock if it must.
+	Now time.Time
+	// InFlight is the requests in flight on all hosts, for
+	// [Config.HashBalanceFactor].
+	InFlight int64
 }
 
 // avoids reports whether the host is one to avoid.
@@ -52,24 +58,25 @@ func (s *Set) Pick(info PickInfo) (*Host, error) {
 	if snapshot.err != nil {
 		return nil, snapshot.err
 	}
+	q := s.query(snapshot, &info)
 	if info.Prefer != nil {
-		if h := s.pickIn(snapshot, &info); h != nil {
+		if h := s.pickIn(snapshot, q, &info); h != nil {
 			return h, nil
 		}
 	}
-	g := s.draw(snapshot)
-	h := g.pick()
+	g := s.draw(snapshot, q)
+	h := g.pick(q)
 	if h.usable(&info) {
 		return h, nil
 	}
-	return s.pickOther(snapshot, g, h, &info), nil
+	return s.pickOther(snapshot, g, h, q, &info), nil
 }
 
 // pickIn returns a usable host of the preferred locality, nil without one. The
 // policy is asked first, so that it decides as long as it comes by there.
-func (s *Set) pickIn(snapshot *snapshot, info *PickInfo) *Host {
+func (s *Set) pickIn(snapshot *snapshot, q query, info *PickInfo) *Host {
 	for range redraws {
-		if h := s.draw(snapshot).pick(); h.Locality() == *info.Prefer && h.usable(info) {
+		if h := s.draw(snapshot, q).pick(q); h.Locality() == *info.Prefer && h.usable(info) {
 			return h
 		}
 	}
@@ -86,12 +93,29 @@ func (s *Set) pickIn(snapshot *snapshot, info *PickInfo) *Host {
 	return nil
 }
 
-// draw returns the group for the next request.
-func (s *Set) draw(snapshot *snapshot) *group {
+// query is what the policy is asked with. A call without a hash gets a random one,
+// as in Envoy, for all that is asked about it.
+func (s *Set) query(snapshot *snapshot, info *PickInfo) query {
+	q := query{hash: info.Hash, hashed: info.Hashed, now: info.Now, inFlight: info.InFlight}
+	if snapshot.hashing && !q.hashed {
+		q.hash = s.random()
+	}
+	if snapshot.timed && q.now.IsZero() {
+		q.now = time.Now()
+	}
+	return q
+}
+
+// draw returns the group for the next request. Policies that hash choose the
+// priority by the hash, too.
+func (s *Set) draw(snapshot *snapshot, q query) *group {
 	if len(snapshot.choices) == 1 {
 		return snapshot.choices[0].pick()
 	}
-	percent := uint32(below(high(s.random()), 100))
+	percent := uint32(q.hash % 100)
+	if !snapshot.hashing {
+		percent = uint32(below(high(s.random()), 100))
+	}
 	i := 0
 	for percent >= snapshot.choices[i].below { // the last one's is 100
 		i++
@@ -104,15 +128,13 @@ func (s *Set) draw(snapshot *snapshot) *group {
 const redraws = 8
 
 // pickOther finds a host instead of first, which is unreachable or to be avoided.
-func (s *Set) pickOther(snapshot *snapshot, g *group, first *Host, info *PickInfo) *Host {
+func (s *Set) pickOther(snapshot *snapshot, g *group, first *Host, q query, info *PickInfo) *Host {
 	search := search{revivals: s.revivals.Load(), random: s.random}
 	if !search.vain(g) {
 		// Not in vain, for it would take turns from a round robin that should
 		// pass over all hosts while none is reachable.
-		for range redraws {
-			if h := g.pick(); h.usable(info) {
-				return h
-			}
+		if h := g.alternative(q, info); h != nil {
+			return h
 		}
 	}
 	if h := search.in(g, info); h != nil {
@@ -142,8 +164,9 @@ func (s *Set) pickOther(snapshot *snapshot, g *group, first *Host, info *PickInf
 // group is hosts that are picked from by the policy.
 type group struct {
 	hosts []*Host
-	// chooser is nil for a group that is only searched.
+	// chooser is nil for a group that is only searched, and if there is a picker.
 	chooser chooser
+	picker  picker
 	// exhausted is the number of revivals at which no host was reachable.
 	exhausted atomic.Uint64
 }
@@ -152,7 +175,34 @@ type group struct {
 // concurrent use.
 type chooser interface{ next() int }
 
-func (g *group) pick() *Host { return g.hosts[g.chooser.next()] }
+func (g *group) pick(q query) *Host {
+	if g.picker != nil {
+		return g.hosts[g.picker.pick(q)]
+	}
+	return g.hosts[g.chooser.next()]
+}
+
+// alternative asks the policy for a usable host instead of one that is not, nil
+// if it finds none.
+func (g *group) alternative(q query, info *PickInfo) *Host {
+	for n := 1; ; n++ {
+		var i int
+		if g.picker == nil {
+			if n > redraws {
+				return nil
+			}
+			i = g.chooser.next()
+		} else {
+			var ok bool
+			if i, ok = g.picker.other(q, n); !ok {
+				return nil
+			}
+		}
+		if h := g.hosts[i]; h.usable(info) {
+			return h
+		}
+	}
+}
 
 // unreachable returns a host to try although none is reachable: first, unless it
 // is to be avoided and another one is not.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Set is the endpoints of one cluster and picks among them.
@@ -21,6 +22,13 @@ type Set struct {
 	// outlier is the policy of outlier detection, nil without one. It changes
 	// under mu.
 	outlier atomic.Pointer[OutlierConfig]
+	// weighted is the configuration of ClientWeighted, decay that of PeakEWMA in
+	// nanoseconds: nil and 0 with other policies. They change under mu.
+	weighted atomic.Pointer[ClientWeightedConfig]
+	decay    atomic.Int64
+	// epoch is what times are counted from, salt what is the set's own.
+	epoch time.Time
+	salt  uint64
 
 	// These belong to Update.
 	attach  func(*Host) any
@@ -47,7 +55,7 @@ func NewSet(cfg Config, attach func(*Host) any) *Set {
 // newSet takes the source of all random choices. It must be safe for concurrent
 // use if the set is used concurrently.
 func newSet(cfg Config, attach func(*Host) any, random func() uint64) *Set {
-	s := &Set{random: random, attach: attach, index: make(map[string]*Host)}
+	s := &Set{random: random, attach: attach, index: make(map[string]*Host), epoch: time.Now(), salt: rand.Uint64()}
 	s.revivals.Store(1)
 	s.Update(cfg, nil)
 	return s
@@ -112,9 +120,17 @@ func (s *Set) Update(cfg Config, localities []LocalityEndpoints) (added, removed
 func (s *Set) replace(cfg Config, hosts []*Host, configs []hostConfig, spans []span, added, removed []*Host) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	at := int64(time.Since(s.epoch))
 	for i, h := range hosts {
+		if old := h.config.Load().endpoint; old != configs[i].endpoint && !old.fit() && configs[i].endpoint.fit() {
+			h.began.Store(at) // back in service: slow start begins anew
+		}
 		h.config.Store(&configs[i])
 	}
+	for _, h := range added {
+		h.began.Store(at)
+	}
+	s.configureLocked(&cfg)
 	if s.outlier.Load() != nil {
 		for _, h := range added {
 			h.monitor.Store(new(monitor))
@@ -132,10 +148,26 @@ func (s *Set) replace(cfg Config, hosts []*Host, configs []hostConfig, spans []s
 
 // rebuildLocked makes a new snapshot.
 func (s *Set) rebuildLocked(hosts []*Host) {
-	b := builder{config: s.config, random: s.random, old: s.cursors, cursors: make(map[cursorKey]*cursor)}
+	b := builder{
+		config: s.config, random: s.random, salt: s.salt, old: s.cursors, cursors: make(map[cursorKey]*cursor),
+		epoch: s.epoch, at: time.Since(s.epoch),
+	}
 	s.snapshot.Store(b.build(hosts, s.spans))
 	s.cursors = b.cursors
 	s.stale = false
+}
+
+// configureLocked takes over what hosts look at when they are told of a call.
+func (s *Set) configureLocked(cfg *Config) {
+	s.weighted.Store(nil)
+	if cfg.Policy == ClientWeighted {
+		s.weighted.Store(&cfg.ClientWeighted)
+	}
+	decay := time.Duration(0)
+	if cfg.Policy == PeakEWMA {
+		decay = orDefault(cfg.DecayTime, defaultDecay)
+	}
+	s.decay.Store(int64(decay))
 }
 
 // match returns the host of an address, nil if it is new.

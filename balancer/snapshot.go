@@ -1,6 +1,9 @@
 package balancer
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // snapshot is everything that a pick needs. It is immutable but for the cursors
 // and the notes of groups.
@@ -12,7 +15,9 @@ type snapshot struct {
 	// reserve is what has no traffic and serves if no host of the choices is
 	// reachable, best first.
 	reserve []*group
-	err     error
+	// hashing and timed say what picks need.
+	hashing, timed bool
+	err            error
 }
 
 // choice is the part of a priority that gets a share of the traffic: its healthy
@@ -71,6 +76,10 @@ type builder struct {
 	// old are the cursors of the snapshot before, by what they turn over, so
 	// that an update does not begin every turn anew; cursors are those in use.
 	old, cursors map[cursorKey]*cursor
+	// salt is the set's own; at is the time since the set's epoch.
+	salt  uint64
+	epoch time.Time
+	at    time.Duration
 }
 
 type cursorKey struct {
@@ -82,7 +91,7 @@ type cursorKey struct {
 }
 
 func (b *builder) build(hosts []*Host, spans []span) *snapshot {
-	s := &snapshot{hosts: hosts}
+	s := &snapshot{hosts: hosts, hashing: b.config.Policy.hashes(), timed: b.config.timed()}
 	levels := b.levels(spans)
 	shares, panicking := divide(levels, b.config)
 	var below uint32
@@ -140,7 +149,7 @@ func (b *builder) levels(spans []span) []*level {
 
 // choice makes the choice for one class of a level.
 func (b *builder) choice(l *level, c class, below uint32) choice {
-	if !b.config.LocalityWeighted {
+	if !b.config.LocalityWeighted || b.config.Policy.hashes() {
 		return choice{below: below, groups: []*group{b.merged(l, c)}}
 	}
 	made := choice{below: below}
@@ -163,7 +172,11 @@ func (b *builder) choice(l *level, c class, below uint32) choice {
 
 // merged makes one group of all localities of a level.
 func (b *builder) merged(l *level, c class) *group {
-	return b.group(selectHosts(l.spans, c, l.sum.of(c)), cursorKey{priority: l.priority, class: c})
+	hosts, key := selectHosts(l.spans, c, l.sum.of(c)), cursorKey{priority: l.priority, class: c}
+	if b.config.Policy.hashes() {
+		return b.hashed(hosts, l, c)
+	}
+	return b.group(hosts, key)
 }
 
 // reserve makes the groups without traffic: first the healthy ones of all
@@ -187,14 +200,72 @@ func (b *builder) group(hosts []*Host, key cursorKey) *group {
 	switch b.config.Policy {
 	case LeastRequest:
 		g.chooser = newLeastRequest(hosts, weights, b.config, b.random)
+		g.picker = b.warm(g.chooser, hosts)
 	case Random:
 		g.chooser = newDraw(len(hosts), weights, b.random)
+	case PeakEWMA:
+		g.picker = b.peakEWMA(hosts, weights)
+	case PickFirst:
+		g.picker = newFirst(hosts, b.config.Shuffle, b.salt, b.cursor(key))
+	case CustomPolicy:
+		g.picker = &custom{picker: b.config.Custom.New(hosts, b.config.Custom.Config)}
+	case ClientWeighted:
+		g.chooser = b.turns(len(hosts), clientWeights(hosts, b.at, &b.config.ClientWeighted), key)
+		g.picker = b.warm(g.chooser, hosts)
 	default:
-		if weights == nil {
-			g.chooser = &turns{cursor: b.cursor(key), n: uint64(len(hosts))}
-		} else {
-			g.chooser = newTurns(weights, b.cursor(key))
+		g.chooser = b.turns(len(hosts), weights, key)
+		g.picker = b.warm(g.chooser, hosts)
+	}
+	return g
+}
+
+// turns is round robin; nil weights are equal.
+func (b *builder) turns(n int, weights []uint64, key cursorKey) chooser {
+	if weights == nil {
+		return &turns{cursor: b.cursor(key), n: uint64(n)}
+	}
+	return newTurns(weights, b.cursor(key))
+}
+
+func (b *builder) peakEWMA(hosts []*Host, weights []uint64) picker {
+	p := &peakEWMA{hosts: hosts, epoch: b.epoch, decay: orDefault(b.config.DecayTime, defaultDecay).Seconds(), random: b.random}
+	if weights != nil {
+		p.draw = newDraw(len(hosts), weights, b.random)
+	}
+	return p
+}
+
+// hashed makes the group of a policy that hashes. All localities are in one ring
+// or table: with weighted ones, each locality's hosts have its share (Envoy).
+func (b *builder) hashed(hosts []*Host, l *level, c class) *group {
+	g := &group{hosts: hosts}
+	weights := make([]float64, 0, len(hosts))
+	for i, sp := range l.spans {
+		if b.config.LocalityWeighted && c != allHosts && l.counts[i].of(c) == 0 {
+			continue
 		}
+		first := len(weights)
+		var sum float64
+		for _, h := range sp.hosts {
+			if h.in(c) {
+				weights = append(weights, float64(h.weight()))
+				sum += float64(h.weight())
+			}
+		}
+		if b.config.LocalityWeighted {
+			for j := range weights[first:] {
+				weights[first+j] *= float64(sp.locality.Weight) / sum
+			}
+		}
+	}
+	shares := hashShares(weights)
+	if b.config.Policy == Maglev {
+		g.picker = newMaglev(hosts, shares, &b.config)
+	} else {
+		g.picker = newRing(hosts, shares, &b.config)
+	}
+	if b.config.HashBalanceFactor > 0 {
+		g.picker = &bounded{picker: g.picker, hosts: hosts, shares: shares, factor: b.config.HashBalanceFactor}
 	}
 	return g
 }

@@ -1,0 +1,108 @@
+package balancer
+
+import (
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// SlowStart lets the traffic of a new host grow over a time, for [RoundRobin],
+// [LeastRequest] and [ClientWeighted]: Envoy's SlowStartConfig. A host is new when
+// it has joined the cluster, or has become fit for use again. t after that it weighs
+//
+//	max(MinWeightPercent/100, (max(t, 1 s)/Window)^(1/Aggression))
+//
+// of its weight, in relation to the others: if all hosts are new at once, all have
+// their usual shares.
+type SlowStart struct {
+	// Window is how long it takes; 0 is no slow start.
+	Window time.Duration
+	// Aggression is 1 for a linear growth, more for a faster beginning; 0 is
+	// taken as Envoy's default of 1.
+	Aggression float64
+	// MinWeightPercent is where it starts. Envoy's default of 10 is filled in by
+	// the decoder.
+	MinWeightPercent float64
+}
+
+// factor returns what a host weighs after the time t in service.
+func (s *SlowStart) factor(t time.Duration) float64 {
+	if t >= s.Window {
+		return 1
+	}
+	f := float64(max(t, time.Second)) / float64(s.Window)
+	if s.Aggression > 0 && s.Aggression != 1 {
+		f = math.Pow(f, 1/s.Aggression)
+	}
+	return min(1, max(s.MinWeightPercent/100, f))
+}
+
+// warming is the policy below it with less for new hosts. What that chose is
+// accepted as often as the host's factor says, in relation to the largest one;
+// otherwise it chooses again. So each host has its usual share times its factor,
+// at every moment and without a timer.
+type warming struct {
+	inner  chooser
+	hosts  []*Host
+	config SlowStart
+	// epoch is what the hosts' times count from.
+	epoch time.Time
+	// oldest is when the host that is longest in service began, which has the
+	// largest factor; until is when the last one is no longer new.
+	oldest, until time.Duration
+	over          atomic.Bool
+	random        func() uint64
+}
+
+// maxRejections bounds the choices of one pick.
+const maxRejections = 32
+
+// warm puts a policy under slow start, if any of the hosts is new.
+func (b *builder) warm(inner chooser, hosts []*Host) picker {
+	config := b.config.SlowStart
+	if config.Window <= 0 {
+		return nil
+	}
+	w := &warming{inner: inner, hosts: hosts, config: config, epoch: b.epoch, oldest: math.MaxInt64, random: b.random}
+	for _, h := range hosts {
+		began := time.Duration(h.began.Load())
+		w.oldest = min(w.oldest, began)
+		w.until = max(w.until, began+config.Window)
+	}
+	if w.until <= b.at {
+		return nil
+	}
+	return w
+}
+
+func (w *warming) pick(q query) int {
+	if w.over.Load() {
+		return w.inner.next()
+	}
+	now := q.now.Sub(w.epoch)
+	if now >= w.until {
+		w.over.Store(true)
+		return w.inner.next()
+	}
+	largest := w.config.factor(now - w.oldest)
+	best, most := 0, -1.0
+	for range maxRejections {
+		i := w.inner.next()
+		f := w.config.factor(now - time.Duration(w.hosts[i].began.Load()))
+		if float64(w.random()>>11)/(1<<53)*largest < f {
+			return i
+		}
+		if f > most {
+			best, most = i, f
+		}
+	}
+	return best
+}
+
+// other leaves it to the policy.
+func (w *warming) other(q query, n int) (int, bool) {
+	if n > redraws {
+		return 0, false
+	}
+	return w.pick(q), true
+}
