@@ -9,7 +9,7 @@ import (
 // defaultOverprovisioning is Envoy's default factor in percent.
 const defaultOverprovisioning = 140
 
-func (c Config) overprovisioning() uint64 {
+func (c *Config) overprovisioning() uint64 {
 	if c.OverprovisioningFactor == 0 {
 		return defaultOverprovisioning
 	}
