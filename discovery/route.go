@@ -187,6 +187,17 @@ type Forward struct {
 	// RetryHeaders are the conditions of Retry that are about headers; nil
 	// without one.
 	RetryHeaders *RetryHeaders
+	// Hedge makes attempts beside each other; nil does not.
+	Hedge *retry.Hedge
+	// MinTime refuses an attempt for which less than this is left of the call's
+	// time; 0 refuses none.
+	MinTime time.Duration
+	// AttemptCount tells the upstream in x-envoy-attempt-count which attempt it
+	// is, from 1 (include_request_attempt_count of the virtual host).
+	AttemptCount bool
+	// TimeoutRetry tells the upstream in x-envoy-is-timeout-retry of a retry that
+	// follows a timeout (include_is_timeout_retry_header of the virtual host).
+	TimeoutRetry bool
 	Priority     RoutingPriority
 	// PrefixRewrite replaces the matched prefix, or the whole path if it was not
 	// matched by a prefix; "" keeps it. At most one of it, PathSubstitution and

@@ -74,6 +74,12 @@ func (a *Adapter) start(c *clientCall, target *pipeline.Target, adapter pipeline
 // Routed applies the header operations and rewrites of the configuration.
 // metadata.FromOutgoingContext gave a copy, so it may be changed.
 func (c *clientCall) Routed(d *route.Decision) {
+	for name := range c.routed {
+		if pipeline.IsControl(name) {
+			c.call.Control(header(c.routed))
+			break
+		}
+	}
 	facts := c.call.Facts()
 	out := d.Forward(header(c.routed), &c.view, &facts, c.call.HideOriginals())
 	if out.Host != "" {
@@ -93,6 +99,13 @@ func (c *clientCall) Carrier(a *pipeline.Attempt) observe.Carrier {
 	}
 	if n := a.Retries(); n > 0 {
 		c.sending.Set(previousAttempts, strconv.Itoa(n))
+	}
+	forward := c.call.Decision.Route.Forward
+	if forward.AttemptCount {
+		c.sending.Set("x-envoy-attempt-count", strconv.Itoa(a.Observed.Number))
+	}
+	if forward.TimeoutRetry && a.AfterTimeout() {
+		c.sending.Set("x-envoy-is-timeout-retry", "true")
 	}
 	return header(c.sending)
 }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/inboardmesh/inboard/internal/inbound"
+	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
@@ -101,6 +102,11 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 	md, ok := metadata.FromIncomingContext(ctx)
 	if !ok {
 		md = metadata.MD{}
+	}
+	for name := range md {
+		if pipeline.IsControl(name) {
+			delete(md, name)
+		}
 	}
 	call := &observe.Call{
 		Direction: observe.Inbound, Protocol: observe.GRPC, Method: method, Path: method, Scheme: "http",

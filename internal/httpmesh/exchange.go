@@ -21,6 +21,12 @@ import (
 // milliseconds. It is the header of Envoy's router.
 const expectedTimeout = "X-Envoy-Expected-Rq-Timeout-Ms"
 
+// The headers of Envoy's router that tell an upstream of the attempts before.
+const (
+	attemptCount = "X-Envoy-Attempt-Count"
+	timeoutRetry = "X-Envoy-Is-Timeout-Retry"
+)
+
 // exchange is one call: the HTTP adapter of the pipeline.
 type exchange struct {
 	call    pipeline.Call
@@ -125,7 +131,10 @@ func (x *exchange) facts() route.Facts {
 
 // Routed applies rewrites and header operations, to copies.
 func (x *exchange) Routed(d *route.Decision) {
-	x.routed = copyHeader(x.request.Header)
+	var controlled bool
+	if x.routed, controlled = copyControlled(x.request.Header); controlled {
+		x.call.Control(header(x.routed))
+	}
 	view := x.view(x.routed)
 	facts := x.facts()
 	out := d.Forward(header(x.routed), &view, &facts, x.call.HideOriginals())
@@ -170,6 +179,13 @@ func (x *exchange) Carrier(a *pipeline.Attempt) observe.Carrier {
 		x.headers.header = header(x.routed)
 	} else {
 		x.headers = &outgoing{header: header(copyHeader(x.routed))}
+	}
+	forward := x.call.Decision.Route.Forward
+	if forward.AttemptCount {
+		x.headers.set(attemptCount, strconv.Itoa(a.Observed.Number))
+	}
+	if forward.TimeoutRetry && a.AfterTimeout() {
+		x.headers.set(timeoutRetry, "true")
 	}
 	if a.Deadline.IsZero() {
 		delete(x.headers.header, expectedTimeout)

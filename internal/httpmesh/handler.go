@@ -79,6 +79,7 @@ func (s *serving) serve(w http.ResponseWriter) {
 	if h.Listeners.Draining() {
 		w.Header().Set("Connection", "close")
 	}
+	stripControls(s.headers)
 	path := r.URL.EscapedPath()
 	scheme := "http"
 	ctx := r.Context()

@@ -5,6 +5,7 @@ import (
 	"net/textproto"
 	"slices"
 
+	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/observe"
 )
@@ -20,12 +21,30 @@ var (
 // copyHeader copies the map and shares the values, which are never changed in
 // place: clipped, so that adding a value makes a new slice.
 func copyHeader(from http.Header) http.Header {
+	to, _ := copyControlled(from)
+	return to
+}
+
+// copyControlled is copyHeader, and reports whether there is a header that controls the
+// call.
+func copyControlled(from http.Header) (to http.Header, controlled bool) {
 	const room = 2 // the timeout and the trace; a map of up to eight costs least
-	to := make(http.Header, len(from)+room)
+	to = make(http.Header, len(from)+room)
 	for name, values := range from {
 		to[name] = slices.Clip(values)
+		controlled = controlled || pipeline.IsControl(name)
 	}
-	return to
+	return to, controlled
+}
+
+// stripControls removes what controls calls from the headers of a request that
+// arrived.
+func stripControls(h header) {
+	for name := range h {
+		if pipeline.IsControl(name) {
+			delete(h, name)
+		}
+	}
 }
 
 // Values finds a header without making a canonical copy of its name, which for

@@ -167,6 +167,9 @@ func (a *Attempt) Overflowed(resource string) { a.call.overflowed(resource) }
 // this one. Attempts that are repeated without asking it do not count (gRFC A6).
 func (a *Attempt) Retries() int { return a.call.sequence.Attempts() - 1 }
 
+// AfterTimeout reports whether the attempt before ended with the per-try timeout.
+func (a *Attempt) AfterTimeout() bool { return a.call.timedOut }
+
 // endAttempt ends the attempt that is open, if any.
 func (c *Call) endAttempt(o *outcome.Outcome, now time.Time) {
 	a := c.attempt

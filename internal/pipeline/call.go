@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -81,12 +82,21 @@ type Call struct {
 	// priorities are those that attempts went to, if the policy looks at them.
 	priorities []uint32
 	headers    *discovery.RetryHeaders // of the policy; nil without
-	attempt    *Attempt
-	first      Attempt // the attempt that most calls need, without an allocation
+	// options are the application's for this call, nil without any.
+	options *CallOptions
+	hedge   *retry.Hedge // nil without
+	// minTime must be left of the call's time for an attempt to begin.
+	minTime         time.Duration
+	routingPriority discovery.RoutingPriority
+	ownOptions      bool // options is not shared with other calls
+
+	attempt *Attempt
+	first   Attempt // the attempt that most calls need, without an allocation
 	// transparent counts the attempts that were repeated without the policy.
 	transparent uint8
 	isRetry     bool // the next attempt holds a retry permit
 	sent        bool // an attempt that was given up may have reached a peer
+	timedOut    bool // the last attempt that was given up ran out of its own time
 	finished    bool
 	hide        bool // the upstream is not told what was rewritten
 }
@@ -208,13 +218,17 @@ func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, d
 	if category, dropped := c.cluster.Dropped(); dropped {
 		return c.answer(&filter.Answer{Status: http.StatusServiceUnavailable, Reason: "drop_overload " + category})
 	}
-	c.bound(ctx, config)
-	c.policy, c.headers = c.Decision.Route.Forward.Retry, c.Decision.Route.Forward.RetryHeaders
+	forward := c.Decision.Route.Forward
+	c.policy, c.headers, c.hedge = forward.Retry, forward.RetryHeaders, forward.Hedge
 	if c.policy == nil || c.headers != nil && !mayRetry(c.headers, req) {
 		c.policy = &noRetries
 	}
-	c.sequence = c.policy.Start()
+	c.routingPriority, c.minTime = forward.Priority, forward.MinTime
+	c.options = optionsOf(ctx)
 	c.adapter.Routed(&c.Decision)
+	c.customize()
+	c.bound(ctx, config)
+	c.sequence = c.policy.Start()
 	return c.attempts()
 }
 
@@ -295,6 +309,9 @@ func (c *Call) Filtered() *filter.Exchange { return c.filtered }
 // attempts and their back-off.
 func (c *Call) bound(ctx context.Context, config *Config) {
 	limit := c.Decision.Route.Forward.Limit(c.Observed.Protocol == observe.GRPC, config.Target.Listener.MaxStreamDuration)
+	if c.options != nil {
+		limit = shorter(limit, c.options.Timeout)
+	}
 	c.ctx = ctx
 	if limit > 0 {
 		c.timeout.Start(ctx, c.now.Add(limit), errRouteTimeout)
@@ -307,12 +324,25 @@ func (c *Call) bound(ctx context.Context, config *Config) {
 
 // attempts makes attempts until one is final.
 func (c *Call) attempts() outcome.Outcome {
+	if left, late := c.late(0); late {
+		return c.fail(outcome.Timeout, fmt.Errorf("not sent: %v are left, and it needs %v", max(left, 0), c.minTime))
+	}
 	for {
 		o := c.try()
 		if !c.again(&o) {
 			return c.final(o)
 		}
 	}
+}
+
+// late reports whether too little of the call's time is left for an attempt that
+// begins after a wait, and how much is left then.
+func (c *Call) late(wait time.Duration) (left time.Duration, late bool) {
+	if c.minTime <= 0 || c.Deadline.IsZero() {
+		return 0, false
+	}
+	left = time.Until(c.Deadline) - wait
+	return left, left < c.minTime
 }
 
 // Resume goes on with a call whose open attempt, from which nothing has reached
@@ -353,6 +383,9 @@ func (c *Call) again(o *outcome.Outcome) bool {
 	if !ok || throttled || !c.adapter.Replayable() || c.ctx.Err() != nil {
 		return false
 	}
+	if _, late := c.late(delay); late {
+		return false
+	}
 	gate := c.cluster.Gate(c.priority())
 	// If this was a retry, it is over: its permit must not stand in the way of
 	// the next one.
@@ -377,6 +410,7 @@ var noRetries = retry.Policy{}
 // abandon ends an attempt that another follows.
 func (c *Call) abandon(o *outcome.Outcome) {
 	c.sent = c.sent || o.Sent
+	c.timedOut = o.Kind == outcome.PerTryTimeout
 	c.remember(o)
 	now := time.Now()
 	c.adapter.Abandon() // before its context ends, which would cost its connection
@@ -429,7 +463,15 @@ func (c *Call) final(o outcome.Outcome) outcome.Outcome {
 	return c.failOutcome(o)
 }
 
-func (c *Call) priority() discovery.RoutingPriority { return c.Decision.Route.Forward.Priority }
+func (c *Call) priority() discovery.RoutingPriority { return c.routingPriority }
+
+// shorter is the shorter of two limits, of which 0 is none.
+func shorter(a, b time.Duration) time.Duration {
+	if a <= 0 || b > 0 && b < a {
+		return b
+	}
+	return a
+}
 
 func (c *Call) answer(a *filter.Answer) outcome.Outcome {
 	c.Answer = a

@@ -32,6 +32,7 @@ const routesFixture = `{
           "maxActiveFaults": 7}}
     },
     "retryPolicy": {"retryOn": "connect-failure", "numRetries": 2},
+    "includeRequestAttemptCount": true, "includeIsTimeoutRetryHeader": true,
     "routes": [
       {
         "name": "canary",

@@ -26,12 +26,11 @@ var routeTableFields = []messageFields{
 	{
 		message: (*routev3.VirtualHost)(nil),
 		read: "name domains routes request_headers_to_add request_headers_to_remove " +
-			"response_headers_to_add response_headers_to_remove typed_per_filter_config retry_policy",
+			"response_headers_to_add response_headers_to_remove typed_per_filter_config retry_policy " +
+			"include_request_attempt_count include_is_timeout_retry_header",
 		// virtual_clusters name metrics. Metadata is for filters and access
-		// logs that are not there. include_request_attempt_count, which istiod
-		// sets everywhere, tells the upstream in x-envoy-attempt-count what it
-		// needs not know to serve the request.
-		harmless: "virtual_clusters metadata include_request_attempt_count",
+		// logs that are not there.
+		harmless: "virtual_clusters metadata",
 	},
 }
 
@@ -106,7 +105,11 @@ func (t *tableDecoder) virtualHost(at path, m *routev3.VirtualHost, domains map[
 		t.domain(at.element("domains", i), domain, domains)
 	}
 	for i, r := range m.GetRoutes() {
-		host.Routes = append(host.Routes, t.route(at.element("routes", i), r, host))
+		decoded := t.route(at.element("routes", i), r, host)
+		if f := decoded.Forward; f != nil {
+			f.AttemptCount, f.TimeoutRetry = m.GetIncludeRequestAttemptCount(), m.GetIncludeIsTimeoutRetryHeader()
+		}
+		host.Routes = append(host.Routes, decoded)
 	}
 	return host
 }

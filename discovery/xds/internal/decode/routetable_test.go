@@ -104,6 +104,8 @@ func TestRouteConfigurationDecodesEveryField(t *testing.T) {
 							Response: []discovery.HeaderMatch{{Name: "x-again", Kind: discovery.HeaderPresent, Present: true}},
 							Request:  []discovery.HeaderMatch{{Name: "x-may", String: discovery.StringMatch{Value: "yes"}}},
 						},
+						AttemptCount:  true,
+						TimeoutRetry:  true,
 						Priority:      discovery.PriorityHigh,
 						PrefixRewrite: "/v1",
 						HostRewrite:   "payment-v1.shop",
@@ -115,6 +117,8 @@ func TestRouteConfigurationDecodesEveryField(t *testing.T) {
 						Clusters: []discovery.WeightedCluster{{Name: "v1", Weight: 1}},
 						Timeout:  15 * time.Second,
 						Retry:    &retry.Policy{MaxRetries: 2, On: retry.OnConnectFailure},
+
+						AttemptCount: true, TimeoutRetry: true,
 					},
 				},
 				{
