@@ -108,6 +108,15 @@ func (b *ErrorRate) State() State {
 	return state
 }
 
+// LastState returns the state that the last attempt left: an open breaker whose
+// OpenTime is over is still open. Unlike State it changes nothing.
+func (b *ErrorRate) LastState() State {
+	if b == nil {
+		return Closed
+	}
+	return b.current.Load().current.Load().state
+}
+
 // Allow admits an attempt or returns an error that matches [ErrOpen]. The caller
 // must call [Permit.Done] of what it gets, in a defer: a probe that never ends
 // keeps the breaker half-open for ever.

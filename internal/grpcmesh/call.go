@@ -48,19 +48,24 @@ func (a *Adapter) describe(ctx context.Context, c *clientCall, cc *grpc.ClientCo
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
+	c.opts = opts
+	c.view, c.routed = requestOf(ctx, name, method, opts)
+	return a.options.Outbound.Target(name), nil
+}
+
+// requestOf is a call as routing sees it, and its metadata, which may be changed.
+func requestOf(ctx context.Context, name, method string, opts []grpc.CallOption) (route.Request, metadata.MD) {
 	md, ok := metadata.FromOutgoingContext(ctx)
 	if !ok {
 		md = metadata.MD{}
 	}
-	c.opts, c.routed = opts, md
 	host := name
 	for _, o := range opts {
 		if authority, ok := o.(grpc.AuthorityOverrideCallOption); ok {
 			host = authority.Authority
 		}
 	}
-	c.view = route.Request{Method: "POST", Scheme: "http", Host: host, Path: method, Header: header(md)}
-	return a.options.Outbound.Target(name), nil
+	return route.Request{Method: "POST", Scheme: "http", Host: host, Path: method, Header: header(md)}, md
 }
 
 // start makes c the call of an adapter and describes it for observers.

@@ -49,13 +49,13 @@ func (d *directConns) get(name string) (*grpc.ClientConn, error) {
 		grpc.WithChainUnaryInterceptor(func(
 			ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
 		) error {
-			return explain(name, invoker(ctx, method, req, reply, cc, opts...))
+			return unreachable(name, invoker(ctx, method, req, reply, cc, opts...))
 		}),
 		grpc.WithChainStreamInterceptor(func(
 			ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption,
 		) (grpc.ClientStream, error) {
 			stream, err := streamer(ctx, desc, cc, method, opts...)
-			return stream, explain(name, err)
+			return stream, unreachable(name, err)
 		}),
 	)
 	if err != nil {
@@ -68,9 +68,9 @@ func (d *directConns) get(name string) (*grpc.ClientConn, error) {
 	return cc, nil
 }
 
-// explain says of a host that cannot be reached why it was called directly: a
+// unreachable says of a host that cannot be reached why it was called directly: a
 // misspelt name is the usual reason.
-func explain(name string, err error) error {
+func unreachable(name string, err error) error {
 	s, ok := status.FromError(err)
 	if err == nil || !ok || s.Code() != codes.Unavailable {
 		return err

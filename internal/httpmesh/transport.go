@@ -41,6 +41,8 @@ func NewTransport(outbound *pipeline.Outbound, around http.RoundTripper) *Transp
 	return &Transport{outbound: outbound, around: around, send: (*upstream.Endpoint).RoundTrip}
 }
 
+var errEndToEnd = errors.New("https is end-to-end and cannot be meshed: use an http URL and let the mesh do TLS")
+
 // RoundTrip sends one request. A response is what a peer, or the configuration,
 // answered; everything else is a *meshfail.Error.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -52,8 +54,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme == "https" {
 		// The application's own TLS cannot be looked into. It is passed
 		// through, as a sidecar does.
-		return t.direct(req, string(name), errors.New(
-			"https is end-to-end and cannot be meshed: use an http URL and let the mesh do TLS"))
+		return t.direct(req, string(name), errEndToEnd)
 	}
 	target := t.outbound.TargetBytes(name)
 	if _, err := target.Config(req.Context()); errors.Is(err, discovery.ErrNotFound) {

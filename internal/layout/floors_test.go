@@ -60,6 +60,7 @@ var floors = map[string]place{
 	"internal/filter":       {4, dataPlane},
 	"internal/filter/fault": {5, dataPlane},
 	"internal/pipeline":     {6, dataPlane},
+	"internal/explain":      {7, dataPlane},
 	"internal/inbound":      {7, dataPlane},
 	"internal/httpmesh":     {8, dataPlane},
 	"internal/grpcmesh":     {8, dataPlane},

@@ -43,6 +43,9 @@ type Miss struct {
 // absent stands for a value that a request does not have.
 const absent = "(none)"
 
+// Absent reports whether the request does not have the value.
+func (m *Miss) Absent() bool { return strings.HasSuffix(m.Got, absent) }
+
 // Trace is Match that tells how. It finds host, route and cluster with the same
 // steps, and draws as often. Only why the other routes did not match is looked up
 // beside that, by the functions that compared them.
@@ -95,12 +98,12 @@ func (t *Table) domain(authority string, at star) string {
 // missOf says why a route did not match that comes before the one that did.
 func missOf(m *discovery.RouteMatch, req *Request) Miss {
 	if !matchPath(&m.Path, req.Path) {
-		return Miss{Condition: "path", Want: DescribePath(&m.Path), Got: strconv.Quote(req.Path)}
+		return Miss{Condition: "path", Want: describePath(&m.Path), Got: strconv.Quote(req.Path)}
 	}
 	switch c := unmet(m, req); c.kind {
 	case headerCondition:
 		h := &m.Headers[c.index]
-		return Miss{Condition: "header " + h.Name, Name: h.Name, Want: DescribeHeader(h), Got: quoted(headerValue(req, h.Name))}
+		return Miss{Condition: "header " + h.Name, Name: h.Name, Want: describeHeader(h), Got: quoted(headerValue(req, h.Name))}
 	case queryCondition:
 		q := &m.Query[c.index]
 		return Miss{Condition: "query " + q.Name, Name: q.Name, Want: describeQuery(q), Got: quoted(queryValue(req.Query, q.Name))}
@@ -125,18 +128,25 @@ func quoted(value string, ok bool) string {
 	return strconv.Quote(value)
 }
 
-// Describe is a route's match in words.
-func Describe(m *discovery.RouteMatch) string {
-	parts := []string{"path " + DescribePath(&m.Path)}
+// Describe is a route's match in words. The values of headers, parameters and
+// cookies whose names are secret are left out; the name of all cookies is "cookie".
+func Describe(m *discovery.RouteMatch, secret func(name string) bool) string {
+	parts := []string{"path " + describePath(&m.Path)}
+	add := func(kind, name, secretName, condition string) {
+		if secret(secretName) {
+			condition = "(hidden)"
+		}
+		parts = append(parts, kind+" "+name+" "+condition)
+	}
 	for i := range m.Headers {
-		parts = append(parts, "header "+m.Headers[i].Name+" "+DescribeHeader(&m.Headers[i]))
+		add("header", m.Headers[i].Name, m.Headers[i].Name, describeHeader(&m.Headers[i]))
 	}
 	for i := range m.Query {
-		parts = append(parts, "query "+m.Query[i].Name+" "+describeQuery(&m.Query[i]))
+		add("query", m.Query[i].Name, m.Query[i].Name, describeQuery(&m.Query[i]))
 	}
 	for i := range m.Cookies {
 		k := &m.Cookies[i]
-		parts = append(parts, "cookie "+k.Name+" "+inverted(k.Invert)+describeString(&k.String))
+		add("cookie", k.Name, "cookie", inverted(k.Invert)+describeString(&k.String))
 	}
 	if m.GRPC {
 		parts = append(parts, "gRPC")
@@ -147,8 +157,8 @@ func Describe(m *discovery.RouteMatch) string {
 	return strings.Join(parts, ", ")
 }
 
-// DescribePath is a path condition in words.
-func DescribePath(m *discovery.PathMatch) string {
+// describePath is a path condition in words.
+func describePath(m *discovery.PathMatch) string {
 	kinds := map[discovery.PathMatchKind]string{
 		discovery.PathPrefix: "prefix", discovery.PathExact: "exact", discovery.PathRegex: "regex",
 		discovery.PathSeparatedPrefix: "path prefix", discovery.PathTemplate: "template",
@@ -160,8 +170,8 @@ func DescribePath(m *discovery.PathMatch) string {
 	return kinds[m.Kind] + " " + strconv.Quote(value) + folded(m.IgnoreCase)
 }
 
-// DescribeHeader is a header condition in words, without the name.
-func DescribeHeader(m *discovery.HeaderMatch) string {
+// describeHeader is a header condition in words, without the name.
+func describeHeader(m *discovery.HeaderMatch) string {
 	not := inverted(m.Invert)
 	switch m.Kind {
 	case discovery.HeaderPresent:

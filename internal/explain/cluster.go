@@ -1,0 +1,123 @@
+package explain
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/upstream"
+)
+
+// clusterOf describes a running cluster.
+func clusterOf(from *upstream.Cluster, priority discovery.RoutingPriority) *Cluster {
+	c := &Cluster{Name: from.Name(), Endpoints: []Endpoint{}}
+	if err := from.Err(); err != nil {
+		c.Error = err.Error()
+	}
+	config := from.Config()
+	if config == nil {
+		return c
+	}
+	c.Policy, c.Protocol = policyName(config.Balancer), protocolName(config.Protocol)
+	c.Outlier = config.Outlier.Ejects()
+	if tls := config.TLS; tls != nil {
+		c.MutualTLS, c.SNI = true, tls.SNI
+		for i := range tls.SANs {
+			c.Peers = append(c.Peers, tls.SANs[i].Value)
+		}
+	}
+	if b := from.ErrorRate(); b != nil {
+		c.Breaker = b.LastState().String()
+	}
+	if endpoints := from.Assignment(); endpoints != nil {
+		for _, d := range endpoints.Drops {
+			c.Drops = append(c.Drops, Drop{Category: d.Category, Percent: percent(d.PerMillion)})
+		}
+	}
+	c.Limits = limits(from, config, priority)
+	c.Endpoints = endpoints(from)
+	return c
+}
+
+func endpoints(from *upstream.Cluster) []Endpoint {
+	candidates, err := from.Candidates()
+	priorities := make(map[string]uint32)
+	if assignment := from.Assignment(); assignment != nil {
+		for _, l := range assignment.Localities {
+			for i := range l.Endpoints {
+				priorities[l.Endpoints[i].Address] = l.Priority
+			}
+		}
+	}
+	all := []Endpoint{}
+	for running := range from.Endpoints {
+		h := running.Host()
+		config := h.Endpoint()
+		e := Endpoint{
+			Address: config.Address, Hostname: config.Hostname, Locality: h.Locality().String(),
+			Priority: priorities[config.Address], Weight: max(config.Weight, 1), Health: healthName(config.Health),
+			Unreachable: !h.Reachable(), Active: h.Active(), Candidate: slices.Contains(candidates, h),
+		}
+		if reason, ok := h.Ejected(); ok {
+			e.Ejected = reason.String()
+		}
+		switch {
+		case e.Candidate:
+		case err != nil:
+			e.Why = err.Error()
+		case e.Ejected != "":
+			e.Why = "it is ejected"
+		case e.Unreachable:
+			e.Why = "others can be reached"
+		case config.Health != balancer.Unknown && config.Health != balancer.Healthy && config.Health != balancer.Degraded:
+			e.Why = "it is " + e.Health
+		default:
+			e.Why = "others of a better priority or health suffice"
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+func limits(from *upstream.Cluster, config *discovery.Cluster, priority discovery.RoutingPriority) *Limits {
+	used, most := from.Gate(priority).Usage(), config.Limits[priority]
+	l := &Limits{
+		Priority:    "default",
+		Connections: Limit{Used: used.Connections, Max: most.MaxConnections},
+		Pending:     Limit{Used: used.Pending, Max: most.MaxPendingRequests},
+		Requests:    Limit{Used: used.Requests, Max: most.MaxRequests},
+		Retries:     Limit{Used: used.Retries, Max: most.MaxRetries},
+	}
+	if priority == discovery.PriorityHigh {
+		l.Priority = "high"
+	}
+	if b := config.RetryBudget[priority]; b != nil {
+		l.Retries.Budget = fmt.Sprintf("%.4g%% of the requests, at least %d", b.Percent, b.MinConcurrency)
+	}
+	return l
+}
+
+func policyName(config balancer.Config) string {
+	names := map[balancer.Policy]string{
+		balancer.RoundRobin: "round robin", balancer.LeastRequest: "least request", balancer.Random: "random",
+	}
+	if name, ok := names[config.Policy]; ok {
+		return name
+	}
+	return fmt.Sprintf("policy %d", config.Policy)
+}
+
+func protocolName(p discovery.HTTPProtocol) string {
+	return map[discovery.HTTPProtocol]string{
+		discovery.HTTP1: "HTTP/1.1", discovery.HTTP2: "HTTP/2", discovery.HTTPAuto: "HTTP by ALPN",
+		discovery.HTTPDownstream: "HTTP as the request",
+	}[p]
+}
+
+func healthName(h balancer.Health) string {
+	return map[balancer.Health]string{
+		balancer.Unknown: "unknown", balancer.Healthy: "healthy", balancer.Unhealthy: "unhealthy",
+		balancer.Draining: "draining", balancer.Timeout: "timed out", balancer.Degraded: "degraded",
+	}[h]
+}

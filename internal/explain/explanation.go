@@ -1,0 +1,279 @@
+// Package explain says where a call would go, and why: it asks the compiled
+// configuration of the call's target, and the running clusters, what they would
+// do. It sends nothing and counts nothing.
+package explain
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Verdict is what would become of a call.
+type Verdict string
+
+const (
+	// Forward is a call that goes to an endpoint of Explanation.Cluster, if it has
+	// a candidate and no filter answers before.
+	Forward Verdict = "forward"
+	// DirectResponse is a call that the configuration answers.
+	DirectResponse Verdict = "direct-response"
+	// Redirect is a call that is answered with another location.
+	Redirect Verdict = "redirect"
+	// NoRoute is a call that fails, because no route is for it.
+	NoRoute Verdict = "no-route"
+	// NoCluster is a call that fails, because its route leads to a cluster that is
+	// not there or cannot be used.
+	NoCluster Verdict = "no-cluster"
+	// NoConfig is a call that fails, because its target's configuration cannot be
+	// had.
+	NoConfig Verdict = "no-configuration"
+	// AroundMesh is a call that passes round the mesh.
+	AroundMesh Verdict = "around-the-mesh"
+	// Refused is a call to a host that is unknown, which the outbound policy
+	// refuses.
+	Refused Verdict = "refused"
+)
+
+// Explanation is where a call would go, and why. Its JSON form is stable: fields
+// are added and not renamed. It has no values of headers, cookies or parameters
+// whose names sound like secrets.
+type Explanation struct {
+	// Protocol is "http" or "grpc".
+	Protocol string `json:"protocol"`
+	Method   string `json:"method"`
+	// Host is the authority, Path the escaped path without the query.
+	Host string `json:"host"`
+	Path string `json:"path"`
+	// Target is the destination's name in the configuration, "host:port".
+	Target  string  `json:"target"`
+	Verdict Verdict `json:"verdict"`
+	// Reason says more about the verdict, where there is more to say.
+	Reason string `json:"reason,omitempty"`
+
+	// VirtualHost is nil if none is for the host. Hosts are then those that there
+	// are.
+	VirtualHost *VirtualHost  `json:"virtualHost,omitempty"`
+	Hosts       []VirtualHost `json:"virtualHosts,omitempty"`
+	// NotMatched are the routes before Route, all of them if it is nil, each with
+	// the first condition that the request does not meet.
+	NotMatched []Mismatch `json:"notMatched,omitempty"`
+	Route      *Route     `json:"route,omitempty"`
+	// Answer is that of the configuration, for DirectResponse and Redirect.
+	Answer *Answer `json:"answer,omitempty"`
+	// Filters run before the call is forwarded or answered, in this order.
+	Filters []Filter `json:"filters,omitempty"`
+	// Choices are the clusters of the route. Draw is how one was chosen, nil if
+	// there is one only.
+	Choices []Choice `json:"choices,omitempty"`
+	Draw    *Draw    `json:"draw,omitempty"`
+	// Cluster is the chosen one.
+	Cluster *Cluster `json:"cluster,omitempty"`
+	// Sent is what the endpoint would see, nil if the call is not forwarded.
+	Sent     *Sent     `json:"sent,omitempty"`
+	Timeouts *Timeouts `json:"timeouts,omitempty"`
+	// Retry is nil if there is one attempt only.
+	Retry *Retry `json:"retry,omitempty"`
+}
+
+// VirtualHost is a virtual host of the route table.
+type VirtualHost struct {
+	Name string `json:"name"`
+	// Domain is the one of Domains that is for the request.
+	Domain  string   `json:"domain,omitempty"`
+	Domains []string `json:"domains,omitempty"`
+}
+
+// Mismatch is a route that does not match.
+type Mismatch struct {
+	// Index is its number in the virtual host, from 0.
+	Index int    `json:"index"`
+	Name  string `json:"name"`
+	// Condition is the first one that is not met: "path", "header x-user",
+	// "query v", "cookie c", "grpc" or "fraction". Want is what it asks for and Got
+	// what the request has.
+	Condition string `json:"condition"`
+	Want      string `json:"want"`
+	Got       string `json:"got"`
+}
+
+// Route is the route that matches.
+type Route struct {
+	Index int    `json:"index"`
+	Name  string `json:"name"`
+	// Match is its conditions, in words.
+	Match string `json:"match"`
+}
+
+// Answer is a response that the configuration gives.
+type Answer struct {
+	Status int `json:"status"`
+	// GRPCCode is what a gRPC call gets.
+	GRPCCode string `json:"grpcCode,omitempty"`
+	Location string `json:"location,omitempty"`
+	// BodyBytes is the length of the body.
+	BodyBytes int `json:"bodyBytes,omitempty"`
+}
+
+// Filter is a filter of the listener as it is set for the route.
+type Filter struct {
+	Name string `json:"name"`
+	// Enabled is false if it is switched off for the route, or has nothing to do
+	// for the request.
+	Enabled bool `json:"enabled"`
+	// Effect is what it does, in words.
+	Effect string `json:"effect"`
+}
+
+// Choice is one of the clusters of a route.
+type Choice struct {
+	Cluster string `json:"cluster"`
+	Weight  uint32 `json:"weight"`
+	// Percent is its share of the calls.
+	Percent float64 `json:"percent"`
+	Chosen  bool    `json:"chosen"`
+}
+
+// Draw is how one of several clusters was chosen.
+type Draw struct {
+	// By is "random", "header" or "hash". At random, the next call may go to
+	// another one.
+	By string `json:"by"`
+	// Number is below Total, the sum of the weights.
+	Number uint64 `json:"number"`
+	Total  uint64 `json:"total"`
+}
+
+// Cluster is the chosen cluster at this moment.
+type Cluster struct {
+	Name string `json:"name"`
+	// Error is why it cannot be used.
+	Error string `json:"error,omitempty"`
+	// Policy is the load-balancing policy, Protocol the HTTP version to the
+	// endpoints.
+	Policy   string `json:"policy,omitempty"`
+	Protocol string `json:"protocol,omitempty"`
+	// MutualTLS is false for plaintext. Peers are the identities of which an
+	// endpoint must prove one, SNI the name it is asked for.
+	MutualTLS bool     `json:"mutualTLS"`
+	Peers     []string `json:"peers,omitempty"`
+	SNI       string   `json:"sni,omitempty"`
+	// Endpoints are all of them; those with Candidate are picked from.
+	Endpoints []Endpoint `json:"endpoints"`
+	Limits    *Limits    `json:"limits,omitempty"`
+	// Breaker is the state of the error-rate breaker: "closed", "half-open",
+	// "open", "" without one.
+	Breaker string `json:"breaker,omitempty"`
+	// Drops are the shares of the calls that are refused before an endpoint is
+	// picked.
+	Drops []Drop `json:"drops,omitempty"`
+	// Outlier is whether endpoints that fail are ejected.
+	Outlier bool `json:"outlierDetection"`
+}
+
+// Endpoint is an endpoint of the chosen cluster.
+type Endpoint struct {
+	Address  string `json:"address"`
+	Hostname string `json:"hostname,omitempty"`
+	Locality string `json:"locality,omitempty"`
+	Priority uint32 `json:"priority"`
+	Weight   uint32 `json:"weight"`
+	// Health is what the control plane says.
+	Health string `json:"health"`
+	// Ejected is why outlier detection leaves it out, "" if it does not.
+	Ejected string `json:"ejected,omitempty"`
+	// Unreachable is whether connecting failed a moment ago.
+	Unreachable bool `json:"unreachable,omitempty"`
+	// Active is how many requests are in flight to it.
+	Active int64 `json:"active"`
+	// Candidate is whether the first attempt can go to it now. Why says why not.
+	Candidate bool   `json:"candidate"`
+	Why       string `json:"why,omitempty"`
+}
+
+// Limits are the limits of the cluster at the route's priority, and what is in
+// use.
+type Limits struct {
+	// Priority is "default" or "high".
+	Priority    string `json:"priority"`
+	Connections Limit  `json:"connections"`
+	Pending     Limit  `json:"pending"`
+	Requests    Limit  `json:"requests"`
+	Retries     Limit  `json:"retries"`
+}
+
+// Limit is a limit and what is in use of it.
+type Limit struct {
+	Used uint32 `json:"used"`
+	Max  uint32 `json:"max"`
+	// Budget is what is in the place of Max, in words.
+	Budget string `json:"budget,omitempty"`
+}
+
+// Drop refuses a share of the calls.
+type Drop struct {
+	Category string  `json:"category"`
+	Percent  float64 `json:"percent"`
+}
+
+// Sent is the request as the endpoint sees it.
+type Sent struct {
+	Host string `json:"host"`
+	// EndpointHost is whether Host is the endpoint's own name, if it has one.
+	EndpointHost bool   `json:"endpointHost,omitempty"`
+	Path         string `json:"path"`
+	// Set and Removed are the names of the headers that the configuration sets,
+	// changes and removes, sorted.
+	Set     []string `json:"setHeaders,omitempty"`
+	Removed []string `json:"removedHeaders,omitempty"`
+}
+
+// Timeouts bound the call. 0 is none.
+type Timeouts struct {
+	// Call is for all attempts, what the caller's own deadline leaves apart.
+	Call Duration `json:"call"`
+	// Try is for one attempt, TryIdle for one of which nothing arrives, Connect for
+	// TCP and TLS.
+	Try     Duration `json:"try"`
+	TryIdle Duration `json:"tryIdle"`
+	Connect Duration `json:"connect"`
+}
+
+// Retry is the retry policy.
+type Retry struct {
+	// Max is the number of attempts after the first.
+	Max uint32 `json:"max"`
+	On  string `json:"on"`
+	// Statuses are those of the condition "retriable-status-codes".
+	Statuses []int `json:"statuses,omitempty"`
+	// BackoffBase and BackoffMax bound the wait before an attempt.
+	BackoffBase Duration `json:"backoffBase"`
+	BackoffMax  Duration `json:"backoffMax"`
+	// OtherEndpoints is whether an endpoint is not tried twice while there is
+	// another.
+	OtherEndpoints bool `json:"otherEndpoints"`
+}
+
+// Duration is a time that JSON has as text: "1.5s".
+type Duration time.Duration
+
+// String is as that of [time.Duration].
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalText writes the text.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads the text.
+func (d *Duration) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	*d = Duration(parsed)
+	return err
+}
+
+// JSON is the explanation as JSON, indented.
+func (e *Explanation) JSON() []byte {
+	data, err := json.MarshalIndent(e, "", "  ")
+	if err != nil { // there is nothing in it that has no JSON
+		return nil
+	}
+	return append(data, '\n')
+}

@@ -1,0 +1,232 @@
+package explain
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/filter"
+	"github.com/inboardmesh/inboard/internal/pipeline"
+	"github.com/inboardmesh/inboard/internal/route"
+	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/retry"
+)
+
+// Headers are the headers of a request. Explaining changes them as a call would:
+// they are a copy.
+type Headers interface {
+	route.HeaderMap
+	Keys() []string
+}
+
+// Question is a call that is not made.
+type Question struct {
+	Protocol observe.Protocol
+	// Target is the destination's name.
+	Target  string
+	Request route.Request
+	Headers Headers
+	// Facts are what header values can be computed from.
+	Facts route.Facts
+}
+
+// New returns an explanation that says what is asked about, and the verdict.
+func (q *Question) New(verdict Verdict, reason string) *Explanation {
+	return &Explanation{
+		Protocol: q.Protocol.String(), Method: q.Request.Method, Host: q.Request.Host, Path: q.Request.Path,
+		Target: q.Target, Verdict: verdict, Reason: reason,
+	}
+}
+
+// By explains what a configuration makes of the call.
+func (q *Question) By(config *pipeline.Config) *Explanation {
+	req := &q.Request
+	trace := config.Routes.Trace(req)
+	e := q.New(Forward, "")
+	if trace.Host == nil {
+		e.Verdict, e.Reason = NoRoute, fmt.Sprintf("no virtual host is for %q", req.Host)
+		for _, vh := range config.Target.Routes.VirtualHosts {
+			e.Hosts = append(e.Hosts, VirtualHost{Name: vh.Name, Domains: vh.Domains})
+		}
+		return e
+	}
+	e.VirtualHost = &VirtualHost{Name: trace.Host.Name, Domain: trace.Domain, Domains: trace.Host.Domains}
+	for i := range trace.Misses {
+		e.NotMatched = append(e.NotMatched, mismatch(i, trace.Host.Routes[i], &trace.Misses[i]))
+	}
+	if !trace.OK {
+		e.Verdict, e.Reason = NoRoute, "no route of the virtual host matches"
+		return e
+	}
+	d := &trace.Decision
+	e.Route = &Route{Index: trace.Index, Name: d.Route.Name, Match: describe(&d.Route.Match)}
+	e.Filters = filters(config.Target.Listener.Filters, d, req)
+	if err := config.Err(); err != nil {
+		e.Verdict, e.Reason = NoConfig, err.Error()
+		return e
+	}
+	switch r := d.Route; {
+	case r.Direct != nil:
+		e.Verdict, e.Answer = DirectResponse, q.answer(&filter.Answer{Status: r.Direct.Status, Body: r.Direct.Body})
+	case r.Redirect != nil:
+		e.Verdict, e.Answer = Redirect, q.answer(pipeline.Redirect(d, req, &q.Facts))
+	case r.Forward == nil:
+		e.Verdict, e.Reason = NoRoute, "the route is for requests that arrive, not for requests that leave"
+	default:
+		q.forward(e, config, &trace)
+	}
+	return e
+}
+
+func (q *Question) answer(a *filter.Answer) *Answer {
+	answer := &Answer{Status: a.Status, Location: a.Location, BodyBytes: len(a.Body)}
+	if q.Protocol == observe.GRPC {
+		answer.GRPCCode = a.GRPCCode().String()
+	}
+	return answer
+}
+
+// forward explains where a call goes that is forwarded.
+func (q *Question) forward(e *Explanation, config *pipeline.Config, trace *route.Trace) {
+	d, req := &trace.Decision, &q.Request
+	forward := d.Route.Forward
+	name := d.ClusterName(req)
+	e.Choices, e.Draw = choices(forward, trace, name)
+	cluster := config.Clusters[name]
+	if cluster == nil {
+		e.Verdict, e.Reason = NoCluster, fmt.Sprintf("there is no cluster %q", name)
+		return
+	}
+	e.Cluster = clusterOf(cluster, forward.Priority)
+	if err := cluster.Err(); err != nil {
+		e.Verdict, e.Reason = NoCluster, fmt.Sprintf("cluster %q cannot be used", name)
+	} else if _, err := cluster.Candidates(); err != nil {
+		e.Reason = "no endpoint can be picked: " + err.Error()
+	}
+	e.Timeouts = &Timeouts{
+		Call: Duration(forward.Limit(q.Protocol == observe.GRPC, config.Target.Listener.MaxStreamDuration)),
+	}
+	if c := cluster.Config(); c != nil {
+		e.Timeouts.Connect = Duration(c.ConnectTimeout)
+	}
+	if p := forward.Retry; p != nil {
+		// One that is not shorter than the call's has no effect.
+		if t := Duration(p.PerTryTimeout); e.Timeouts.Call == 0 || t < e.Timeouts.Call {
+			e.Timeouts.Try = t
+		}
+		e.Timeouts.TryIdle = Duration(p.PerTryIdleTimeout)
+		if p.MaxRetries > 0 {
+			e.Retry = retries(p)
+		}
+	}
+	e.Sent = q.sent(d, config.Target.Listener.HideOriginals)
+}
+
+// sent applies the rewrites and header operations, as the adapters do.
+func (q *Question) sent(d *route.Decision, hide bool) *Sent {
+	before := make(map[string][]string)
+	for _, name := range q.Headers.Keys() {
+		before[strings.ToLower(name)] = slices.Clone(q.Headers.Values(strings.ToLower(name)))
+	}
+	out := d.Forward(q.Headers, &q.Request, &q.Facts, hide)
+	s := &Sent{Host: q.Request.Host, Path: q.Request.Path, EndpointHost: out.EndpointHost}
+	if out.Host != "" {
+		s.Host = out.Host
+	}
+	if out.Path != "" {
+		s.Path = out.Path
+	}
+	for _, name := range q.Headers.Keys() {
+		name = strings.ToLower(name)
+		if old, ok := before[name]; !ok || !slices.Equal(old, q.Headers.Values(name)) {
+			s.Set = append(s.Set, name)
+		}
+		delete(before, name)
+	}
+	slices.Sort(s.Set)
+	s.Removed = slices.Sorted(maps.Keys(before))
+	return s
+}
+
+func choices(forward *discovery.Forward, trace *route.Trace, chosen string) ([]Choice, *Draw) {
+	if trace.Draws == route.NoDraw {
+		return []Choice{{Cluster: chosen, Weight: 1, Percent: 100, Chosen: true}}, nil
+	}
+	all := make([]Choice, len(forward.Clusters))
+	for i := range forward.Clusters {
+		c := &forward.Clusters[i]
+		all[i] = Choice{
+			Cluster: c.Name, Weight: c.Weight, Percent: 100 * float64(c.Weight) / float64(trace.Total),
+			Chosen: c == trace.Decision.Cluster,
+		}
+		if c.Header != "" {
+			all[i].Cluster = "named by the header " + c.Header
+		}
+	}
+	by := map[route.Draws]string{route.AtRandom: "random", route.ByHeader: "header", route.ByHash: "hash"}
+	return all, &Draw{By: by[trace.Draws], Number: trace.Number, Total: trace.Total}
+}
+
+// retries describes a policy with its defaults.
+func retries(p *retry.Policy) *Retry {
+	base := p.Backoff.Base
+	if base == 0 {
+		base = 25 * time.Millisecond
+	}
+	most := p.Backoff.Max
+	if most == 0 {
+		most = 10 * base
+	}
+	return &Retry{
+		Max: p.MaxRetries, On: p.On.String(), Statuses: p.RetriableStatusCodes,
+		BackoffBase: Duration(base), BackoffMax: Duration(most), OtherEndpoints: p.AvoidPreviousHosts,
+	}
+}
+
+func filters(all []discovery.HTTPFilter, d *route.Decision, req *route.Request) []Filter {
+	explained := make([]Filter, 0, len(all))
+	for i := range all {
+		config, ok := d.Filter(&all[i])
+		f := Filter{Name: all[i].Name, Enabled: ok, Effect: "it is switched off for the route"}
+		if ok {
+			f.Enabled, f.Effect = effect(config, req)
+		}
+		explained = append(explained, f)
+	}
+	return explained
+}
+
+// effect says what a filter does to a request.
+func effect(config discovery.FilterConfig, req *route.Request) (enabled bool, text string) {
+	fault, ok := config.(*discovery.Fault)
+	if !ok {
+		return true, strings.TrimPrefix(fmt.Sprintf("%T", config), "*discovery.")
+	}
+	var parts []string
+	if d := fault.Delay; d != nil && d.PerMillion > 0 {
+		parts = append(parts, fmt.Sprintf("delays %s by %v", share(d.PerMillion), d.Fixed))
+	}
+	if a := fault.Abort; a != nil && a.PerMillion > 0 {
+		with := fmt.Sprintf("status %d", a.HTTPStatus)
+		if a.IsGRPC {
+			with = fmt.Sprintf("gRPC status %d", a.GRPCStatus)
+		}
+		parts = append(parts, fmt.Sprintf("aborts %s with %s", share(a.PerMillion), with))
+	}
+	if len(parts) == 0 {
+		return false, "no fault is set for the route"
+	}
+	for i := range fault.Headers {
+		if !route.MatchHeader(&fault.Headers[i], req) {
+			return false, "the request has not the header " + fault.Headers[i].Name + " that the fault is for"
+		}
+	}
+	return true, strings.Join(parts, ", ")
+}
+
+func share(perMillion uint32) string { return fmt.Sprintf("%.4g%%", percent(perMillion)) }
+
+func percent(perMillion uint32) float64 { return float64(perMillion) / 10_000 }

@@ -1,0 +1,211 @@
+package explain
+
+import (
+	"fmt"
+	"math"
+	"strings"
+)
+
+// String is the explanation for people to read, some lines long.
+func (e *Explanation) String() string {
+	w := new(writer)
+	w.linef("%s %s %s%s", e.Protocol, e.Method, e.Host, e.Path)
+	w.field("target", "%s", e.Target)
+	verdict := string(e.Verdict)
+	if e.Reason != "" {
+		verdict += ": " + e.Reason
+	}
+	w.field("verdict", "%s", verdict)
+	e.writeRouting(w)
+	for _, f := range e.Filters {
+		if f.Enabled {
+			w.field("filter", "%q: %s", f.Name, f.Effect)
+		} else {
+			w.field("filter", "%q is off: %s", f.Name, f.Effect)
+		}
+	}
+	if a := e.Answer; a != nil {
+		w.field("answer", "%s", a)
+	}
+	e.writeChoices(w)
+	if e.Cluster != nil {
+		e.Cluster.write(w)
+	}
+	if s := e.Sent; s != nil {
+		w.field("sent as", "%s", s)
+	}
+	if t := e.Timeouts; t != nil {
+		w.field("timeouts", "call %s, attempt %s, idle attempt %s, connect %s",
+			t.Call.orNone(), t.Try.orNone(), t.TryIdle.orNone(), t.Connect.orNone())
+	}
+	if r := e.Retry; r != nil {
+		w.field("retries", "%s", r)
+	} else if e.Verdict == Forward {
+		w.field("retries", "none")
+	}
+	return w.String()
+}
+
+func (e *Explanation) writeRouting(w *writer) {
+	switch {
+	case e.VirtualHost != nil:
+		w.field("virtual host", "%q, by the domain %q", e.VirtualHost.Name, e.VirtualHost.Domain)
+	case len(e.Hosts) > 0:
+		for _, h := range e.Hosts {
+			w.field("not for it", "virtual host %q, for %s", h.Name, strings.Join(h.Domains, ", "))
+		}
+	}
+	for _, m := range e.NotMatched {
+		w.field(fmt.Sprintf("not route %d", m.Index), "%q: %s: wants %s, got %s", m.Name, m.Condition, m.Want, m.Got)
+	}
+	if r := e.Route; r != nil {
+		w.field(fmt.Sprintf("route %d", r.Index), "%q: %s", r.Name, r.Match)
+	}
+}
+
+func (e *Explanation) writeChoices(w *writer) {
+	if e.Draw == nil {
+		return
+	}
+	for _, c := range e.Choices {
+		mark := ""
+		if c.Chosen {
+			mark = fmt.Sprintf(" <- drawn by %s: %d of %d", e.Draw.By, e.Draw.Number, e.Draw.Total)
+		}
+		w.field("choice", "%s, %.4g%%%s", c.Cluster, c.Percent, mark)
+	}
+}
+
+func (c *Cluster) write(w *writer) {
+	w.field("cluster", "%s", c.Name)
+	if c.Error != "" {
+		w.field("", "cannot be used: %s", c.Error)
+	}
+	if c.Policy == "" {
+		return
+	}
+	security := "plaintext"
+	if c.MutualTLS {
+		security = "mutual TLS"
+		if len(c.Peers) > 0 {
+			security += " with " + strings.Join(c.Peers, " or ")
+		}
+	}
+	w.field("", "%s, %s, %s", c.Policy, c.Protocol, security)
+	candidates := 0
+	for i := range c.Endpoints {
+		if c.Endpoints[i].Candidate {
+			candidates++
+		}
+	}
+	w.field("endpoints", "%d, of which %d can be picked", len(c.Endpoints), candidates)
+	for i := range c.Endpoints {
+		w.field("", "%s", &c.Endpoints[i])
+	}
+	if l := c.Limits; l != nil {
+		w.field("limits", "%s priority: connections %s, pending %s, requests %s, retries %s",
+			l.Priority, l.Connections, l.Pending, l.Requests, l.Retries)
+	}
+	if c.Breaker != "" {
+		w.field("breaker", "%s", c.Breaker)
+	}
+	for _, d := range c.Drops {
+		w.field("drops", "%.4g%% for %q", d.Percent, d.Category)
+	}
+}
+
+// String is the endpoint in a line.
+func (e *Endpoint) String() string {
+	var b strings.Builder
+	b.WriteString(e.Address)
+	if e.Hostname != "" {
+		fmt.Fprintf(&b, " (%s)", e.Hostname)
+	}
+	fmt.Fprintf(&b, " %s, priority %d, weight %d, %d active", e.Health, e.Priority, e.Weight, e.Active)
+	if e.Locality != "" {
+		b.WriteString(", in " + e.Locality)
+	}
+	if e.Ejected != "" {
+		b.WriteString(", ejected: " + e.Ejected)
+	}
+	if e.Unreachable {
+		b.WriteString(", unreachable")
+	}
+	if !e.Candidate {
+		b.WriteString(", not picked: " + e.Why)
+	}
+	return b.String()
+}
+
+// String is the answer in words.
+func (a *Answer) String() string {
+	text := fmt.Sprintf("status %d", a.Status)
+	if a.GRPCCode != "" {
+		text = "gRPC " + a.GRPCCode
+	}
+	if a.Location != "" {
+		text += " to " + a.Location
+	}
+	if a.BodyBytes > 0 {
+		text += fmt.Sprintf(", %d bytes", a.BodyBytes)
+	}
+	return text
+}
+
+// String is the request in words.
+func (s *Sent) String() string {
+	text := s.Host + s.Path
+	if s.EndpointHost {
+		text = "the endpoint's host name, " + s.Path
+	}
+	if len(s.Set) > 0 {
+		text += ", with " + strings.Join(s.Set, ", ")
+	}
+	if len(s.Removed) > 0 {
+		text += ", without " + strings.Join(s.Removed, ", ")
+	}
+	return text
+}
+
+// String is the policy in words.
+func (r *Retry) String() string {
+	text := fmt.Sprintf("%d, on %s", r.Max, r.On)
+	if len(r.Statuses) > 0 {
+		text += fmt.Sprint(" ", r.Statuses)
+	}
+	text += fmt.Sprintf(", after %v to %v", r.BackoffBase, r.BackoffMax)
+	if r.OtherEndpoints {
+		text += ", each on another endpoint"
+	}
+	return text
+}
+
+// String is "3/1024".
+func (l Limit) String() string {
+	switch {
+	case l.Budget != "":
+		return fmt.Sprintf("%d/%s", l.Used, l.Budget)
+	case l.Max == math.MaxUint32:
+		return fmt.Sprintf("%d/unlimited", l.Used)
+	}
+	return fmt.Sprintf("%d/%d", l.Used, l.Max)
+}
+
+func (d Duration) orNone() string {
+	if d == 0 {
+		return "none"
+	}
+	return d.String()
+}
+
+// writer writes lines with names in a column.
+type writer struct{ strings.Builder }
+
+func (w *writer) linef(format string, args ...any) {
+	fmt.Fprintf(w, format, args...)
+	w.WriteByte('\n')
+}
+
+func (w *writer) field(name, format string, args ...any) {
+	w.linef("  %-13s "+format, append([]any{name}, args...)...)
+}

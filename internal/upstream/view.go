@@ -1,0 +1,22 @@
+package upstream
+
+import (
+	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/observe"
+)
+
+// Spare returns a manager of clusters that nobody calls, with the options of m: to
+// look at a configuration that is not in force. It reports nothing. Close ends it.
+func (m *Manager) Spare() *Manager {
+	options := m.options
+	options.Hooks = &observe.Hooks{}
+	return NewManager(options)
+}
+
+// Assignment is the endpoints in force as configured, nil before the first.
+func (c *Cluster) Assignment() *discovery.Assignment { return c.state.Load().endpoints }
+
+// Candidates are the endpoints of which Pick takes one for a first attempt now, or
+// why there is none.
+func (c *Cluster) Candidates() ([]*balancer.Host, error) { return c.set.Candidates() }
