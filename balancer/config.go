@@ -65,6 +65,11 @@ type Config struct {
 	DecayTime time.Duration
 	// Shuffle lets each client have an order of its own for PickFirst.
 	Shuffle bool
+	// Subsets divides the endpoints by their metadata; nil does not.
+	Subsets *Subsets
+	// PinStatuses are the states in which an endpoint keeps the sessions that are
+	// pinned to it; 0 is Unknown, Healthy and Degraded, as in Envoy.
+	PinStatuses Statuses
 	// Custom is for CustomPolicy, and must be set with it.
 	Custom *Custom
 	// PanicThreshold is Envoy's healthy_panic_threshold in percent: below that

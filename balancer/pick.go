@@ -34,6 +34,8 @@ type PickInfo struct {
 	// Prefer is a locality whose hosts are picked as long as one of them is
 	// reachable, may get traffic and is not to be avoided; nil prefers none.
 	Prefer *Locality
+	// Match is the subset to pick from, with [Config.Subsets].
+	Match *Match
 	// Now is the time; the zero value lets Pick look at the clock if it must.
 	Now time.Time
 	// InFlight is the requests in flight on all hosts, for
@@ -55,6 +57,9 @@ func (i *PickInfo) avoids(h *Host) bool {
 // that get none step in; if these are unreachable too, one is picked anyway.
 func (s *Set) Pick(info PickInfo) (*Host, error) {
 	snapshot := s.snapshot.Load()
+	if snapshot.subsets != nil {
+		snapshot = snapshot.subsets.find(info.Match)
+	}
 	if snapshot.err != nil {
 		return nil, snapshot.err
 	}

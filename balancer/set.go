@@ -152,7 +152,11 @@ func (s *Set) rebuildLocked(hosts []*Host) {
 		config: s.config, random: s.random, salt: s.salt, old: s.cursors, cursors: make(map[cursorKey]*cursor),
 		epoch: s.epoch, at: time.Since(s.epoch),
 	}
-	s.snapshot.Store(b.build(hosts, s.spans))
+	next := b.build(hosts, s.spans)
+	if s.config.Subsets != nil {
+		next.subsets = b.divide(next, s.spans)
+	}
+	s.snapshot.Store(next)
 	s.cursors = b.cursors
 	s.stale = false
 }

@@ -17,7 +17,9 @@ type snapshot struct {
 	reserve []*group
 	// hashing and timed say what picks need.
 	hashing, timed bool
-	err            error
+	// subsets is nil without them, and within them.
+	subsets *subsets
+	err     error
 }
 
 // choice is the part of a priority that gets a share of the traffic: its healthy
@@ -80,6 +82,8 @@ type builder struct {
 	salt  uint64
 	epoch time.Time
 	at    time.Duration
+	// subset is what the snapshot in the making is of.
+	subset string
 }
 
 type cursorKey struct {
@@ -88,6 +92,8 @@ type cursorKey struct {
 	class    class
 	// order is true for the cursor that chooses among localities.
 	order bool
+	// subset is "" for that of all hosts.
+	subset string
 }
 
 func (b *builder) build(hosts []*Host, spans []span) *snapshot {
@@ -271,6 +277,7 @@ func (b *builder) hashed(hosts []*Host, l *level, c class) *group {
 }
 
 func (b *builder) cursor(key cursorKey) *cursor {
+	key.subset = b.subset
 	c := b.old[key]
 	if c == nil {
 		c = &cursor{}

@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/retry"
 )
 
@@ -174,6 +175,13 @@ type Forward struct {
 	// goes to the same cluster. Nil draws at random, and so does a request of
 	// which nothing can be hashed.
 	WeightHash []HashPolicy
+	// Hash chooses an endpoint of a cluster that balances by hash. Nil leaves it
+	// to chance, and so does a request of which nothing can be hashed.
+	Hash []HashPolicy
+	// Subset is the subset of the cluster's endpoints to use, for a cluster that
+	// has subsets; nil is its fallback. That of the weighted cluster, which
+	// includes it, goes first.
+	Subset *balancer.Match
 	// Timeout covers the call with all its attempts; 0 means none. Envoy's
 	// default of 15 s is filled in by the decoder.
 	Timeout time.Duration
@@ -242,17 +250,37 @@ type HostSource struct {
 }
 
 // HashPolicy is one step of Envoy's RouteAction.hash_policy. Exactly one of
-// Header, Cookie and Query is set.
+// Header, Cookie, Query, Source and Channel is set.
 type HashPolicy struct {
 	// Header is a lower-case name. Its value is rewritten by HeaderRewrite, if
 	// that is not nil, before it is hashed.
 	Header        string
 	HeaderRewrite *Substitution
-	Cookie        string
-	Query         string
+	// Cookie is a name. A call that has no such cookie is given one by NewCookie,
+	// which the caller finds in the response; nil gives none, and there is
+	// nothing to hash.
+	Cookie    string
+	NewCookie *NewCookie
+	Query     string
+	// Source hashes where the call comes from, which is this process.
+	Source bool
+	// Channel hashes which gRPC channel, or HTTP transport, the call is made on.
+	Channel bool
 	// Terminal ends the list if there is a hash already.
 	Terminal bool
 }
+
+// NewCookie is a cookie to be made for callers that have none.
+type NewCookie struct {
+	// TTL is how long it is good for; 0 is as long as the caller's session.
+	TTL        time.Duration
+	Path       string
+	Attributes []CookieAttribute
+}
+
+// CookieAttribute is a further attribute of a cookie, such as "SameSite=Lax".
+// Without a value it is only its name.
+type CookieAttribute struct{ Name, Value string }
 
 // InternalRedirect is Envoy's InternalRedirectPolicy.
 type InternalRedirect struct {
@@ -286,8 +314,10 @@ type WeightedCluster struct {
 	// HostRewrite replaces the authority, before the route would; "" leaves it to
 	// the route.
 	HostRewrite string
-	Headers     HeaderMutations
-	Filters     map[string]FilterOverride
+	// Subset is as Forward's.
+	Subset  *balancer.Match
+	Headers HeaderMutations
+	Filters map[string]FilterOverride
 }
 
 // Redirect answers with a Location.

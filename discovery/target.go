@@ -67,6 +67,8 @@ type Cluster struct {
 	Static *Assignment
 
 	Balancer balancer.Config
+	// Hash stands in for the hash policies of routes, if it is not nil.
+	Hash []HashPolicy
 	// ConnectTimeout covers TCP and TLS. Envoy's default of 5 s is filled in by
 	// the decoder.
 	ConnectTimeout time.Duration

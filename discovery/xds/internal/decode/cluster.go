@@ -17,7 +17,7 @@ var clusterFields = []messageFields{
 	{
 		message: (*clusterv3.Cluster)(nil),
 		read: "name type eds_cluster_config load_assignment connect_timeout lb_policy least_request_lb_config " +
-			"round_robin_lb_config common_lb_config load_balancing_policy circuit_breakers transport_socket transport_socket_matches " +
+			"round_robin_lb_config ring_hash_lb_config maglev_lb_config lb_subset_config common_lb_config load_balancing_policy circuit_breakers transport_socket transport_socket_matches " +
 			"typed_extension_protocol_options metadata outlier_detection",
 		// Metrics; Envoy's buffers, threads and start order; and the settings
 		// of DNS and original-destination clusters, which are refused.
@@ -59,9 +59,11 @@ const (
 
 // cluster decodes a Cluster of type EDS or STATIC.
 func (d *decoder) cluster(at path, m *clusterv3.Cluster) *discovery.Cluster {
+	balancing := d.balancer(at, m)
 	c := &discovery.Cluster{
 		Name:           m.GetName(),
-		Balancer:       d.balancer(at, m),
+		Balancer:       balancing.Config,
+		Hash:           balancing.hash,
 		ConnectTimeout: defaultConnectTimeout,
 		TLS:            d.upstreamTLS(at.field("transport_socket"), m.GetTransportSocket()),
 		Breaker:        d.breakerSettings(at.field("metadata"), m.GetMetadata()),

@@ -286,10 +286,6 @@ func TestBadClusters(t *testing.T) {
 	settings := func(s string) string {
 		return clusterWith(`"metadata": {"filterMetadata": {"inboard.breaker": ` + s + `}}`)
 	}
-	policy := func(list string) string {
-		return clusterWith(`"loadBalancingPolicy": {"policies": [` + list + `]}`)
-	}
-	const unknown = `{"typedExtensionConfig": {"name": "u", "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}}}`
 	wantClusterErrors(t, []clusterCase{
 		{"no name", `{"type": "EDS", "edsClusterConfig": {"serviceName": "e", "edsConfig": {"ads": {}}}}`, []string{"name: value length must be at least 1 runes"}},
 		{"a throttle that is none", clusterWith(`"metadata": {"filterMetadata": {"inboard.retry_throttle": {"maxTokens": 1001, "tokenratio": 1}}}`), []string{
@@ -300,7 +296,6 @@ func TestBadClusters(t *testing.T) {
 			"transport_socket_matches[0].transport_socket: must be set",
 			`transport_socket_matches[0].match.fields["a"]: must be a string`,
 		}},
-		{"subsets", clusterWith(`"lbSubsetConfig": {}`), []string{"lb_subset_config: not supported"}},
 		{"deprecated HTTP/2", clusterWith(`"http2ProtocolOptions": {}`), []string{"http2_protocol_options: not supported: use typed_extension_protocol_options"}},
 		{"health checks", clusterWith(`"healthChecks": [{"timeout": "1s", "interval": "1s", "unhealthyThreshold": 1, "healthyThreshold": 1, "tcpHealthCheck": {}}]`),
 			[]string{"health_checks: not supported: set the endpoints' health_status"}},
@@ -323,9 +318,10 @@ func TestBadClusters(t *testing.T) {
 			[]string{"outlier_detection.detect_degraded_hosts: not supported with another value than zero"}},
 		{"outlier detection by default", clusterWith(`"outlierDetection": {}`), nil},
 
-		{"an unknown balancer", clusterWith(`"lbPolicy": "RING_HASH"`), []string{"lb_policy: RING_HASH is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM"}},
-		{"a ring", clusterWith(`"lbPolicy": "RING_HASH", "ringHashLbConfig": {}`),
-			[]string{"ring_hash_lb_config: not supported", "lb_policy: RING_HASH is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM"}},
+		{"an unknown balancer", clusterWith(`"lbPolicy": "CLUSTER_PROVIDED"`),
+			[]string{"lb_policy: CLUSTER_PROVIDED is not supported: use ROUND_ROBIN, LEAST_REQUEST, RANDOM, RING_HASH or MAGLEV"}},
+		{"a ring for another balancer", clusterWith(`"ringHashLbConfig": {}`),
+			[]string{"ring_hash_lb_config: must not be set for lb_policy ROUND_ROBIN"}},
 		{"a missing policy", clusterWith(`"lbPolicy": "LOAD_BALANCING_POLICY_CONFIG"`),
 			[]string{"load_balancing_policy: must be set for lb_policy LOAD_BALANCING_POLICY_CONFIG"}},
 		{"a configuration of another balancer", clusterWith(`"lbPolicy": "RANDOM", "leastRequestLbConfig": {}`),
@@ -336,15 +332,12 @@ func TestBadClusters(t *testing.T) {
 			[]string{"least_request_lb_config.choice_count: value must be greater than or equal to 2"}},
 		{"no bias", clusterWith(`"lbPolicy": "LEAST_REQUEST", "leastRequestLbConfig": {"activeRequestBias": {"runtimeKey": "k"}}`),
 			[]string{"least_request_lb_config.active_request_bias.default_value: must be more than 0: is 0"}},
-		{"slow start", clusterWith(`"roundRobinLbConfig": {"slowStartConfig": {}}`), []string{"round_robin_lb_config.slow_start_config: not supported"}},
 		{"zones", clusterWith(`"commonLbConfig": {"zoneAwareLbConfig": {}}`), []string{"common_lb_config.zone_aware_lb_config: not supported"}},
 		{"a panic threshold of 101", clusterWith(`"commonLbConfig": {"healthyPanicThreshold": {"value": 101}}`),
 			[]string{"common_lb_config.healthy_panic_threshold.value: value must be inside range [0, 100]"}},
 		{"locality weights in the wrong place", clusterWith(`"commonLbConfig": {"localityWeightedLbConfig": {}}, "loadBalancingPolicy": {"policies": [` +
 			`{"typedExtensionConfig": {"name": "r", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random"}}}]}`),
 			[]string{"common_lb_config.locality_weighted_lb_config: must not be set beside load_balancing_policy: set it in the policy"}},
-		{"a full scan", policy(unknown + `, {"typedExtensionConfig": {"name": "l", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest", "selectionMethod": "FULL_SCAN"}}}`),
-			[]string{"load_balancing_policy.policies[1].typed_extension_config.typed_config.selection_method: not supported"}},
 
 		{"priorities twice", clusterWith(`"circuitBreakers": {"thresholds": [{}, {"maxRequests": 1}]}`),
 			[]string{"circuit_breakers.thresholds[1].priority: DEFAULT has thresholds already"}},

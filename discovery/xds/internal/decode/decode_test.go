@@ -114,12 +114,12 @@ func TestUndecodableBytesAreAnErrorWithoutAName(t *testing.T) {
 func TestX53_ABadResourceIsNamedBesideItsError(t *testing.T) {
 	t.Parallel()
 	bad := edsCluster("outbound|80||bad.shop")
-	bad.LbPolicy = clusterv3.Cluster_MAGLEV
+	bad.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
 	name, c, err := Cluster(marshal(t, bad))
 	if name != "outbound|80||bad.shop" || c != nil {
 		t.Errorf("name %q, cluster %v: want the name and no cluster", name, c)
 	}
-	wantErrors(t, err, "lb_policy: MAGLEV is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM")
+	wantErrors(t, err, "lb_policy: CLUSTER_PROVIDED is not supported: use ROUND_ROBIN, LEAST_REQUEST, RANDOM, RING_HASH or MAGLEV")
 
 	if _, c, err := Cluster(marshal(t, edsCluster("good"))); c == nil || err != nil {
 		t.Errorf("a good resource after a bad one: %v, %v", c, err)
@@ -132,13 +132,13 @@ func TestX54_EveryProblemIsListed(t *testing.T) {
 	c.ConnectTimeout = seconds(0)                         // Envoy's own constraint
 	c.EdsClusterConfig.EdsConfig = &corev3.ConfigSource{} // the same, and then ours
 	c.CloseConnectionsOnHostHealthFailure = true          // not read
-	c.LbPolicy = clusterv3.Cluster_RING_HASH              // not supported
+	c.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED       // not supported
 	_, _, err := Cluster(marshal(t, c))
 	wantErrors(t, err,
 		"eds_cluster_config.eds_config.config_source_specifier: value is required",
 		"connect_timeout: value must be greater than 0s",
 		"close_connections_on_host_health_failure: not supported",
-		"lb_policy: RING_HASH is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM",
+		"lb_policy: CLUSTER_PROVIDED is not supported: use ROUND_ROBIN, LEAST_REQUEST, RANDOM, RING_HASH or MAGLEV",
 		"eds_cluster_config.eds_config: must be ads or self",
 	)
 }

@@ -62,7 +62,7 @@ var supportedFields = sync.OnceValue(func() fieldTable {
 		listenerFields, connectionManagerFields, httpFilterFields, faultFields,
 		routeTableFields, routeFields, routeMatchFields, matcherFields, retryFields, mutationFields,
 		substitutionFields, pathTemplateFields, internalRedirectFields, hashPolicyFields,
-		clusterFields, outlierFields, balancingFields, protocolFields, tlsFields,
+		clusterFields, outlierFields, balancingFields, consistentHashFields, subsetFields, slowStartFields, protocolFields, tlsFields,
 		assignmentFields, commonFields,
 	))
 })

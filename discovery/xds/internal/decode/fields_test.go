@@ -32,7 +32,7 @@ func fixtures(tb testing.TB) []fixture {
 	routes := func(b []byte) (any, error) { _, v, err := RouteConfiguration(b); return v, err }
 	cluster := func(b []byte) (any, error) { _, v, err := Cluster(b); return v, err }
 	assignment := func(b []byte) (any, error) { _, v, err := Assignment(b); return v, err }
-	return []fixture{
+	list := []fixture{
 		{"API listener", fromJSON[listenerv3.Listener](tb, apiListenerFixture), listener},
 		{"inbound listener", fromJSON[listenerv3.Listener](tb, inboundFixture), listener},
 		{"permissive listener", fromJSON[listenerv3.Listener](tb, permissiveFixture), listener},
@@ -44,7 +44,12 @@ func fixtures(tb testing.TB) []fixture {
 		{"random cluster", fromJSON[clusterv3.Cluster](tb, randomClusterFixture), cluster},
 		{"round robin cluster", fromJSON[clusterv3.Cluster](tb, roundRobinClusterFixture), cluster},
 		{"assignment", fromJSON[endpointv3.ClusterLoadAssignment](tb, assignmentFixture), assignment},
+		{"hashing routes", fromJSON[routev3.RouteConfiguration](tb, hashRoutesFixture), routes},
 	}
+	for _, text := range balancingFixtures {
+		list = append(list, fixture{"balancing cluster", fromJSON[clusterv3.Cluster](tb, text), cluster})
+	}
+	return list
 }
 
 // site is a message of a fixture.
@@ -339,7 +344,7 @@ func TestEveryReadFieldMatters(t *testing.T) {
 					func(m protoreflect.Message) { m.Clear(fd) },
 					func(m protoreflect.Message) { m.Set(fd, sample(m, fd)) },
 				}
-				if fd.Enum() != nil {
+				if fd.Enum() != nil && !fd.IsList() {
 					changes = append(changes, func(m protoreflect.Message) { m.Set(fd, protoreflect.ValueOfEnum(1)) })
 				}
 				for _, change := range changes {

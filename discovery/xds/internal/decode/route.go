@@ -8,6 +8,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
+	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
 )
 
@@ -26,13 +27,9 @@ var routeFields = []messageFields{
 		read: "cluster cluster_header weighted_clusters cluster_specifier_plugin " +
 			"prefix_rewrite regex_rewrite path_rewrite_policy path_rewrite " +
 			"host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex append_x_forwarded_host " +
-			"timeout retry_policy priority max_stream_duration internal_redirect_policy",
+			"timeout retry_policy priority max_stream_duration internal_redirect_policy hash_policy metadata_match",
 		// 0 s is no timeout.
 		zero: "idle_timeout",
-		// It steers hashing load balancers, and a cluster with one of them is
-		// refused, alone. If it steers the choice of a cluster as well, it is
-		// read there.
-		harmless: "hash_policy",
 	},
 	{
 		message: (*routev3.RouteAction_MaxStreamDuration)(nil),
@@ -49,7 +46,7 @@ var routeFields = []messageFields{
 	{
 		message: (*routev3.WeightedCluster_ClusterWeight)(nil),
 		read: "name cluster_header weight host_rewrite_literal request_headers_to_add request_headers_to_remove " +
-			"response_headers_to_add response_headers_to_remove typed_per_filter_config",
+			"response_headers_to_add response_headers_to_remove typed_per_filter_config metadata_match",
 	},
 	{
 		message: (*routev3.RedirectAction)(nil),
@@ -87,12 +84,15 @@ func (t *tableDecoder) route(at path, m *routev3.Route, host *discovery.VirtualH
 
 // forward decodes a RouteAction of a route that matches path.
 func (t *tableDecoder) forward(at path, m *routev3.RouteAction, match *discovery.PathMatch, host *discovery.VirtualHost) *discovery.Forward {
+	subset := t.metadataMatch(at, m.GetMetadataMatch())
 	f := &discovery.Forward{
-		Clusters:         t.clusters(at, m),
+		Clusters:         t.clusters(at, m, subset),
+		Subset:           balancer.NewMatch(subset),
 		Timeout:          defaultRouteTimeout,
 		Retry:            host.Retry,
 		RetryHeaders:     host.RetryHeaders,
 		Priority:         t.priority(at.field("priority"), m.GetPriority()),
+		Hash:             t.hashPolicies(at, m.GetHashPolicy()),
 		InternalRedirect: t.internalRedirect(at.field("internal_redirect_policy"), m.GetInternalRedirectPolicy()),
 	}
 	t.rewrites(at, m, match, f)
@@ -101,7 +101,9 @@ func (t *tableDecoder) forward(at path, m *routev3.RouteAction, match *discovery
 		f.WeightHeader = strings.ToLower(s.HeaderName)
 	case *routev3.WeightedCluster_UseHashPolicy:
 		if s.UseHashPolicy.GetValue() {
-			f.WeightHash = t.hashPolicies(at, m.GetHashPolicy())
+			if f.WeightHash = f.Hash; f.Hash == nil {
+				t.refusef(at.field("weighted_clusters").field("use_hash_policy"), "needs a hash_policy")
+			}
 		}
 	}
 	if m.GetTimeout() != nil {
@@ -119,14 +121,14 @@ func (t *tableDecoder) forward(at path, m *routev3.RouteAction, match *discovery
 }
 
 // clusters decodes cluster_specifier.
-func (t *tableDecoder) clusters(at path, m *routev3.RouteAction) []discovery.WeightedCluster {
+func (t *tableDecoder) clusters(at path, m *routev3.RouteAction, subset map[string]string) []discovery.WeightedCluster {
 	switch s := m.GetClusterSpecifier().(type) {
 	case *routev3.RouteAction_Cluster:
 		return []discovery.WeightedCluster{{Name: s.Cluster, Weight: 1}}
 	case *routev3.RouteAction_ClusterHeader:
 		return []discovery.WeightedCluster{{Header: strings.ToLower(s.ClusterHeader), Weight: 1}}
 	case *routev3.RouteAction_WeightedClusters:
-		return t.weightedClusters(at.field("weighted_clusters"), s.WeightedClusters)
+		return t.weightedClusters(at.field("weighted_clusters"), s.WeightedClusters, subset)
 	case *routev3.RouteAction_ClusterSpecifierPlugin:
 		if _, optional := t.plugins[s.ClusterSpecifierPlugin]; optional {
 			t.refusef(at.field("cluster_specifier_plugin"), "%q is of a kind that is not supported", s.ClusterSpecifierPlugin)
@@ -139,7 +141,7 @@ func (t *tableDecoder) clusters(at path, m *routev3.RouteAction) []discovery.Wei
 
 // weightedClusters decodes a WeightedCluster. Clusters of weight 0 are never
 // chosen and so left out.
-func (t *tableDecoder) weightedClusters(at path, m *routev3.WeightedCluster) []discovery.WeightedCluster {
+func (t *tableDecoder) weightedClusters(at path, m *routev3.WeightedCluster, subset map[string]string) []discovery.WeightedCluster {
 	var clusters []discovery.WeightedCluster
 	var sum uint64
 	for i, c := range m.GetClusters() {
@@ -154,6 +156,7 @@ func (t *tableDecoder) weightedClusters(at path, m *routev3.WeightedCluster) []d
 			Name:        c.GetName(),
 			Header:      strings.ToLower(c.GetClusterHeader()),
 			Weight:      c.GetWeight().GetValue(),
+			Subset:      merged(subset, t.metadataMatch(in, c.GetMetadataMatch())),
 			HostRewrite: t.hostRewrite(in.field("host_rewrite_literal"), c.GetHostRewriteLiteral()),
 			Headers:     t.headerMutations(in, c),
 			Filters:     t.filterOverrides(in, c.GetTypedPerFilterConfig()),
