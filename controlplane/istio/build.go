@@ -41,6 +41,7 @@ func (r *registry) build() *Config {
 	}
 	if len(r.rep.problems) == 0 {
 		r.checkClusters(c)
+		r.lint()
 	}
 	c.list()
 	c.routeStatus = r.gatewayStatus()

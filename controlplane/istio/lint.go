@@ -20,21 +20,38 @@ type lint uint8
 // The kinds of warnings, in the order of their codes.
 const (
 	lintConflictingRoute lint = iota
+	lintEmptySubset
 	lintGRPCRoutePort
 	lintIneffectiveFailover
 	lintIneffectiveHostnames
 	lintIneffectiveMatch
 	lintInvisibleDestination
+	lintMissingWeight
+	lintMutualTLSConflict
 	lintNoBackend
 	lintOverriddenHost
+	lintPerTryTimeout
+	lintRedirectLoop
+	lintRetriesExceedTimeout
+	lintRetryNonIdempotent
+	lintShadowedRoute
+	lintTimeoutExceedsCaller
 	lintUnknownHost
+	lintUnmatchedSelector
+	lintUnservedPort
 	lintUnusedDelegate
+	lintUnusedDestinationRule
+	lintWeightSum
 )
 
 var lints = [...]Lint{
 	lintConflictingRoute: {
 		"conflicting-route", "An HTTPRoute is not in force on a port, because a GRPCRoute is for the same calls.",
 		"Keep one of them, or give their parentRefs different ports.",
+	},
+	lintEmptySubset: {
+		"empty-subset", "A subset selects no endpoint of a host that has some: calls to it fail.",
+		"Correct the labels of the subset or of the endpoints, or remove the subset.",
 	},
 	lintGRPCRoutePort: {
 		"grpc-route-port", "A GRPCRoute is for a port too over which no gRPC call is made.",
@@ -56,6 +73,14 @@ var lints = [...]Lint{
 		"invisible-destination", "Clients get a route to a service, or to a subset, that they do not see: their calls fail.",
 		"Export the ServiceEntry, or the DestinationRule of the subset, to whom the route is exported to.",
 	},
+	lintMissingWeight: {
+		"missing-weight", "A destination has no weight among others: it gets no request.",
+		"Give it a weight; write `weight: 0` if that is meant.",
+	},
+	lintMutualTLSConflict: {
+		"mtls-conflict", "A DestinationRule asks for plaintext where a PeerAuthentication accepts mutual TLS only, or the other way round: calls fail.",
+		"Remove `tls` of the DestinationRule, which is then decided by the endpoints, or change the PeerAuthentication.",
+	},
 	lintNoBackend: {
 		"no-backend", "No backend of a rule has a weight: every request is answered with an error.",
 		"Give a backend a weight.",
@@ -64,12 +89,52 @@ var lints = [...]Lint{
 		"overridden-host", "A VirtualService has no effect on one of its hosts, because another one goes before it.",
 		"Merge the two, or remove the host from this one.",
 	},
+	lintPerTryTimeout: {
+		"per-try-timeout", "`perTryTimeout` is not shorter than the timeout of the route: it has no effect.",
+		"Shorten it, or remove it.",
+	},
+	lintRedirectLoop: {
+		"redirect-loop", "A redirect leads to what the same rule redirects.",
+		"Match less, or redirect to something else.",
+	},
+	lintRetriesExceedTimeout: {
+		"retries-exceed-timeout", "The attempts do not fit into the timeout of the route.",
+		"Lengthen `timeout`, or shorten `perTryTimeout`, or retry less.",
+	},
+	lintRetryNonIdempotent: {
+		"retry-non-idempotent", "Requests with POST or PATCH are repeated after the server may have acted on them.",
+		"Retry on `connect-failure,refused-stream,reset-before-request`, or make the server recognize what it has done.",
+	},
+	lintShadowedRoute: {
+		"shadowed-route", "A rule, or a match, is never reached: an earlier one matches all of it.",
+		"Move the narrower one before the wider one, or remove it.",
+	},
+	lintTimeoutExceedsCaller: {
+		"timeout-exceeds-caller", "A service, known by `sourceLabels` or `sourceNamespace`, may wait for longer than its own callers wait for it.",
+		"Shorten the timeout, or lengthen that of the routes to the caller.",
+	},
 	lintUnknownHost: {
 		"unknown-host", "No ServiceEntry has a host that the wildcard covers.",
 		"Correct the wildcard, or add the ServiceEntry.",
 	},
+	lintUnmatchedSelector: {
+		"unmatched-selector", "A selector selects no workload.",
+		"Correct its labels, or those of the workloads.",
+	},
+	lintUnservedPort: {
+		"unserved-port", "`portLevelMtls` has a port that no selected workload serves.",
+		"Write the port of the process, `targetPort` of the service.",
+	},
 	lintUnusedDelegate: {
 		"unused-delegate", "A VirtualService has no hosts, and nobody delegates to it.",
 		"Give it hosts, or delegate to it.",
+	},
+	lintUnusedDestinationRule: {
+		"unused-destination-rule", "No client uses a DestinationRule: for each, another one is in its place, or this one is not looked for where it is.",
+		"Move it to the namespace of the service or of the clients, or change `exportTo`.",
+	},
+	lintWeightSum: {
+		"weight-sum", "The weights of a rule's destinations do not sum up to 100.",
+		"Write percentages, so that each weight says what it does.",
 	},
 }

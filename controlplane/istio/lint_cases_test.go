@@ -1,0 +1,285 @@
+package istio_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/inboardmesh/inboard/controlplane/istio"
+)
+
+// lintCase is a set of documents beside shop, and the warnings with a code that
+// there must be, in their order: their fields and messages.
+type lintCase struct {
+	code, name string
+	yaml       string
+	want       []string
+}
+
+// payRules is a VirtualService of payment.
+func payRules(http string) string {
+	return document("VirtualService", "shop", "a", "  hosts: [payment]\n  http:\n"+http)
+}
+
+const (
+	payRoute = "route: [{destination: {host: payment}}]"
+	// posted is a rule for POST whose retries follow.
+	posted = "  - match: [{method: {exact: POST}}]\n    " + payRoute + "\n    "
+)
+
+// subsets is a rule with the subset v1 of payment.
+var subsets = document("DestinationRule", "shop", "payment", `
+  host: payment
+  subsets: [{name: v1, labels: {version: v1}}]
+`)
+
+// webCaller is the service web, whose callers wait for 2 s.
+const webCaller = `
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: web, namespace: shop}
+spec:
+  hosts: [web.shop.svc.cluster.local]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{name: http, number: 80, protocol: HTTP}]
+  endpoints: [{address: 10.0.0.7, serviceAccount: web, labels: {app: web}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: shop}
+spec:
+  hosts: [web]
+  http: [{timeout: TIMEOUT, route: [{destination: {host: web}}]}]
+---
+`
+
+var lintCases = []lintCase{
+	{"conflicting-route", "one kind of route only", gatewayHTTPRoute, nil},
+	{"conflicting-route", "an HTTPRoute beside a GRPCRoute", gatewayHTTPRoute + "---\n" + strings.NewReplacer("HTTPRoute", "GRPCRoute", "8080", "9090", "name: web", "name: rpc").Replace(gatewayHTTPRoute) + "---\n" + strings.NewReplacer("port: 8080", "port: 9090", "name: web", "name: lost").Replace(gatewayHTTPRoute), []string{
+		`spec.parentRefs[0]: is not accepted (Conflicted) for port 9090 of "payment.shop.svc.cluster.local": GRPCRoute shop/rpc (x.yaml:9) is for the same calls, and goes before an HTTPRoute`,
+	}},
+	{"grpc-route-port", "a GRPCRoute for all ports", strings.NewReplacer("HTTPRoute", "GRPCRoute", "\"\", name: payment, port: 8080", "\"\", name: payment").Replace(gatewayHTTPRoute), []string{
+		`spec.parentRefs[0]: is for port 8080 of "payment.shop.svc.cluster.local" too, over which no gRPC call is made: set port`,
+	}},
+	{"grpc-route-port", "a GRPCRoute for one port", strings.NewReplacer("HTTPRoute", "GRPCRoute", "8080", "9090").Replace(gatewayHTTPRoute), nil},
+	{"ineffective-failover", "without outlier detection", failover(""), []string{
+		"spec.trafficPolicy.loadBalancer.localityLbSetting: failover has no effect without outlierDetection, which finds the endpoints that fail",
+	}},
+	{"ineffective-failover", "with outlier detection", failover("outlierDetection: {consecutive5xxErrors: 5}"), nil},
+	{"ineffective-hostnames", "hostnames", strings.Replace(gatewayHTTPRoute, "rules:", "hostnames: [a.example]\n  rules:", 1), []string{
+		`spec.hostnames: has no effect on routes of a Service: match the header Host instead`,
+	}},
+	{"ineffective-hostnames", "no hostnames", gatewayHTTPRoute, nil},
+	{"no-backend", "no backend with a weight", strings.Replace(gatewayHTTPRoute, "[{name: payment, port: 8080}]", "[{name: payment, port: 8080, weight: 0}]", 1), []string{
+		`spec.rules[0].backendRefs: there is no backend with a weight: every request is answered with 500`,
+	}},
+	{"no-backend", "a backend with a weight", gatewayHTTPRoute, nil},
+	{"ineffective-match", "a delegate outside of its root", delegating("/api"), []string{
+		`spec.http[0].match[0]: has no effect: it is not within the match of spec.http[0] of VirtualService shop/root (x.yaml:7), which delegates to it`,
+	}},
+	{"ineffective-match", "a delegate within its root", delegating("/pay/api"), nil},
+	{"invisible-destination", "a route to what its callers do not see", document("ServiceEntry", "bank", "vault", `
+  hosts: [vault.bank.svc.cluster.local]
+  exportTo: [.]
+  resolution: STATIC
+  ports: [{name: http, number: 8080, protocol: HTTP}]
+`) + "---\n" + document("VirtualService", "bank", "a", `
+  hosts: [ledger]
+  http: [{route: [{destination: {host: vault}}]}]
+`), []string{
+		`spec.http[0].route: "vault.bank.svc.cluster.local" is not visible to clients in other namespaces, who get this route: their calls fail`,
+	}},
+	{"invisible-destination", "a route to what all see", payRules("  - " + payRoute + "\n"), nil},
+	{"overridden-host", "the newer of two", strings.Replace(payRules("  - "+payRoute+"\n"), "name: a,", "name: b, creationTimestamp: 2026-01-02T00:00:00Z,", 1) + "---\n" +
+		strings.Replace(payRules("  - "+payRoute+"\n"), "name: a,", "name: a, creationTimestamp: 2026-01-01T00:00:00Z,", 1), []string{
+		`spec.hosts[0]: has no effect on "payment.shop.svc.cluster.local": the older VirtualService shop/a (x.yaml:11) wins`,
+	}},
+	{"overridden-host", "one alone", payRules("  - " + payRoute + "\n"), nil},
+	{"unknown-host", "a wildcard for nothing", document("DestinationRule", "shop", "a", "  host: '*.example.com'\n"), []string{
+		`spec.host: "*.example.com": no ServiceEntry has such a host: it has no effect`,
+	}},
+	{"unknown-host", "a wildcard for something", document("DestinationRule", "shop", "a", "  host: '*.shop.svc.cluster.local'\n"), nil},
+	{"unused-delegate", "a delegate of nobody", document("VirtualService", "shop", "a", "  http: [{"+payRoute+"}]\n"), []string{
+		`spec: has no hosts, and no VirtualService delegates to it: it has no effect`,
+	}},
+	{"unused-delegate", "a delegate of somebody", delegating("/pay/api"), nil},
+
+	{"shadowed-route", "a rule after one for all", payRules("  - match: [{uri: {prefix: /}}]\n    " + payRoute + "\n  - match: [{uri: {exact: /a}}]\n    " + payRoute + "\n"), []string{
+		`spec.http[1].match[0]: is never reached: spec.http[0].match[0] of VirtualService shop/a (x.yaml:7) matches all of it`,
+	}},
+	{"shadowed-route", "a rule without a match after one for all", payRules("  - " + payRoute + "\n  - " + payRoute + "\n"), []string{
+		`spec.http[1]: is never reached: spec.http[0] of VirtualService shop/a (x.yaml:7) is for every request that gets here`,
+	}},
+	{"shadowed-route", "every way in which one match covers another", payRules(`
+  - {match: [{uri: {prefix: /a}}], directResponse: {status: 200}}
+  - {match: [{uri: {exact: /ab}, method: {exact: GET}}], directResponse: {status: 200}}
+  - {match: [{uri: {prefix: /abc}, port: 8080}], directResponse: {status: 200}}
+  - {match: [{uri: {regex: "/r.*"}, headers: {x: {prefix: a}}}], directResponse: {status: 200}}
+  - {match: [{uri: {exact: /rs}, headers: {x: {exact: ab}, y: {exact: z}}}], directResponse: {status: 200}}
+  - {match: [{uri: {prefix: /C}, ignoreUriCase: true, withoutHeaders: {x: {exact: a}}}], directResponse: {status: 200}}
+  - {match: [{uri: {exact: /cd}, withoutHeaders: {x: {prefix: a}}}], directResponse: {status: 200}}
+  - {match: [{queryParams: {q: {regex: "*"}}}], directResponse: {status: 200}}
+  - {match: [{uri: {prefix: /d}, queryParams: {q: {exact: "1"}}, sourceNamespace: shop}], directResponse: {status: 200}}
+`), []string{
+		`spec.http[1].match[0]: is never reached: spec.http[0].match[0] of VirtualService shop/a (x.yaml:8) matches all of it`,
+		`spec.http[2].match[0]: is never reached: spec.http[0].match[0] of VirtualService shop/a (x.yaml:8) matches all of it`,
+		`spec.http[4].match[0]: is never reached: spec.http[3].match[0] of VirtualService shop/a (x.yaml:11) matches all of it`,
+		`spec.http[6].match[0]: is never reached: spec.http[5].match[0] of VirtualService shop/a (x.yaml:13) matches all of it`,
+		`spec.http[8].match[0]: is never reached: spec.http[7].match[0] of VirtualService shop/a (x.yaml:15) matches all of it`,
+	}},
+	{"shadowed-route", "matches that leave something", payRules(`
+  - {match: [{uri: {exact: /a}}], directResponse: {status: 200}}
+  - {match: [{uri: {prefix: /a}, method: {exact: GET}}], directResponse: {status: 200}}
+  - {match: [{uri: {prefix: /a}, port: 8080}], directResponse: {status: 200}}
+  - {match: [{uri: {prefix: /a}, headers: {x: {exact: a}}}], directResponse: {status: 200}}
+  - {match: [{uri: {prefix: /a}, headers: {x: {prefix: a}}}], directResponse: {status: 200}}
+  - {match: [{uri: {prefix: /a}, withoutHeaders: {x: {prefix: a}}}], directResponse: {status: 200}}
+  - {match: [{uri: {prefix: /a}, withoutHeaders: {x: {exact: a}}}], directResponse: {status: 200}}
+  - {match: [{uri: {prefix: /A}}], directResponse: {status: 200}}
+  - {match: [{uri: {prefix: /A}, ignoreUriCase: true, sourceNamespace: shop}], directResponse: {status: 200}}
+  - {match: [{uri: {regex: "/a.*"}}], directResponse: {status: 200}}
+  - directResponse: {status: 200}
+`), nil},
+
+	{"weight-sum", "weights that are no percentages", subsets + "---\n" + payRules("  - route: [{destination: {host: payment}, weight: 1}, {destination: {host: payment, subset: v1}, weight: 2}]\n"), []string{
+		`spec.http[0].route: the weights sum up to 3 and not to 100: each is a share of 3, and no percentage`,
+	}},
+	{"weight-sum", "percentages", subsets + "---\n" + payRules("  - route: [{destination: {host: payment}, weight: 99}, {destination: {host: payment, subset: v1}, weight: 1}]\n"), nil},
+	{"missing-weight", "a destination without a weight", subsets + "---\n" + payRules("  - route: [{destination: {host: payment}, weight: 100}, {destination: {host: payment, subset: v1}}]\n"), []string{
+		`spec.http[0].route[1].weight: is missing among several destinations: this one gets no request`,
+	}},
+	{"missing-weight", "a weight of 0, and a destination alone", subsets + "---\n" + payRules("  - {match: [{uri: {exact: /a}}], route: [{destination: {host: payment}, weight: 100}, {destination: {host: payment, subset: v1}, weight: 0}]}\n  - "+payRoute+"\n"), nil},
+
+	{"retry-non-idempotent", "POST", payRules(posted + "retries: {attempts: 2, retryOn: \"connect-failure,5xx\"}\n"), []string{
+		`spec.http[0].retries.retryOn: "5xx" repeats POST requests on which the server may have acted already`,
+	}},
+	{"retry-non-idempotent", "PATCH by an expression, with a status", payRules("  - match: [{method: {regex: \"PUT|PATCH\"}}]\n    " + payRoute + "\n    retries: {attempts: 2, retryOn: \"503\"}\n"), []string{
+		`spec.http[0].retries.retryOn: "503" repeats PATCH requests on which the server may have acted already`,
+	}},
+	{"retry-non-idempotent", "POST, where nothing was sent", payRules(posted + "retries: {attempts: 2, retryOn: \"connect-failure,refused-stream,reset-before-request\"}\n"), nil},
+	{"retry-non-idempotent", "POST, with the default", payRules(posted + "retries: {attempts: 2}\n"), nil},
+	{"retry-non-idempotent", "GET", payRules(strings.Replace(posted, "POST", "GET", 1) + "retries: {attempts: 2, retryOn: 5xx}\n"), nil},
+
+	{"per-try-timeout", "as long as the timeout", payRules("  - timeout: 2s\n    retries: {attempts: 1, perTryTimeout: 2s}\n    " + payRoute + "\n"), []string{
+		`spec.http[0].retries.perTryTimeout: 2s has no effect: the timeout of the route, 2s, is not longer`,
+	}},
+	{"per-try-timeout", "shorter, and without a timeout", payRules("  - match: [{uri: {exact: /a}}]\n    timeout: 2s\n    retries: {attempts: 1, perTryTimeout: 1s}\n    " + payRoute + "\n  - retries: {attempts: 1, perTryTimeout: 2s}\n    " + payRoute + "\n"), nil},
+	{"retries-exceed-timeout", "three of which two fit", payRules("  - timeout: 2s\n    retries: {attempts: 2, perTryTimeout: 900ms}\n    " + payRoute + "\n"), []string{
+		`spec.http[0].retries.perTryTimeout: 3 attempts of 900ms do not fit into the timeout of the route, 2s: at most 2 can take that long`,
+	}},
+	{"retries-exceed-timeout", "three that fit", payRules("  - timeout: 3s\n    retries: {attempts: 2, perTryTimeout: 900ms}\n    " + payRoute + "\n"), nil},
+
+	{"redirect-loop", "to what is matched again", payRules("  - match: [{uri: {prefix: /old}}]\n    redirect: {uri: /old/new}\n"), []string{
+		`spec.http[0].redirect.uri: "/old/new" is redirected by the same rule: whoever follows it never arrives`,
+	}},
+	{"redirect-loop", "elsewhere", payRules("  - match: [{uri: {prefix: /old}}]\n    redirect: {uri: /new}\n  - match: [{uri: {exact: /there}}]\n    redirect: {uri: /there, authority: other}\n  - match: [{uri: {exact: /m}, method: {exact: GET}}]\n    redirect: {uri: /m}\n"), nil},
+
+	{"timeout-exceeds-caller", "a service that waits for longer than its callers", strings.Replace(webCaller, "TIMEOUT", "2s", 1) + payRules("  - match: [{sourceLabels: {app: web}}]\n    timeout: 3s\n    "+payRoute+"\n"), []string{
+		`spec.http[0].timeout: 3s is longer than the 2s for which callers of "web.shop.svc.cluster.local" wait (spec.http[0].timeout of VirtualService shop/web (x.yaml:16)): the answer comes when nobody waits for it`,
+	}},
+	{"timeout-exceeds-caller", "a service that waits for less", strings.Replace(webCaller, "TIMEOUT", "4s", 1) + payRules("  - match: [{sourceLabels: {app: web}}]\n    timeout: 3s\n    "+payRoute+"\n"), nil},
+	{"timeout-exceeds-caller", "somebody else", strings.Replace(webCaller, "TIMEOUT", "2s", 1) + payRules("  - match: [{sourceNamespace: bank}]\n    timeout: 3s\n    "+payRoute+"\n"), nil},
+
+	{"empty-subset", "labels that no endpoint has", document("DestinationRule", "shop", "payment", "  host: payment\n  subsets: [{name: v2, labels: {version: v2}}]\n"), []string{
+		`spec.subsets[0].labels: no endpoint of "payment.shop.svc.cluster.local" has these labels: calls to the subset "v2" fail`,
+	}},
+	{"empty-subset", "labels that an endpoint has, and a service without endpoints", subsets + "---\n" + document("DestinationRule", "bank", "ledger", "  host: ledger\n  subsets: [{name: v2, labels: {version: v2}}]\n"), nil},
+	{"unused-destination-rule", "where nobody looks", document("DestinationRule", "bank", "payment", "  host: payment.shop.svc.cluster.local\n  exportTo: [shop]\n") + "---\n" + subsets, []string{
+		`spec.host: no client uses the rule: another one is for "payment.shop.svc.cluster.local", or it is exported to nobody who looks for it`,
+	}},
+	{"unused-destination-rule", "of the service and of clients", document("DestinationRule", "bank", "payment", "  host: payment.shop.svc.cluster.local\n  exportTo: [.]\n") + "---\n" + subsets, nil},
+	{"mtls-conflict", "plaintext to who refuses it", strict + document("DestinationRule", "shop", "payment", "  host: payment\n  trafficPolicy: {tls: {mode: DISABLE}}\n"), []string{
+		`spec.trafficPolicy.tls.mode: DISABLE, and by a PeerAuthentication port 8080 of endpoint 10.0.0.1 accepts mutual TLS only: calls to it fail`,
+		`spec.trafficPolicy.tls.mode: DISABLE, and by a PeerAuthentication port 9090 of endpoint 10.0.0.1 accepts mutual TLS only: calls to it fail`,
+	}},
+	{"mtls-conflict", "mutual TLS to who does not speak it", strings.Replace(strict, "STRICT", "DISABLE", 1) + document("DestinationRule", "shop", "payment", "  host: payment\n  trafficPolicy: {portLevelSettings: [{port: {number: 9090}, tls: {mode: ISTIO_MUTUAL}}]}\n"), []string{
+		`spec.trafficPolicy.portLevelSettings[0].tls.mode: ISTIO_MUTUAL, and by a PeerAuthentication port 9090 of endpoint 10.0.0.1 accepts plaintext only: calls to it fail`,
+	}},
+	{"mtls-conflict", "mutual TLS to who asks for it", strict + document("DestinationRule", "shop", "payment", "  host: payment\n  trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}\n"), nil},
+
+	{"unmatched-selector", "of a ServiceEntry and of a PeerAuthentication", document("ServiceEntry", "bank", "vault", `
+  hosts: [vault.bank.svc.cluster.local]
+  resolution: STATIC
+  ports: [{name: http, number: 80, protocol: HTTP}]
+  workloadSelector: {labels: {app: vault}}
+`) + "---\n" + peerPolicy("  selector: {matchLabels: {version: v9}}\n"), []string{
+		`spec.workloadSelector.labels: no WorkloadEntry of the namespace "bank" has these labels: the service has no endpoints`,
+		`spec.selector.matchLabels: no endpoint of the namespace "shop" has these labels: the policy has no effect`,
+	}},
+	{"unmatched-selector", "of workloads that are there", peerPolicy("  selector: {matchLabels: {version: v1}}\n"), nil},
+	{"unserved-port", "the port of nobody", peerPolicy("  selector: {matchLabels: {version: v1}}\n  portLevelMtls: {80: {mode: STRICT}, 8080: {mode: STRICT}}\n"), []string{
+		`spec.portLevelMtls[80]: no selected endpoint serves port 80: the number is that of the process, targetPort, and not of the service`,
+	}},
+	{"unserved-port", "a port that is served", peerPolicy("  selector: {matchLabels: {version: v1}}\n  portLevelMtls: {8080: {mode: STRICT}}\n"), nil},
+}
+
+const gatewayHTTPRoute = `apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs: [{kind: Service, group: "", name: payment, port: 8080}]
+  rules:
+  - backendRefs: [{name: payment, port: 8080}]
+`
+
+const strict = `apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: shop}
+spec: {mtls: {mode: STRICT}}
+---
+`
+
+func failover(outlier string) string {
+	return document("DestinationRule", "shop", "payment", "  host: payment\n  trafficPolicy:\n    loadBalancer: {localityLbSetting: {failover: [{from: eu, to: ap}]}}\n    "+outlier+"\n")
+}
+
+func peerPolicy(spec string) string {
+	return "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a, namespace: shop}\nspec:\n" + spec
+}
+
+// delegating is a rule for /pay that delegates to one for a path.
+func delegating(path string) string {
+	return document("VirtualService", "shop", "root", "  hosts: [payment]\n  http:\n  - match: [{uri: {prefix: /pay}}]\n    delegate: {name: leaf}\n") +
+		"---\n" + document("VirtualService", "shop", "leaf", "  http:\n  - match: [{uri: {prefix: "+path+"}}]\n    "+payRoute+"\n")
+}
+
+func TestLints(t *testing.T) {
+	t.Parallel()
+	for _, c := range lintCases {
+		t.Run(c.code+"/"+c.name, func(t *testing.T) {
+			t.Parallel()
+			config, problems := istio.Parse([]istio.File{
+				{Name: "shop.yaml", Data: []byte(shop)}, {Name: "x.yaml", Data: []byte(strings.TrimPrefix(strings.TrimPrefix(c.yaml, "\n"), "---\n"))},
+			}, istio.Options{})
+			if len(problems) > 0 {
+				t.Fatalf("problems %v", problems)
+			}
+			var got []string
+			for _, w := range config.Warnings() {
+				if w.Code == c.code {
+					got = append(got, w.Field+": "+w.Message)
+				}
+				if w.Line == 0 || w.Object == "" || !w.Warning {
+					t.Errorf("a warning that nobody finds: %+v", w)
+				}
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("warnings (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestEveryLintHasACaseForAndAgainstIt(t *testing.T) {
+	t.Parallel()
+	for _, l := range istio.Lints() {
+		for _, positive := range []bool{true, false} {
+			if !slices.ContainsFunc(lintCases, func(c lintCase) bool { return c.code == l.Code && (len(c.want) > 0) == positive }) {
+				t.Errorf("%s has no case with a warning: %v", l.Code, positive)
+			}
+		}
+	}
+}

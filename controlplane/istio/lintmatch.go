@@ -1,0 +1,123 @@
+package istio
+
+import (
+	"maps"
+	"regexp"
+	"strings"
+
+	networking "istio.io/api/networking/v1alpha3"
+)
+
+// matchCovers reports whether every request that meets b meets a too. It may say no
+// where it does not know. Nil is met by every request.
+func matchCovers(a, b *networking.HTTPMatchRequest) bool {
+	if a == nil {
+		return true
+	}
+	if b == nil {
+		b = new(networking.HTTPMatchRequest)
+	}
+	return uriCovers(a, b) &&
+		stringCovers(a.Method, b.Method) && stringCovers(a.Authority, b.Authority) && stringCovers(a.Scheme, b.Scheme) &&
+		allCovered(a.Headers, b.Headers) && allCovered(a.QueryParams, b.QueryParams) &&
+		noneCovered(a.WithoutHeaders, b.WithoutHeaders) &&
+		(a.Port == 0 || a.Port == b.Port) &&
+		(a.SourceNamespace == "" || a.SourceNamespace == b.SourceNamespace) &&
+		subsetOf(a.SourceLabels, b.SourceLabels)
+}
+
+func uriCovers(a, b *networking.HTTPMatchRequest) bool {
+	switch prefix, ok := a.GetUri().GetMatchType().(*networking.StringMatch_Prefix); {
+	case a.GetUri().GetMatchType() == nil, ok && (prefix.Prefix == "/" || prefix.Prefix == ""):
+		return true
+	case b.GetUri().GetMatchType() == nil, b.IgnoreUriCase && !a.IgnoreUriCase:
+		return false
+	case a.IgnoreUriCase:
+		return stringCovers(lowerMatch(a.Uri), lowerMatch(b.Uri))
+	}
+	return stringCovers(a.Uri, b.Uri)
+}
+
+// lowerMatch is a match in lower case, where that means the same.
+func lowerMatch(m *networking.StringMatch) *networking.StringMatch {
+	switch v := m.GetMatchType().(type) {
+	case *networking.StringMatch_Exact:
+		return &networking.StringMatch{MatchType: &networking.StringMatch_Exact{Exact: strings.ToLower(v.Exact)}}
+	case *networking.StringMatch_Prefix:
+		return &networking.StringMatch{MatchType: &networking.StringMatch_Prefix{Prefix: strings.ToLower(v.Prefix)}}
+	}
+	return m
+}
+
+// stringCovers is matchCovers for one string, which is always there.
+func stringCovers(a, b *networking.StringMatch) bool {
+	if a.GetMatchType() == nil {
+		return true
+	}
+	if b.GetMatchType() == nil {
+		return false
+	}
+	exact, isExact := b.MatchType.(*networking.StringMatch_Exact)
+	switch v := a.MatchType.(type) {
+	case *networking.StringMatch_Exact:
+		return isExact && exact.Exact == v.Exact
+	case *networking.StringMatch_Prefix:
+		prefix, isPrefix := b.MatchType.(*networking.StringMatch_Prefix)
+		return isExact && strings.HasPrefix(exact.Exact, v.Prefix) || isPrefix && strings.HasPrefix(prefix.Prefix, v.Prefix)
+	case *networking.StringMatch_Regex:
+		other, isRegex := b.MatchType.(*networking.StringMatch_Regex)
+		return v.Regex == ".*" || isRegex && other.Regex == v.Regex || isExact && matchesWhole(v.Regex, exact.Exact)
+	}
+	return false
+}
+
+func matchesWhole(expression, text string) bool {
+	program, err := regexp.Compile(`\A(?:` + expression + `)\z`)
+	return err == nil && program.MatchString(text)
+}
+
+// allCovered reports whether each condition of a follows from one of b.
+func allCovered(a, b map[string]*networking.StringMatch) bool {
+	for name, m := range a {
+		other, ok := b[name]
+		if !ok || !anyValue(m) && (anyValue(other) || !stringCovers(m, other)) {
+			return false
+		}
+	}
+	return true
+}
+
+// noneCovered is allCovered for what a request must not have.
+func noneCovered(a, b map[string]*networking.StringMatch) bool {
+	for name, m := range a {
+		other, ok := b[name]
+		if !ok || !anyValue(other) && (anyValue(m) || !stringCovers(other, m)) {
+			return false
+		}
+	}
+	return true
+}
+
+// hasMethod reports whether a match names a method: exactly, or by an expression
+// that is not for all methods.
+func hasMethod(m *networking.HTTPMatchRequest, method string) bool {
+	switch v := m.GetMethod().GetMatchType().(type) {
+	case *networking.StringMatch_Exact:
+		return v.Exact == method
+	case *networking.StringMatch_Regex:
+		return matchesWhole(v.Regex, method) && !matchesWhole(v.Regex, "X")
+	}
+	return false
+}
+
+// onlyURI reports whether a match asks for nothing but the path and the port.
+func onlyURI(m *networking.HTTPMatchRequest) bool {
+	return m.Method == nil && m.Authority == nil && m.Scheme == nil &&
+		len(m.Headers)+len(m.QueryParams)+len(m.WithoutHeaders) == 0
+}
+
+// callerOf is the condition of a match on who calls, if it has one.
+func callerOf(m *networking.HTTPMatchRequest) (source, bool) {
+	s := source{labels: maps.Clone(m.SourceLabels), namespace: m.SourceNamespace}
+	return s, !s.none()
+}

@@ -1,0 +1,182 @@
+package istio
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	networking "istio.io/api/networking/v1alpha3"
+)
+
+// lint warns of what is allowed and hardly meant, once there is no problem.
+func (r *registry) lint() {
+	for _, vs := range r.virtualServices {
+		lintShadows(vs)
+		for _, one := range vs.rules {
+			lintWeights(one)
+			lintRetries(one)
+			lintRedirect(one)
+			r.lintCallers(one)
+		}
+	}
+	r.lintRules()
+	r.lintSelectors()
+}
+
+// lintShadows finds rules, and matches of them, that no request reaches.
+func lintShadows(vs *virtualService) {
+	type reached struct {
+		match *networking.HTTPMatchRequest // nil for every request
+		at    at
+	}
+	var before []reached
+	// shadow is what is before a match and covers it.
+	shadow := func(match *networking.HTTPMatchRequest) (at, bool) {
+		for _, b := range before {
+			if matchCovers(b.match, match) {
+				return b.at, true
+			}
+		}
+		return at{}, false
+	}
+	for _, one := range vs.rules {
+		if len(one.spec.Match) == 0 {
+			if by, ok := shadow(nil); ok {
+				one.at.warnf(lintShadowedRoute, "is never reached: %s is for every request that gets here", by.source())
+			}
+			before = append(before, reached{nil, one.at})
+			continue
+		}
+		for i, match := range one.spec.Match {
+			if by, ok := shadow(match); ok {
+				one.matches[i].warnf(lintShadowedRoute, "is never reached: %s matches all of it", by.source())
+			}
+			before = append(before, reached{match, one.matches[i]})
+		}
+	}
+}
+
+func lintWeights(one *rule) {
+	if len(one.spec.Route) < 2 {
+		return
+	}
+	sum := int32(0)
+	for i, d := range one.spec.Route {
+		sum += d.Weight
+		if weight := one.field("route").index(i).field("weight"); !weight.written() {
+			weight.warnf(lintMissingWeight, "is missing among several destinations: this one gets no request")
+		}
+	}
+	if sum != 100 {
+		one.field("route").warnf(lintWeightSum, "the weights sum up to %d and not to 100: each is a share of %d, and no percentage", sum, sum)
+	}
+}
+
+// repeatsWork are the conditions that hold for requests which an application may
+// have acted on.
+var repeatsWork = []string{"5xx", "gateway-error", "reset", "retriable-4xx", "deadline-exceeded", "internal", "cancelled"}
+
+func lintRetries(one *rule) {
+	retries, ra := one.spec.Retries, one.field("retries")
+	if retries == nil || retries.Attempts == 0 {
+		return
+	}
+	for _, method := range []string{"POST", "PATCH"} {
+		if !slices.ContainsFunc(one.spec.Match, func(m *networking.HTTPMatchRequest) bool { return hasMethod(m, method) }) {
+			continue
+		}
+		for part := range strings.SplitSeq(retries.RetryOn, ",") {
+			if slices.Contains(repeatsWork, part) || part != "" && part[0] >= '0' && part[0] <= '9' {
+				ra.field("retryOn").warnf(lintRetryNonIdempotent, "%q repeats %s requests on which the server may have acted already", part, method)
+				return
+			}
+		}
+	}
+	timeout, try := one.spec.Timeout.AsDuration(), retries.PerTryTimeout.AsDuration()
+	if timeout == 0 || try == 0 {
+		return
+	}
+	attempts := time.Duration(retries.Attempts) + 1
+	switch {
+	case try >= timeout:
+		ra.field("perTryTimeout").warnf(lintPerTryTimeout, "%v has no effect: the timeout of the route, %v, is not longer", try, timeout)
+	case try*attempts > timeout:
+		ra.field("perTryTimeout").warnf(lintRetriesExceedTimeout,
+			"%d attempts of %v do not fit into the timeout of the route, %v: at most %d can take that long", attempts, try, timeout, timeout/try)
+	}
+}
+
+// lintRedirect finds redirects to what is redirected again.
+func lintRedirect(one *rule) {
+	to := one.spec.Redirect
+	if to == nil || to.Authority != "" || to.Scheme != "" || to.RedirectPort != nil || to.Uri == "" {
+		return
+	}
+	there := &networking.HTTPMatchRequest{
+		Uri: &networking.StringMatch{MatchType: &networking.StringMatch_Exact{Exact: to.Uri}},
+	}
+	loops := len(one.spec.Match) == 0
+	for _, m := range one.spec.Match {
+		loops = loops || onlyURI(m) && uriCovers(m, there)
+	}
+	if loops {
+		one.field("redirect").field("uri").warnf(lintRedirectLoop, "%q is redirected by the same rule: whoever follows it never arrives", to.Uri)
+	}
+}
+
+// lintCallers finds rules that let a service wait for longer than its own callers
+// wait for it. Who calls is known from the matches on the source.
+func (r *registry) lintCallers(one *rule) {
+	timeout := one.spec.Timeout.AsDuration()
+	if timeout == 0 {
+		return
+	}
+	for _, m := range one.spec.Match {
+		from, ok := callerOf(m)
+		if !ok {
+			continue
+		}
+		for _, host := range sortedKeys(r.services) {
+			for _, s := range r.services[host] {
+				if !s.runsAs(from) {
+					continue
+				}
+				if outer, at, ok := r.longestWait(host); ok && timeout > outer {
+					one.field("timeout").warnf(lintTimeoutExceedsCaller,
+						"%v is longer than the %v for which callers of %q wait (%s): the answer comes when nobody waits for it",
+						timeout, outer, host, at.source())
+				}
+			}
+		}
+	}
+}
+
+// runsAs reports whether all endpoints of a service are callers of a source.
+func (s *service) runsAs(from source) bool {
+	for _, e := range s.endpoints {
+		if !from.accepts(Node{Namespace: e.namespace, Labels: e.labels}) {
+			return false
+		}
+	}
+	return len(s.endpoints) > 0
+}
+
+// longestWait is the longest timeout of the routes to a host; ok is false if one
+// has none.
+func (r *registry) longestWait(host string) (longest time.Duration, where at, ok bool) {
+	for _, found := range r.routes.about(host) {
+		for _, vs := range found.values {
+			for _, one := range vs.rules {
+				timeout := one.spec.Timeout.AsDuration()
+				if timeout == 0 && len(one.spec.Route) > 0 {
+					return 0, at{}, false
+				}
+				if timeout > longest {
+					longest, where, ok = timeout, one.field("timeout"), true
+				}
+			}
+		}
+		return longest, where, ok // less specific patterns are not for the host
+	}
+	return 0, at{}, false
+}
