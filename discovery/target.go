@@ -214,6 +214,15 @@ type Inbound struct {
 	Chains  []FilterChain
 	// Default is used if no chain matches; nil refuses the connection.
 	Default *FilterChain
+	// Clusters holds every cluster that a filter calls.
+	Clusters map[string]ClusterResult
+}
+
+// ClusterUser is a [FilterConfig] whose filter calls clusters.
+type ClusterUser interface {
+	FilterConfig
+	// UsedClusters are the names of the clusters, each at least once.
+	UsedClusters() []string
 }
 
 // FilterChain is what happens to the connections that it matches.
@@ -230,10 +239,6 @@ type FilterChain struct {
 	RouteName string
 	// MaxStreamDuration is common_http_protocol_options.max_stream_duration.
 	MaxStreamDuration time.Duration
-	// Headers bound the headers of requests; Forwarding is what is made of those
-	// that tell of the client.
-	Headers    HeaderLimits
-	Forwarding Forwarding
 }
 
 // ChainMatch selects a filter chain by what is known of a connection.

@@ -85,7 +85,7 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 		Identity: m.identity, Dial: s.dial, Transport: s.transport, Hooks: s.hooks,
 	})
 	m.outbound = pipeline.NewOutbound(m.source, m.upstreams, s.hooks)
-	m.inbound = inbound.New(inbound.Options{Source: m.source, Identity: m.identity, Hooks: s.hooks})
+	m.inbound = inbound.New(inbound.Options{Source: m.source, Upstreams: m.upstreams, Identity: m.identity, Hooks: s.hooks})
 	m.closers = append(m.closers,
 		func() error { m.upstreams.Close(); return nil },
 		func() error { m.outbound.Close(); return nil },

@@ -198,6 +198,30 @@ type HandshakeEvent struct {
 	Err         error
 }
 
+// KeysEvent is an attempt to fetch the keys that verify tokens.
+type KeysEvent struct {
+	Cluster string
+	// Host is the authority that they were asked from.
+	Host string
+	// Keys is how many of them can be used.
+	Keys int
+	// Err is why there are none: then the last ones stay until they expire.
+	Err      error
+	Duration time.Duration
+}
+
+// CheckEvent is a question to an external authorization service.
+type CheckEvent struct {
+	Cluster string
+	// Result is "ok", "denied", or "error" if there was no answer: then Err says
+	// why, and Allowed whether the configuration lets the request pass
+	// nevertheless.
+	Result   string
+	Allowed  bool
+	Err      error
+	Duration time.Duration
+}
+
 // Hooks is what the mesh reports. Every field may be nil; the zero value
 // reports nothing. It is frozen when it is passed to the mesh.
 type Hooks struct {
@@ -234,4 +258,10 @@ type Hooks struct {
 
 	CertificateChanged func(CertificateEvent)
 	HandshakeFailed    func(HandshakeEvent)
+
+	// KeysFetched runs for every attempt, successful or not.
+	KeysFetched func(KeysEvent)
+	// AuthorizationChecked runs for every question to an external authorization
+	// service.
+	AuthorizationChecked func(CheckEvent)
 }

@@ -11,9 +11,11 @@ import (
 	"github.com/inboardmesh/inboard/discovery/xds/internal/decode"
 )
 
-// inbound follows the Listener of an address of this process and the route
-// tables that its filter chains refer to, and publishes them when they are
-// complete (gRFC A36).
+// inbound follows the Listener of an address of this process, the route tables
+// that its filter chains refer to and the clusters that its filters call, and
+// publishes them when they are complete (gRFC A36). As with a target, what is
+// new is a plan until each of its clusters either can be used or has a definite
+// error; a cluster that cannot be had holds nobody up.
 type inbound struct {
 	address   string
 	client    watchClient
@@ -25,16 +27,26 @@ type inbound struct {
 	stopped  bool                                       // guarded by Mutex
 	listener *resource[discovery.Inbound]               // guarded by Mutex
 	routes   map[string]*resource[discovery.RouteTable] // guarded by Mutex; those of the newest listener
-	base     *discovery.Inbound                         // guarded by Mutex; the listener in force, without tables
-	tables   map[string]*discovery.RouteTable           // guarded by Mutex; its tables
-	current  *discovery.Inbound                         // guarded by Mutex; both together, or nil
+	clusters map[string]*cluster                        // guarded by Mutex; those of current and next
+	current  *inboundPlan                               // guarded by Mutex; in force, or nil
+	next     *inboundPlan                               // guarded by Mutex; not ready yet, or nil
 	last     discovery.Update[*discovery.Inbound]       // guarded by Mutex; what was published
+	lastPlan *inboundPlan                               // guarded by Mutex; of which last was assembled
+}
+
+// inboundPlan is a listener and its route tables. It is immutable.
+type inboundPlan struct {
+	base     *discovery.Inbound               // without tables
+	tables   map[string]*discovery.RouteTable // by name
+	full     *discovery.Inbound               // both together
+	clusters []string                         // that filters call
 }
 
 func newInbound(address, listener string, client watchClient, p *publisher, notify func(discovery.Update[*discovery.Inbound])) *inbound {
 	in := &inbound{
 		address: address, client: client, publisher: p, notify: notify,
-		routes: make(map[string]*resource[discovery.RouteTable]),
+		routes:   make(map[string]*resource[discovery.RouteTable]),
+		clusters: make(map[string]*cluster),
 	}
 	in.Lock()
 	defer in.Unlock()
@@ -49,12 +61,25 @@ func (in *inbound) stop() {
 	in.Lock()
 	defer in.Unlock()
 	in.stopped = true
+	in.current, in.next = nil, nil
 	in.listener.leaveLocked()
 	in.followRoutesLocked(nil)
+	in.followClustersLocked()
 }
 
 // updateLocked works out what an event means.
 func (in *inbound) updateLocked() {
+	in.planLocked()
+	in.followClustersLocked()
+	if in.next != nil && in.readyLocked(in.next) {
+		in.current, in.next = in.next, nil
+		in.followClustersLocked()
+	}
+	in.publisher.add(in)
+}
+
+// planLocked finds the newest plan. It is next unless it is in force already.
+func (in *inbound) planLocked() {
 	base := in.listener.value
 	in.followRoutesLocked(base)
 	tables := make(map[string]*discovery.RouteTable, len(in.routes))
@@ -64,12 +89,91 @@ func (in *inbound) updateLocked() {
 		complete = complete && r.value != nil
 	}
 	switch {
-	case base == nil, !complete && base == in.base:
-		in.base, in.tables, in.current = nil, nil, nil // withdrawn
-	case complete && (base != in.base || !maps.Equal(tables, in.tables)):
-		in.base, in.tables, in.current = base, tables, withTables(base, tables)
+	case !complete:
+		in.next = nil
+		if base == nil || in.current != nil && in.current.base == base {
+			in.current = nil // withdrawn
+		}
+	case in.current.is(base, tables):
+		in.next = nil
+	case !in.next.is(base, tables):
+		full := withTables(base, tables)
+		in.next = &inboundPlan{base: base, tables: tables, full: full, clusters: filterClusters(full)}
 	}
-	in.publisher.add(in)
+}
+
+func (p *inboundPlan) is(base *discovery.Inbound, tables map[string]*discovery.RouteTable) bool {
+	return p != nil && p.base == base && maps.Equal(p.tables, tables)
+}
+
+// readyLocked reports whether a plan can be put into force.
+func (in *inbound) readyLocked(p *inboundPlan) bool {
+	for _, name := range p.clusters {
+		if !in.clusters[name].ready() {
+			return false
+		}
+	}
+	return true
+}
+
+// followClustersLocked follows exactly the clusters of the plans and brings each
+// up to date.
+func (in *inbound) followClustersLocked() {
+	wanted := make(map[string]struct{})
+	for _, p := range []*inboundPlan{in.current, in.next} {
+		if p == nil {
+			continue
+		}
+		for _, name := range p.clusters {
+			wanted[name] = struct{}{}
+			if in.clusters[name] == nil {
+				in.clusters[name] = &cluster{
+					config: watchLocked(in.client, in, decode.ClusterURL, name, asIs[discovery.Cluster]),
+				}
+			}
+		}
+	}
+	for name, c := range in.clusters {
+		if _, ok := wanted[name]; ok {
+			c.updateLocked(in.client, in)
+			continue
+		}
+		c.leaveLocked()
+		delete(in.clusters, name)
+	}
+}
+
+// filterClusters returns the clusters that the filters of a listener call,
+// sorted.
+func filterClusters(in *discovery.Inbound) []string {
+	seen := make(map[string]struct{})
+	note := func(config discovery.FilterConfig) {
+		if user, ok := config.(discovery.ClusterUser); ok {
+			for _, name := range user.UsedClusters() {
+				seen[name] = struct{}{}
+			}
+		}
+	}
+	overrides := func(of map[string]discovery.FilterOverride) {
+		for _, o := range of {
+			note(o.Config)
+		}
+	}
+	for chain := range chainsOf(in) {
+		for i := range chain.Filters {
+			note(chain.Filters[i].Config)
+		}
+		if chain.Routes == nil {
+			continue
+		}
+		for _, host := range chain.Routes.VirtualHosts {
+			overrides(host.Filters)
+			for _, r := range host.Routes {
+				overrides(r.Filters)
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
 }
 
 // followRoutesLocked follows exactly the route tables of a listener.
@@ -142,7 +246,7 @@ func (in *inbound) news() (update discovery.Update[*discovery.Inbound], ok bool)
 	if in.stopped {
 		return update, false
 	}
-	update.Value = in.current
+	update.Value = in.assembleLocked()
 	update.Err = in.troubleLocked()
 	if update.Value == nil && update.Err == nil {
 		return update, false // it is on its way
@@ -152,6 +256,31 @@ func (in *inbound) news() (update discovery.Update[*discovery.Inbound], ok bool)
 	}
 	in.last = update
 	return update, true
+}
+
+// assembleLocked returns the plan in force with its clusters: what was published
+// if it is still the same.
+func (in *inbound) assembleLocked() *discovery.Inbound {
+	switch {
+	case in.current == nil:
+		return nil
+	case len(in.current.clusters) == 0:
+		return in.current.full
+	}
+	last := in.last.Value
+	same := last != nil && in.lastPlan == in.current
+	assembled := *in.current.full
+	assembled.Clusters = make(map[string]discovery.ClusterResult, len(in.current.clusters))
+	for _, name := range in.current.clusters {
+		result := in.clusters[name].result
+		same = same && sameResult(result, last.Clusters[name])
+		assembled.Clusters[name] = result
+	}
+	if same {
+		return last
+	}
+	in.lastPlan = in.current
+	return &assembled
 }
 
 // troubleLocked returns why there is nothing in force, or what is wrong
@@ -164,6 +293,13 @@ func (in *inbound) troubleLocked() error {
 	for _, name := range slices.Sorted(maps.Keys(in.routes)) {
 		if r := in.routes[name]; in.current != nil || r.value == nil {
 			found.add(referenced(r.err))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(in.clusters)) {
+		if in.current != nil {
+			in.clusters[name].ambient(&found)
+		} else if err := in.clusters[name].waitingFor(); err != nil {
+			found.add(referenced(err))
 		}
 	}
 	return found.err()

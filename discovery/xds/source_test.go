@@ -135,7 +135,7 @@ func TestS06_OneBadClusterOfThree(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cp := newControlPlane(t)
 		bad := cluster("c")
-		bad.LbPolicy = clusterv3.Cluster_MAGLEV
+		bad.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
 		cp.set(apiListener("r"), routes("r", "a", "b", "c"), cluster("a"), endpoints("a", 1), cluster("b"), endpoints("b", 2), bad)
 		source := cp.source()
 		published := watchTarget(source)
@@ -144,7 +144,7 @@ func TestS06_OneBadClusterOfThree(t *testing.T) {
 		if update.Err != nil || addressOf(update.Value, "a") != "10.0.0.1:1" || addressOf(update.Value, "b") != "10.0.0.1:2" {
 			t.Fatalf("published %+v, want a and b to serve", update)
 		}
-		if err := update.Value.Clusters["c"].Err; err == nil || !strings.Contains(err.Error(), "MAGLEV") {
+		if err := update.Value.Clusters["c"].Err; err == nil || !strings.Contains(err.Error(), "CLUSTER_PROVIDED") {
 			t.Errorf("cluster c: %v, want why it was rejected", err)
 		}
 		var states []string
@@ -156,7 +156,7 @@ func TestS06_OneBadClusterOfThree(t *testing.T) {
 		if want := []string{"a ACKED", "b ACKED", "c NACKED"}; !slices.Equal(states, want) {
 			t.Errorf("states %q, want %q", states, want)
 		}
-		if nacks := cp.nacks(); !strings.Contains(nacks, "MAGLEV") {
+		if nacks := cp.nacks(); !strings.Contains(nacks, "CLUSTER_PROVIDED") {
 			t.Errorf("NACK %q", nacks)
 		}
 	})
@@ -218,9 +218,9 @@ func TestS05_TheLastGoodVersionServesWhileTheNewOneIsRejected(t *testing.T) {
 		cp.accept()
 		good := published.last(t).Value
 		bad := cluster("a")
-		bad.LbPolicy = clusterv3.Cluster_MAGLEV
+		bad.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
 		cp.set(bad)
-		if update := published.last(t); update.Value != good || update.Err == nil || !strings.Contains(update.Err.Error(), "MAGLEV") {
+		if update := published.last(t); update.Value != good || update.Err == nil || !strings.Contains(update.Err.Error(), "CLUSTER_PROVIDED") {
 			t.Errorf("published %+v, want the last good target with the reason", update)
 		}
 		cp.set(cluster("a"))

@@ -10,8 +10,11 @@ import (
 // buildFilter makes a filter that runs on requests that arrive. What lives
 // longer than one version of a configuration belongs to the Listeners.
 func (l *Listeners) buildFilter(config discovery.FilterConfig) (filter.Filter, error) {
-	if f, ok := config.(*discovery.Fault); ok {
-		return l.faults.Filter(f), nil
+	switch config := config.(type) {
+	case *discovery.Fault:
+		return l.faults.Filter(config), nil
+	case *discovery.JWTAuthn:
+		return l.tokens.Filter(config)
 	}
 	return nil, errors.New("not supported")
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/filter"
 	"github.com/inboardmesh/inboard/internal/route"
+	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/internal/watch"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/tls/meshtls"
@@ -20,8 +21,6 @@ import (
 type Chain struct {
 	Config *discovery.FilterChain
 	Routes *route.Table
-	// Identity is the certificate of the server; nil in plaintext.
-	Identity meshtls.Source
 	// Filters is nil if there are none.
 	Filters *filter.Chain
 }
@@ -42,6 +41,10 @@ type Listener struct {
 	mu     sync.Mutex
 	conns  int  // guarded by mu; accepted and still open
 	ending bool // guarded by mu; accepts no more
+	// held are the clusters that filters call; guarded by mu. released tells that
+	// there are to be none any more; guarded by mu.
+	held     map[string]*upstream.Cluster
+	released bool
 
 	known connections
 }
@@ -63,7 +66,15 @@ func (ln *Listener) update(u discovery.Update[*discovery.Inbound]) {
 		ln.state.Store(&state{err: u.Err})
 		return
 	}
-	if old := ln.state.Load(); old.source == u.Value {
+	old := ln.state.Load()
+	if old.source == u.Value {
+		return
+	}
+	ln.hold(u.Value.Clusters) // before filters call them
+	if old.err == nil && sameChains(old.source, u.Value) {
+		same := *old
+		same.source = u.Value
+		ln.state.Store(&same)
 		return
 	}
 	next, err := ln.compile(u.Value)
@@ -257,6 +268,7 @@ func (ln *Listener) gone() {
 func (ln *Listener) forget() {
 	ln.owner.remove(ln)
 	ln.stop()
+	ln.release()
 }
 
 // Addr is the listener's network address.

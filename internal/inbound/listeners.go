@@ -19,6 +19,9 @@ import (
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/filter/fault"
+	"github.com/inboardmesh/inboard/internal/filter/jwt"
+	"github.com/inboardmesh/inboard/internal/filter/service"
+	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
@@ -32,6 +35,8 @@ var errDraining = errors.New("the mesh drains")
 // Options configure [Listeners].
 type Options struct {
 	Source discovery.Source
+	// Upstreams runs the clusters that filters call; nil if none does.
+	Upstreams *upstream.Manager
 	// Identity finds the certificate provider instance that a filter chain's
 	// TLS settings name.
 	Identity func(instance string) (meshtls.Source, error)
@@ -42,7 +47,9 @@ type Options struct {
 type Listeners struct {
 	options Options
 
-	faults fault.Faults
+	faults   fault.Faults
+	services *service.Client
+	tokens   *jwt.Store
 
 	mu        sync.RWMutex
 	open      map[*Listener]struct{} // guarded by mu
@@ -59,10 +66,16 @@ type Listeners struct {
 
 // New returns a set without listeners.
 func New(options Options) *Listeners {
-	return &Listeners{
+	if options.Hooks == nil {
+		options.Hooks = &observe.Hooks{}
+	}
+	l := &Listeners{
 		options: options, open: make(map[*Listener]struct{}), byAddress: make(map[string]*Listener),
 		stopping: make(chan struct{}), peers: peers{seed: maphash.MakeSeed()},
 	}
+	l.services = service.NewClient(l.cluster, options.Hooks)
+	l.tokens = jwt.NewStore(l.fetchKeys, options.Hooks)
+	return l
 }
 
 // Listen takes over inner and serves it under the control plane's
@@ -81,6 +94,7 @@ func (l *Listeners) Listen(ctx context.Context, inner net.Listener) (*Listener, 
 	}
 	if err != nil {
 		ln.stop()
+		ln.release()
 		return nil, errors.Join(fmt.Errorf("listen %q: %w", ln.name, err), inner.Close())
 	}
 	return ln, nil
@@ -170,6 +184,7 @@ func (l *Listeners) Close() error {
 		}
 		ln.forget()
 	}
+	l.tokens.Close()
 	return errors.Join(errs...)
 }
 

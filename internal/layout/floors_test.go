@@ -35,7 +35,6 @@ var floors = map[string]place{
 	"internal/faultproxy":  {0, shared},
 	"internal/token":       {0, shared},
 	"internal/tokentest":   {0, shared},
-	"internal/http1":       {1, dataPlane},
 	"internal/layout":      {0, shared},
 	"internal/conformance": {0, shared},
 	"observe":              {1, dataPlane},
@@ -59,7 +58,6 @@ var floors = map[string]place{
 
 	"discovery/xds":         {4, dataPlane},
 	"internal/filter":       {4, dataPlane},
-	"internal/arrival":      {4, dataPlane},
 	"internal/filter/fault": {5, dataPlane},
 	"internal/pipeline":     {6, dataPlane},
 	"internal/explain":      {7, dataPlane},
@@ -67,6 +65,9 @@ var floors = map[string]place{
 	"internal/httpmesh":     {8, dataPlane},
 	"internal/grpcmesh":     {8, dataPlane},
 	"mesh":                  {9, dataPlane},
+
+	"internal/filter/jwt":     {5, dataPlane},
+	"internal/filter/service": {5, dataPlane},
 
 	"controlplane/istio/internal/gatewayapi": {1, controlPlane},
 

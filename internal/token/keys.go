@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -29,6 +30,8 @@ type Keys struct {
 	keys []key
 	// unused says why keys of the document are not in the set.
 	unused []error
+	// sum tells documents apart.
+	sum [sha256.Size]byte
 }
 
 // key is one key with what it verifies.
@@ -44,6 +47,14 @@ func (k *Keys) Len() int {
 		return 0
 	}
 	return len(k.keys)
+}
+
+// Equal reports whether both sets are of the same document.
+func (k *Keys) Equal(other *Keys) bool {
+	if k == nil || other == nil {
+		return k == other
+	}
+	return k.sum == other.sum
 }
 
 // Unused says why each key of the document that is not used is not.
@@ -75,7 +86,7 @@ func ParseKeys(document []byte, secrets bool) (*Keys, error) {
 	if len(*set.Keys) > maxKeys {
 		return nil, fmt.Errorf("key set: has %d keys: must not have more than %d", len(*set.Keys), maxKeys)
 	}
-	k := &Keys{}
+	k := &Keys{sum: sha256.Sum256(document)}
 	for i, raw := range *set.Keys {
 		one, err := parseKey(raw, secrets)
 		if err != nil {

@@ -92,6 +92,13 @@ func (m *Manager) Release(held map[string]*Cluster) {
 	}
 }
 
+// Find returns a cluster that somebody holds, nil if nobody does.
+func (m *Manager) Find(name string) *Cluster {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.clusters[name]
+}
+
 // Close closes every connection and waits for the manager's goroutines. Calls
 // in flight fail.
 func (m *Manager) Close() {

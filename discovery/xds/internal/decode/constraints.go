@@ -60,8 +60,12 @@ func (d *decoder) violations(at path, in protoreflect.MessageDescriptor, err err
 			place.index, place.kind = atoi(key), listElement
 		}
 	}
-	if v.Cause() != nil && fd.Message() != nil {
-		d.violations(place, fd.Message(), v.Cause())
+	inner := fd.Message()
+	if fd.IsMap() {
+		inner = fd.MapValue().Message()
+	}
+	if v.Cause() != nil && inner != nil {
+		d.violations(place, inner, v.Cause())
 		return
 	}
 	d.refusef(place, "%s", v.Reason())

@@ -2,6 +2,7 @@ package decode
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -59,11 +60,12 @@ type fieldTable map[protoreflect.MessageDescriptor]fieldUses
 // built at the first use, because that loads the protobufs' descriptors.
 var supportedFields = sync.OnceValue(func() fieldTable {
 	return newFieldTable(slices.Concat(
-		listenerFields, connectionManagerFields, arrivalFields, httpFilterFields, faultFields,
+		listenerFields, connectionManagerFields, httpFilterFields, faultFields,
 		routeTableFields, routeFields, routeMatchFields, matcherFields, retryFields, mutationFields,
 		substitutionFields, pathTemplateFields, internalRedirectFields, hashPolicyFields,
 		clusterFields, outlierFields, balancingFields, consistentHashFields, subsetFields, slowStartFields, protocolFields, tlsFields,
 		assignmentFields, commonFields,
+		jwtFields, serviceFields,
 	))
 })
 
@@ -112,7 +114,11 @@ func (d *decoder) fields(at path, m protoreflect.Message, table fieldTable) {
 				d.refusef(at.field(string(fd.Name())), "not supported with another value than zero")
 			}
 		case readField:
-			if fd.Message() == nil || fd.IsMap() || isWellKnown(fd.Message()) {
+			if fd.IsMap() {
+				d.mapFields(at, m.Get(fd).Map(), fd, table)
+				continue
+			}
+			if fd.Message() == nil || isWellKnown(fd.Message()) {
 				continue
 			}
 			if !fd.IsList() {
@@ -125,6 +131,22 @@ func (d *decoder) fields(at path, m protoreflect.Message, table fieldTable) {
 			}
 		case harmlessField:
 		}
+	}
+}
+
+// mapFields checks the messages in a map, in the order of their keys, so that
+// the same resource always gives the same errors.
+func (d *decoder) mapFields(at path, m protoreflect.Map, fd protoreflect.FieldDescriptor, table fieldTable) {
+	if value := fd.MapValue().Message(); value == nil || isWellKnown(value) {
+		return
+	}
+	byName := make(map[string]protoreflect.Message, m.Len())
+	m.Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
+		byName[key.String()] = value.Message()
+		return true
+	})
+	for _, key := range slices.Sorted(maps.Keys(byName)) {
+		d.fields(at.entry(string(fd.Name()), key), byName[key], table)
 	}
 }
 

@@ -36,6 +36,8 @@ func fixtures(tb testing.TB) []fixture {
 		{"API listener", fromJSON[listenerv3.Listener](tb, apiListenerFixture), listener},
 		{"inbound listener", fromJSON[listenerv3.Listener](tb, inboundFixture), listener},
 		{"permissive listener", fromJSON[listenerv3.Listener](tb, permissiveFixture), listener},
+		{"listener with tokens", fromJSON[listenerv3.Listener](tb, tokensFixture), listener},
+		{"routes with tokens", fromJSON[routev3.RouteConfiguration](tb, tokenRoutesFixture), routes},
 		{"routes", fromJSON[routev3.RouteConfiguration](tb, routesFixture), routes},
 		{"rewrites", fromJSON[routev3.RouteConfiguration](tb, rewritesFixture), routes},
 		{"EDS cluster", fromJSON[clusterv3.Cluster](tb, edsClusterFixture), cluster},

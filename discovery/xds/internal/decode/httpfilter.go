@@ -6,6 +6,7 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -76,12 +77,16 @@ func (d *decoder) httpFilters(at path, list []*hcmv3.HttpFilter) (filters []disc
 // knownFilter tells whether a holds the configuration of a filter that this
 // package decodes.
 func knownFilter(a *anypb.Any) bool {
-	return is(a, (*routerv3.Router)(nil)) || is(a, (*faultv3.HTTPFault)(nil))
+	return is(a, (*routerv3.Router)(nil)) || is(a, (*faultv3.HTTPFault)(nil)) ||
+		is(a, (*jwtv3.JwtAuthentication)(nil)) || is(a, (*jwtv3.PerRouteConfig)(nil))
 }
 
 // filterConfig decodes the configuration of a filter other than the router, in
 // a listener or in a route.
 func (d *decoder) filterConfig(at path, a *anypb.Any) discovery.FilterConfig {
+	if config, ok := d.jwtConfig(at, a); ok {
+		return config
+	}
 	m := &faultv3.HTTPFault{}
 	if !d.unpack(at, a, m) {
 		return nil

@@ -1,0 +1,150 @@
+// Package service is how filters call services of their own, such as the one
+// that has the keys of tokens or the one that authorizes: through a cluster of
+// the configuration, with its endpoints, its TLS, its limits and its breakers.
+// A filter cannot call anything else.
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/breaker"
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/upstream"
+	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/outcome"
+)
+
+// maxTries is how many endpoints are tried while none can be connected to.
+const maxTries = 3
+
+// Client calls clusters. Safe for concurrent use.
+type Client struct {
+	find  func(cluster string) *upstream.Cluster
+	hooks *observe.Hooks
+}
+
+// NewClient returns a client of the clusters that find finds; nil is one that is
+// not configured.
+func NewClient(find func(cluster string) *upstream.Cluster, hooks *observe.Hooks) *Client {
+	return &Client{find: find, hooks: hooks}
+}
+
+// Response is a response, read to its end.
+type Response struct {
+	Status          int
+	Header, Trailer http.Header
+	Body            []byte
+}
+
+// Do sends a request to an endpoint of a cluster and reads the response, of which
+// the body must not have more than limit bytes. Redirects are responses and are
+// not followed. An endpoint that cannot be connected to is passed over for
+// another; a request of which a byte may have been sent is not sent again. The
+// error wraps the cause of ctx if it has ended.
+//
+// secure refuses a cluster without TLS.
+func (c *Client) Do(ctx context.Context, name string, req *http.Request, limit int64, secure bool) (*Response, error) {
+	cluster := c.find(name)
+	if cluster == nil {
+		return nil, fmt.Errorf("cluster %q: not configured", name)
+	}
+	if err := cluster.Err(); err != nil {
+		return nil, fmt.Errorf("cluster %q: %w", name, err)
+	}
+	if secure && cluster.Config().TLS == nil {
+		return nil, fmt.Errorf("cluster %q: has no TLS, which the scheme https needs", name)
+	}
+	response, err := c.try(ctx, cluster, req.WithContext(ctx), limit)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("cluster %q: %w", name, err)
+	}
+	return response, nil
+}
+
+func (c *Client) try(ctx context.Context, cluster *upstream.Cluster, req *http.Request, limit int64) (*Response, error) {
+	var permit breaker.Permit
+	if b := cluster.ErrorRate(); b != nil {
+		var err error
+		if permit, err = b.Allow(); err != nil {
+			c.overflowed(cluster, "breaker")
+			return nil, err
+		}
+	}
+	// What did not come to an attempt counts for nothing.
+	o := outcome.Outcome{Kind: outcome.Overflow}
+	defer func() { permit.Done(o.Verdict()) }()
+	gate := cluster.Gate(discovery.PriorityDefault)
+	if !gate.TryRequest() {
+		c.overflowed(cluster, "requests")
+		return nil, errors.New("circuit breaker: too many requests")
+	}
+	defer gate.ReleaseRequest()
+	var tried []*balancer.Host
+	for {
+		endpoint, err := cluster.Pick(balancer.PickInfo{Avoid: tried})
+		if err != nil {
+			return nil, err
+		}
+		response, attempted, err := exchange(endpoint, req, limit)
+		o = attempted
+		endpoint.Report(&o)
+		if err == nil {
+			return response, nil
+		}
+		tried = append(tried, endpoint.Host())
+		if again := o.Kind == outcome.ConnectFailure && len(tried) < maxTries && ctx.Err() == nil; !again || !rewind(req) {
+			return nil, fmt.Errorf("endpoint %s: %w", endpoint.Address(), err)
+		}
+	}
+}
+
+// exchange makes one attempt.
+func exchange(endpoint *upstream.Endpoint, req *http.Request, limit int64) (*Response, outcome.Outcome, error) {
+	endpoint.Host().Begin()
+	defer endpoint.Host().End()
+	resp, failure := endpoint.RoundTrip(req, discovery.PriorityDefault)
+	if failure != nil {
+		return nil, outcome.Outcome{Kind: failure.Kind, Sent: failure.Sent, Err: failure.Err}, failure.Err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	o := outcome.Outcome{Kind: outcome.Response, Status: resp.StatusCode, Sent: true}
+	switch {
+	case err != nil:
+		o = outcome.Outcome{Kind: outcome.Reset, Sent: true, Err: err}
+		return nil, o, err
+	case int64(len(body)) > limit:
+		return nil, o, fmt.Errorf("the response has more than %d bytes", limit)
+	}
+	return &Response{Status: resp.StatusCode, Header: resp.Header, Trailer: resp.Trailer, Body: body}, o, nil
+}
+
+// rewind gets the body ready to be sent again.
+func rewind(req *http.Request) bool {
+	if req.Body == nil || req.Body == http.NoBody {
+		return true
+	}
+	if req.GetBody == nil {
+		return false
+	}
+	body, err := req.GetBody()
+	if err != nil {
+		return false
+	}
+	req.Body = body
+	return true
+}
+
+func (c *Client) overflowed(cluster *upstream.Cluster, resource string) {
+	if hook := c.hooks.Overflowed; hook != nil {
+		hook(observe.OverflowEvent{Cluster: cluster.Name(), Resource: resource})
+	}
+}
