@@ -226,6 +226,8 @@ type Forward struct {
 	// InternalRedirect follows redirects of the upstream; nil hands them to the
 	// caller.
 	InternalRedirect *InternalRedirect
+	// Mirrors get copies of the requests.
+	Mirrors []Mirror
 }
 
 // RetryHeaders are what a retry policy says of headers.

@@ -144,6 +144,30 @@ type OverflowEvent struct {
 	Resource string
 }
 
+// MirrorEvent is a copy of a request that went to another cluster, or could not.
+// A copy is no call of the application: it is in no trace, and no other hook runs
+// for it but those of connections, limits and outlier detection.
+type MirrorEvent struct {
+	// Protocol, Target and Route are those of the call that was copied.
+	Protocol Protocol
+	Target   string
+	Route    string
+	// Cluster is the one that the copy is for, Endpoint where it was sent, or "".
+	Cluster  string
+	Endpoint string
+	// Dropped is why no copy was sent, or none that is whole: "in-flight" (as many
+	// as are allowed are under way), "too-large" (the request is larger than what
+	// is kept of it), "too-slow" (the copy of a stream did not keep up),
+	// "incomplete" (the call ended before its request did), "unsendable" (an
+	// upgrade, or a message that cannot be encoded), "no-cluster" or "closed". It
+	// is "" for a copy that was sent.
+	Dropped string
+	// Outcome is how a copy that was sent ended. Its response was dropped.
+	Outcome outcome.Outcome
+	// Start and End delimit a copy that was sent.
+	Start, End time.Time
+}
+
 // ConnEvent is a connection that was opened or closed.
 type ConnEvent struct {
 	Direction Direction
@@ -237,6 +261,10 @@ type Hooks struct {
 	AttemptStarted func(ctx context.Context, attempt *Attempt) context.Context
 	// AttemptEnded runs exactly once for each AttemptStarted.
 	AttemptEnded func(ctx context.Context, attempt *Attempt)
+
+	// Mirrored runs once for each copy of a request that a route asks for: when
+	// its response has been read, or when it is clear that no copy is sent.
+	Mirrored func(MirrorEvent)
 
 	BreakerChanged func(BreakerEvent)
 	// EndpointEjected runs when outlier detection leaves an endpoint out.

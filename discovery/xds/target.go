@@ -113,8 +113,9 @@ func (p *plan) is(listener *discovery.APIListener, table *discovery.RouteTable) 
 	return p != nil && p.listener == listener && p.table == table
 }
 
-// clustersOf returns the clusters that a route of the table can choose, sorted.
-// A cluster of weight 0 is none of them (gRFC A28).
+// clustersOf returns the clusters that a route of the table can choose, or
+// sends copies to, sorted. A cluster of weight 0 is none of them (gRFC A28), and
+// one that a request names must be one of them.
 func clustersOf(table *discovery.RouteTable) []string {
 	seen := make(map[string]struct{})
 	for _, host := range table.VirtualHosts {
@@ -123,8 +124,13 @@ func clustersOf(table *discovery.RouteTable) []string {
 				continue
 			}
 			for i := range route.Forward.Clusters {
-				if c := &route.Forward.Clusters[i]; c.Weight > 0 {
+				if c := &route.Forward.Clusters[i]; c.Weight > 0 && c.Header == "" {
 					seen[c.Name] = struct{}{}
+				}
+			}
+			for i := range route.Forward.Mirrors {
+				if m := &route.Forward.Mirrors[i]; m.Header == "" {
+					seen[m.Cluster] = struct{}{}
 				}
 			}
 		}

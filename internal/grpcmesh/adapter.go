@@ -6,6 +6,7 @@ package grpcmesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -36,14 +37,15 @@ type Options struct {
 type Adapter struct {
 	options Options
 	direct  directConns
+	mirrors mirrorConns
 }
 
 // New returns an adapter. It starts nothing.
 func New(options Options) *Adapter { return &Adapter{options: options} }
 
-// Close closes the channels to hosts outside the mesh. The channels of the
-// application are its own.
-func (a *Adapter) Close() error { return a.direct.close() }
+// Close closes the channels to hosts outside the mesh, and those of copies. The
+// channels of the application are its own.
+func (a *Adapter) Close() error { return errors.Join(a.mirrors.close(), a.direct.close()) }
 
 const (
 	// defaultConnectTimeout is Envoy's connect_timeout.
@@ -62,6 +64,11 @@ var schemes = [...]string{"mesh", "xds"}
 
 // DialOptions returns the options of a client channel.
 func (a *Adapter) DialOptions() []grpc.DialOption {
+	return append(a.channelOptions(), grpc.WithChainUnaryInterceptor(a.unaryClient), grpc.WithChainStreamInterceptor(a.streamClient))
+}
+
+// channelOptions are those of a channel whose calls pass the pipeline elsewhere.
+func (a *Adapter) channelOptions() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithResolvers(
 			&resolverBuilder{scheme: schemes[0], outbound: a.options.Outbound},
@@ -70,8 +77,6 @@ func (a *Adapter) DialOptions() []grpc.DialOption {
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"` + policyName + `":{}}]}`),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithTransportCredentials(&clientCredentials{hooks: a.options.Hooks}),
-		grpc.WithChainUnaryInterceptor(a.unaryClient),
-		grpc.WithChainStreamInterceptor(a.streamClient),
 		grpc.WithStatsHandler(clientStats{}),
 		// Retries are the mesh's: they need the whole request and a new pick.
 		grpc.WithDisableRetry(),

@@ -27,6 +27,8 @@ const previousAttempts = "grpc-previous-rpc-attempts"
 // clientCall is what unary calls and streams have in common: the routed
 // request.
 type clientCall struct {
+	adapter *Adapter
+
 	call pipeline.Call
 	view route.Request
 	opts []grpc.CallOption
@@ -39,6 +41,8 @@ type clientCall struct {
 	method string
 	// endpointHost is whether the authority is the endpoint's host name.
 	endpointHost bool
+	// host is the authority, after the route's rewrite.
+	host string
 }
 
 // describe makes c, which must be zero, a call of method on a channel, and finds
@@ -70,6 +74,7 @@ func requestOf(ctx context.Context, name, method string, opts []grpc.CallOption)
 
 // start makes c the call of an adapter and describes it for observers.
 func (a *Adapter) start(c *clientCall, target *pipeline.Target, adapter pipeline.Adapter, streaming bool) {
+	c.adapter = a
 	a.options.Outbound.Prepare(&c.call, target, adapter)
 	o := &c.call.Observed
 	o.Protocol, o.Method, o.Host, o.Scheme, o.Path = observe.GRPC, c.view.Path, c.view.Host, c.view.Scheme, c.view.Path
@@ -87,7 +92,8 @@ func (c *clientCall) Routed(d *route.Decision) {
 	}
 	facts := c.call.Facts()
 	out := d.Forward(header(c.routed), &c.view, &facts, c.call.HideOriginals())
-	if out.Host != "" {
+	if c.host = c.view.Host; out.Host != "" {
+		c.host = out.Host
 		c.opts = append(slices.Clip(c.opts), grpc.CallAuthority(out.Host))
 	}
 	if c.method = c.view.Path; out.Path != "" {

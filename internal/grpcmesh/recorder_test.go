@@ -19,6 +19,7 @@ type recorder struct {
 	opened   []observe.ConnEvent
 	closed   []observe.ConnEvent
 	refused  []observe.HandshakeEvent
+	mirrors  []observe.MirrorEvent
 	// header is added to every attempt if it is not "".
 	header string
 }
@@ -67,6 +68,11 @@ func (r *recorder) hooks() *observe.Hooks {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.closed = append(r.closed, e)
+		},
+		Mirrored: func(e observe.MirrorEvent) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.mirrors = append(r.mirrors, e)
 		},
 		HandshakeFailed: func(e observe.HandshakeEvent) {
 			r.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/inboardmesh/inboard/internal/pipeline"
+	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/outcome"
 )
 
@@ -44,6 +45,9 @@ type clientStream struct {
 	ended     bool              // guarded by mu
 	endErr    error             // guarded by mu; what the call ended with
 	stop      func() bool       // guarded by mu; ends the watch over the call's context
+
+	// copies are those of the stream, nil mostly. It is used with turn.
+	copies *streamCopies
 }
 
 var (
@@ -88,6 +92,7 @@ func (a *Adapter) streamClient(
 	}
 	a.start(&s.clientCall, target, s, true)
 	if o := s.call.Run(ctx, &s.view); o.Kind != outcome.Response || o.Err != nil {
+		s.copies.end()
 		s.call.Finish(o)
 		return nil, s.result(o)
 	}
@@ -98,6 +103,14 @@ func (a *Adapter) streamClient(
 	s.stop = stop
 	s.mu.Unlock()
 	return s, nil
+}
+
+// Routed is the common one, and has copies sent.
+func (s *clientStream) Routed(d *route.Decision) {
+	s.clientCall.Routed(d)
+	if mirrors := s.call.Mirrors(&s.view); mirrors != nil {
+		s.copies = s.mirror(mirrors)
+	}
 }
 
 // Attempt opens the stream and sends again what was kept. The per-try timeout
@@ -156,6 +169,7 @@ func (s *clientStream) SendMsg(m any) error {
 	s.turn.lock()
 	defer s.turn.unlock()
 	s.keep(m)
+	s.copies.send(m)
 	stream, a := s.current()
 	err := stream.SendMsg(m)
 	switch {
@@ -219,6 +233,7 @@ func (s *clientStream) CloseSend() error {
 	s.mu.Lock()
 	s.closeSent = true
 	s.mu.Unlock()
+	s.copies.closeSend()
 	stream, _ := s.current()
 	return stream.CloseSend()
 }
@@ -351,6 +366,7 @@ func (s *clientStream) end(o outcome.Outcome, err error) {
 	if stop != nil {
 		stop()
 	}
+	s.copies.end()
 	a.end()
 	s.call.Finish(o)
 }

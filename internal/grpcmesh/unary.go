@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/inboardmesh/inboard/internal/pipeline"
+	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/outcome"
 )
 
@@ -46,6 +47,14 @@ func (a *Adapter) unaryClient(
 	u.mutateReply()
 	u.call.Finish(o)
 	return u.err
+}
+
+// Routed is the common one, and has copies sent.
+func (u *unaryCall) Routed(d *route.Decision) {
+	u.clientCall.Routed(d)
+	if mirrors := u.call.Mirrors(&u.view); mirrors != nil {
+		u.mirror(mirrors)
+	}
 }
 
 // Attempt sends the request and waits for the reply. The picker chooses the

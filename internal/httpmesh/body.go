@@ -7,6 +7,9 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
+
+	"github.com/inboardmesh/inboard/internal/pipeline"
 )
 
 // replayLimit is how much of a body without GetBody is kept for a retry.
@@ -31,6 +34,9 @@ type replayBody struct {
 	// goroutine uses it until the call has ended.
 	release func() bool
 
+	// mirrored reports whether copies wait for the body; it spares the lock.
+	mirrored atomic.Bool
+
 	// reading is held while source is read, which can take as long as the
 	// caller likes. It is locked before mu.
 	reading sync.Mutex
@@ -44,6 +50,7 @@ type replayBody struct {
 	own      io.Closer // guarded by mu; the last one from getBody, or nil
 	closed   bool      // guarded by mu
 	failed   error     // guarded by mu; the caller's body could not be read
+	mirrors  *copies   // guarded by mu; who waits for a copy of the body, or nil
 }
 
 func newReplayBody(req *http.Request) *replayBody {
@@ -118,10 +125,13 @@ func (b *replayBody) closeSource() {
 	b.mu.Lock()
 	first, own := !b.closed, b.own
 	b.closed = true
+	waiting := b.mirrors
+	b.mirrors = nil
 	b.mu.Unlock()
 	if !first {
 		return
 	}
+	waiting.drop(pipeline.DropIncomplete)
 	_ = b.source.Close()
 	if own != nil {
 		_ = own.Close()
@@ -149,6 +159,14 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 
 // readShared reads what earlier attempts kept, then the caller's body.
 func (a *attemptBody) readShared(p []byte) (int, error) {
+	n, err := a.readSource(p)
+	if a.shared.mirrored.Load() {
+		a.shared.mirrorWhole()
+	}
+	return n, err
+}
+
+func (a *attemptBody) readSource(p []byte) (int, error) {
 	b := a.shared
 	b.reading.Lock()
 	defer b.reading.Unlock()
@@ -200,7 +218,7 @@ func (b *replayBody) keepLocked(p []byte, must bool) {
 	if b.overflow {
 		return
 	}
-	if b.getBody != nil || len(b.kept)+len(p) > replayLimit && !must {
+	if b.getBody != nil && b.mirrors == nil || len(b.kept)+len(p) > replayLimit && !must {
 		b.overflow, b.kept = true, nil
 		return
 	}

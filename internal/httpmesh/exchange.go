@@ -145,6 +145,9 @@ func (x *exchange) Routed(d *route.Decision) {
 		x.url = rewritten(x.request.URL, out.Path)
 	}
 	x.endpointHost = out.EndpointHost
+	if mirrors := x.call.Mirrors(&view); mirrors != nil {
+		x.mirror(mirrors)
+	}
 }
 
 // mutateResponse applies the response header operations.

@@ -37,6 +37,7 @@ type world struct {
 	upstreams *upstream.Manager
 	outbound  *pipeline.Outbound
 	transport *Transport
+	hooks     *observe.Hooks
 	handlers  sync.WaitGroup
 	served    atomic.Int64
 
@@ -62,6 +63,7 @@ func newWorld(t *testing.T, target *discovery.Target, payment http.HandlerFunc) 
 			w.attempts = append(w.attempts, *a)
 		},
 	}
+	w.hooks = hooks
 	w.upstreams = upstream.NewManager(upstream.Options{Dial: w.network.DialContext, Hooks: hooks})
 	w.outbound = pipeline.NewOutbound(fixed{target}, w.upstreams, hooks)
 	w.transport = NewTransport(w.outbound, nil)

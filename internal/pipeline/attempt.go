@@ -44,7 +44,7 @@ func (c *Call) try() outcome.Outcome {
 	}
 	a.bound()
 	a.Observed.Headers = c.adapter.Carrier(a)
-	if hook := c.out.hooks.AttemptStarted; hook != nil {
+	if hook := c.out.hooks.AttemptStarted; hook != nil && c.mirror == nil {
 		a.ctx = hook(a.ctx, &a.Observed)
 	}
 	o := c.adapter.Attempt(a.ctx, a)
@@ -197,7 +197,7 @@ func (c *Call) endAttempt(o *outcome.Outcome, now time.Time) {
 	a.gate.ReleaseRequest()
 	a.Observed.Outcome = *o
 	a.Observed.End = now
-	if hook := c.out.hooks.AttemptEnded; hook != nil {
+	if hook := c.out.hooks.AttemptEnded; hook != nil && c.mirror == nil {
 		hook(a.ctx, &a.Observed)
 	}
 }

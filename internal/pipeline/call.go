@@ -66,6 +66,7 @@ type Call struct {
 
 	out      *Outbound
 	target   *Target
+	config   *Config // the version that the call works with
 	cluster  *upstream.Cluster
 	adapter  Adapter
 	filtered *filter.Exchange // nil if no filter ran
@@ -99,6 +100,8 @@ type Call struct {
 	timedOut    bool // the last attempt that was given up ran out of its own time
 	finished    bool
 	hide        bool // the upstream is not told what was rewritten
+	// mirror is set for a copy of a request, which is no call of the application.
+	mirror *Mirror
 }
 
 // Attempt is one attempt of a call.
@@ -198,6 +201,7 @@ func (c *Call) decide(req *route.Request, decision route.Decision) {
 // routed goes on with a call when its route is known.
 func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, decision route.Decision) outcome.Outcome {
 	c.decide(req, decision)
+	c.config = config
 	c.hide = config.Target.Listener.HideOriginals
 	if o, ended := c.filter(ctx, config, req); ended {
 		return o
@@ -535,6 +539,10 @@ func (c *Call) Finish(o outcome.Outcome) {
 	c.timeout.Stop()
 	c.Observed.Outcome = o
 	c.Observed.End = now
+	if c.mirror != nil {
+		c.mirror.ended(c)
+		return
+	}
 	if hook := c.out.hooks.CallEnded; hook != nil {
 		hook(c.observed, &c.Observed)
 	}

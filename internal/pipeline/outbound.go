@@ -48,6 +48,7 @@ type Outbound struct {
 	upstreams *upstream.Manager
 	hooks     *observe.Hooks
 	faults    fault.Faults
+	mirrors   mirrors
 
 	mu      sync.RWMutex
 	targets map[string]*Target // guarded by mu
@@ -136,8 +137,10 @@ func (o *Outbound) sweep() {
 	}
 }
 
-// Close unsubscribes from every target. Later calls fail.
+// Close ends the copies of requests that are under way and waits for them, and
+// unsubscribes from every target. Later calls fail.
 func (o *Outbound) Close() {
+	o.mirrors.close()
 	o.mu.Lock()
 	o.closed = true
 	targets := o.targets

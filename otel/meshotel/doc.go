@@ -36,6 +36,7 @@
 //	inboard.tcp.{client,server}.session.duration and .active_sessions: the same of raw connections
 //	inboard.call.attempts            {attempt}     ended attempts, by cluster, outcome, verdict and whether it was a retry
 //	inboard.overflow                 {attempt}     refused by a limit or an open breaker
+//	inboard.mirrored                 {request}     copies of requests, by cluster and outcome
 //	inboard.breaker.state                          0 closed, 1 half-open, 2 open
 //	inboard.breaker.transitions      {transition}
 //	inboard.connections              {connection}  open ones

@@ -42,6 +42,18 @@ func (t *Telemetry) overflowed(e observe.OverflowEvent) {
 	t.count(overflows, e.Cluster, e.Resource)
 }
 
+// mirrored counts copies by how they ended, or why they were dropped.
+func (t *Telemetry) mirrored(e observe.MirrorEvent) {
+	label := "dropped-" + e.Dropped
+	if e.Dropped == "" {
+		label = e.Outcome.Kind.String()
+	}
+	if e.Dropped == "no-cluster" {
+		e.Cluster = "" // a request may have made it up
+	}
+	t.count(mirroredRequests, e.Cluster, label)
+}
+
 func (t *Telemetry) connOpened(e observe.ConnEvent) {
 	if e.Err != nil {
 		t.count(connectionFailures, directionName(e.Direction), e.Cluster)

@@ -52,6 +52,7 @@ func newInstruments(meter metric.Meter) (*instruments, error) {
 			resourcesRejected:   m.counter("inboard.xds.resources.rejected", "{resource}", "xDS resources that were rejected (NACK)."),
 			resourcesAccepted:   m.counter("inboard.xds.resources.accepted", "{resource}", "Changed xDS resources that were taken over."),
 			certificateFailures: m.counter("inboard.certificate.failures", "{failure}", "Failures to get a workload certificate."),
+			mirroredRequests:    m.counter("inboard.mirrored", "{request}", "Copies of requests that were sent to another cluster, or dropped."),
 			handshakeFailures:   m.counter("inboard.handshake.failures", "{connection}", "Inbound connections refused before they reached the application."),
 		},
 	}

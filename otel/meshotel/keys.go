@@ -145,6 +145,7 @@ const (
 	certificateExpiry
 	certificateFailures
 	handshakeFailures
+	mirroredRequests
 )
 
 // eventLabels are the attributes of each instrument, in the order in which
@@ -163,6 +164,7 @@ var eventLabels = [...][]attribute.Key{
 	certificateExpiry:   {sourceKey},
 	certificateFailures: {sourceKey},
 	handshakeFailures:   {listenerKey},
+	mirroredRequests:    {ClusterKey, OutcomeKey},
 }
 
 // eventKey is a series of an event.

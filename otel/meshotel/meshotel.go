@@ -85,6 +85,7 @@ func (t *Telemetry) Hooks() *observe.Hooks {
 		EndpointEjected:    t.endpointEjected,
 		EndpointReturned:   t.endpointReturned,
 		Overflowed:         t.overflowed,
+		Mirrored:           t.mirrored,
 		ConnOpened:         t.connOpened,
 		ConnClosed:         t.connClosed,
 		StreamChanged:      t.streamChanged,

@@ -220,6 +220,9 @@ func TestMetricsOfEvents(t *testing.T) {
 	h.EndpointEjected(observe.EjectionEvent{Cluster: "a", Endpoint: "10.0.0.2:80", Reason: "success-rate"})
 	h.EndpointReturned(observe.EjectionEvent{Cluster: "a", Endpoint: "10.0.0.1:80", Reason: "consecutive-5xx"})
 	h.Overflowed(observe.OverflowEvent{Cluster: "a", Resource: "pending"})
+	h.Mirrored(observe.MirrorEvent{Cluster: "a", Outcome: answered(500)})
+	h.Mirrored(observe.MirrorEvent{Cluster: "a", Dropped: "too-large"})
+	h.Mirrored(observe.MirrorEvent{Cluster: "made up", Dropped: "no-cluster"})
 	opened := observe.ConnEvent{Direction: observe.Outbound, Cluster: "a", Protocol: "h2", TLS: true}
 	h.ConnOpened(opened)
 	h.ConnOpened(opened)
@@ -247,6 +250,9 @@ func TestMetricsOfEvents(t *testing.T) {
 		"inboard.endpoint.ejections{inboard.cluster=a,inboard.ejection.reason=consecutive-5xx}":    1,
 		"inboard.endpoint.ejections{inboard.cluster=a,inboard.ejection.reason=success-rate}":       1,
 		"inboard.overflow{inboard.cluster=a,inboard.resource=pending}":                             1,
+		"inboard.mirrored{inboard.cluster=a,inboard.outcome=response}":                             1,
+		"inboard.mirrored{inboard.cluster=a,inboard.outcome=dropped-too-large}":                    1,
+		"inboard.mirrored{inboard.outcome=dropped-no-cluster}":                                     1,
 		"inboard.connection.failures{inboard.cluster=a,inboard.direction=outbound}":                1,
 		"inboard.xds.stream.connected{inboard.xds.server=up}":                                      1,
 		"inboard.xds.stream.connected{inboard.xds.server=down}":                                    0,

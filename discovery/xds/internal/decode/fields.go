@@ -63,6 +63,7 @@ var supportedFields = sync.OnceValue(func() fieldTable {
 		listenerFields, connectionManagerFields, httpFilterFields, faultFields,
 		routeTableFields, routeFields, routeMatchFields, matcherFields, retryFields, mutationFields,
 		substitutionFields, pathTemplateFields, internalRedirectFields, hashPolicyFields,
+		mirrorFields,
 		clusterFields, outlierFields, balancingFields, consistentHashFields, subsetFields, slowStartFields, protocolFields, tlsFields,
 		assignmentFields, commonFields,
 		jwtFields, serviceFields,

@@ -40,6 +40,7 @@ func fixtures(tb testing.TB) []fixture {
 		{"routes with tokens", fromJSON[routev3.RouteConfiguration](tb, tokenRoutesFixture), routes},
 		{"routes", fromJSON[routev3.RouteConfiguration](tb, routesFixture), routes},
 		{"rewrites", fromJSON[routev3.RouteConfiguration](tb, rewritesFixture), routes},
+		{"mirrors", fromJSON[routev3.RouteConfiguration](tb, mirrorsFixture), routes},
 		{"EDS cluster", fromJSON[clusterv3.Cluster](tb, edsClusterFixture), cluster},
 		{"static cluster", fromJSON[clusterv3.Cluster](tb, staticClusterFixture), cluster},
 		{"weighted localities", fromJSON[clusterv3.Cluster](tb, wrrLocalityClusterFixture), cluster},

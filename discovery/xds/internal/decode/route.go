@@ -27,7 +27,8 @@ var routeFields = []messageFields{
 		read: "cluster cluster_header weighted_clusters cluster_specifier_plugin " +
 			"prefix_rewrite regex_rewrite path_rewrite_policy path_rewrite " +
 			"host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex append_x_forwarded_host " +
-			"timeout retry_policy priority max_stream_duration internal_redirect_policy hash_policy metadata_match",
+			"timeout retry_policy priority max_stream_duration internal_redirect_policy hash_policy metadata_match " +
+			"request_mirror_policies",
 		// 0 s is no timeout.
 		zero: "idle_timeout",
 	},
@@ -94,6 +95,10 @@ func (t *tableDecoder) forward(at path, m *routev3.RouteAction, match *discovery
 		Priority:         t.priority(at.field("priority"), m.GetPriority()),
 		Hash:             t.hashPolicies(at, m.GetHashPolicy()),
 		InternalRedirect: t.internalRedirect(at.field("internal_redirect_policy"), m.GetInternalRedirectPolicy()),
+	}
+	f.Mirrors = t.hostMirrors
+	if policies := m.GetRequestMirrorPolicies(); len(policies) > 0 {
+		f.Mirrors = t.mirrors(at, policies)
 	}
 	t.rewrites(at, m, match, f)
 	switch s := m.GetWeightedClusters().GetRandomValueSpecifier().(type) {

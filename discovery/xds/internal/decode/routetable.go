@@ -15,7 +15,7 @@ var routeTableFields = []messageFields{
 		read: "name virtual_hosts response_headers_to_add response_headers_to_remove " +
 			"request_headers_to_add request_headers_to_remove most_specific_header_mutations_wins " +
 			"max_direct_response_body_size_bytes cluster_specifier_plugins ignore_port_in_host_matching " +
-			"typed_per_filter_config",
+			"typed_per_filter_config request_mirror_policies",
 		// A table may name clusters that are not there: they fail their own
 		// calls.
 		zero: "validate_clusters",
@@ -27,7 +27,7 @@ var routeTableFields = []messageFields{
 		message: (*routev3.VirtualHost)(nil),
 		read: "name domains routes request_headers_to_add request_headers_to_remove " +
 			"response_headers_to_add response_headers_to_remove typed_per_filter_config retry_policy " +
-			"include_request_attempt_count include_is_timeout_retry_header",
+			"include_request_attempt_count include_is_timeout_retry_header request_mirror_policies",
 		// virtual_clusters name metrics. Metadata is for filters and access
 		// logs that are not there.
 		harmless: "virtual_clusters metadata",
@@ -43,6 +43,8 @@ type tableDecoder struct {
 	maxBody int
 	// plugins are the names of the optional cluster specifier plugins.
 	plugins map[string]struct{}
+	// tableMirrors are for virtual hosts that have none, hostMirrors for routes.
+	tableMirrors, hostMirrors []discovery.Mirror
 }
 
 // routeTable decodes a RouteConfiguration.
@@ -58,6 +60,7 @@ func (d *decoder) routeTable(at path, m *routev3.RouteConfiguration) *discovery.
 		IgnorePortInHostMatching:        m.GetIgnorePortInHostMatching(),
 	}
 	filters := d.filterOverrides(at, m.GetTypedPerFilterConfig())
+	t.tableMirrors = d.mirrors(at, m.GetRequestMirrorPolicies())
 	domains := make(map[string]path)
 	for i, vh := range m.GetVirtualHosts() {
 		host := t.virtualHost(at.element("virtual_hosts", i), vh, domains)
@@ -103,6 +106,10 @@ func (t *tableDecoder) virtualHost(at path, m *routev3.VirtualHost, domains map[
 	host.Retry, host.RetryHeaders = t.retryPolicy(at.field("retry_policy"), m.GetRetryPolicy())
 	for i, domain := range m.GetDomains() {
 		t.domain(at.element("domains", i), domain, domains)
+	}
+	t.hostMirrors = t.tableMirrors
+	if policies := m.GetRequestMirrorPolicies(); len(policies) > 0 {
+		t.hostMirrors = t.mirrors(at, policies)
 	}
 	for i, r := range m.GetRoutes() {
 		decoded := t.route(at.element("routes", i), r, host)

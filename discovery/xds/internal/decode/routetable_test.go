@@ -283,8 +283,6 @@ func TestBadRouteConfigurations(t *testing.T) {
 				`virtual_hosts[0].domains[3]: must not be empty`,
 			}},
 		{"VHDS", `{"name": "r", "vhds": {"configSource": {"ads": {}}}}`, []string{"vhds: not supported"}},
-		{"mirroring", acting(`"route": {"cluster": "c", "requestMirrorPolicies": [{"cluster": "shadow"}]}`),
-			[]string{route + "route.request_mirror_policies: not supported"}},
 		{"no match and no action", tableWith(`{}`),
 			[]string{route + "match: value is required", route + "action: value is required"}},
 		{"a match without a path", matching(`{}`), []string{match + "path_specifier: value is required"}},
