@@ -39,8 +39,8 @@ func mirrored(edit ...func(*discovery.Mirror)) func(*discovery.Target) {
 	}
 }
 
-// arrival is a request as a server got it.
-type arrival struct {
+// received is a request as a server got it.
+type received struct {
 	method, host, uri, body string
 	header, trailer         http.Header
 }
@@ -48,17 +48,17 @@ type arrival struct {
 // arrivals records requests.
 type arrivals struct {
 	mu   sync.Mutex
-	seen []arrival // guarded by mu
+	seen []received // guarded by mu
 }
 
 func (a *arrivals) record(r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.seen = append(a.seen, arrival{r.Method, r.Host, r.URL.RequestURI(), string(body), r.Header.Clone(), r.Trailer.Clone()})
+	a.seen = append(a.seen, received{r.Method, r.Host, r.URL.RequestURI(), string(body), r.Header.Clone(), r.Trailer.Clone()})
 }
 
-func (a *arrivals) all() []arrival {
+func (a *arrivals) all() []received {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.seen
