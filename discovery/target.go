@@ -1,6 +1,8 @@
 package discovery
 
 import (
+	"crypto/sha256"
+	"crypto/tls"
 	"time"
 
 	"github.com/inboardmesh/inboard/balancer"
@@ -133,12 +135,54 @@ type UpstreamTLS struct {
 	// RootInstance is the certificate provider instance whose roots verify the
 	// peer.
 	RootInstance string
-	// SANs are the allowed subject alternative names. Empty means that any
-	// member of the own trust domain is accepted (decision D11).
+	// SystemRoots verify the peer by the operating system's roots, instead of
+	// RootInstance. Without Names it is accepted if it has a SPIFFE ID of SANs.
+	SystemRoots bool
+	// SANs are the allowed subject alternative names that are URIs. Empty, with
+	// no Names, means that any member of the own trust domain is accepted
+	// (decision D11).
 	SANs []StringMatch
-	SNI  string
-	ALPN []string
+	// Names are allowed names of other types: those of a server outside the
+	// mesh, which then need not have a SPIFFE ID. One of SANs or of Names must
+	// match.
+	Names []NameMatch
+	SNI   string
+	ALPN  []string
+	TLSParams
 }
+
+// TLSParams are what both sides of TLS may be told.
+type TLSParams struct {
+	// MinVersion and MaxVersion are versions of crypto/tls; 0 is unsaid, which is
+	// TLS 1.3 among members, and TLS 1.2 or newer to servers outside the mesh.
+	MinVersion, MaxVersion uint16
+	// CipherSuites are those of TLS 1.2 and Curves the key exchanges; nil is
+	// unsaid.
+	CipherSuites []uint16
+	Curves       []tls.CurveID
+	// Certificates and Keys are SHA-256 digests of which the peer's certificate
+	// must have one, unless there are none.
+	Certificates, Keys [][sha256.Size]byte
+}
+
+// NameMatch matches subject alternative names of a type.
+type NameMatch struct {
+	Type NameType
+	// OID is the type of a NameOther.
+	OID string
+	StringMatch
+}
+
+// NameType is a type of subject alternative names that is not a URI.
+type NameType uint8
+
+// The types of names.
+const (
+	NameDNS NameType = iota + 1
+	NameEmail
+	NameIP
+	NameOther
+)
 
 // TLSMatchMetadata is the namespace of the endpoint metadata that a [TLSMatch]
 // looks at.
@@ -262,4 +306,5 @@ type DownstreamTLS struct {
 	// domain is accepted, as by [UpstreamTLS] (decision D11).
 	SANs []StringMatch
 	ALPN []string
+	TLSParams
 }

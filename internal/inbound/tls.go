@@ -25,7 +25,11 @@ func (ln *Listener) serverTLS(chain *discovery.FilterChain) (*secureChain, error
 	settings := chain.TLS
 	params := meshtls.ServerParams{
 		RequireClientCertificate: settings.RequireClientCertificate,
-		NextProtos:               settings.ALPN,
+		// What Istio's proxies exchange under this name is not spoken here.
+		NextProtos: slices.DeleteFunc(slices.Clone(settings.ALPN), func(p string) bool { return p == "istio-peer-exchange" }),
+		Versions: meshtls.Versions{
+			Min: settings.MinVersion, Max: settings.MaxVersion, CipherSuites: settings.CipherSuites, Curves: settings.Curves,
+		},
 	}
 	if len(params.NextProtos) == 0 {
 		params.NextProtos = []string{"h2", "http/1.1"}
@@ -45,6 +49,9 @@ func (ln *Listener) serverTLS(chain *discovery.FilterChain) (*secureChain, error
 				matchers = append(matchers, settings.SANs[i].Matches)
 			}
 			params.Authorize = meshtls.AuthorizeSANs(matchers)
+		}
+		if len(settings.Certificates)+len(settings.Keys) > 0 {
+			params.Authorize = meshtls.AuthorizePinned(settings.Certificates, settings.Keys, params.Authorize)
 		}
 	}
 	secure := &secureChain{roots: params.Roots}

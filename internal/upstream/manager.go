@@ -34,6 +34,8 @@ type Options struct {
 // Manager owns the running clusters of one mesh. Safe for concurrent use.
 type Manager struct {
 	options Options
+	// systemRoots verify servers outside the mesh.
+	systemRoots meshtls.Source
 	// ctx ends at Close and bounds everything in the background.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -49,7 +51,7 @@ type Manager struct {
 // NewManager returns a manager without clusters. Close ends it.
 func NewManager(options Options) *Manager {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Manager{options: options, ctx: ctx, cancel: cancel, clusters: make(map[string]*Cluster), conns: make(map[*conn]struct{})}
+	return &Manager{options: options, systemRoots: meshtls.NewSystemRoots(), ctx: ctx, cancel: cancel, clusters: make(map[string]*Cluster), conns: make(map[*conn]struct{})}
 }
 
 // Hold applies the newest configuration of each cluster and returns the

@@ -32,7 +32,9 @@ func (m *Manager) clientTLS(settings *discovery.UpstreamTLS) (*clientTLS, error)
 			return nil, err
 		}
 	}
-	if t.roots, err = m.options.Identity(settings.RootInstance); err != nil {
+	if settings.SystemRoots {
+		t.roots = m.systemRoots
+	} else if t.roots, err = m.options.Identity(settings.RootInstance); err != nil {
 		return nil, err
 	}
 	return t, nil
@@ -143,32 +145,75 @@ func (t *clientTLS) config(alpn []string) (*tls.Config, error) {
 		Authorize:  t.authorizer(),
 		ServerName: t.settings.SNI,
 		NextProtos: alpn,
+		Versions:   t.versions(),
+		Outside:    len(t.settings.Names) > 0,
 	})
 }
 
-// authorizer checks the peer's SANs against the cluster's list. A cluster
+// versions are those of the settings. What is outside the mesh speaks what it
+// can, from TLS 1.2 on.
+func (t *clientTLS) versions() meshtls.Versions {
+	p := &t.settings.TLSParams
+	v := meshtls.Versions{Min: p.MinVersion, Max: p.MaxVersion, CipherSuites: p.CipherSuites, Curves: p.Curves}
+	if v.Min == 0 && len(t.settings.Names) > 0 {
+		v.Min = tls.VersionTLS12
+	}
+	return v
+}
+
+// authorizer checks the peer's names against the cluster's list. A cluster
 // without a list accepts the members of the own trust domain, and nobody from
 // another one (data-plane decision D11).
 func (t *clientTLS) authorizer() meshtls.Authorizer {
-	if len(t.settings.SANs) == 0 {
-		return meshtls.AuthorizeOwnTrustDomain(t.roots)
+	authorize := meshtls.AuthorizeOwnTrustDomain(t.roots)
+	if len(t.settings.SANs)+len(t.settings.Names) > 0 {
+		authorize = t.listed()
 	}
-	matchers := make([]meshtls.SANMatcher, 0, len(t.settings.SANs))
+	if p := &t.settings.TLSParams; len(p.Certificates)+len(p.Keys) > 0 {
+		authorize = meshtls.AuthorizePinned(p.Certificates, p.Keys, authorize)
+	}
+	return authorize
+}
+
+// listed is the authorizer of a cluster that lists names.
+func (t *clientTLS) listed() meshtls.Authorizer {
+	uris := make([]meshtls.SANMatcher, 0, len(t.settings.SANs))
 	for i := range t.settings.SANs {
-		matchers = append(matchers, t.settings.SANs[i].Matches)
+		uris = append(uris, t.settings.SANs[i].Matches)
 	}
-	authorize := meshtls.AuthorizeSANs(matchers)
+	authorize := meshtls.AuthorizeSANs(uris)
+	if len(t.settings.Names) > 0 {
+		names := make([]meshtls.NameMatcher, 0, len(t.settings.Names))
+		for i := range t.settings.Names {
+			n := &t.settings.Names[i]
+			m := meshtls.NameMatcher{Type: nameTypes[n.Type], OID: n.OID, Match: n.Matches}
+			if n.Kind == discovery.MatchExact && !n.IgnoreCase {
+				m.Exact = n.Value
+			}
+			names = append(names, m)
+		}
+		authorize = meshtls.AuthorizeNames(uris, names)
+	}
 	return func(peer meshtls.ID, cert *x509.Certificate) error {
 		if err := authorize(peer, cert); err != nil {
-			return fmt.Errorf("%w: the cluster wants %s", err, sanList(t.settings.SANs))
+			return fmt.Errorf("%w: the cluster wants %s", err, sanList(t.settings.SANs, t.settings.Names...))
 		}
 		return nil
 	}
 }
 
+var nameTypes = [...]meshtls.NameType{
+	discovery.NameDNS: meshtls.DNSName, discovery.NameEmail: meshtls.EmailName,
+	discovery.NameIP: meshtls.IPName, discovery.NameOther: meshtls.OtherName,
+}
+
 // sanList names the first few of the allowed SANs, for errors.
-func sanList(sans []discovery.StringMatch) string {
+func sanList(sans []discovery.StringMatch, names ...discovery.NameMatch) string {
 	const most = 3
+	sans = slices.Clip(sans)
+	for i := range names {
+		sans = append(sans, names[i].StringMatch)
+	}
 	var b strings.Builder
 	for i := range sans[:min(len(sans), most)] {
 		if i > 0 {

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"slices"
 )
 
@@ -22,6 +23,12 @@ type ClientParams struct {
 	ServerName string
 	// NextProtos are the ALPN names to offer.
 	NextProtos []string
+	// Versions are what may be negotiated; zero is TLS 1.3.
+	Versions Versions
+	// Outside is for a server that is no member of the mesh: its certificate
+	// need not have a SPIFFE ID, and Authorize, which gets the zero ID then,
+	// decides by the names that it has.
+	Outside bool
 }
 
 // ClientConfig returns a fresh TLS configuration for connections to a server of
@@ -38,9 +45,9 @@ func ClientConfig(params ClientParams) (*tls.Config, error) {
 	if params.Authorize == nil {
 		return nil, errors.New("client TLS: authorizer is missing: use AuthorizeAny to accept every verified server")
 	}
-	peer := verifier{roots: params.Roots, authorize: params.Authorize, usage: x509.ExtKeyUsageServerAuth}
+	peer := verifier{roots: params.Roots, authorize: params.Authorize, usage: x509.ExtKeyUsageServerAuth, outside: params.Outside}
 	config := &tls.Config{
-		MinVersion: tls.VersionTLS13,
+		MinVersion: tls.VersionTLS13, // Versions may say otherwise
 		ServerName: params.ServerName,
 		NextProtos: slices.Clone(params.NextProtos),
 		// crypto/tls can only verify a host name against fixed roots. What it
@@ -61,6 +68,9 @@ func ClientConfig(params ClientParams) (*tls.Config, error) {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return ownCertificate(params.Identity)
 		}
+	}
+	if err := params.Versions.apply(config); err != nil {
+		return nil, fmt.Errorf("client TLS: %w", err)
 	}
 	return config, nil
 }
@@ -83,6 +93,8 @@ type ServerParams struct {
 	// NextProtos are the ALPN names to accept, in order of preference. If it is
 	// not empty, a client that offers only other names is refused.
 	NextProtos []string
+	// Versions are what may be negotiated; zero is TLS 1.3.
+	Versions Versions
 }
 
 // ServerConfig returns a fresh TLS configuration for connections from clients
@@ -99,7 +111,7 @@ func ServerConfig(params ServerParams) (*tls.Config, error) {
 		return nil, errors.New("server TLS: authorizer is missing: use AuthorizeAny to accept every verified client")
 	}
 	config := &tls.Config{
-		MinVersion: tls.VersionTLS13,
+		MinVersion: tls.VersionTLS13, // Versions may say otherwise
 		NextProtos: slices.Clone(params.NextProtos),
 		// A resumed session would carry a verdict from before the roots, the
 		// certificates or the policy changed.
@@ -119,6 +131,9 @@ func ServerConfig(params ServerParams) (*tls.Config, error) {
 		// that crypto/tls's own RequireAnyClientCert does not have.
 		config.ClientAuth = tls.RequestClientCert
 		config.VerifyConnection = peer.verify
+	}
+	if err := params.Versions.apply(config); err != nil {
+		return nil, fmt.Errorf("server TLS: %w", err)
 	}
 	return config, nil
 }

@@ -18,6 +18,9 @@ type verifier struct {
 	usage x509.ExtKeyUsage
 	// optional lets a peer through that presented no certificate at all.
 	optional bool
+	// outside lets a peer through whose certificate has no SPIFFE ID, if the
+	// authorizer does.
+	outside bool
 }
 
 func (v *verifier) verify(state tls.ConnectionState) error {
@@ -54,7 +57,7 @@ func (v *verifier) verify(state tls.ConnectionState) error {
 	if err := checkLeaf(leaf); err != nil {
 		return &HandshakeError{Reason: WrongUsage, Peer: id, Err: err}
 	}
-	if idErr != nil {
+	if idErr != nil && !v.outside {
 		return &HandshakeError{Reason: InvalidID, Err: idErr}
 	}
 	if err := v.authorize(id, leaf); err != nil {

@@ -1,6 +1,9 @@
 package decode
 
 import (
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
 	"fmt"
 	"math"
 	"testing"
@@ -207,6 +210,67 @@ func TestTheCurrentTLSFieldsWinOverTheDeprecated(t *testing.T) {
 	}
 }
 
+func TestTLSToAServerOutsideTheMesh(t *testing.T) {
+	t.Parallel()
+	digest := func(text string) [][sha256.Size]byte {
+		raw, err := hex.DecodeString(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return [][sha256.Size]byte{[sha256.Size]byte(raw)}
+	}
+	name := func(kind discovery.NameType, value string) discovery.NameMatch {
+		return discovery.NameMatch{Type: kind, StringMatch: discovery.StringMatch{Value: value}}
+	}
+	other, suffix := name(discovery.NameOther, "ada@example"), name(discovery.NameEmail, "@example")
+	other.OID, suffix.Kind = "1.3.6.1.4.1.311.20.2.3", discovery.MatchSuffix
+	want := &discovery.UpstreamTLS{
+		IdentityInstance: "own", SystemRoots: true, SNI: "api.example",
+		Names: []discovery.NameMatch{name(discovery.NameDNS, "api.example"), suffix, name(discovery.NameIP, "10.0.0.1"), other},
+		TLSParams: discovery.TLSParams{
+			MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS13,
+			CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256},
+			Curves:       []tls.CurveID{tls.X25519},
+			Certificates: digest("df6ff72fe9116521268f6f2dd4966f51df479883fe7037b39f75916ac3049d1a"),
+			Keys:         digest("36fa9821849b80adaf089a5084e6dfefbbeff9b416b5ce5e9394483b03e20bd0"),
+		},
+	}
+	if diff := cmp.Diff(want, decodeCluster(t, outsideClusterFixture).TLS); diff != "" {
+		t.Errorf("TLS (-want +got):\n%s", diff)
+	}
+}
+
+// TestBS3_TheServerNameIsTheNameToMatch if the configuration asks for it.
+func TestBS3_TheServerNameIsTheNameToMatch(t *testing.T) {
+	t.Parallel()
+	const context = `"transportSocket": {"name": "tls", "typedConfig": {
+		"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", %s "autoSniSanValidation": true,
+		"commonTlsContext": {"validationContext": {"systemRootCerts": {}, "matchSubjectAltNames": [{"exact": "a"}]}}}}`
+	got := decodeCluster(t, clusterWith(fmt.Sprintf(context, `"sni": "api.example",`))).TLS
+	want := &discovery.UpstreamTLS{
+		SystemRoots: true, SNI: "api.example",
+		Names: []discovery.NameMatch{{Type: discovery.NameDNS, StringMatch: discovery.StringMatch{Value: "api.example"}}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("TLS (-want +got):\n%s", diff)
+	}
+	wantClusterErrors(t, []clusterCase{
+		{"without a server name", clusterWith(fmt.Sprintf(context, "")), []string{"transport_socket.typed_config.auto_sni_san_validation: needs sni"}},
+	})
+}
+
+// TestSecretsAreTheProvidersOfThisProcess has the names of istiod's.
+func TestSecretsAreTheProvidersOfThisProcess(t *testing.T) {
+	t.Parallel()
+	want := &discovery.UpstreamTLS{
+		IdentityInstance: "default", RootInstance: "default", ALPN: []string{"istio-peer-exchange", "istio"},
+		SANs: []discovery.StringMatch{{Value: "spiffe://cluster.local/ns/shop/sa/payment"}},
+	}
+	if diff := cmp.Diff(want, decodeCluster(t, istiodClusterFixture).TLS); diff != "" {
+		t.Errorf("TLS (-want +got):\n%s", diff)
+	}
+}
+
 func TestMetadataOfOthersIsIgnored(t *testing.T) {
 	t.Parallel()
 	c := decodeCluster(t, clusterWith(`"metadata": {"filterMetadata": {"inboard.other": {"failureRatio": 7}, "istio": {"services": [1]}}}`))
@@ -356,8 +420,7 @@ func TestBadClusters(t *testing.T) {
 
 		{"TLS without roots", clusterWith(clientTLS(``)), []string{tls + "common_tls_context.validation_context: must name a certificate provider instance for the roots that verify the peer"}},
 		{"TLS with roots of the system", clusterWith(clientTLS(`"validationContext": {"systemRootCerts": {}}`)), []string{
-			tls + "common_tls_context.validation_context.system_root_certs: not supported: use ca_certificate_provider_instance",
-			tls + "common_tls_context.validation_context: must name a certificate provider instance for the roots that verify the peer",
+			tls + "common_tls_context.validation_context: must match names beside system_root_certs",
 		}},
 		{"TLS of a proxy", clusterWith(`"transportSocket": {"name": "t", "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}}`),
 			[]string{`transport_socket.typed_config: "envoy.config.core.v3.Locality" is not supported here: must be "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"`}},

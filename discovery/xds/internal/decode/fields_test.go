@@ -42,6 +42,8 @@ func fixtures(tb testing.TB) []fixture {
 		{"rewrites", fromJSON[routev3.RouteConfiguration](tb, rewritesFixture), routes},
 		{"mirrors", fromJSON[routev3.RouteConfiguration](tb, mirrorsFixture), routes},
 		{"EDS cluster", fromJSON[clusterv3.Cluster](tb, edsClusterFixture), cluster},
+		{"TLS to the outside", fromJSON[clusterv3.Cluster](tb, outsideClusterFixture), cluster},
+		{"secrets of istiod", fromJSON[clusterv3.Cluster](tb, istiodClusterFixture), cluster},
 		{"static cluster", fromJSON[clusterv3.Cluster](tb, staticClusterFixture), cluster},
 		{"weighted localities", fromJSON[clusterv3.Cluster](tb, wrrLocalityClusterFixture), cluster},
 		{"random cluster", fromJSON[clusterv3.Cluster](tb, randomClusterFixture), cluster},

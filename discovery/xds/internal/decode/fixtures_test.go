@@ -254,6 +254,43 @@ const staticClusterFixture = `{
     "useDownstreamProtocolConfig": {"httpProtocolOptions": {}, "http2ProtocolOptions": {}}}}
 }`
 
+// outsideClusterFixture is TLS to a server outside the mesh.
+const outsideClusterFixture = `{
+  "name": "outside",
+  "type": "EDS",
+  "edsClusterConfig": {"edsConfig": {"ads": {}}},
+  "transportSocket": {"name": "tls", "typedConfig": {
+    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+    "sni": "api.example", "autoSniSanValidation": false,
+    "commonTlsContext": {
+      "tlsParams": {"tlsMinimumProtocolVersion": "TLSv1_2", "tlsMaximumProtocolVersion": "TLSv1_3",
+        "cipherSuites": ["[ECDHE-RSA-AES128-GCM-SHA256|ECDHE-RSA-CHACHA20-POLY1305]", "AES128-GCM-SHA256"], "ecdhCurves": ["X25519"]},
+      "tlsCertificateSdsSecretConfigs": [{"name": "own"}],
+      "validationContext": {"systemRootCerts": {},
+        "verifyCertificateSpki": ["NvqYIYSbgK2vCJpQhObf77vv+bQWtc5ek5RIOwPiC9A="],
+        "verifyCertificateHash": ["DF:6F:F7:2F:E9:11:65:21:26:8F:6F:2D:D4:96:6F:51:DF:47:98:83:FE:70:37:B3:9F:75:91:6A:C3:04:9D:1A"],
+        "matchTypedSubjectAltNames": [
+          {"sanType": "DNS", "matcher": {"exact": "api.example"}},
+          {"sanType": "EMAIL", "matcher": {"suffix": "@example"}},
+          {"sanType": "IP_ADDRESS", "matcher": {"exact": "10.0.0.1"}},
+          {"sanType": "OTHER_NAME", "oid": "1.3.6.1.4.1.311.20.2.3", "matcher": {"exact": "ada@example"}}]}}}}
+}`
+
+// istiodClusterFixture is what istiod sends to sidecars.
+const istiodClusterFixture = `{
+  "name": "istiod",
+  "type": "EDS",
+  "edsClusterConfig": {"edsConfig": {"ads": {}}},
+  "transportSocket": {"name": "tls", "typedConfig": {
+    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+    "commonTlsContext": {
+      "alpnProtocols": ["istio-peer-exchange", "istio"],
+      "tlsCertificateSdsSecretConfigs": [{"name": "default", "sdsConfig": {"ads": {}}}],
+      "combinedValidationContext": {
+        "defaultValidationContext": {"matchSubjectAltNames": [{"exact": "spiffe://cluster.local/ns/shop/sa/payment"}]},
+        "validationContextSdsSecretConfig": {"name": "ROOTCA"}}}}}
+}`
+
 const wrrLocalityClusterFixture = `{
   "name": "wrr",
   "type": "EDS",

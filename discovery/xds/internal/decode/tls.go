@@ -1,6 +1,8 @@
 package decode
 
 import (
+	"encoding/base64"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -10,13 +12,13 @@ import (
 )
 
 // tlsFields are short on purpose: what is not listed is refused, which is how
-// gRFC A29's fields that a client must not ignore are (tls_params,
-// custom_handshaker, verify_certificate_spki and _hash, crl, ...), and
-// certificates from files, from SDS or inline.
+// gRFC A29's fields that a client must not ignore are (custom_handshaker, crl,
+// ...), and certificates from files or inline: a control plane names no files of
+// this process, and sends no keys.
 var tlsFields = []messageFields{
 	{
 		message: (*tlsv3.UpstreamTlsContext)(nil),
-		read:    "common_tls_context sni",
+		read:    "common_tls_context sni auto_sni_san_validation",
 		// Sessions are never resumed.
 		harmless: "max_session_keys",
 	},
@@ -30,24 +32,24 @@ var tlsFields = []messageFields{
 	{
 		message: (*tlsv3.CommonTlsContext)(nil),
 		read: "tls_certificate_provider_instance tls_certificate_certificate_provider_instance validation_context " +
-			"combined_validation_context validation_context_certificate_provider_instance alpn_protocols",
-		instead: map[string]string{ //nolint:gosec // G101: names of fields, no credentials
-			"tls_certificates":                     "use tls_certificate_provider_instance",
-			"tls_certificate_sds_secret_configs":   "use tls_certificate_provider_instance",
-			"validation_context_sds_secret_config": "use a certificate provider instance in validation_context",
+			"combined_validation_context validation_context_certificate_provider_instance alpn_protocols " +
+			"tls_params tls_certificate_sds_secret_configs validation_context_sds_secret_config",
+		instead: map[string]string{
+			"tls_certificates": "use tls_certificate_provider_instance",
 		},
 	},
 	{
 		message: (*tlsv3.CommonTlsContext_CombinedCertificateValidationContext)(nil),
-		read:    "default_validation_context validation_context_certificate_provider_instance",
+		read: "default_validation_context validation_context_certificate_provider_instance " +
+			"validation_context_sds_secret_config",
 	},
 	{
 		message: (*tlsv3.CertificateValidationContext)(nil),
-		read:    "ca_certificate_provider_instance match_typed_subject_alt_names match_subject_alt_names",
-		zero:    "require_signed_certificate_timestamp",
+		read: "ca_certificate_provider_instance match_typed_subject_alt_names match_subject_alt_names " +
+			"system_root_certs verify_certificate_spki verify_certificate_hash",
+		zero: "require_signed_certificate_timestamp",
 		instead: map[string]string{
-			"trusted_ca":        "use ca_certificate_provider_instance",
-			"system_root_certs": "use ca_certificate_provider_instance",
+			"trusted_ca": "use ca_certificate_provider_instance",
 		},
 	},
 	{
@@ -62,7 +64,14 @@ var tlsFields = []messageFields{
 		read:     "instance_name",
 		harmless: "certificate_name", // as above
 	},
-	{message: (*tlsv3.SubjectAltNameMatcher)(nil), read: "san_type matcher"},
+	{message: (*tlsv3.CertificateValidationContext_SystemRootCerts)(nil)},
+	// Where the secret comes from is the provider's business.
+	{message: (*tlsv3.SdsSecretConfig)(nil), read: "name", harmless: "sds_config"},
+	{
+		message: (*tlsv3.TlsParameters)(nil),
+		read:    "tls_minimum_protocol_version tls_maximum_protocol_version cipher_suites ecdh_curves",
+	},
+	{message: (*tlsv3.SubjectAltNameMatcher)(nil), read: "san_type matcher oid"},
 }
 
 // upstreamTLS decodes Cluster.transport_socket; nil is plaintext.
@@ -73,15 +82,29 @@ func (d *decoder) upstreamTLS(at path, socket *corev3.TransportSocket) *discover
 	}
 	in := at.field("typed_config")
 	common := d.commonTLS(in.field("common_tls_context"), m.GetCommonTlsContext())
-	if common.root == "" {
+	switch {
+	case common.root == "" && !common.system:
 		d.refusef(in.field("common_tls_context").field("validation_context"), "must name a certificate provider instance for the roots that verify the peer")
+	case m.GetAutoSniSanValidation() && m.GetSni() == "":
+		d.refusef(in.field("auto_sni_san_validation"), "needs sni")
+	case m.GetAutoSniSanValidation():
+		common.sans, common.names = nil, []discovery.NameMatch{{
+			Type: discovery.NameDNS, StringMatch: discovery.StringMatch{Value: m.GetSni()},
+		}}
+	}
+	if common.system && len(common.sans)+len(common.names) == 0 {
+		// Whoever has a certificate of any public authority would do.
+		d.refusef(in.field("common_tls_context").field("validation_context"), "must match names beside system_root_certs")
 	}
 	return &discovery.UpstreamTLS{
 		IdentityInstance: common.identity,
 		RootInstance:     common.root,
+		SystemRoots:      common.system,
 		SANs:             common.sans,
+		Names:            common.names,
 		SNI:              m.GetSni(),
 		ALPN:             common.alpn,
+		TLSParams:        common.params,
 	}
 }
 
@@ -96,9 +119,16 @@ func (d *decoder) downstreamTLS(at path, socket *corev3.TransportSocket) *discov
 	if common.identity == "" {
 		d.refusef(in.field("common_tls_context").field("tls_certificate_provider_instance"), "must be set: a server needs a certificate")
 	}
+	if common.system {
+		d.refusef(in.field("common_tls_context").field("validation_context").field("system_root_certs"), "not supported for clients")
+	}
+	if len(common.names) > 0 {
+		d.refusef(in.field("common_tls_context").field("validation_context").field("match_typed_subject_alt_names"), "must be of type URI: clients have SPIFFE IDs")
+	}
 	// Names to match require a certificate to find them in: without this, a
 	// client that shows none would pass.
-	required := m.GetRequireClientCertificate().GetValue() || len(common.sans) > 0
+	required := m.GetRequireClientCertificate().GetValue() || len(common.sans) > 0 ||
+		len(common.params.Certificates)+len(common.params.Keys) > 0
 	if required && common.root == "" {
 		d.refusef(in.field("common_tls_context").field("validation_context"), "must name a certificate provider instance for the roots that verify the required client certificate")
 	}
@@ -108,6 +138,7 @@ func (d *decoder) downstreamTLS(at path, socket *corev3.TransportSocket) *discov
 		RequireClientCertificate: required,
 		SANs:                     common.sans,
 		ALPN:                     common.alpn,
+		TLSParams:                common.params,
 	}
 }
 
@@ -128,8 +159,11 @@ func (d *decoder) transportSocket(at path, socket *corev3.TransportSocket, m pro
 // commonTLS is what is read from a CommonTlsContext.
 type commonTLS struct {
 	identity, root string
+	system         bool
 	sans           []discovery.StringMatch
+	names          []discovery.NameMatch
 	alpn           []string
+	params         discovery.TLSParams
 }
 
 // commonTLS decodes a CommonTlsContext. Where a field and the one that it
@@ -138,17 +172,31 @@ type commonTLS struct {
 //nolint:staticcheck // istiod still sends the deprecated fields
 func (d *decoder) commonTLS(at path, m *tlsv3.CommonTlsContext) commonTLS {
 	c := commonTLS{alpn: m.GetAlpnProtocols()}
+	d.tlsParameters(at.field("tls_params"), m.GetTlsParams(), &c.params)
+	switch secrets := m.GetTlsCertificateSdsSecretConfigs(); {
+	case len(secrets) > 1:
+		d.refusef(at.field("tls_certificate_sds_secret_configs"), "more than one is not supported")
+	case len(secrets) == 1:
+		c.identity = d.secret(at.element("tls_certificate_sds_secret_configs", 0), secrets[0])
+	}
 	old := m.GetTlsCertificateCertificateProviderInstance()
-	c.identity = d.instance(at.field("tls_certificate_certificate_provider_instance"), old != nil, old.GetInstanceName())
+	if old != nil {
+		c.identity = d.instance(at.field("tls_certificate_certificate_provider_instance"), true, old.GetInstanceName())
+	}
 	if current := m.GetTlsCertificateProviderInstance(); current != nil {
 		c.identity = d.instance(at.field("tls_certificate_provider_instance"), true, current.GetInstanceName())
 	}
 	switch v := m.GetValidationContextType().(type) {
 	case *tlsv3.CommonTlsContext_ValidationContext:
-		c.root, c.sans = d.validationContext(at.field("validation_context"), v.ValidationContext)
+		d.validationContext(at.field("validation_context"), v.ValidationContext, &c)
+	case *tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig:
+		c.root = d.secret(at.field("validation_context_sds_secret_config"), v.ValidationContextSdsSecretConfig)
 	case *tlsv3.CommonTlsContext_CombinedValidationContext:
 		in, combined := at.field("combined_validation_context"), v.CombinedValidationContext
-		c.root, c.sans = d.validationContext(in.field("default_validation_context"), combined.GetDefaultValidationContext())
+		d.validationContext(in.field("default_validation_context"), combined.GetDefaultValidationContext(), &c)
+		if secret := combined.GetValidationContextSdsSecretConfig(); secret.GetName() != "" {
+			c.root = d.secret(in.field("validation_context_sds_secret_config"), secret)
+		}
 		old := combined.GetValidationContextCertificateProviderInstance()
 		name := d.instance(in.field("validation_context_certificate_provider_instance"), old != nil, old.GetInstanceName())
 		if c.root == "" {
@@ -174,21 +222,22 @@ func (d *decoder) instance(at path, present bool, name string) string {
 // of names is ignored beside the current one, says its documentation.
 //
 //nolint:staticcheck // as above
-func (d *decoder) validationContext(at path, m *tlsv3.CertificateValidationContext) (root string, sans []discovery.StringMatch) {
+func (d *decoder) validationContext(at path, m *tlsv3.CertificateValidationContext, c *commonTLS) {
 	ca := m.GetCaCertificateProviderInstance()
-	root = d.instance(at.field("ca_certificate_provider_instance"), ca != nil, ca.GetInstanceName())
-	for i, san := range m.GetMatchTypedSubjectAltNames() {
-		in := at.element("match_typed_subject_alt_names", i)
-		if san.GetSanType() != tlsv3.SubjectAltNameMatcher_URI {
-			d.refusef(in.field("san_type"), "%s is not supported: use URI, where SPIFFE IDs stand", san.GetSanType())
-		}
-		sans = append(sans, d.stringMatch(in.field("matcher"), san.GetMatcher()))
+	c.root = d.instance(at.field("ca_certificate_provider_instance"), ca != nil, ca.GetInstanceName())
+	c.system = m.GetSystemRootCerts() != nil
+	if c.system && c.root != "" {
+		d.refusef(at.field("system_root_certs"), "must not be set beside ca_certificate_provider_instance")
 	}
-	if len(sans) > 0 {
-		return root, sans
+	c.params.Certificates = d.digests(at, "verify_certificate_hash", m.GetVerifyCertificateHash(), decodeHex)
+	c.params.Keys = d.digests(at, "verify_certificate_spki", m.GetVerifyCertificateSpki(), base64.StdEncoding.DecodeString)
+	for i, san := range m.GetMatchTypedSubjectAltNames() {
+		d.name(at.element("match_typed_subject_alt_names", i), san, c)
+	}
+	if len(c.sans)+len(c.names) > 0 {
+		return
 	}
 	for i, matcher := range m.GetMatchSubjectAltNames() {
-		sans = append(sans, d.stringMatch(at.element("match_subject_alt_names", i), matcher))
+		c.sans = append(c.sans, d.stringMatch(at.element("match_subject_alt_names", i), matcher))
 	}
-	return root, sans
 }
