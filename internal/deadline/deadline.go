@@ -54,6 +54,11 @@ func (c *Context) Stop() {
 	}
 }
 
+// Parent is the context that bounds it beside the time. Who waits for that and for
+// the time in another way, such as the deadline of a connection, needs no real
+// context; but learns nothing of Stop.
+func (c *Context) Parent() context.Context { return c.parent }
+
 // Deadline is the parent's, if that is earlier.
 func (c *Context) Deadline() (time.Time, bool) {
 	if deadline, ok := c.parent.Deadline(); ok && deadline.Before(c.limit) {

@@ -35,6 +35,7 @@ var floors = map[string]place{
 	"internal/faultproxy":  {0, shared},
 	"internal/token":       {0, shared},
 	"internal/tokentest":   {0, shared},
+	"internal/http1":       {1, dataPlane},
 	"internal/layout":      {0, shared},
 	"internal/conformance": {0, shared},
 	"observe":              {1, dataPlane},

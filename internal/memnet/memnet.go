@@ -100,6 +100,9 @@ type conn struct {
 func (c *conn) LocalAddr() net.Addr  { return c.local }
 func (c *conn) RemoteAddr() net.Addr { return c.remote }
 
+// Readable reports whether a Read would return at once.
+func (c *conn) Readable() (readable, known bool) { return c.Conn.(*end).Readable() }
+
 // CloseWrite half-closes the connection, as TCP can.
 func (c *conn) CloseWrite() error { return c.Conn.(*end).CloseWrite() }
 

@@ -177,6 +177,16 @@ func (e *end) CloseWrite() error {
 	return nil
 }
 
+// Readable reports whether a Read would return at once. It always knows.
+func (e *end) Readable() (readable, known bool) {
+	if err := e.stopped(&e.readDeadline); err != nil {
+		return true, true
+	}
+	e.in.mu.Lock()
+	defer e.in.mu.Unlock()
+	return len(e.in.data) > 0 || e.in.ended, true
+}
+
 func (e *end) LocalAddr() net.Addr  { return addr("pipe") }
 func (e *end) RemoteAddr() net.Addr { return addr("pipe") }
 
