@@ -283,6 +283,10 @@ type FilterChain struct {
 	RouteName string
 	// MaxStreamDuration is common_http_protocol_options.max_stream_duration.
 	MaxStreamDuration time.Duration
+	// Headers bound the headers of requests; Forwarding is what is made of those
+	// that tell of the client.
+	Headers    HeaderLimits
+	Forwarding Forwarding
 }
 
 // ChainMatch selects a filter chain by what is known of a connection.

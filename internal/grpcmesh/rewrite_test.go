@@ -34,6 +34,7 @@ func TestBU5_TheAuthorityIsTheEndpointsHost(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				f := newFixture(t)
+				f.identify(paymentID) // plaintext is not believed about what it rewrote
 				check := func(want string) *backend {
 					return &backend{before: func(ctx context.Context, _ int64) error {
 						if got := incoming(ctx, ":authority"); !slices.Equal(got, []string{want}) {
@@ -46,12 +47,12 @@ func TestBU5_TheAuthorityIsTheEndpointsHost(t *testing.T) {
 					}}
 				}
 				one, two := check("one.shop"), check("two.shop")
-				f.serve("10.0.0.1:1", one)
-				f.serve("10.0.0.2:1", two)
+				f.serveAs(strict("10.0.0.1:1"), one)
+				f.serveAs(strict("10.0.0.2:1"), two)
 				route := retrying(1, retry.OnGRPCUnavailable)
 				route.Forward.Retry.AvoidPreviousHosts = true
 				route.Forward.HostFrom = &discovery.HostSource{Endpoint: true}
-				c := cluster("main", "10.0.0.1:1", "10.0.0.2:1")
+				c := mutual(cluster("main", "10.0.0.1:1", "10.0.0.2:1"))
 				c.Endpoints.Localities[0].Endpoints[0].Hostname = "one.shop"
 				c.Endpoints.Localities[0].Endpoints[1].Hostname = "two.shop"
 				f.configure(route, c)
@@ -70,6 +71,7 @@ func TestBU5_ExpressionsAndHeadersRewriteMethodAndAuthority(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t)
+		f.identify(paymentID)
 		b := &backend{before: func(ctx context.Context, _ int64) error {
 			if got := incoming(ctx, ":authority"); !slices.Equal(got, []string{"other.shop:1"}) {
 				t.Errorf("authority %q", got)
@@ -79,13 +81,13 @@ func TestBU5_ExpressionsAndHeadersRewriteMethodAndAuthority(t *testing.T) {
 			}
 			return nil
 		}}
-		f.serve(endpoint, b)
+		f.serveAs(strict(endpoint), b)
 		route := forward("main")
 		route.Forward.PathSubstitution = &discovery.Substitution{
 			Program: regexp.MustCompile("^/v1/(.*)$"), Replacement: "/grpc.testing.TestService/${1}",
 		}
 		route.Forward.HostFrom = &discovery.HostSource{Header: "x-host"}
-		f.configure(route, cluster("main", endpoint))
+		f.configure(route, mutual(cluster("main", endpoint)))
 		client := grpc_testing.NewTestServiceClient(renamed{f.channel(), func(method string) string {
 			return "/v1/" + method[len("/grpc.testing.TestService/"):]
 		}})

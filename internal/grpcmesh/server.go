@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/inboardmesh/inboard/internal/arrival"
 	"github.com/inboardmesh/inboard/internal/inbound"
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/route"
@@ -103,6 +104,9 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 	if !ok {
 		md = metadata.MD{}
 	}
+	if arrival.TooLarge(chain.Config.Headers, md) {
+		return status.Error(codes.ResourceExhausted, "too many or too large headers")
+	}
 	for name := range md {
 		if pipeline.IsControl(name) {
 			delete(md, name)
@@ -120,6 +124,9 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 			call.PeerID = id.String()
 		}
 	}
+	client := arrival.Receive(&chain.Config.Forwarding, header(md), &arrival.Peer{
+		Address: remote, TLS: secure, Verified: call.PeerID != "", Own: chain.Identity,
+	})
 	if s.hooks.CallStarted != nil {
 		ctx = s.hooks.CallStarted(ctx, call)
 	}
@@ -145,7 +152,7 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 	// FromIncomingContext made a copy of the headers.
 	a := admission{
 		view:  route.Request{Method: "POST", Scheme: call.Scheme, Host: call.Host, Path: method, Header: header(md)},
-		facts: factsOf(call, p.LocalAddr),
+		facts: factsOf(call, client, p.LocalAddr),
 	}
 	if isTLS && chain.Filters != nil {
 		kept := tlsInfo.State // which most calls need not keep
@@ -176,9 +183,9 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 }
 
 // factsOf is what may be computed of a call.
-func factsOf(call *observe.Call, local net.Addr) route.Facts {
+func factsOf(call *observe.Call, client string, local net.Addr) route.Facts {
 	return route.Facts{
 		Protocol: "HTTP/2", Start: call.Start,
-		Remote: call.PeerAddress, Local: local, PeerID: call.PeerID,
+		Remote: client, Peer: call.PeerAddress, Local: local, PeerID: call.PeerID,
 	}
 }

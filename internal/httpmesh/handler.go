@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/inboardmesh/inboard/internal/arrival"
 	"github.com/inboardmesh/inboard/internal/deadline"
 	"github.com/inboardmesh/inboard/internal/filter"
 	"github.com/inboardmesh/inboard/internal/inbound"
@@ -20,9 +21,8 @@ import (
 // Handler serves the requests that arrive at listeners of the mesh: it applies
 // the filter chain of their connection and hands them to Next.
 //
-// In order: the connection's filter chain, observe, deadline, route, filters,
-// Next. Headers that a peer sets about itself, such as
-// x-forwarded-client-cert, are not touched: the identity is that of mesh.PeerID.
+// In order: the connection's filter chain, the headers that tell of the client,
+// observe, deadline, route, filters, Next.
 type Handler struct {
 	Listeners *inbound.Listeners
 	Hooks     *observe.Hooks
@@ -47,6 +47,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "connection not allowed", http.StatusForbidden)
 		return
 	}
+	if arrival.TooLarge(chain.Config.Headers, r.Header) {
+		w.Header().Set("Connection", "close")
+		http.Error(w, "too many or too large headers", http.StatusRequestHeaderFieldsTooLarge)
+		return
+	}
 	s := &serving{handler: h, listener: ln, chain: chain, request: r, headers: header(r.Header)}
 	s.serve(w)
 }
@@ -60,6 +65,8 @@ type serving struct {
 	headers  header
 	call     observe.Call
 	decision route.Decision
+	// client is the address of the client, which may be behind the peer.
+	client string
 	// exchange is what the filters see; nil if there are none.
 	exchange *filter.Exchange
 	// local is set when the mesh answered, and not the application.
@@ -91,6 +98,9 @@ func (s *serving) serve(w http.ResponseWriter) {
 			s.call.PeerID = id.String()
 		}
 	}
+	s.client = arrival.Receive(&s.chain.Config.Forwarding, s.headers, &arrival.Peer{
+		Address: r.RemoteAddr, TLS: r.TLS, Verified: s.call.PeerID != "", Own: s.chain.Identity,
+	})
 	view := route.Request{Method: r.Method, Scheme: scheme, Host: r.Host, Path: path, Query: r.URL.RawQuery, Header: s.headers}
 	c := &s.call
 	c.Direction, c.Protocol, c.Method, c.Host, c.Scheme, c.Path = observe.Inbound, observe.HTTP, r.Method, r.Host, scheme, path
@@ -180,7 +190,7 @@ func (s *serving) requery(query string) {
 // facts are what is known of the request's connection.
 func (s *serving) facts() route.Facts {
 	f := route.Facts{
-		Protocol: "HTTP/1.1", Start: s.call.Start, Remote: s.request.RemoteAddr, PeerID: s.call.PeerID,
+		Protocol: "HTTP/1.1", Start: s.call.Start, Remote: s.client, Peer: s.request.RemoteAddr, PeerID: s.call.PeerID,
 	}
 	if s.request.ProtoMajor == 2 {
 		f.Protocol = "HTTP/2"

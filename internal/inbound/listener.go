@@ -21,6 +21,8 @@ import (
 type Chain struct {
 	Config *discovery.FilterChain
 	Routes *route.Table
+	// Identity is the certificate of the server; nil in plaintext.
+	Identity meshtls.Source
 	// Filters is nil if there are none.
 	Filters *filter.Chain
 }

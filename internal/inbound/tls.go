@@ -58,6 +58,7 @@ func (ln *Listener) serverTLS(chain *discovery.FilterChain) (*secureChain, error
 	if secure.Chain, err = ln.compileChain(chain); err != nil {
 		return nil, err
 	}
+	secure.Identity = params.Identity
 	secure.config, err = meshtls.ServerConfig(params)
 	return secure, err
 }

@@ -59,6 +59,7 @@ var floors = map[string]place{
 
 	"discovery/xds":         {4, dataPlane},
 	"internal/filter":       {4, dataPlane},
+	"internal/arrival":      {4, dataPlane},
 	"internal/filter/fault": {5, dataPlane},
 	"internal/pipeline":     {6, dataPlane},
 	"internal/explain":      {7, dataPlane},

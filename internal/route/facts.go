@@ -19,8 +19,10 @@ type Facts struct {
 	Protocol string
 	// Start is when the call began.
 	Start time.Time
-	// Remote, Local and PeerID are of the connection that the request came by.
-	Remote string
+	// Remote is the client's address: that of the connection's other end, or
+	// what trusted proxies say of it, without a port. Peer is the other end.
+	Remote, Peer string
+	// Local and PeerID are of the connection that the request came by.
 	Local  net.Addr
 	PeerID string
 	// Status and Upstream are of the response; Upstream is the endpoint.
