@@ -12,10 +12,13 @@ import (
 var connectionManagerFields = []messageFields{
 	{
 		message: (*hcmv3.HttpConnectionManager)(nil),
-		read:    "rds route_config http_filters common_http_protocol_options",
-		// What false, 0 and 0 s say is what the mesh does: it adds and changes
-		// no headers and sets no timers by itself.
-		zero: "add_user_agent use_remote_address generate_request_id normalize_path " +
+		read: "rds route_config http_filters common_http_protocol_options " +
+			"use_remote_address xff_num_trusted_hops skip_xff_append original_ip_detection_extensions " +
+			"internal_address_config generate_request_id preserve_external_request_id " +
+			"forward_client_cert_details set_current_client_cert_details max_request_headers_kb",
+		// What false and 0 s say is what the mesh does: it adds no other headers
+		// and sets no timers by itself.
+		zero: "add_user_agent normalize_path " +
 			"stream_idle_timeout request_timeout request_headers_timeout",
 		// Metrics, spans and access logs.
 		harmless: "stat_prefix tracing access_log access_log_options access_log_flush_interval " +
@@ -24,7 +27,7 @@ var connectionManagerFields = []messageFields{
 	{message: (*hcmv3.Rds)(nil), read: "config_source route_config_name"},
 	{
 		message: (*corev3.HttpProtocolOptions)(nil),
-		read:    "idle_timeout max_connection_duration max_stream_duration max_requests_per_connection",
+		read:    "idle_timeout max_connection_duration max_stream_duration max_requests_per_connection max_headers_count",
 	},
 }
 

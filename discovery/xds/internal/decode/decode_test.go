@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"net/netip"
 	"regexp"
 	"strings"
 	"testing"
@@ -50,12 +51,15 @@ func wrap(tb testing.TB, m proto.Message) *anypb.Any {
 
 // sameModel compares decoded values. Two expressions are equal if their sources
 // and programs are.
-var sameModel = cmp.Comparer(func(a, b *regexp.Regexp) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return a.String() == b.String()
-})
+var sameModel = cmp.Options{
+	cmp.Comparer(func(a, b *regexp.Regexp) bool {
+		if a == nil || b == nil {
+			return a == b
+		}
+		return a.String() == b.String()
+	}),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+}
 
 // wantErrors checks the lines of an error, none for a nil error.
 func wantErrors(tb testing.TB, err error, want ...string) {

@@ -45,6 +45,7 @@ func (d *decoder) filterChain(at path, m *listenerv3.FilterChain) discovery.Filt
 		return chain
 	}
 	manager := d.connectionManager(in, hcm)
+	chain.Headers, chain.Forwarding = headerLimits(hcm), d.forwarding(in, hcm)
 	chain.Filters = manager.filters
 	chain.Routes = manager.routes
 	chain.RouteName = manager.routeName

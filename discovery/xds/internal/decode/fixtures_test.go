@@ -151,7 +151,12 @@ const inboundFixture = `{
     "filters": [{"name": "hcm", "typedConfig": {
       "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
       "rds": {"routeConfigName": "inbound-routes", "configSource": {"ads": {}}},
-      "commonHttpProtocolOptions": {"maxStreamDuration": "20s"},
+      "commonHttpProtocolOptions": {"maxStreamDuration": "20s", "maxHeadersCount": 50},
+      "maxRequestHeadersKb": 32, "useRemoteAddress": true, "xffNumTrustedHops": 2, "skipXffAppend": true,
+      "internalAddressConfig": {"cidrRanges": [{"addressPrefix": "10.0.0.0", "prefixLen": 8}]},
+      "generateRequestId": true, "preserveExternalRequestId": true,
+      "forwardClientCertDetails": "SANITIZE_SET",
+      "setCurrentClientCertDetails": {"subject": true, "cert": true, "chain": true, "dns": true, "uri": true},
       "httpFilters": [{"name": "router", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]
   }
 }`
@@ -176,6 +181,8 @@ const permissiveFixture = `{
       "filters": [{"name": "hcm", "typedConfig": {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "rds": {"routeConfigName": "r", "configSource": {"ads": {}}},
+        "originalIpDetectionExtensions": [{"name": "xff", "typedConfig": {
+          "@type": "type.googleapis.com/envoy.extensions.http.original_ip_detection.xff.v3.XffConfig", "xffNumTrustedHops": 1, "skipXffAppend": true}}],
         "httpFilters": [{"name": "router", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]
     },
     {
@@ -184,6 +191,9 @@ const permissiveFixture = `{
       "filters": [{"name": "hcm", "typedConfig": {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "rds": {"routeConfigName": "r", "configSource": {"ads": {}}},
+        "originalIpDetectionExtensions": [{"name": "xff", "typedConfig": {
+          "@type": "type.googleapis.com/envoy.extensions.http.original_ip_detection.xff.v3.XffConfig",
+          "xffTrustedCidrs": {"cidrs": [{"addressPrefix": "::ffff:10.0.0.0", "prefixLen": 104}]}}}],
         "httpFilters": [{"name": "router", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]
     }
   ]

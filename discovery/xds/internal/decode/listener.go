@@ -77,6 +77,7 @@ func (d *decoder) apiListener(at path, m *listenerv3.Listener) *discovery.APILis
 		return nil
 	}
 	manager := d.connectionManager(in, hcm)
+	d.noForwarding(in, hcm)
 	return &discovery.APIListener{
 		Name:              m.GetName(),
 		RouteName:         manager.routeName,

@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ func TestListenerDecodesAnAPIListener(t *testing.T) {
 		}},
 		MaxStreamDuration: 30 * time.Second,
 	}}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, sameModel); diff != "" {
 		t.Errorf("listener (-want +got):\n%s", diff)
 	}
 }
@@ -46,6 +47,9 @@ func TestListenerDecodesInlineRoutes(t *testing.T) {
 		t.Errorf("routes %+v, name %q: want the inline table", l.Routes, l.RouteName)
 	}
 }
+
+// defaultLimits are Envoy's.
+var defaultLimits = discovery.HeaderLimits{Bytes: 60 << 10, Count: 100}
 
 func TestListenerDecodesAnInboundListener(t *testing.T) {
 	t.Parallel()
@@ -63,6 +67,7 @@ func TestListenerDecodesAnInboundListener(t *testing.T) {
 				IdentityInstance: "default", RootInstance: "roots", RequireClientCertificate: true,
 				ALPN: []string{"h2", "http/1.1"},
 			},
+			Headers: defaultLimits,
 			Routes: &discovery.RouteTable{Name: "inbound", VirtualHosts: []*discovery.VirtualHost{{
 				Domains: []string{"*"},
 				Routes: []*discovery.Route{{
@@ -71,9 +76,17 @@ func TestListenerDecodesAnInboundListener(t *testing.T) {
 				}},
 			}}},
 		}},
-		Default: &discovery.FilterChain{Name: "plaintext", RouteName: "inbound-routes", MaxStreamDuration: 20 * time.Second},
+		Default: &discovery.FilterChain{Name: "plaintext", RouteName: "inbound-routes", MaxStreamDuration: 20 * time.Second,
+			Headers: discovery.HeaderLimits{Bytes: 32 << 10, Count: 50},
+			Forwarding: discovery.Forwarding{
+				Client: discovery.ClientIsPeer, Hops: 2, SkipAppend: true,
+				Internal:  []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+				RequestID: true, KeepRequestID: true, Certificate: discovery.CertificateSet,
+				Details: discovery.CertificateDetails{Subject: true, Certificate: true, Chain: true, DNS: true, URI: true},
+			},
+		},
 	}}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, sameModel); diff != "" {
 		t.Errorf("listener (-want +got):\n%s", diff)
 	}
 }
@@ -96,12 +109,15 @@ func TestListenerDecodesPermissiveChainsAndDeprecatedCertificateFields(t *testin
 					RequireClientCertificate: true,
 					SANs:                     []discovery.StringMatch{{Kind: discovery.MatchPrefix, Value: "spiffe://cluster.local/"}},
 				},
-				RouteName: "r",
+				RouteName: "r", Headers: defaultLimits,
+				Forwarding: discovery.Forwarding{Client: discovery.ClientIsForwarded, Hops: 1},
 			},
-			{Match: discovery.ChainMatch{TransportProtocol: "raw_buffer"}, RouteName: "r"},
+			{Match: discovery.ChainMatch{TransportProtocol: "raw_buffer"}, RouteName: "r", Headers: defaultLimits, Forwarding: discovery.Forwarding{
+				Client: discovery.ClientIsForwarded, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+			}},
 		},
 	}}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, sameModel); diff != "" {
 		t.Errorf("listener (-want +got):\n%s", diff)
 	}
 }
@@ -313,7 +329,7 @@ func TestBadListeners(t *testing.T) {
 			"api_listener.api_listener.common_http_protocol_options.max_requests_per_connection: not supported in a listener",
 		}},
 		{"trusted hops", apiListener(`"xffNumTrustedHops": 1, ` + adsRoutes + `, ` + routerOnly),
-			[]string{"api_listener.api_listener.xff_num_trusted_hops: not supported"}},
+			[]string{"api_listener.api_listener.xff_num_trusted_hops: has no effect in an api_listener, to which nobody connects"}},
 		{"inline routes with a problem", apiListener(`"routeConfig": ` + tableWith(`{"match": {"prefix": "/"}, "route": {"cluster": "c", "idleTimeout": "1s"}}`) + `, ` + routerOnly),
 			[]string{"api_listener.api_listener.route_config.virtual_hosts[0].routes[0].route.idle_timeout: not supported with another value than zero"}},
 

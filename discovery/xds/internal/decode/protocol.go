@@ -75,6 +75,9 @@ func (d *decoder) connectionLife(at path, m *corev3.HttpProtocolOptions, c *disc
 		c.IdleTimeout = d.duration(at.field("idle_timeout"), m.GetIdleTimeout())
 	}
 	c.MaxConnectionDuration = d.duration(at.field("max_connection_duration"), m.GetMaxConnectionDuration())
+	if m.GetMaxHeadersCount() != nil {
+		d.refusef(at.field("max_headers_count"), "not supported in a cluster: mesh.WithTransport has a limit of response headers")
+	}
 	c.MaxRequestsPerConnection = m.GetMaxRequestsPerConnection().GetValue()
 	if m.GetMaxStreamDuration().AsDuration() != 0 {
 		d.refusef(at.field("max_stream_duration"), "not supported in a cluster: set it in the route")
