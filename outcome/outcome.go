@@ -109,6 +109,10 @@ type Outcome struct {
 	// Sent is false only if it is certain that no byte of the request left
 	// the process, so that sending it again can never repeat an effect.
 	Sent bool
+	// Repeatable is true for a Reset of which the request may be repeated: it is
+	// idempotent, and went over a connection that ended before a byte of an answer
+	// and may have been closed while it was idle (RFC 9110, section 9.2.2).
+	Repeatable bool
 	// Err is the local error behind every Kind but Response and Local.
 	Err error
 }

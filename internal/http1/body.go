@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 )
@@ -53,11 +52,10 @@ func (b *responseBody) end(err error) error {
 		return err
 	}
 	ctx := x.req.Context()
+	x.catchUp(err)
 	switch own := x.conn.Err(); {
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		err = context.DeadlineExceeded // a moment before the context says so
 	case own != nil && errors.Is(err, net.ErrClosed):
 		err = own
 	}

@@ -67,32 +67,40 @@ func (c *Conn) SetStateHook(f func(*Conn)) {
 // connection is in use, or if the peer has closed it or sent something meanwhile.
 func (c *Conn) Reserve() error {
 	c.mu.Lock()
+	err := c.checkLocked()
 	switch {
-	case c.err != nil:
-		defer c.mu.Unlock()
-		return c.err
-	case c.state != idle:
+	case err == nil && c.state != idle:
 		c.mu.Unlock()
 		return errBusy
+	case err == nil:
+		c.state = reserved
 	}
-	c.state = reserved
-	used := c.requests > 0
 	c.mu.Unlock()
-	if err := c.quiet(used); err != nil {
+	if err != nil {
 		_ = c.fail(err)
-		return err
 	}
-	return nil
+	return err
 }
 
 // Check closes the connection if it is idle and its peer has closed it, and
 // returns what [Conn.Err] then does.
 func (c *Conn) Check() error {
-	if err := c.Reserve(); err != nil {
-		return c.Err()
+	c.mu.Lock()
+	err := c.checkLocked()
+	c.mu.Unlock()
+	if err != nil {
+		_ = c.fail(err)
 	}
-	c.Release()
-	return nil
+	return err
+}
+
+// checkLocked looks at an idle connection without waiting. The lock keeps a
+// request from starting meanwhile, whose answer would look like an end.
+func (c *Conn) checkLocked() error {
+	if c.err != nil || c.state != idle {
+		return c.err
+	}
+	return c.quiet(c.requests > 0)
 }
 
 // quiet returns why an idle connection cannot be used, nil if nothing has come

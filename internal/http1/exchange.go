@@ -187,15 +187,14 @@ func (x *exchange) failure(err error) *Error {
 	e := &Error{Written: c.out.any(), Err: err}
 	ctx := x.req.Context()
 	bodyErr := x.aside.bodyFailure()
+	x.catchUp(err)
 	switch own := c.Err(); {
 	case ctx.Err() != nil:
 		e.Err = context.Cause(ctx)
 	case bodyErr != nil:
 		e.Unsendable, e.Err = true, bodyErr
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		if own := c.deadline; !own.IsZero() && !time.Now().Before(own) {
-			e.Err = context.DeadlineExceeded // a moment before the context says so
-		} else if writeErr := c.out.failed(); writeErr != nil {
+		if writeErr := c.out.failed(); writeErr != nil {
 			e.Err = writeErr
 		} else {
 			e.Err = headerTimeoutError{}
@@ -208,6 +207,15 @@ func (x *exchange) failure(err error) *Error {
 		e.Stale = x.stale && c.in.received == 0
 	}
 	return e
+}
+
+// catchUp waits for the context to say what the connection's deadline, which is
+// the same, has said a moment before.
+func (x *exchange) catchUp(err error) {
+	limit := x.conn.deadline
+	if errors.Is(err, os.ErrDeadlineExceeded) && !limit.IsZero() && !time.Now().Before(limit) {
+		<-x.req.Context().Done()
+	}
 }
 
 // abort ends the exchange and its connection.

@@ -231,6 +231,10 @@ func (b *replayBody) fail(err error) {
 	b.failed = err
 }
 
+// InMemory reports whether a Read never waits, so that the request can be written
+// at once: [http.NewRequest] sets GetBody for what is in memory.
+func (a *attemptBody) InMemory() bool { return a.shared.getBody != nil }
+
 // Close ends this attempt's use. The caller's body stays open for another.
 func (a *attemptBody) Close() error {
 	if a.own != nil {

@@ -225,7 +225,9 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 		if err := x.body.failure(); err != nil {
 			return outcome.Outcome{Kind: outcome.BodyFailure, Sent: true, Err: err}
 		}
-		return outcome.Outcome{Kind: failure.Kind, Sent: failure.Sent, Err: failure.Err}
+		return outcome.Outcome{
+			Kind: failure.Kind, Sent: failure.Sent, Repeatable: failure.Stale && isIdempotent(x.request), Err: failure.Err,
+		}
 	}
 	x.resp, a.Reply = resp, header(resp.Header)
 	o := outcome.Outcome{Kind: outcome.Response, Status: resp.StatusCode, Sent: true}

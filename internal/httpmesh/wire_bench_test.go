@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/cputime"
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/upstream"
@@ -64,9 +65,12 @@ func answerAll(conn net.Conn) {
 }
 
 // newWireTransport is the whole client with real connections to address.
-func newWireTransport(tb testing.TB, address string, hooks *observe.Hooks) *Transport {
+func newWireTransport(tb testing.TB, address string, hooks *observe.Hooks, edit ...func(*discovery.Target)) *Transport {
 	tb.Helper()
 	target := benchTarget()
+	for _, f := range edit {
+		f(target)
+	}
 	for _, cluster := range target.Clusters {
 		cluster.Endpoints.Localities = []balancer.LocalityEndpoints{{
 			Weight: 1, Endpoints: []balancer.Endpoint{{Address: address, Weight: 1, Health: balancer.Healthy}},

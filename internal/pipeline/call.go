@@ -27,8 +27,8 @@ var errRouteTimeout = errors.New("route timeout")
 var errPerTryTimeout = errors.New("per-try timeout")
 
 // transparentRetries bounds the attempts that are repeated without asking the
-// retry policy, because it is certain that the peer did not process them (gRFC
-// A6, "Transparent Retries").
+// retry policy: those of which it is certain that the peer did not process them
+// (gRFC A6, "Transparent Retries"), and idempotent ones on a dying connection.
 const transparentRetries = 3
 
 // Adapter is what a protocol brings to a call. Its methods are called by
@@ -422,8 +422,9 @@ func (c *Call) abandon(o *outcome.Outcome) {
 }
 
 // isTransparent reports whether the attempt may be repeated whatever the policy
-// says, because the peer cannot have acted on it: nothing was written, or the
-// peer said so itself.
+// says, because the peer cannot have acted on it (nothing was written, or the peer
+// said so itself), or because to act on it twice does no harm and its connection
+// was dying, as any that was idle may be.
 func (c *Call) isTransparent(o *outcome.Outcome) bool {
 	limit := uint8(0)
 	switch o.Kind {
@@ -431,6 +432,10 @@ func (c *Call) isTransparent(o *outcome.Outcome) bool {
 		limit = transparentRetries
 	case outcome.RefusedStream:
 		limit = 1
+	case outcome.Reset:
+		if o.Repeatable {
+			limit = transparentRetries
+		}
 	}
 	if c.transparent >= limit || !c.adapter.Replayable() {
 		return false

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -36,6 +35,7 @@ type pool struct {
 	draining bool               // guarded by mu
 	ended    bool               // guarded by mu; after close
 	expiry   expiry             // guarded by mu
+	checking *time.Timer        // guarded by mu; see checkIdle
 }
 
 // conn is one HTTP connection. Its fields are guarded by pool.mu unless they
@@ -259,7 +259,7 @@ func (p *pool) dial(gated bool) {
 	p.mu.Unlock()
 	event.TLS, event.PeerID, event.Protocol = c.tls, c.peerID, c.protocol()
 	p.opened(event)
-	c.cc.SetStateHook(func(*http.ClientConn) { p.changed(c) })
+	c.cc.onChange(func() { p.changed(c) })
 	p.changed(c)
 }
 
@@ -306,6 +306,7 @@ func (p *pool) offerLocked(c *conn) {
 	}
 	c.idleSince = time.Now()
 	p.idle, c.listed = append(p.idle, c), true
+	p.checkIdleLaterLocked()
 }
 
 // offerSharedLocked hands an HTTP/2 connection to as many as it can carry.
@@ -395,6 +396,7 @@ func (p *pool) drain() {
 		p.retireLocked(c)
 	}
 	p.expiry.stop()
+	p.stopCheckingLocked()
 	p.mu.Unlock()
 }
 
@@ -408,6 +410,7 @@ func (p *pool) close() {
 		conns = append(conns, c)
 	}
 	p.expiry.stop()
+	p.stopCheckingLocked()
 	p.mu.Unlock()
 	for _, c := range conns {
 		p.discard(c)

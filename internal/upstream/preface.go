@@ -13,7 +13,7 @@ import (
 // which every server begins (RFC 9113, section 3.4). Before them the client does
 // not know how many streams it may open. net/http takes a hundred for granted,
 // and stands still when more were reserved than the server then allows.
-func newHTTP2(ctx context.Context, tr *http.Transport, conn net.Conn, address string) (*http.ClientConn, error) {
+func newHTTP2(ctx context.Context, tr *http.Transport, conn net.Conn, address string) (httpConn, error) {
 	preface := &prefaceConn{Conn: conn, settled: make(chan struct{}), closed: make(chan struct{})}
 	cc, err := newClientConn(ctx, tr, preface, address)
 	if err != nil {
@@ -21,7 +21,7 @@ func newHTTP2(ctx context.Context, tr *http.Transport, conn net.Conn, address st
 	}
 	select {
 	case <-preface.settled:
-		return cc, nil
+		return standardConn{cc}, nil
 	case <-preface.closed:
 		err = errors.New("closed by the peer before its settings: does it speak HTTP/2?")
 	case <-ctx.Done():

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/http1"
 	"github.com/inboardmesh/inboard/outcome"
 )
 
@@ -19,7 +20,10 @@ type Failure struct {
 	Kind outcome.Kind
 	// Sent is false only if no byte of the request was written.
 	Sent bool
-	Err  error
+	// Stale is set if a connection that had carried other requests ended before a
+	// byte of an answer: its peer may have closed it while it was idle.
+	Stale bool
+	Err   error
 }
 
 // RoundTrip sends one request to the endpoint, once: nothing in it, and nothing
@@ -38,9 +42,8 @@ func (e *Endpoint) RoundTrip(req *http.Request, priority discovery.RoutingPriori
 	}
 	resp, err := c.cc.RoundTrip(req)
 	if err != nil {
-		kind, sent := exchangeKind(err)
 		p.changed(c)
-		return nil, &Failure{Kind: kind, Sent: sent, Err: err}
+		return nil, exchangeFailure(err)
 	}
 	if c.http2 {
 		p.share(c, resp)
@@ -114,6 +117,21 @@ func waitKind(err error) outcome.Kind {
 		return outcome.Closed
 	}
 	return outcome.Canceled
+}
+
+// exchangeFailure says what became of an exchange on a connection.
+func exchangeFailure(err error) *Failure {
+	e, direct := errors.AsType[*http1.Error](err)
+	switch {
+	case !direct:
+		kind, sent := exchangeKind(err)
+		return &Failure{Kind: kind, Sent: sent, Err: err}
+	case e.Unsendable:
+		return &Failure{Kind: outcome.BodyFailure, Sent: true, Err: err}
+	case !e.Written:
+		return &Failure{Kind: outcome.ResetBeforeRequest, Err: err}
+	}
+	return &Failure{Kind: outcome.Reset, Sent: true, Stale: e.Stale, Err: err}
 }
 
 // exchangeKind classifies a failure on a connection.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/inboardmesh/inboard/internal/http1"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
@@ -24,16 +25,22 @@ const (
 
 // transports make HTTP connections out of network connections. No request goes
 // through their RoundTrip.
-type transports struct{ http1, http2 *http.Transport }
+type transports struct {
+	http1, http2 *http.Transport
+	// direct is what http1 says, for connections without it.
+	direct http1.Options
+}
 
 // givenConn is the context key of the network connection to use.
 type givenConn struct{}
 
 func newTransports(m *Manager) *transports {
-	return &transports{
+	t := &transports{
 		http1: m.newTransport((*http.Protocols).SetHTTP1),
 		http2: m.newTransport((*http.Protocols).SetUnencryptedHTTP2),
 	}
+	t.direct = http1.OptionsOf(t.http1)
+	return t
 }
 
 // newTransport clones the template. TLS, proxies, dialing, the protocol and the
@@ -55,7 +62,7 @@ func (m *Manager) newTransport(speak func(*http.Protocols, bool)) *http.Transpor
 
 // dialed is a new HTTP connection and what is known of it.
 type dialed struct {
-	cc    *http.ClientConn
+	cc    httpConn
 	raw   *rawConn
 	http2 bool
 	tls   bool
@@ -99,7 +106,7 @@ func (e *Endpoint) dial(ctx context.Context, protocol wireProtocol) (*dialed, er
 	if d.http2 {
 		d.cc, err = newHTTP2(ctx, state.transport.http2, conn, address)
 	} else {
-		d.cc, err = newClientConn(ctx, state.transport.http1, conn, address)
+		d.cc, err = newHTTP1(ctx, state.transport, conn, address)
 	}
 	if err != nil {
 		return nil, err
