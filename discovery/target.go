@@ -57,7 +57,7 @@ type HTTPFilter struct {
 	Disabled bool
 }
 
-// FilterConfig is the typed configuration of an HTTP filter: *Fault so far.
+// FilterConfig is the typed configuration of an HTTP filter, such as *Fault.
 type FilterConfig interface{ filterConfig() }
 
 // Cluster is how to reach one set of endpoints.
@@ -275,6 +275,12 @@ type FilterChain struct {
 	Match ChainMatch
 	// TLS is nil for plaintext.
 	TLS *DownstreamTLS
+	// StrictPaths refuses requests whose path has more than one reading, such as
+	// "/a/../b" and "/a%2Fb". A chain with policies does that anyway.
+	StrictPaths bool
+	// Network are the network filters in order, before the HTTP connection
+	// manager: they decide about connections.
+	Network []*RBAC
 	// Filters are the inbound HTTP filters in order, without the router.
 	Filters []HTTPFilter
 	Routes  *RouteTable

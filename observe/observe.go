@@ -246,6 +246,29 @@ type CheckEvent struct {
 	Duration time.Duration
 }
 
+// AuthorizationEvent is a decision of an authorization policy that is to be
+// seen: a denial, what a rule on trial would have decided, a match of a rule
+// that only reports.
+type AuthorizationEvent struct {
+	Listener string
+	// Prefix tells several filters of a listener apart; mostly "".
+	Prefix string
+	// Policy is the name of the policy that matched, "" if none did. It is for
+	// logs: callers are not told.
+	Policy string
+	// Allowed is the decision. Shadow decisions are not carried out.
+	Allowed bool
+	Shadow  bool
+	// Logged is set for a match of a policy that only reports.
+	Logged bool
+	// Method and Path are those of the request, "" for a connection. Path is
+	// unbounded, as is what a peer says about itself: never a metric label.
+	Method, Path string
+	// PeerID is the verified SPIFFE ID of the peer, or "".
+	PeerID      string
+	PeerAddress string
+}
+
 // Hooks is what the mesh reports. Every field may be nil; the zero value
 // reports nothing. It is frozen when it is passed to the mesh.
 type Hooks struct {
@@ -292,4 +315,7 @@ type Hooks struct {
 	// AuthorizationChecked runs for every question to an external authorization
 	// service.
 	AuthorizationChecked func(CheckEvent)
+	// Authorized runs for every decision that is to be seen, see
+	// [AuthorizationEvent]. What is allowed and was not on trial is not reported.
+	Authorized func(AuthorizationEvent)
 }

@@ -16,6 +16,7 @@ type Chain struct {
 	// overrides are the filters of routes that differ from the listener's, by
 	// their place in the chain and their configuration.
 	overrides map[overrideKey]Filter
+	guarded   bool
 }
 
 type instance struct {
@@ -42,6 +43,7 @@ func Compile(filters []discovery.HTTPFilter, routes *discovery.RouteTable, build
 			return nil, fmt.Errorf("http_filters[%d] %q: %w", i, source.Name, err)
 		}
 		c.filters[i] = instance{source: source, filter: f}
+		c.guarded = c.guarded || guards(f)
 	}
 	for where, overrides := range overridesOf(routes) {
 		if err := c.override(overrides, build); err != nil {
@@ -72,6 +74,7 @@ func (c *Chain) override(overrides map[string]discovery.FilterOverride, build Bu
 			return fmt.Errorf("typed_per_filter_config[%q]: %w", base.source.Name, err)
 		}
 		c.overrides[key] = f
+		c.guarded = c.guarded || guards(f)
 	}
 	return nil
 }
@@ -104,6 +107,10 @@ func overridesOf(routes *discovery.RouteTable) func(yield func(string, map[strin
 		}
 	}
 }
+
+// Guarded reports whether a [Guard] is among the filters: then requests whose
+// path has no [CanonicalPath] must be refused, and the others run with that.
+func (c *Chain) Guarded() bool { return c != nil && c.guarded }
 
 // Run runs the filters until one ends the request, and routes it again where one
 // has asked for that.

@@ -52,6 +52,8 @@ type Exchange struct {
 	Headers route.HeaderMap
 	// Facts are what is known of the connection and of the time.
 	Facts route.Facts
+	// Listener is the name of the listener; "" on the way out.
+	Listener string
 	// TLS is the state of the connection that brought the request; nil for
 	// plaintext, and on the way out.
 	TLS *tls.ConnectionState

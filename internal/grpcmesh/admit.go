@@ -27,9 +27,12 @@ type admission struct {
 }
 
 // admit routes the call and runs the filters; an error is the call's status.
-func (a *admission) admit(ctx context.Context, chain *inbound.Chain, call *observe.Call) error {
+func (a *admission) admit(ctx context.Context, ln *inbound.Listener, chain *inbound.Chain, call *observe.Call) error {
+	if chain.Guarded() && !ln.Allows(chain, &inbound.Connection{Remote: a.facts.Peer, Local: a.facts.Local, TLS: a.tls, PeerID: a.facts.PeerID}) {
+		return status.Error(codes.PermissionDenied, "connection not allowed")
+	}
 	a.decision, _ = chain.Routes.Match(&a.view) // without a route the decision is empty
-	answer, err := a.filter(ctx, chain)
+	answer, err := a.filter(ctx, ln, chain)
 	if a.decision.Route != nil {
 		call.Route = a.decision.Route.Name
 	}
@@ -51,13 +54,13 @@ func (a *admission) admit(ctx context.Context, chain *inbound.Chain, call *obser
 }
 
 // filter runs the filters, and leaves the call in view as they have left it.
-func (a *admission) filter(ctx context.Context, chain *inbound.Chain) (*filter.Answer, error) {
+func (a *admission) filter(ctx context.Context, ln *inbound.Listener, chain *inbound.Chain) (*filter.Answer, error) {
 	if chain.Filters == nil {
 		return nil, nil
 	}
 	headers, _ := a.view.Header.(header)
 	a.exchange = &filter.Exchange{
-		Request: a.view, Headers: headers, Facts: a.facts, TLS: a.tls,
+		Request: a.view, Headers: headers, Facts: a.facts, TLS: a.tls, Listener: ln.Name(),
 		Routes: chain.Routes, Decision: a.decision,
 	}
 	answer, err := chain.Filters.Run(ctx, a.exchange)

@@ -77,6 +77,10 @@ func (s *serverStream) SendMsg(m any) error {
 
 // serve runs one call. The deadline that the caller sent is in ctx already.
 func (s *server) serve(ctx context.Context, method string, streaming bool, handler func(context.Context, *replyHeader) error) (err error) {
+	if method == "" || method[0] != '/' {
+		// No policy would find it (gRPC over HTTP/2, Path).
+		return status.Errorf(codes.Unimplemented, "malformed method name %q", method)
+	}
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return status.Error(codes.Internal, "mesh: a call without a connection")
@@ -154,11 +158,11 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 		view:  route.Request{Method: "POST", Scheme: call.Scheme, Host: call.Host, Path: method, Header: header(md)},
 		facts: factsOf(call, client, p.LocalAddr),
 	}
-	if isTLS && chain.Filters != nil {
+	if isTLS && (chain.Filters != nil || chain.Guarded()) {
 		kept := tlsInfo.State // which most calls need not keep
 		a.tls = &kept
 	}
-	if err := a.admit(ctx, chain, call); err != nil {
+	if err := a.admit(ctx, ln, chain, call); err != nil {
 		local, done = true, true
 		return err
 	}

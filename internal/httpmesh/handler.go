@@ -116,7 +116,7 @@ func (s *serving) serve(w http.ResponseWriter) {
 		defer s.deadline.Stop()
 		ctx = &s.deadline
 	}
-	if s.answered(ctx, &view, rec) {
+	if s.refused(&view, rec) || s.answered(ctx, &view, rec) {
 		s.local = true
 		return
 	}
@@ -132,6 +132,30 @@ func (s *serving) serve(w http.ResponseWriter) {
 		// caller that has gone, has not answered: its silence is no 200.
 		http.Error(rec, "the deadline passed", http.StatusGatewayTimeout) //nolint:gocritic // it is the last statement
 	}
+}
+
+// refused answers a request that no policy can decide about, and one over a
+// connection that is not allowed any more. From here on view has the canonical
+// path: policies, routes and filters read what the application acts on, however
+// it was spelled.
+func (s *serving) refused(view *route.Request, w http.ResponseWriter) bool {
+	if s.chain.Strict() {
+		path, ok := filter.CanonicalPath(view.Path, s.request.URL.Path)
+		if !ok {
+			s.answer(w, view, &filter.Answer{Status: http.StatusBadRequest, Body: []byte("ambiguous path"), Reason: "ambiguous path"})
+			return true
+		}
+		view.Path = path
+	}
+	if s.chain.Guarded() {
+		local, _ := s.request.Context().Value(http.LocalAddrContextKey).(net.Addr)
+		if !s.listener.Allows(s.chain, &inbound.Connection{Remote: s.request.RemoteAddr, Local: local, TLS: s.request.TLS, PeerID: s.call.PeerID}) {
+			w.Header().Set("Connection", "close")
+			s.answer(w, view, &filter.Answer{Status: http.StatusForbidden, Body: []byte("connection not allowed"), Reason: "connection not allowed"})
+			return true
+		}
+	}
+	return false
 }
 
 // answered routes the request and runs the filters. It reports true when the
@@ -171,7 +195,7 @@ func (s *serving) filter(ctx context.Context, view *route.Request) (*filter.Answ
 		return nil, nil
 	}
 	s.exchange = &filter.Exchange{
-		Request: *view, Headers: s.headers, Facts: s.facts(), TLS: s.request.TLS,
+		Request: *view, Headers: s.headers, Facts: s.facts(), TLS: s.request.TLS, Listener: s.listener.Name(),
 		Routes: s.chain.Routes, Decision: s.decision,
 	}
 	answer, err := s.chain.Filters.Run(ctx, s.exchange)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/filter"
+	"github.com/inboardmesh/inboard/internal/filter/rbac"
 )
 
 // buildFilter makes a filter that runs on requests that arrive. What lives
@@ -15,6 +16,8 @@ func (l *Listeners) buildFilter(config discovery.FilterConfig) (filter.Filter, e
 		return l.faults.Filter(config), nil
 	case *discovery.JWTAuthn:
 		return l.tokens.Filter(config)
+	case *discovery.RBAC:
+		return rbac.New(config, l.options.Hooks), nil
 	}
 	return nil, errors.New("not supported")
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/filter"
+	"github.com/inboardmesh/inboard/internal/filter/rbac"
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/internal/watch"
@@ -25,6 +26,8 @@ type Chain struct {
 	Identity meshtls.Source
 	// Filters is nil if there are none.
 	Filters *filter.Chain
+
+	network []*rbac.Filter
 }
 
 // Listener accepts connections as its filter chains say. It implements
@@ -129,7 +132,11 @@ func (ln *Listener) compileChain(chain *discovery.FilterChain) (*Chain, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Chain{Config: chain, Routes: route.Compile(chain.Routes), Filters: filters}, nil
+	c := &Chain{Config: chain, Routes: route.Compile(chain.Routes), Filters: filters}
+	for _, config := range chain.Network {
+		c.network = append(c.network, rbac.New(config, ln.owner.options.Hooks))
+	}
+	return c, nil
 }
 
 // choose returns the chains for a transport protocol ("tls" or "raw_buffer"):
@@ -224,11 +231,19 @@ func (ln *Listener) Name() string { return ln.name }
 // after its handshake, or a plaintext connection. While the mesh drains it
 // waits, so that a server's loop does not end before its requests have.
 func (ln *Listener) Accept() (net.Conn, error) {
-	conn, err := ln.mesh.Accept()
-	if err != nil && ln.owner.Draining() {
-		<-ln.closed
+	for {
+		conn, err := ln.mesh.Accept()
+		switch {
+		case err != nil && ln.owner.Draining():
+			<-ln.closed
+			return nil, err
+		case err != nil:
+			return nil, err
+		case ln.authorized(conn):
+			return conn, nil
+		}
+		_ = conn.Close() // a peer that is not wanted is told no reason
 	}
-	return conn, err
 }
 
 // Close stops accepting. Connections that were accepted stay open, and under

@@ -114,6 +114,11 @@ func headerValue(req *Request, name string) (string, bool) {
 // treated as empty.
 func MatchHeader(m *discovery.HeaderMatch, req *Request) bool {
 	value, ok := headerValue(req, m.Name)
+	return MatchHeaderValue(m, value, ok)
+}
+
+// MatchHeaderValue is [MatchHeader] for a value; ok is false for a missing one.
+func MatchHeaderValue(m *discovery.HeaderMatch, value string, ok bool) bool {
 	if m.Kind == discovery.HeaderPresent {
 		return (ok == m.Present) != m.Invert
 	}

@@ -52,6 +52,7 @@ var commonFields = []messageFields{
 	{message: (*typev3.FractionalPercent)(nil), read: "numerator denominator"},
 	{message: (*typev3.Percent)(nil), read: "value"},
 	{message: (*typev3.Int64Range)(nil), read: "start end"},
+	{message: (*typev3.Int32Range)(nil), read: "start end"},
 }
 
 // unpack decodes what a holds into m and checks it. It reports false, after it

@@ -15,14 +15,20 @@ var connectionManagerFields = []messageFields{
 		read: "rds route_config http_filters common_http_protocol_options " +
 			"use_remote_address xff_num_trusted_hops skip_xff_append original_ip_detection_extensions " +
 			"internal_address_config generate_request_id preserve_external_request_id " +
-			"forward_client_cert_details set_current_client_cert_details max_request_headers_kb",
+			"forward_client_cert_details set_current_client_cert_details max_request_headers_kb " +
+			"normalize_path merge_slashes path_with_escaped_slashes_action",
 		// What false and 0 s say is what the mesh does: it adds no other headers
 		// and sets no timers by itself.
-		zero: "add_user_agent normalize_path " +
+		zero: "add_user_agent " +
 			"stream_idle_timeout request_timeout request_headers_timeout",
 		// Metrics, spans and access logs.
 		harmless: "stat_prefix tracing access_log access_log_options access_log_flush_interval " +
 			"flush_access_log_on_new_request record_route_resolution_stats",
+		instead: map[string]string{
+			"strip_any_host_port":      hostInstead,
+			"strip_matching_host_port": hostInstead,
+			"strip_trailing_host_dot":  hostInstead,
+		},
 	},
 	{message: (*hcmv3.Rds)(nil), read: "config_source route_config_name"},
 	{
@@ -30,6 +36,8 @@ var connectionManagerFields = []messageFields{
 		read:    "idle_timeout max_connection_duration max_stream_duration max_requests_per_connection max_headers_count",
 	},
 }
+
+const hostInstead = "policies about hosts hold with and without a port and a dot anyway; for routes use ignore_port_in_host_matching"
 
 // connectionManager is what is read from an HttpConnectionManager.
 type connectionManager struct {
@@ -39,6 +47,7 @@ type connectionManager struct {
 	filters           []discovery.HTTPFilter
 	maxStreamDuration time.Duration
 	hideOriginals     bool
+	strictPaths       bool
 }
 
 // connectionManager decodes an HttpConnectionManager of either side.
@@ -56,6 +65,7 @@ func (d *decoder) connectionManager(at path, m *hcmv3.HttpConnectionManager) con
 	case *hcmv3.HttpConnectionManager_RouteConfig:
 		manager.routes = d.routeTable(at.field("route_config"), s.RouteConfig)
 	}
+	manager.strictPaths = d.strictPaths(at, m)
 	options := m.GetCommonHttpProtocolOptions()
 	in := at.field("common_http_protocol_options")
 	manager.maxStreamDuration = d.duration(in.field("max_stream_duration"), options.GetMaxStreamDuration())
@@ -69,4 +79,19 @@ func (d *decoder) connectionManager(at path, m *hcmv3.HttpConnectionManager) con
 		d.refusef(in.field("max_requests_per_connection"), "not supported in a listener")
 	}
 	return manager
+}
+
+// strictPaths reports whether paths that are not normal are to be refused. What
+// Envoy would make normal and forward is refused too: the application, which is
+// in this process, has the request as it was sent.
+func (d *decoder) strictPaths(at path, m *hcmv3.HttpConnectionManager) bool {
+	strict := m.GetNormalizePath().GetValue() || m.GetMergeSlashes()
+	switch action := m.GetPathWithEscapedSlashesAction(); action {
+	case hcmv3.HttpConnectionManager_IMPLEMENTATION_SPECIFIC_DEFAULT, hcmv3.HttpConnectionManager_KEEP_UNCHANGED:
+	case hcmv3.HttpConnectionManager_REJECT_REQUEST:
+		strict = true
+	default:
+		d.refusef(at.field("path_with_escaped_slashes_action"), "%s is not supported: use REJECT_REQUEST or KEEP_UNCHANGED", action)
+	}
+	return strict
 }

@@ -38,6 +38,7 @@ func fixtures(tb testing.TB) []fixture {
 		{"permissive listener", fromJSON[listenerv3.Listener](tb, permissiveFixture), listener},
 		{"listener with tokens", fromJSON[listenerv3.Listener](tb, tokensFixture), listener},
 		{"routes with tokens", fromJSON[routev3.RouteConfiguration](tb, tokenRoutesFixture), routes},
+		{"guarded listener", fromJSON[listenerv3.Listener](tb, guardedFixture), listener},
 		{"routes", fromJSON[routev3.RouteConfiguration](tb, routesFixture), routes},
 		{"rewrites", fromJSON[routev3.RouteConfiguration](tb, rewritesFixture), routes},
 		{"mirrors", fromJSON[routev3.RouteConfiguration](tb, mirrorsFixture), routes},

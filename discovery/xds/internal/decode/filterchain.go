@@ -3,6 +3,7 @@ package decode
 import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 
 	"github.com/inboardmesh/inboard/discovery"
 )
@@ -13,8 +14,8 @@ const (
 	transportRaw = "raw_buffer"
 )
 
-// filterChain decodes a FilterChain: an HTTP connection manager and nothing
-// else, with or without TLS.
+// filterChain decodes a FilterChain: an HTTP connection manager behind any
+// number of RBAC filters, with or without TLS.
 func (d *decoder) filterChain(at path, m *listenerv3.FilterChain) discovery.FilterChain {
 	match := m.GetFilterChainMatch()
 	chain := discovery.FilterChain{
@@ -35,13 +36,21 @@ func (d *decoder) filterChain(at path, m *listenerv3.FilterChain) discovery.Filt
 	default:
 		d.refusef(at.field("filter_chain_match").field("transport_protocol"), "%q is not supported: use %q or %q", match.GetTransportProtocol(), transportTLS, transportRaw)
 	}
-	if len(m.GetFilters()) != 1 {
-		d.refusef(at.field("filters"), "must hold one filter, the HTTP connection manager: holds %d", len(m.GetFilters()))
+	last := len(m.GetFilters()) - 1
+	if last < 0 {
+		d.refusef(at.field("filters"), "must end with the HTTP connection manager")
 		return chain
 	}
+	for i, filter := range m.GetFilters()[:last] {
+		in := at.element("filters", i).field("typed_config")
+		rbac := &networkrbacv3.RBAC{}
+		if d.unpack(in, filter.GetTypedConfig(), rbac) {
+			chain.Network = append(chain.Network, d.networkRBAC(in, rbac))
+		}
+	}
 	hcm := &hcmv3.HttpConnectionManager{}
-	in := at.element("filters", 0).field("typed_config")
-	if !d.unpack(in, m.GetFilters()[0].GetTypedConfig(), hcm) {
+	in := at.element("filters", last).field("typed_config")
+	if !d.unpack(in, m.GetFilters()[last].GetTypedConfig(), hcm) {
 		return chain
 	}
 	manager := d.connectionManager(in, hcm)
@@ -50,6 +59,7 @@ func (d *decoder) filterChain(at path, m *listenerv3.FilterChain) discovery.Filt
 	chain.Routes = manager.routes
 	chain.RouteName = manager.routeName
 	chain.MaxStreamDuration = manager.maxStreamDuration
+	chain.StrictPaths = manager.strictPaths
 	return chain
 }
 

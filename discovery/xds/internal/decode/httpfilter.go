@@ -7,6 +7,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -62,6 +63,10 @@ func (d *decoder) httpFilters(at path, list []*hcmv3.HttpFilter) (filters []disc
 			terminated = true
 			continue
 		}
+		if is(m.GetTypedConfig(), (*httprbacv3.RBACPerRoute)(nil)) {
+			d.refusef(config, "is for routes: use %q", (*httprbacv3.RBAC)(nil).ProtoReflect().Descriptor().FullName())
+			continue
+		}
 		filters = append(filters, discovery.HTTPFilter{
 			Name:     m.GetName(),
 			Config:   d.filterConfig(config, m.GetTypedConfig()),
@@ -78,7 +83,8 @@ func (d *decoder) httpFilters(at path, list []*hcmv3.HttpFilter) (filters []disc
 // package decodes.
 func knownFilter(a *anypb.Any) bool {
 	return is(a, (*routerv3.Router)(nil)) || is(a, (*faultv3.HTTPFault)(nil)) ||
-		is(a, (*jwtv3.JwtAuthentication)(nil)) || is(a, (*jwtv3.PerRouteConfig)(nil))
+		is(a, (*jwtv3.JwtAuthentication)(nil)) || is(a, (*jwtv3.PerRouteConfig)(nil)) ||
+		is(a, (*httprbacv3.RBAC)(nil)) || is(a, (*httprbacv3.RBACPerRoute)(nil))
 }
 
 // filterConfig decodes the configuration of a filter other than the router, in
@@ -86,6 +92,20 @@ func knownFilter(a *anypb.Any) bool {
 func (d *decoder) filterConfig(at path, a *anypb.Any) discovery.FilterConfig {
 	if config, ok := d.jwtConfig(at, a); ok {
 		return config
+	}
+	switch {
+	case is(a, (*httprbacv3.RBAC)(nil)):
+		m := &httprbacv3.RBAC{}
+		if !d.unpack(at, a, m) {
+			return nil
+		}
+		return d.rbac(at, m)
+	case is(a, (*httprbacv3.RBACPerRoute)(nil)):
+		m := &httprbacv3.RBACPerRoute{}
+		if !d.unpack(at, a, m) {
+			return nil
+		}
+		return d.rbacPerRoute(at, m)
 	}
 	m := &faultv3.HTTPFault{}
 	if !d.unpack(at, a, m) {

@@ -78,6 +78,9 @@ func (d *decoder) apiListener(at path, m *listenerv3.Listener) *discovery.APILis
 	}
 	manager := d.connectionManager(in, hcm)
 	d.noForwarding(in, hcm)
+	if manager.strictPaths {
+		d.refusef(in, "normalize_path, merge_slashes and path_with_escaped_slashes_action are not supported in an api_listener")
+	}
 	return &discovery.APIListener{
 		Name:              m.GetName(),
 		RouteName:         manager.routeName,

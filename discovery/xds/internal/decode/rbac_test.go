@@ -1,0 +1,200 @@
+package decode
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/inboardmesh/inboard/discovery"
+)
+
+func TestPoliciesAreInTheOrderOfTheirNames(t *testing.T) {
+	t.Parallel()
+	_, l, err := Listener(marshal(t, fromJSON[listenerv3.Listener](t, guardedFixture)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain := l.Inbound.Default
+	rbac := chain.Filters[0].Config.(*discovery.RBAC)
+	var names []string
+	for _, p := range rbac.Rules.Policies {
+		names = append(names, p.Name)
+	}
+	if !slices.Equal(names, []string{"a", "b"}) || rbac.Rules.Action != discovery.RBACDeny || !chain.StrictPaths {
+		t.Errorf("policies %v, action %d, strict %t", names, rbac.Rules.Action, chain.StrictPaths)
+	}
+	and := rbac.Rules.Policies[0].Permissions[0].Rules
+	if got := and[0].Rules[0].Header.Name + " " + and[0].Rules[1].Header.Name; got != "x-role :authority" {
+		t.Errorf("headers %q", got)
+	}
+	if got := and[3].Prefix; got != netip.MustParsePrefix("10.0.0.0/8") {
+		t.Errorf("an IPv4 address in IPv6 became %v", got)
+	}
+	if len(chain.Network) != 1 || len(chain.Network[0].Rules.Policies) != 1 || chain.Network[0].Shadow.Action != discovery.RBACLog {
+		t.Errorf("about connections: %+v", chain.Network)
+	}
+	override := chain.Routes.VirtualHosts[0].Routes[0].Filters["rbac"].Config.(*discovery.RBAC)
+	if override.Rules.Action != discovery.RBACDeny || len(override.Rules.Policies) != 0 || override.Shadow != nil {
+		t.Errorf("the route has %+v", override)
+	}
+}
+
+// guarded is a listener with one policy.
+func guarded(permission, principal string) string {
+	rbac := `{"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "rules": {"policies": {"p": {"permissions": [` +
+		permission + `], "principals": [` + principal + `]}}}}`
+	return filtered(rbac)
+}
+
+func filtered(filter string) string {
+	return `{"name": "l", "address": {"socketAddress": {"address": "::1", "portValue": 80}}, "defaultFilterChain": {"filters": [{"name": "hcm", "typedConfig": {
+		"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+		"routeConfig": {"name": "r"},
+		"httpFilters": [{"name": "f", "typedConfig": ` + filter + `}, {"name": "router", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]}}`
+}
+
+func connections(permission string) string {
+	return `{"name": "l", "address": {"socketAddress": {"address": "::1", "portValue": 80}}, "defaultFilterChain": {"filters": [
+		{"name": "rbac", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC", "statPrefix": "s",
+			"rules": {"policies": {"p": {"permissions": [` + permission + `], "principals": [{"any": true}]}}}}},
+		{"name": "hcm", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+		"routeConfig": {"name": "r"}, "httpFilters": [{"name": "router", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]}}`
+}
+
+// TestBA10_V11_WhatIsNotUnderstoodIsRefused: also deep inside of what is.
+func TestBA10_V11_WhatIsNotUnderstoodIsRefused(t *testing.T) {
+	t.Parallel()
+	const any = `{"any": true}`
+	deep := func(rule string) string {
+		return `{"notRule": {"orRules": {"rules": [{"any": true}, {"andRules": {"rules": [` + rule + `]}}]}}}`
+	}
+	const where = "default_filter_chain.filters[0].typed_config.http_filters[0].typed_config."
+	tests := []struct{ name, listener, want string }{
+		{"a permission of no kind", guarded(`{}`, any), where + `rules.policies["p"].permissions[0].rule: `},
+		{"one deep inside", guarded(deep(`{}`), any), where + `rules.policies["p"].permissions[0].not_rule.or_rules.rules[1].and_rules.rules[0].rule: `},
+		{"no permissions", guarded(``, any), where + `rules.policies["p"].permissions: `},
+		{"no principals", guarded(any, ``), where + `rules.policies["p"].principals: `},
+		{"a principal of no kind", guarded(any, `{"notId": {}}`), where + `rules.policies["p"].principals[0].not_id.identifier: `},
+		{"any that is false", guarded(`{"any": false}`, any), where + `rules.policies["p"].permissions[0].any: `},
+		{"an empty set", guarded(`{"orRules": {}}`, any), where + `rules.policies["p"].permissions[0].or_rules.rules: `},
+		{"an extension", guarded(`{"matcher": {"name": "m", "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}}}`, any),
+			where + `rules.policies["p"].permissions[0].matcher: not supported: no extension of permissions is known here`},
+		{"an extension of principals", guarded(any, `{"custom": {"name": "m", "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}}}`),
+			where + `rules.policies["p"].principals[0].custom.typed_config: "envoy.config.core.v3.Locality" is not supported here`},
+		{"the filter state", guarded(any, `{"filterState": {"key": "k", "stringMatch": {"exact": "v"}}}`),
+			where + `rules.policies["p"].principals[0].filter_state: not supported: there is no filter state here`},
+		{"metadata of routes", guarded(`{"sourcedMetadata": {"metadataSource": "ROUTE", "metadataMatcher": {"filter": "f", "path": [{"key": "a"}], "value": {"nullMatch": {}}}}}`, any),
+			where + `rules.policies["p"].permissions[0].sourced_metadata.metadata_source: ROUTE is not supported`},
+		{"a metadata value of no kind", guarded(`{"metadata": {"filter": "f", "path": [{"key": "a"}], "value": {}}}`, any), where + `rules.policies["p"].permissions[0].metadata.value.match_pattern: `},
+		{"a range of ports that is none", guarded(`{"destinationPortRange": {"start": 9, "end": 9}}`, any), where + `rules.policies["p"].permissions[0].destination_port_range: [9, 9) is no range of ports`},
+		{"an address that is a name", guarded(any, `{"remoteIp": {"addressPrefix": "localhost", "prefixLen": 8}}`), where + `rules.policies["p"].principals[0].remote_ip.address_prefix: "localhost" is not an IP address`},
+		{"an address with a zone", guarded(any, `{"remoteIp": {"addressPrefix": "fe80::1%eth0", "prefixLen": 8}}`), where + `rules.policies["p"].principals[0].remote_ip.address_prefix: "fe80::1%eth0" is not an IP address`},
+		{"a prefix that is too long", guarded(any, `{"remoteIp": {"addressPrefix": "10.0.0.0", "prefixLen": 33}}`), where + `rules.policies["p"].principals[0].remote_ip.prefix_len: 33 is too long for 10.0.0.0`},
+		{"BA5: a header of gRPC", guarded(`{"header": {"name": "Grpc-Timeout", "presentMatch": true}}`, any), where + `rules.policies["p"].permissions[0].header.name: "grpc-timeout" cannot be matched`},
+		{"BA5: the scheme", guarded(`{"header": {"name": ":scheme", "exactMatch": "http"}}`, any), where + `rules.policies["p"].permissions[0].header.name: ":scheme" cannot be matched`},
+		{"BA5: a header of one hop", guarded(`{"header": {"name": "TE", "presentMatch": true}}`, any), where + `rules.policies["p"].permissions[0].header.name: "te" cannot be matched`},
+		{"another pseudo-header", guarded(`{"header": {"name": ":protocol", "presentMatch": true}}`, any), where + `rules.policies["p"].permissions[0].header.name: ":protocol" is not supported`},
+		{"a header of a connection", connections(`{"header": {"name": "a", "presentMatch": true}}`), `default_filter_chain.filters[0].typed_config.rules.policies["p"].permissions[0].header: a connection has no requests`},
+		{"a path of a connection", connections(`{"notRule": {"urlPath": {"path": {"exact": "/"}}}}`), `default_filter_chain.filters[0].typed_config.rules.policies["p"].permissions[0].not_rule.url_path: a connection has no requests`},
+		{"an expression", filtered(`{"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "rules": {"policies": {"p": {
+			"permissions": [{"any": true}], "principals": [{"any": true}], "condition": {"constExpr": {"boolValue": true}}}}}}`),
+			where + `rules.policies["p"].condition: not supported: `},
+		{"a tree of matchers", filtered(`{"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "matcher": {}}`), where + `matcher: not supported: use rules`},
+		{"audit loggers", filtered(`{"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "rules": {"auditLoggingOptions": {"auditCondition": "ON_DENY"}}}`),
+			where + `rules.audit_logging_options: not supported: `},
+		{"the configuration of a route in the listener", filtered(`{"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute"}`), where[:len(where)-1] + `: `},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			_, _, err := Listener(marshal(t, fromJSON[listenerv3.Listener](t, tt.listener)))
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %s", err, tt.want)
+			}
+		})
+	}
+}
+
+// FuzzRBAC: V11. Whatever decodes has a kind that is known everywhere; the
+// decoder never panics.
+func FuzzRBAC(f *testing.F) {
+	for _, seed := range []string{
+		`{"policies": {"p": {"permissions": [{"any": true}], "principals": [{"any": true}]}}}`,
+		`{"action": "DENY", "policies": {"p": {"permissions": [{"notRule": {"header": {"name": "a", "exactMatch": "b"}}}], "principals": [{"sourceIp": {"addressPrefix": "::1"}}]}}}`,
+		`{"action": "LOG", "policies": {"p": {"permissions": [{"destinationPortRange": {"start": 1, "end": 2}}], "principals": [{"authenticated": {}}]}}}`,
+		`{"policies": {"p": {"permissions": [{"metadata": {"filter": "f", "path": [{"key": "k"}], "value": {"nullMatch": {}}}}], "principals": [{"notId": {"remoteIp": {"addressPrefix": "::ffff:1.2.3.4", "prefixLen": 100}}}]}}}`,
+	} {
+		m := &rbacv3.RBAC{}
+		if err := protojson.Unmarshal([]byte(seed), m); err != nil {
+			f.Fatal(err)
+		}
+		b, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m := &rbacv3.RBAC{}
+		if proto.Unmarshal(b, m) != nil {
+			return
+		}
+		for _, http := range []bool{true, false} {
+			d := &decoder{}
+			d.check(path{}, m)
+			rules := d.rbacRules(path{}, m, http)
+			if d.problems.err() != nil {
+				continue
+			}
+			for i := range rules.Policies {
+				p := &rules.Policies[i]
+				if len(p.Permissions) == 0 || len(p.Principals) == 0 {
+					t.Errorf("policy %q matches nothing: %v", p.Name, m)
+				}
+				checkRules(t, p.Permissions, http)
+				checkRules(t, p.Principals, http)
+			}
+		}
+	})
+}
+
+func checkRules(t *testing.T, rules []discovery.RBACRule, http bool) {
+	t.Helper()
+	for i := range rules {
+		r := &rules[i]
+		checkRules(t, r.Rules, http)
+		complete := true
+		switch r.Kind {
+		case discovery.RBACAny, discovery.RBACPrincipal:
+		case discovery.RBACAnd, discovery.RBACOr:
+			complete = len(r.Rules) > 0
+		case discovery.RBACNot:
+			complete = len(r.Rules) == 1
+		case discovery.RBACHeader:
+			complete = http && r.Header.Name != "" && r.Header.Name == strings.ToLower(r.Header.Name)
+		case discovery.RBACPath:
+			complete = http && r.Text != nil
+		case discovery.RBACTemplate:
+			complete = http && r.Template != nil
+		case discovery.RBACServerName, discovery.RBACURI, discovery.RBACDNS:
+			complete = r.Text != nil
+		case discovery.RBACDestination, discovery.RBACDirectIP, discovery.RBACRemoteIP:
+			complete = r.Prefix.IsValid() && !r.Prefix.Addr().Is4In6()
+		case discovery.RBACPort:
+			complete = r.Start < r.End
+		case discovery.RBACMetadata:
+			complete = r.Metadata != nil && len(r.Metadata.Path) > 0
+		default:
+			complete = false
+		}
+		if !complete {
+			t.Errorf("%+v is not complete", r)
+		}
+	}
+}
