@@ -56,6 +56,8 @@ type VirtualHost struct {
 	// Retry is the policy of routes that have none, with what it says of headers.
 	Retry        *retry.Policy
 	RetryHeaders *RetryHeaders
+	// Hedge is that of routes that say nothing of it; nil for none.
+	Hedge *retry.Hedge
 	// Filters is the per-filter configuration by filter name.
 	Filters map[string]FilterOverride
 }

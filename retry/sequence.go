@@ -64,16 +64,13 @@ func (s *Sequence) Next(o *outcome.Outcome) (delay time.Duration, ok bool) {
 	if s.retries >= s.limit() || !s.policy.Retryable(o) {
 		return 0, false
 	}
-	if s.grpc {
-		if pushback := o.HeaderValue(pushbackHeader); pushback != "" {
-			ms, err := strconv.ParseUint(pushback, 10, 31)
-			if err != nil {
-				return 0, false
-			}
-			s.retries++
-			s.step = 0
-			return time.Duration(ms) * time.Millisecond, true
+	if wait, forbidden, ok := Pushback(o); ok {
+		if forbidden {
+			return 0, false
 		}
+		s.retries++
+		s.step = 0
+		return wait, true
 	}
 	s.retries++
 	if limited := s.policy.RateLimited; limited != nil {
@@ -86,6 +83,34 @@ func (s *Sequence) Next(o *outcome.Outcome) (delay time.Duration, ok bool) {
 		return s.policy.Backoff.grpc(s.step, s.random()), true
 	}
 	return s.policy.Backoff.http(s.step, s.random()), true
+}
+
+// Hedge takes an attempt that is made beside others, if one is left. most bounds
+// the attempts in all; 0 leaves that to the policy.
+func (s *Sequence) Hedge(grpc bool, most uint32) bool {
+	s.grpc = grpc
+	if s.retries >= s.limit() || most > 0 && s.retries+1 >= most {
+		return false
+	}
+	s.retries++
+	return true
+}
+
+// Pushback is what a gRPC server says of when to try again: after a wait, or
+// never. ok is false if it says nothing.
+func Pushback(o *outcome.Outcome) (wait time.Duration, forbidden, ok bool) {
+	if !o.GRPC {
+		return 0, false, false
+	}
+	pushback := o.HeaderValue(pushbackHeader)
+	if pushback == "" {
+		return 0, false, false
+	}
+	ms, err := strconv.ParseUint(pushback, 10, 31)
+	if err != nil {
+		return 0, true, true
+	}
+	return time.Duration(ms) * time.Millisecond, false, true
 }
 
 func (s *Sequence) limit() uint32 {

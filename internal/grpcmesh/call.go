@@ -35,8 +35,7 @@ type clientCall struct {
 
 	// routed is the metadata as the configuration wants it. Each attempt sends
 	// a copy.
-	routed  metadata.MD
-	sending metadata.MD
+	routed metadata.MD
 	// method is the method to call, after the route's rewrite.
 	method string
 	// endpointHost is whether the authority is the endpoint's host name.
@@ -104,25 +103,28 @@ func (c *clientCall) Routed(d *route.Decision) {
 
 // Carrier prepares the metadata of an attempt.
 func (c *clientCall) Carrier(a *pipeline.Attempt) observe.Carrier {
-	c.sending = c.routed
+	sending := c.routed
 	if a.Observed.Number > 1 {
-		c.sending = maps.Clone(c.routed)
+		sending = maps.Clone(c.routed)
 	}
 	if n := a.Retries(); n > 0 {
-		c.sending.Set(previousAttempts, strconv.Itoa(n))
+		sending.Set(previousAttempts, strconv.Itoa(n))
 	}
 	forward := c.call.Decision.Route.Forward
 	if forward.AttemptCount {
-		c.sending.Set("x-envoy-attempt-count", strconv.Itoa(a.Observed.Number))
+		sending.Set("x-envoy-attempt-count", strconv.Itoa(a.Observed.Number))
 	}
 	if forward.TimeoutRetry && a.AfterTimeout() {
-		c.sending.Set("x-envoy-is-timeout-retry", "true")
+		sending.Set("x-envoy-is-timeout-retry", "true")
 	}
-	return header(c.sending)
+	return header(sending)
 }
 
 // Abandon has nothing to let go: gRPC ends an attempt with its context.
-func (c *clientCall) Abandon() {}
+func (c *clientCall) Abandon(*pipeline.Attempt) {}
+
+// sending is the metadata of an attempt.
+func sending(p *pipeline.Attempt) metadata.MD { return metadata.MD(p.Observed.Headers.(header)) }
 
 // outcomeOf says how an attempt ended that returned err.
 func outcomeOf(a *attempt, err error, reply metadata.MD) outcome.Outcome {

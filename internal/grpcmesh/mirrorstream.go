@@ -166,6 +166,9 @@ func (s *mirrorStream) run(ctx context.Context) {
 // Replayable is always false: what was sent is not kept.
 func (s *mirrorStream) Replayable() bool { return false }
 
+// Hedgeable is always false, for the same reason.
+func (s *mirrorStream) Hedgeable() bool { return false }
+
 // Attempt opens the copy, sends what is queued until nothing follows, and reads
 // what is answered until that ends.
 func (s *mirrorStream) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Outcome {
@@ -173,18 +176,18 @@ func (s *mirrorStream) Attempt(ctx context.Context, p *pipeline.Attempt) outcome
 	defer cancel()
 	a := &attempt{pipeline: p}
 	defer a.end()
-	ctx = withAttempt(metadata.NewOutgoingContext(ctx, s.sending), a)
+	ctx = withAttempt(metadata.NewOutgoingContext(ctx, sending(p)), a)
 	a.ctx = ctx
 	stream, err := s.open(ctx)
 	if err != nil {
 		return s.outcomeOf(a, err, nil)
 	}
-	var sending sync.WaitGroup
-	sending.Go(func() { s.sendAll(ctx, stream) })
+	var queued sync.WaitGroup
+	queued.Go(func() { s.sendAll(ctx, stream) })
 	err = receiveAll(stream)
 	o := s.outcomeOf(a, err, stream.Trailer())
 	cancel()
-	sending.Wait()
+	queued.Wait()
 	return o
 }
 

@@ -118,7 +118,7 @@ func (s *clientStream) Routed(d *route.Decision) {
 func (s *clientStream) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Outcome {
 	p.KeepPerTry = true
 	a := &attempt{pipeline: p, endpointHost: s.endpointHost}
-	ctx = withAttempt(metadata.NewOutgoingContext(ctx, s.clientCall.sending), a)
+	ctx = withAttempt(metadata.NewOutgoingContext(ctx, sending(p)), a)
 	a.ctx = ctx
 	stream, err := s.open(ctx, s.method, s.opts...)
 	if err != nil {
@@ -147,6 +147,10 @@ func (s *clientStream) Replayable() bool {
 	defer s.mu.Unlock()
 	return !s.committed
 }
+
+// Hedgeable is false: a stream is open before it is known whether its answer is
+// a good one.
+func (s *clientStream) Hedgeable() bool { return false }
 
 func (s *clientStream) current() (grpc.ClientStream, *attempt) {
 	s.mu.Lock()

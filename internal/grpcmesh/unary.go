@@ -6,6 +6,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/route"
@@ -19,9 +21,19 @@ type unaryCall struct {
 	cc                *grpc.ClientConn
 	invoker           grpc.UnaryInvoker
 
-	first          attempt // what most calls need once, without an allocation
+	first unaryAttempt // what most calls need once, without an allocation
+	// hedged is whether attempts run beside each other, so that each needs a
+	// response of its own.
+	hedged bool
+}
+
+// unaryAttempt is one attempt, with what it brought.
+type unaryAttempt struct {
+	attempt
 	reply, trailer metadata.MD
-	err            error // of the last attempt, as gRPC returned it
+	peer           peer.Peer // if the call is hedged
+	response       any
+	err            error // as gRPC returned it
 }
 
 var _ pipeline.Adapter = (*unaryCall)(nil)
@@ -41,12 +53,26 @@ func (a *Adapter) unaryClient(
 	}
 	a.start(&u.clientCall, target, u, false)
 	o := u.call.Run(ctx, &u.view)
+	last := u.last()
+	if u.hedged && last != nil {
+		u.adopt(last)
+	}
 	if o.Kind != outcome.Response {
 		return u.result(o)
 	}
 	u.mutateReply()
 	u.call.Finish(o)
-	return u.err
+	return last.err
+}
+
+// last is the attempt that counts, nil without one that was sent.
+func (u *unaryCall) last() *unaryAttempt {
+	p := u.call.Last()
+	if p == nil {
+		return nil
+	}
+	t, _ := p.Local.(*unaryAttempt)
+	return t
 }
 
 // Routed is the common one, and has copies sent.
@@ -60,30 +86,84 @@ func (u *unaryCall) Routed(d *route.Decision) {
 // Attempt sends the request and waits for the reply. The picker chooses the
 // endpoint.
 func (u *unaryCall) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Outcome {
-	a := &u.first
-	if a.pipeline != nil {
-		a = new(attempt) // gRPC may still hold the last one
+	t := &u.first
+	if p.Observed.Number > 1 {
+		t = new(unaryAttempt) // gRPC may still hold the last one
 	}
-	a.pipeline, a.endpointHost = p, u.endpointHost
-	ctx = withAttempt(metadata.NewOutgoingContext(ctx, u.sending), a)
+	t.pipeline, t.endpointHost, t.response = p, u.endpointHost, u.response
+	ctx = withAttempt(metadata.NewOutgoingContext(ctx, sending(p)), &t.attempt)
 	if deadline, ok := ctx.Deadline(); !p.Deadline.IsZero() && (!ok || p.Deadline.Before(deadline)) {
 		// The next hop is told the time of the attempt, not only of the call.
 		bounded, cancel := context.WithDeadline(ctx, p.Deadline)
 		defer cancel()
 		ctx = bounded
 	}
-	a.ctx = ctx
-	u.reply, u.trailer = nil, nil
-	opts := slices.Concat(u.opts, []grpc.CallOption{grpc.Header(&u.reply), grpc.Trailer(&u.trailer)})
-	u.err = u.invoker(ctx, u.method, u.request, u.response, u.cc, opts...)
-	a.end()
-	if u.err != nil && u.reply == nil {
-		u.reply = u.trailer // trailers-only: what a proxy would see as headers
+	t.ctx = ctx
+	p.Local = t
+	opts := slices.Concat(u.opts, []grpc.CallOption{grpc.Header(&t.reply), grpc.Trailer(&t.trailer)})
+	if u.hedged {
+		opts = u.isolate(t)
 	}
-	p.Reply = header(u.reply)
-	return outcomeOf(a, u.err, u.reply)
+	t.err = u.invoker(ctx, u.method, u.request, t.response, u.cc, opts...)
+	t.end()
+	if t.err != nil && t.reply == nil {
+		t.reply = t.trailer // trailers-only: what a proxy would see as headers
+	}
+	p.Reply = header(t.reply)
+	return outcomeOf(&t.attempt, t.err, t.reply)
 }
 
 // Replayable is always true: the request is one message, at hand until the call
 // returns.
 func (u *unaryCall) Replayable() bool { return true }
+
+// Hedgeable reports whether the method's descriptor, or an idempotency key, says
+// that the call may be made more than once, and that attempts can be kept apart.
+func (u *unaryCall) Hedgeable() bool {
+	if _, ok := u.response.(proto.Message); !ok {
+		return false
+	}
+	for _, o := range u.opts {
+		if _, ok := o.(grpc.OnFinishCallOption); ok {
+			return false // the application's function expects one end at a time
+		}
+	}
+	u.hedged = header(u.routed).Get("idempotency-key") != "" || isIdempotent(u.view.Path)
+	return u.hedged
+}
+
+// isolate gives an attempt a response and options of its own, where it would
+// write to the caller's.
+func (u *unaryCall) isolate(t *unaryAttempt) []grpc.CallOption {
+	t.response = u.response.(proto.Message).ProtoReflect().New().Interface()
+	opts := make([]grpc.CallOption, 0, len(u.opts)+2)
+	for _, o := range u.opts {
+		switch o.(type) {
+		case grpc.HeaderCallOption, grpc.TrailerCallOption:
+		case grpc.PeerCallOption:
+			opts = append(opts, grpc.Peer(&t.peer))
+		default:
+			opts = append(opts, o)
+		}
+	}
+	return append(opts, grpc.Header(&t.reply), grpc.Trailer(&t.trailer))
+}
+
+// adopt gives the caller what the attempt that counts has brought.
+func (u *unaryCall) adopt(t *unaryAttempt) {
+	for _, o := range u.opts {
+		switch o := o.(type) {
+		case grpc.HeaderCallOption:
+			*o.HeaderAddr = t.reply
+		case grpc.TrailerCallOption:
+			*o.TrailerAddr = t.trailer
+		case grpc.PeerCallOption:
+			*o.PeerAddr = t.peer
+		}
+	}
+	if t.err == nil {
+		response := u.response.(proto.Message)
+		proto.Reset(response)
+		proto.Merge(response, t.response.(proto.Message))
+	}
+}

@@ -30,10 +30,6 @@ type replayBody struct {
 	getBody func() (io.ReadCloser, error)
 	length  int64 // of source; 0 or less if it is not known
 
-	// release ends the watch over the call's time, see watch. Only the call's
-	// goroutine uses it until the call has ended.
-	release func() bool
-
 	// mirrored reports whether copies wait for the body; it spares the lock.
 	mirrored atomic.Bool
 
@@ -41,7 +37,9 @@ type replayBody struct {
 	// caller likes. It is locked before mu.
 	reading sync.Mutex
 
-	mu       sync.Mutex
+	mu sync.Mutex
+	// release ends the watch over the call's time, see watch; guarded by mu.
+	release  func() bool
 	read     int       // guarded by mu; bytes read from source so far
 	kept     []byte    // guarded by mu; these bytes, nil once they are too many
 	overflow bool      // guarded by mu; more was read than is kept
@@ -51,6 +49,7 @@ type replayBody struct {
 	closed   bool      // guarded by mu
 	failed   error     // guarded by mu; the caller's body could not be read
 	mirrors  *copies   // guarded by mu; who waits for a copy of the body, or nil
+	parallel bool      // attempts read side by side; set before the first
 }
 
 func newReplayBody(req *http.Request) *replayBody {
@@ -68,6 +67,16 @@ func (b *replayBody) replayable() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return !b.closed && b.failed == nil && (b.getBody != nil || !b.overflow)
+}
+
+// hedgeable reports whether attempts may read the body side by side, and lets
+// them: each but the first has one of its own.
+func (b *replayBody) hedgeable() bool {
+	if b == nil {
+		return true
+	}
+	b.parallel = b.getBody != nil
+	return b.parallel
 }
 
 // next returns the body of the next attempt; the one before reads no more.
@@ -103,6 +112,8 @@ func (b *replayBody) failure() error {
 // watch closes the caller's body when the call's time is over: net/http does not
 // return as long as it waits in the body's Read.
 func (b *replayBody) watch(ctx context.Context) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.release == nil {
 		b.release = context.AfterFunc(ctx, b.closeSource)
 	}
@@ -113,8 +124,11 @@ func (b *replayBody) end() {
 	if b == nil {
 		return
 	}
-	if b.release != nil {
-		b.release()
+	b.mu.Lock()
+	release := b.release
+	b.mu.Unlock()
+	if release != nil {
+		release()
 	}
 	b.closeSource()
 }
@@ -144,12 +158,13 @@ type attemptBody struct {
 	number int
 	own    io.ReadCloser // a body from GetBody; nil reads the shared one
 	offset int           // in the shared body
+	closed atomic.Bool   // of a body of its own
 }
 
 func (a *attemptBody) Read(p []byte) (int, error) {
 	if a.own != nil {
 		n, err := a.own.Read(p)
-		if err != nil && !errors.Is(err, io.EOF) {
+		if err != nil && !errors.Is(err, io.EOF) && !a.closed.Load() {
 			a.shared.fail(err)
 		}
 		return n, err
@@ -197,7 +212,7 @@ func (a *attemptBody) readKept(p []byte) (n int, done bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
-	case b.closed || a.number != b.attempts:
+	case b.closed || a.number != b.attempts && !b.parallel:
 		return 0, true, errSuperseded
 	case a.offset < b.read && b.overflow:
 		// replayable forbids it; but never a body with a gap, or a part of it.
@@ -238,6 +253,7 @@ func (a *attemptBody) InMemory() bool { return a.shared.getBody != nil }
 // Close ends this attempt's use. The caller's body stays open for another.
 func (a *attemptBody) Close() error {
 	if a.own != nil {
+		a.closed.Store(true)
 		return a.own.Close()
 	}
 	return nil

@@ -38,10 +38,8 @@ type exchange struct {
 	routed http.Header
 	url    *url.URL
 	host   string
-	// headers are those of the attempt under way.
-	headers *outgoing
-	body    *replayBody // nil if the request has none
-	resp    *http.Response
+	body   *replayBody // nil if the request has none
+	resp   *http.Response
 
 	// What most calls need once is here, so that it is no allocation of its own.
 	firstHeaders outgoing
@@ -92,10 +90,18 @@ func pathOf(u *url.URL) string {
 func (x *exchange) roundTrip() (*http.Response, error) {
 	view := x.view(x.request.Header)
 	o := x.call.Run(x.request.Context(), &view)
+	x.take()
 	if x.redirects(&o) {
 		return x.follow(o)
 	}
 	return x.result(o)
+}
+
+// take takes the response of the attempt that counts over, if it has one.
+func (x *exchange) take() {
+	if a := x.call.Last(); a != nil {
+		x.resp, _ = a.Local.(*http.Response)
+	}
 }
 
 // result is what the caller gets.
@@ -177,27 +183,27 @@ func rewritten(from *url.URL, escapedPath string) *url.URL {
 // Carrier prepares the headers of an attempt. The first may use them as they
 // are; a later one must not touch what net/http may still read.
 func (x *exchange) Carrier(a *pipeline.Attempt) observe.Carrier {
+	headers := &x.firstHeaders
 	if a.Observed.Number == 1 {
-		x.headers = &x.firstHeaders
-		x.headers.header = header(x.routed)
+		headers.header = header(x.routed)
 	} else {
-		x.headers = &outgoing{header: header(copyHeader(x.routed))}
+		headers = &outgoing{header: header(copyHeader(x.routed))}
 	}
 	forward := x.call.Decision.Route.Forward
 	if forward.AttemptCount {
-		x.headers.set(attemptCount, strconv.Itoa(a.Observed.Number))
+		headers.set(attemptCount, strconv.Itoa(a.Observed.Number))
 	}
 	if forward.TimeoutRetry && a.AfterTimeout() {
-		x.headers.set(timeoutRetry, "true")
+		headers.set(timeoutRetry, "true")
 	}
 	if a.Deadline.IsZero() {
-		delete(x.headers.header, expectedTimeout)
-		return x.headers
+		delete(headers.header, expectedTimeout)
+		return headers
 	}
 	// A hop never gets more time than its caller has left.
 	left := a.Deadline.Sub(a.Observed.Start).Milliseconds()
-	x.headers.set(expectedTimeout, strconv.FormatInt(max(left, 1), 10))
-	return x.headers
+	headers.set(expectedTimeout, strconv.FormatInt(max(left, 1), 10))
+	return headers
 }
 
 // Attempt sends the request to one endpoint and returns with its response
@@ -208,7 +214,7 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 		return outcome.Outcome{Kind: outcome.NoEndpoint, Err: err}
 	}
 	req := x.newRequest(ctx, a)
-	req.Header, req.URL, req.Host = http.Header(x.headers.header), x.url, x.host
+	req.Header, req.URL, req.Host = http.Header(a.Observed.Headers.(*outgoing).header), x.url, x.host
 	if name := endpoint.Hostname(); name != "" && x.endpointHost {
 		req.Host = name
 	}
@@ -229,7 +235,7 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 			Kind: failure.Kind, Sent: failure.Sent, Repeatable: failure.Stale && isIdempotent(x.request), Err: failure.Err,
 		}
 	}
-	x.resp, a.Reply = resp, header(resp.Header)
+	a.Local, a.Reply = resp, header(resp.Header)
 	o := outcome.Outcome{Kind: outcome.Response, Status: resp.StatusCode, Sent: true}
 	if resp.StatusCode >= http.StatusBadRequest {
 		o.Header = resp.Header.Get
@@ -250,22 +256,40 @@ func (x *exchange) newRequest(ctx context.Context, a *pipeline.Attempt) *http.Re
 // Abandon closes a response that is not delivered. Over HTTP/1.1 a small answer
 // is read first, so that it does not cost its connection; its server, which may
 // itself wait for the rest of the request, gets little time for it.
-func (x *exchange) Abandon() {
-	if x.resp == nil {
-		return
+func (*exchange) Abandon(a *pipeline.Attempt) {
+	if resp, _ := a.Local.(*http.Response); resp != nil {
+		discard(resp)
+		a.Local = nil
 	}
+}
+
+func discard(resp *http.Response) {
 	const (
 		worthReading = 4 << 10
 		worthWaiting = 5 * time.Millisecond
 	)
-	body := x.resp.Body
-	if x.resp.ProtoMajor == 1 && x.resp.ContentLength <= worthReading {
+	body := resp.Body
+	if resp.ProtoMajor == 1 && resp.ContentLength <= worthReading {
 		late := time.AfterFunc(worthWaiting, func() { _ = body.Close() })
 		_, _ = io.CopyN(io.Discard, body, worthReading)
 		late.Stop()
 	}
 	_ = body.Close()
-	x.resp = nil
+}
+
+// Hedgeable reports whether the request is safe by its method (RFC 9110, section
+// 9.2.1) or by its Idempotency-Key, and has a body, if any, that can be had more
+// than once.
+func (x *exchange) Hedgeable() bool {
+	req := x.request
+	switch x.call.Observed.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+	default:
+		if req.Header.Get("Idempotency-Key") == "" {
+			return false
+		}
+	}
+	return req.Header.Get("Upgrade") == "" && x.body.hedgeable()
 }
 
 // Replayable reports whether the body can be sent again, whole.

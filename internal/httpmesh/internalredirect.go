@@ -47,10 +47,11 @@ func (x *exchange) follow(o outcome.Outcome) (*http.Response, error) {
 		if !ok {
 			break
 		}
-		x.Abandon()
+		discard(x.resp)
 		x.finish(o)
 		view := next.view(next.request.Header)
 		o = next.call.RunDecided(original.Context(), &view, &decided)
+		next.take()
 		x = next
 	}
 	resp, err := x.result(o)

@@ -96,6 +96,7 @@ func (c *copies) sendTo(ctx context.Context, m *pipeline.Mirror, body []byte) {
 	x.routed, x.host = copyHeader(req.Header), m.Host(c.host)
 	o := m.Run(ctx, &x.call, x)
 	if o.Kind == outcome.Response {
+		x.take()
 		_, err := io.CopyN(io.Discard, x.resp.Body, mirrorResponseLimit)
 		_ = x.resp.Body.Close()
 		o = x.bodyOutcome(o, err)

@@ -29,7 +29,19 @@ type admitted struct {
 // own permits, and above the balancer, so that a refused attempt does not
 // disturb the endpoints' counters.
 func (c *Call) try() outcome.Outcome {
-	a := &c.first
+	if c.hedging != nil {
+		return c.hedging.round()
+	}
+	a, o, refused := c.begin()
+	if refused {
+		return o
+	}
+	return a.run()
+}
+
+// begin starts an attempt, which becomes the call's, or says why it is refused.
+func (c *Call) begin() (a *Attempt, o outcome.Outcome, refused bool) {
+	a = &c.first
 	if c.attempt != nil {
 		a = new(Attempt) // the observer and gRPC's picker may still hold the last one
 		c.now = time.Now()
@@ -39,15 +51,27 @@ func (c *Call) try() outcome.Outcome {
 	a.call = c
 	a.isRetry = c.isRetry
 	a.Observed = observe.Attempt{Call: &c.Observed, Number: c.Observed.Attempts, Cluster: c.cluster.Name(), Start: c.now}
+	if c.hedging != nil {
+		own := c.pick // the call's may change while the attempt picks
+		own.Avoid = slices.Clip(own.Avoid)
+		a.pick = &own
+	} else {
+		a.pick = &c.pick
+	}
 	if o, refused := a.admit(); refused {
-		return o
+		return a, o, true
 	}
 	a.bound()
 	a.Observed.Headers = c.adapter.Carrier(a)
 	if hook := c.out.hooks.AttemptStarted; hook != nil && c.mirror == nil {
 		a.ctx = hook(a.ctx, &a.Observed)
 	}
-	o := c.adapter.Attempt(a.ctx, a)
+	return a, outcome.Outcome{}, false
+}
+
+// run takes an attempt that has begun to its outcome.
+func (a *Attempt) run() outcome.Outcome {
+	o := a.call.adapter.Attempt(a.ctx, a)
 	if !a.KeepPerTry {
 		a.Started()
 	}
@@ -117,41 +141,71 @@ func (a *Attempt) admit() (o outcome.Outcome, refused bool) {
 // bound sets the per-try timeout. One that is not shorter than the route's
 // timeout has no effect (Envoy router docs).
 func (a *Attempt) bound() {
-	c, policy := a.call, a.call.policy
+	c := a.call
 	a.ctx, a.Deadline = c.ctx, c.Deadline
-	if policy.PerTryTimeout <= 0 {
+	limit := c.policy.PerTryTimeout
+	if h := c.hedging; h != nil {
+		ctx, cancel := context.WithCancelCause(c.ctx)
+		stop := context.AfterFunc(c.out.life, func() { cancel(upstream.ErrClosed) })
+		a.ctx, a.cancel = ctx, func(cause error) { stop(); cancel(cause) }
+		if h.policy.OnPerTryTimeout && h.policy.Delay <= 0 {
+			limit = 0 // it starts another attempt instead
+		}
+	}
+	if limit <= 0 {
 		return
 	}
-	deadline := a.Observed.Start.Add(policy.PerTryTimeout)
+	deadline := a.Observed.Start.Add(limit)
 	if !c.Deadline.IsZero() && !deadline.Before(c.Deadline) {
 		return
 	}
 	a.Deadline = deadline
-	ctx, cancel := context.WithCancelCause(c.ctx)
-	a.ctx, a.cancel = ctx, cancel
-	a.timer = time.AfterFunc(policy.PerTryTimeout, func() { cancel(errPerTryTimeout) })
+	cancel := a.cancel
+	if cancel == nil {
+		a.ctx, cancel = context.WithCancelCause(c.ctx)
+		a.cancel = cancel
+	}
+	a.timer = time.AfterFunc(limit, func() { cancel(errPerTryTimeout) })
 }
 
 // Pick chooses an endpoint of the call's cluster. Calling it again chooses
 // another one, for when the first turned out not to be connectable before
 // anything was sent.
 func (a *Attempt) Pick() (*upstream.Endpoint, error) {
-	c := a.call
 	if a.host != nil {
-		a.report(&outcome.Outcome{Kind: outcome.ConnectFailure})
-		c.avoid(a.host)
-		a.host.End()
-		a.host, a.Endpoint = nil, nil
+		a.unpick()
 	}
-	endpoint, err := c.cluster.Pick(c.pick)
+	endpoint, err := a.call.cluster.Pick(*a.pick)
 	if err != nil {
 		return nil, err
+	}
+	a.lock()
+	defer a.unlock()
+	if a.ended { // it lost meanwhile
+		return nil, errLost
 	}
 	a.Endpoint, a.host = endpoint, endpoint.Host()
 	a.host.Begin()
 	a.Observed.Endpoint = endpoint.Address()
 	a.Observed.Locality = a.host.Locality().String()
 	return endpoint, nil
+}
+
+// unpick takes back the endpoint that could not be connected to.
+func (a *Attempt) unpick() {
+	a.lock()
+	host, endpoint := a.host, a.Endpoint
+	if a.ended {
+		host = nil // given back already
+	}
+	a.host, a.Endpoint = nil, nil
+	a.unlock()
+	if host == nil {
+		return
+	}
+	a.report(host, endpoint, &outcome.Outcome{Kind: outcome.ConnectFailure})
+	a.pick.Avoid = avoiding(a.pick.Avoid, host)
+	host.End()
 }
 
 // Priority is the routing priority, which selects the limits.
@@ -170,20 +224,24 @@ func (a *Attempt) Retries() int { return a.call.sequence.Attempts() - 1 }
 // AfterTimeout reports whether the attempt before ended with the per-try timeout.
 func (a *Attempt) AfterTimeout() bool { return a.call.timedOut }
 
-// endAttempt ends the attempt that is open, if any.
-func (c *Call) endAttempt(o *outcome.Outcome, now time.Time) {
-	a := c.attempt
-	if a == nil || a.ended {
+// end ends the attempt, once. The call's goroutine does, or who finishes the
+// call.
+func (a *Attempt) end(o *outcome.Outcome, now time.Time) {
+	if a.ended {
 		return
 	}
+	a.lock()
 	a.ended = true
+	host, endpoint := a.host, a.Endpoint
+	a.unlock()
+	c := a.call
 	a.Started()
 	if a.cancel != nil {
 		a.cancel(context.Canceled)
 	}
-	if a.host != nil {
-		a.host.End()
-		a.report(o)
+	if host != nil {
+		host.End()
+		a.report(host, endpoint, o)
 	}
 	verdict := o.Verdict()
 	a.errorRate.Done(verdict)
@@ -204,14 +262,14 @@ func (c *Call) endAttempt(o *outcome.Outcome, now time.Time) {
 
 // report tells the endpoint how the attempt on it ended. That it could not be
 // connected to is told once, however often the attempt comes back to it.
-func (a *Attempt) report(o *outcome.Outcome) {
+func (a *Attempt) report(host *balancer.Host, endpoint *upstream.Endpoint, o *outcome.Outcome) {
 	if o.Kind == outcome.ConnectFailure {
-		if slices.Contains(a.unconnected, a.host) {
+		if slices.Contains(a.unconnected, host) {
 			return
 		}
-		a.unconnected = append(a.unconnected, a.host)
+		a.unconnected = append(a.unconnected, host)
 	}
-	a.Endpoint.Report(o)
+	endpoint.Report(o)
 }
 
 func (a *Attempt) releaseRetry() {

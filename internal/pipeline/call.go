@@ -45,10 +45,15 @@ type Adapter interface {
 	// local failure while ctx has ended is reported as any Kind but Response:
 	// Run finds out whose time it was.
 	Attempt(ctx context.Context, a *Attempt) outcome.Outcome
-	// Abandon lets go of what the last attempt returned: another follows.
-	Abandon()
+	// Abandon lets go of what an attempt returned: another one counts.
+	Abandon(a *Attempt)
 	// Replayable reports whether the request can be sent again, now.
 	Replayable() bool
+	// Hedgeable reports whether the request may be sent while another attempt
+	// is under way: that its effect is that of one, and that all of it is at
+	// hand. If it says so, Attempt and Abandon are called on goroutines of the
+	// attempts, side by side.
+	Hedgeable() bool
 }
 
 // Call is one outbound call. It is used by one goroutine at a time.
@@ -86,6 +91,7 @@ type Call struct {
 	// options are the application's for this call, nil without any.
 	options *CallOptions
 	hedge   *retry.Hedge // nil without
+	hedging *hedging     // nil unless attempts run beside each other
 	// minTime must be left of the call's time for an attempt to begin.
 	minTime         time.Duration
 	routingPriority discovery.RoutingPriority
@@ -119,9 +125,16 @@ type Attempt struct {
 	// Reply is the headers of the response, which the adapter sets when there is
 	// one; nil without.
 	Reply route.Header
+	// Local is the adapter's.
+	Local any
+
 	ended bool
+	slow  bool // it has taken the per-try timeout, and was let go on
+	// lost is guarded by the call's hedging.
+	lost bool
 
 	call *Call
+	pick *balancer.PickInfo
 	ctx  context.Context
 	// unconnected are the hosts that the attempt could not connect to.
 	unconnected []*balancer.Host
@@ -233,6 +246,12 @@ func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, d
 	c.customize()
 	c.bound(ctx, config)
 	c.sequence = c.policy.Start()
+	if left, late := c.late(0); late {
+		return c.fail(outcome.Timeout, fmt.Errorf("not sent: %v are left, and it needs %v", max(left, 0), c.minTime))
+	}
+	if c.hedge != nil {
+		c.startHedging()
+	}
 	return c.attempts()
 }
 
@@ -248,6 +267,10 @@ func (c *Call) Facts() route.Facts {
 // HideOriginals reports whether the upstream is not to be told what was
 // rewritten.
 func (c *Call) HideOriginals() bool { return c.hide }
+
+// Last is the attempt whose outcome Run returned, or the one under way. It is nil
+// before the first.
+func (c *Call) Last() *Attempt { return c.attempt }
 
 // Upstream is the address of the endpoint of the last attempt, "" before one.
 func (c *Call) Upstream() string {
@@ -328,9 +351,6 @@ func (c *Call) bound(ctx context.Context, config *Config) {
 
 // attempts makes attempts until one is final.
 func (c *Call) attempts() outcome.Outcome {
-	if left, late := c.late(0); late {
-		return c.fail(outcome.Timeout, fmt.Errorf("not sent: %v are left, and it needs %v", max(left, 0), c.minTime))
-	}
 	for {
 		o := c.try()
 		if !c.again(&o) {
@@ -375,12 +395,12 @@ func (c *Call) again(o *outcome.Outcome) bool {
 		if c.ctx.Err() != nil {
 			return false
 		}
-		c.abandon(o)
+		c.abandon(c.attempt, o)
 		c.isRetry = false
 		return true
 	}
 	if c.headers != nil {
-		c.readReply(o)
+		c.readReply(c.attempt, o)
 	}
 	throttled := c.throttled(o)
 	delay, ok := c.sequence.Next(o)
@@ -399,7 +419,7 @@ func (c *Call) again(o *outcome.Outcome) bool {
 		c.overflowed("retries")
 		return false
 	}
-	c.abandon(o)
+	c.abandon(c.attempt, o)
 	if err := c.sleep(delay); err != nil {
 		gate.ReleaseRetry()
 		*o = outcome.Outcome{Kind: endedBy(c.ctx), Err: err, Sent: c.sent}
@@ -412,13 +432,13 @@ func (c *Call) again(o *outcome.Outcome) bool {
 var noRetries = retry.Policy{}
 
 // abandon ends an attempt that another follows.
-func (c *Call) abandon(o *outcome.Outcome) {
+func (c *Call) abandon(a *Attempt, o *outcome.Outcome) {
 	c.sent = c.sent || o.Sent
 	c.timedOut = o.Kind == outcome.PerTryTimeout
-	c.remember(o)
+	c.remember(a, o)
 	now := time.Now()
-	c.adapter.Abandon() // before its context ends, which would cost its connection
-	c.endAttempt(o, now)
+	c.adapter.Abandon(a) // before its context ends, which would cost its connection
+	a.end(o, now)
 }
 
 // isTransparent reports whether the attempt may be repeated whatever the policy
@@ -540,7 +560,9 @@ func (c *Call) Finish(o outcome.Outcome) {
 	}
 	c.finished = true
 	now := time.Now()
-	c.endAttempt(&o, now)
+	if c.attempt != nil {
+		c.attempt.end(&o, now)
+	}
 	c.timeout.Stop()
 	c.Observed.Outcome = o
 	c.Observed.End = now

@@ -12,8 +12,11 @@ import (
 
 // remember makes the next attempt go elsewhere than this one: by the policy's
 // predicates, and always if the endpoint could not be reached.
-func (c *Call) remember(o *outcome.Outcome) {
-	host, p := c.attempt.host, c.policy
+func (c *Call) remember(a *Attempt, o *outcome.Outcome) {
+	host, p := a.goneTo(), c.policy
+	for _, h := range a.pick.Avoid { // those that it could not connect to
+		c.avoid(h)
+	}
 	if p.OmitCanary || len(p.OmitMetadata) > 0 {
 		c.pick.Omit = omitted(p)
 	}
@@ -28,12 +31,15 @@ func (c *Call) remember(o *outcome.Outcome) {
 	}
 }
 
-// avoid makes later picks pass over a host. A call that waits for ready may
-// come by often.
-func (c *Call) avoid(h *balancer.Host) {
-	if !slices.Contains(c.pick.Avoid, h) {
-		c.pick.Avoid = append(c.pick.Avoid, h)
+// avoid makes later picks pass over a host.
+func (c *Call) avoid(h *balancer.Host) { c.pick.Avoid = avoiding(c.pick.Avoid, h) }
+
+// avoiding adds a host to a list. A call that waits for ready may come by often.
+func avoiding(list []*balancer.Host, h *balancer.Host) []*balancer.Host {
+	if slices.Contains(list, h) {
+		return list
 	}
+	return append(list, h)
 }
 
 // avoidPriorities is the previous_priorities plugin of Envoy: after each so many
@@ -76,8 +82,8 @@ func matchesAny(matches []discovery.HeaderMatch, req *route.Request) bool {
 }
 
 // readReply looks for the response headers that call for a retry.
-func (c *Call) readReply(o *outcome.Outcome) {
-	reply := c.attempt.Reply
+func (c *Call) readReply(a *Attempt, o *outcome.Outcome) {
+	reply := a.Reply
 	if o.Kind != outcome.Response || reply == nil {
 		return
 	}

@@ -251,9 +251,13 @@ type adapter struct {
 	attempt func(ctx context.Context, a *Attempt, n int) outcome.Outcome
 	// abandon is called when an attempt is given up, if not nil.
 	abandon func()
+	// hedgeable is true for a request that may be sent side by side; attempts
+	// are then made on several goroutines.
+	hedgeable bool
 	// unreplayable is true for a request that cannot be sent again.
 	unreplayable bool
 
+	mu        sync.Mutex // for attempts side by side
 	routed    int
 	attempts  int
 	abandoned int
@@ -271,25 +275,34 @@ func (d *adapter) Routed(*route.Decision)           { d.routed++ }
 func (d *adapter) Carrier(*Attempt) observe.Carrier { return noCarrier{} }
 func (d *adapter) Replayable() bool                 { return !d.unreplayable }
 
-func (d *adapter) Abandon() {
+func (d *adapter) Hedgeable() bool { return d.hedgeable }
+
+func (d *adapter) Abandon(*Attempt) {
+	d.mu.Lock()
 	d.abandoned++
+	d.mu.Unlock()
 	if d.abandon != nil {
 		d.abandon()
 	}
 }
 
 func (d *adapter) Attempt(ctx context.Context, a *Attempt) outcome.Outcome {
+	d.mu.Lock()
 	d.attempts++
+	n := d.attempts
 	d.began = append(d.began, time.Now())
+	d.mu.Unlock()
 	endpoint, err := a.Pick()
 	if err != nil {
 		return outcome.Outcome{Kind: outcome.NoEndpoint, Err: err}
 	}
+	d.mu.Lock()
 	d.endpoints = append(d.endpoints, endpoint.Address())
+	d.mu.Unlock()
 	if d.attempt == nil {
 		return response(200)
 	}
-	return d.attempt(ctx, a, d.attempts)
+	return d.attempt(ctx, a, n)
 }
 
 func response(status int) outcome.Outcome {

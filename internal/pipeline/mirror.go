@@ -110,7 +110,7 @@ func (m *Mirror) Go(send func(ctx context.Context)) {
 func (m *Mirror) Run(ctx context.Context, c *Call, adapter Adapter) (o outcome.Outcome) {
 	m.out.Prepare(c, m.target, adapter)
 	c.mirror, c.cluster, c.Decision = m, m.cluster, m.decision
-	c.policy = &noRetries
+	c.policy, c.routingPriority = &noRetries, m.decision.Route.Forward.Priority
 	c.sequence = c.policy.Start()
 	c.now = time.Now()
 	c.Observed.Start = c.now

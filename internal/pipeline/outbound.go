@@ -54,12 +54,20 @@ type Outbound struct {
 	targets map[string]*Target // guarded by mu
 	closed  bool               // guarded by mu
 	sweeper *time.Timer        // guarded by mu
+
+	// life ends with Close, and beside counts the attempts that run beside
+	// others: Close waits for them.
+	life   context.Context //nolint:containedctx // it bounds goroutines that no caller waits for
+	stop   context.CancelFunc
+	beside sync.WaitGroup
 }
 
 // NewOutbound returns an Outbound without targets. It does not own source and
 // upstreams.
 func NewOutbound(source discovery.Source, upstreams *upstream.Manager, hooks *observe.Hooks) *Outbound {
-	return &Outbound{source: source, upstreams: upstreams, hooks: hooks, targets: make(map[string]*Target)}
+	o := &Outbound{source: source, upstreams: upstreams, hooks: hooks, targets: make(map[string]*Target)}
+	o.life, o.stop = context.WithCancel(context.Background())
+	return o
 }
 
 // Target returns the destination with this name ("host:port"), subscribing to
@@ -152,7 +160,23 @@ func (o *Outbound) Close() {
 	for _, t := range targets {
 		t.close(upstream.ErrClosed)
 	}
+	o.stop()
+	o.beside.Wait()
 }
+
+// enter counts an attempt on a goroutine of its own in, unless the mesh was
+// closed. It is followed by leave.
+func (o *Outbound) enter() bool {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	if o.closed {
+		return false
+	}
+	o.beside.Add(1)
+	return true
+}
+
+func (o *Outbound) leave() { o.beside.Done() }
 
 // Target is one destination. Safe for concurrent use.
 type Target struct {

@@ -32,6 +32,7 @@ const routesFixture = `{
           "maxActiveFaults": 7}}
     },
     "retryPolicy": {"retryOn": "connect-failure", "numRetries": 2},
+    "hedgePolicy": {"hedgeOnPerTryTimeout": true, "initialRequests": 1},
     "includeRequestAttemptCount": true, "includeIsTimeoutRetryHeader": true,
     "routes": [
       {
@@ -71,7 +72,7 @@ const routesFixture = `{
             {"name": "v2", "weight": 10}
           ]},
           "prefixRewrite": "/v1", "hostRewriteLiteral": "payment-v1.shop",
-          "timeout": "3s", "priority": "HIGH",
+          "timeout": "3s", "priority": "HIGH", "hedgePolicy": {"hedgeOnPerTryTimeout": true},
           "maxStreamDuration": {"maxStreamDuration": "10s", "grpcTimeoutHeaderMax": "5s"},
           "retryPolicy": {
             "retryOn": "5xx, unavailable,retriable-status-codes", "numRetries": 3,
@@ -95,7 +96,8 @@ const routesFixture = `{
           }
         }
       },
-      {"match": {"path": "/exact"}, "route": {"cluster": "v1"}},
+      {"match": {"path": "/exact"}, "route": {"cluster": "v1"}, "metadata": {"filterMetadata": {
+        "inboard.hedge": {"delay": "50ms", "maxAttempts": 3}, "inboard.deadline": {"minimum": "20ms"}, "istio": {"config": "anything"}}}},
       {"match": {"pathSeparatedPrefix": "/sep"}, "redirect": {"schemeRedirect": "http", "hostRedirect": "h", "portRedirect": 81,
         "pathRedirect": "/p", "responseCode": "TEMPORARY_REDIRECT", "stripQuery": true}},
       {"match": {"prefix": "/secure"}, "redirect": {"httpsRedirect": true, "prefixRewrite": "/s"}},

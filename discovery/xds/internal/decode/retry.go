@@ -31,6 +31,11 @@ var retryFields = []messageFields{
 	{message: (*routev3.RetryPolicy_RetryBackOff)(nil), read: "base_interval max_interval"},
 	{message: (*routev3.RetryPolicy_RateLimitedRetryBackOff)(nil), read: "reset_headers max_interval"},
 	{message: (*routev3.RetryPolicy_ResetHeader)(nil), read: "name format"},
+	{
+		message: (*routev3.HedgePolicy)(nil),
+		read:    "initial_requests hedge_on_per_try_timeout",
+		instead: map[string]string{"additional_request_chance": "no Envoy implements it"},
+	},
 	{message: (*previoushostsv3.PreviousHostsPredicate)(nil)},
 	{message: (*omitcanaryv3.OmitCanaryHostsPredicate)(nil)},
 	{message: (*omitmetadatav3.OmitHostMetadataConfig)(nil), read: "metadata_match"},

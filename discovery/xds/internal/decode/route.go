@@ -16,18 +16,17 @@ var routeFields = []messageFields{
 	{
 		message: (*routev3.Route)(nil),
 		read: "name match route redirect direct_response non_forwarding_action typed_per_filter_config " +
-			"request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove",
+			"request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove metadata",
 		// stat_prefix names metrics; decorator names Envoy's spans and tracing
-		// samples them; metadata is for filters and access logs that are not
-		// there.
-		harmless: "stat_prefix decorator tracing metadata",
+		// samples them.
+		harmless: "stat_prefix decorator tracing",
 	},
 	{
 		message: (*routev3.RouteAction)(nil),
 		read: "cluster cluster_header weighted_clusters cluster_specifier_plugin " +
 			"prefix_rewrite regex_rewrite path_rewrite_policy path_rewrite " +
 			"host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex append_x_forwarded_host " +
-			"timeout retry_policy priority max_stream_duration internal_redirect_policy hash_policy metadata_match " +
+			"timeout retry_policy priority max_stream_duration internal_redirect_policy hedge_policy hash_policy metadata_match " +
 			"request_mirror_policies",
 		// 0 s is no timeout.
 		zero: "idle_timeout",
@@ -73,6 +72,7 @@ func (t *tableDecoder) route(at path, m *routev3.Route, host *discovery.VirtualH
 	switch action := m.GetAction().(type) {
 	case *routev3.Route_Route:
 		r.Forward = t.forward(at.field("route"), action.Route, &r.Match.Path, host)
+		t.routeMetadata(at.field("metadata"), m.GetMetadata(), r.Forward)
 	case *routev3.Route_Redirect:
 		r.Redirect = t.redirect(at.field("redirect"), action.Redirect)
 	case *routev3.Route_DirectResponse:
@@ -92,6 +92,7 @@ func (t *tableDecoder) forward(at path, m *routev3.RouteAction, match *discovery
 		Timeout:          defaultRouteTimeout,
 		Retry:            host.Retry,
 		RetryHeaders:     host.RetryHeaders,
+		Hedge:            host.Hedge,
 		Priority:         t.priority(at.field("priority"), m.GetPriority()),
 		Hash:             t.hashPolicies(at, m.GetHashPolicy()),
 		InternalRedirect: t.internalRedirect(at.field("internal_redirect_policy"), m.GetInternalRedirectPolicy()),
@@ -116,6 +117,9 @@ func (t *tableDecoder) forward(at path, m *routev3.RouteAction, match *discovery
 	}
 	if m.GetRetryPolicy() != nil {
 		f.Retry, f.RetryHeaders = t.retryPolicy(at.field("retry_policy"), m.GetRetryPolicy())
+	}
+	if m.GetHedgePolicy() != nil {
+		f.Hedge = t.hedgePolicy(at.field("hedge_policy"), m.GetHedgePolicy())
 	}
 	if limits := m.GetMaxStreamDuration(); limits != nil {
 		in := at.field("max_stream_duration")

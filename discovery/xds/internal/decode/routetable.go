@@ -27,7 +27,7 @@ var routeTableFields = []messageFields{
 		message: (*routev3.VirtualHost)(nil),
 		read: "name domains routes request_headers_to_add request_headers_to_remove " +
 			"response_headers_to_add response_headers_to_remove typed_per_filter_config retry_policy " +
-			"include_request_attempt_count include_is_timeout_retry_header request_mirror_policies",
+			"include_request_attempt_count include_is_timeout_retry_header hedge_policy request_mirror_policies",
 		// virtual_clusters name metrics. Metadata is for filters and access
 		// logs that are not there.
 		harmless: "virtual_clusters metadata",
@@ -103,6 +103,7 @@ func (t *tableDecoder) virtualHost(at path, m *routev3.VirtualHost, domains map[
 		Headers: t.headerMutations(at, m),
 		Filters: t.filterOverrides(at, m.GetTypedPerFilterConfig()),
 	}
+	host.Hedge = t.hedgePolicy(at.field("hedge_policy"), m.GetHedgePolicy())
 	host.Retry, host.RetryHeaders = t.retryPolicy(at.field("retry_policy"), m.GetRetryPolicy())
 	for i, domain := range m.GetDomains() {
 		t.domain(at.element("domains", i), domain, domains)

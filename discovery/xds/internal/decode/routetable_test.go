@@ -42,6 +42,7 @@ func TestRouteConfigurationDecodesEveryField(t *testing.T) {
 			Domains: []string{"payment.shop", "*.payment.shop"},
 			Headers: mutations("x-host"),
 			Retry:   &retry.Policy{MaxRetries: 2, On: retry.OnConnectFailure},
+			Hedge:   &retry.Hedge{OnPerTryTimeout: true},
 			Filters: map[string]discovery.FilterOverride{
 				"off": off,
 				"wrapped": {Config: &discovery.Fault{
@@ -104,6 +105,7 @@ func TestRouteConfigurationDecodesEveryField(t *testing.T) {
 							Response: []discovery.HeaderMatch{{Name: "x-again", Kind: discovery.HeaderPresent, Present: true}},
 							Request:  []discovery.HeaderMatch{{Name: "x-may", String: discovery.StringMatch{Value: "yes"}}},
 						},
+						Hedge:         &retry.Hedge{OnPerTryTimeout: true},
 						AttemptCount:  true,
 						TimeoutRetry:  true,
 						Priority:      discovery.PriorityHigh,
@@ -117,6 +119,8 @@ func TestRouteConfigurationDecodesEveryField(t *testing.T) {
 						Clusters: []discovery.WeightedCluster{{Name: "v1", Weight: 1}},
 						Timeout:  15 * time.Second,
 						Retry:    &retry.Policy{MaxRetries: 2, On: retry.OnConnectFailure},
+						Hedge:    &retry.Hedge{Delay: 50 * time.Millisecond, MaxAttempts: 3},
+						MinTime:  20 * time.Millisecond,
 
 						AttemptCount: true, TimeoutRetry: true,
 					},
@@ -344,6 +348,23 @@ func TestBadRouteConfigurations(t *testing.T) {
 			[]string{route + "route.retry_policy.retry_back_off.max_interval: 500ms is less than base_interval 1s"}},
 		{"back-off without a base", retrying(`{"retryBackOff": {"maxInterval": "0.5s"}}`),
 			[]string{route + "route.retry_policy.retry_back_off.base_interval: value is required"}},
+
+		{"a hedge that nobody implements", acting(`"route": {"cluster": "c", "hedgePolicy": {"initialRequests": 2, "additionalRequestChance": {"numerator": 1}}}`),
+			[]string{
+				route + "route.hedge_policy.additional_request_chance: not supported: no Envoy implements it",
+				route + `route.hedge_policy.initial_requests: 2 is not supported, as no Envoy implements it: use the metadata "inboard.hedge"`,
+			}},
+		{"a hedge in metadata that is none", acting(`"route": {"cluster": "c"}, "metadata": {"filterMetadata": {"inboard.hedge": {"maxAttempts": 1, "wait": "1s"}}}`),
+			[]string{
+				route + `metadata.filter_metadata["inboard.hedge"].maxAttempts: must be at least 2: the first attempt counts`,
+				route + `metadata.filter_metadata["inboard.hedge"].wait: unknown: use delay and maxAttempts`,
+				route + `metadata.filter_metadata["inboard.hedge"].delay: must be set to a positive duration`,
+			}},
+		{"a minimum of time that is none", acting(`"route": {"cluster": "c"}, "metadata": {"filterMetadata": {"inboard.deadline": {"minimum": "-1s", "max": 1}}}`),
+			[]string{
+				route + `metadata.filter_metadata["inboard.deadline"].max: unknown: use minimum`,
+				route + `metadata.filter_metadata["inboard.deadline"].minimum: must not be negative: is -1s`,
+			}},
 
 		{"a body that is too long", acting(`"directResponse": {"status": 200, "body": {"inlineString": "` + strings.Repeat("x", 4097) + `"}}`),
 			[]string{route + "direct_response.body: has 4097 bytes: at most 4096 are allowed (max_direct_response_body_size_bytes)"}},
