@@ -33,6 +33,10 @@ type Config struct {
 	// expect. Empty: that of CA, or "cluster.local" without one. It cannot
 	// differ from that of CA.
 	TrustDomain string
+	// TrustDomainAliases are other names of the trust domain, as Istio's mesh
+	// configuration has them: the workloads of one are accepted and expected
+	// where those of the other are. None by default.
+	TrustDomainAliases []string
 	// RootNamespace is where mesh-wide policies are, a DNS label as every
 	// namespace. Empty: "istio-system".
 	RootNamespace string
@@ -99,10 +103,12 @@ func New(config Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		logger:  config.Logger,
-		ca:      config.CA,
-		dir:     config.Dir,
-		options: istio.Options{TrustDomain: config.TrustDomain, RootNamespace: config.RootNamespace},
+		logger: config.Logger,
+		ca:     config.CA,
+		dir:    config.Dir,
+		options: istio.Options{
+			TrustDomain: config.TrustDomain, TrustDomainAliases: config.TrustDomainAliases, RootNamespace: config.RootNamespace,
+		},
 		health:  health.NewServer(),
 		clients: make(map[*client]struct{}),
 	}
@@ -140,6 +146,11 @@ func (c *Config) complete() error {
 	if c.TrustDomain != "" {
 		if _, err := spiffeid.TrustDomainFromString(c.TrustDomain); err != nil {
 			errs = append(errs, fmt.Errorf("trust domain %q: %w", c.TrustDomain, err))
+		}
+	}
+	for _, alias := range c.TrustDomainAliases {
+		if _, err := spiffeid.TrustDomainFromString(alias); err != nil || strings.ContainsAny(alias, ":/") {
+			errs = append(errs, fmt.Errorf("trust domain alias %q: want a name such as %q", alias, "old.local"))
 		}
 	}
 	if c.RootNamespace != "" && !isDNSLabel(c.RootNamespace) {

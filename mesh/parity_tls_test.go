@@ -67,12 +67,19 @@ func parityTLSRows() []parityRow {
 		{name: "tls of none is mutual if the endpoints offer it", cases: mutual},
 		{name: "tls of none is plaintext if the endpoints do not offer more", endpoints: anonymous, cases: plaintext},
 		{
+			name: "tls of none is mutual to the endpoints that offer it, and plaintext to the others", routes: noRetries + toAll,
+			endpoints: []parityEndpoint{{instance: "v1-a"}, {instance: "plain-a"}}, cases: []parityCase{{name: "is served by both", want: answered}},
+		},
+		{
 			name: "labels[security.istio.io/tlsMode] offers mutual TLS", routes: noRetries + toAll,
 			service: `subjectAltNames: ["spiffe://cluster.local/ns/shop/sa/payment"]
 endpoints: [{address: 127.0.0.1, ports: {http: HTTP(v1-a), http2: HTTP(v1-a), grpc: GRPC(v1-a)}, labels: {security.istio.io/tlsMode: istio}}]`,
 			cases: mutual,
 		},
 		row("tls.mode ISTIO_MUTUAL", "mode: ISTIO_MUTUAL", nil, mutual),
+		row("tls.credentialName for MUTUAL", `mode: MUTUAL, credentialName: default, subjectAltNames: ["spiffe://cluster.local/ns/shop/sa/payment"]`, anonymous, mutual),
+		row("tls.mode MUTUAL, to a service without the name", "mode: MUTUAL, credentialName: default", nil, distrusting),
+		row("tls.mode SIMPLE, to a service that the system's roots do not know", "mode: SIMPLE", nil, distrusting),
 		row("tls.mode DISABLE", "mode: DISABLE", nil, plaintext),
 		row("tls.subjectAltNames with the payment's", "mode: ISTIO_MUTUAL, "+rightName, anonymous, mutual),
 		row("tls.subjectAltNames without the payment's", "mode: ISTIO_MUTUAL, "+wrongName, nil, distrusting),

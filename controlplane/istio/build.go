@@ -26,7 +26,7 @@ func (r *registry) build() *Config {
 	r.checkHosts()
 	r.attach()
 	var err error
-	if c.inbound, err = inboundListeners(); err != nil {
+	if c.inbound, err = inboundListeners(r.opts); err != nil {
 		r.rep.doubts = append(r.rep.doubts, Problem{Message: "the listeners of servers: " + err.Error()})
 	}
 	for _, host := range sortedKeys(r.services) {
@@ -216,6 +216,10 @@ func (r *registry) buildCluster(s *service, p *servicePort, rule *destinationRul
 		return builtCluster{}, err
 	}
 	setting := localitySetting(rule.policyFor(p.number, subset))
-	built := builtCluster{name, cluster, newPlacement(name, p, endpoints, setting, s.at.field(endpointsField(s)))}
+	var secure func(*endpoint) bool
+	if len(cluster.TransportSocketMatches) > 0 {
+		secure = func(e *endpoint) bool { return r.offersMutualTLS(e, p) }
+	}
+	built := builtCluster{name, cluster, newPlacement(name, p, endpoints, setting, secure, s.at.field(endpointsField(s)))}
 	return built, validate(built.assignment.common)
 }

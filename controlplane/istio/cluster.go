@@ -50,10 +50,9 @@ func (r *registry) cluster(name string, s *service, p *servicePort, rule *destin
 		return nil, err
 	}
 	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptions: options}
-	if context := r.upstreamTLS(s, p, name, policy, endpoints); context != nil {
-		if c.TransportSocket, err = transportSocket(context); err != nil {
-			return nil, err
-		}
+	tls := r.upstreamTLS(s, p, name, policy, endpoints)
+	if err := tls.apply(c); err != nil {
+		return nil, err
 	}
 	return c, validate(c)
 }

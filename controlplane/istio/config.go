@@ -18,6 +18,10 @@ type Options struct {
 	// TrustDomain is the trust domain of every SPIFFE ID; "" means
 	// "cluster.local". It must be a valid one.
 	TrustDomain string
+	// TrustDomainAliases are other trust domains whose members are the same
+	// workloads, as during a change of the name: whoever is expected or accepted
+	// in TrustDomain is so in them. They must be valid, and share its roots.
+	TrustDomainAliases []string
 	// RootNamespace is where a PeerAuthentication without a selector is for
 	// the whole mesh; "" means "istio-system".
 	RootNamespace string

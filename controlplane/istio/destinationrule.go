@@ -151,17 +151,27 @@ func checkTLS(tls *networking.ClientTLSSettings, a at) {
 	}
 	switch tls.Mode {
 	case networking.ClientTLSSettings_ISTIO_MUTUAL:
+		if tls.CredentialName != "" {
+			a.field("credentialName").refuse("has no effect with mode ISTIO_MUTUAL: remove it")
+		}
+	case networking.ClientTLSSettings_SIMPLE:
+	case networking.ClientTLSSettings_MUTUAL:
+		// Istio also takes files of the proxy: a control plane names no files of
+		// its clients here.
+		if tls.CredentialName == "" {
+			a.field("credentialName").errorf("is required with mode MUTUAL: the name of a certificate provider in the clients' bootstrap")
+		}
 	case networking.ClientTLSSettings_DISABLE:
 		if !a.field("mode").written() {
 			a.field("mode").errorf("is required, because Istio takes a missing mode as DISABLE: use ISTIO_MUTUAL or DISABLE")
 		}
-		for _, name := range []string{"subjectAltNames", "sni"} {
+		for _, name := range []string{"subjectAltNames", "sni", "credentialName"} {
 			if a.field(name).written() {
 				a.field(name).refuse("has no effect with mode DISABLE: remove it")
 			}
 		}
 	default:
-		a.field("mode").errorf("%v is not supported: use ISTIO_MUTUAL or DISABLE", tls.Mode)
+		a.field("mode").errorf("%v is not supported: use ISTIO_MUTUAL, SIMPLE, MUTUAL or DISABLE", tls.Mode)
 	}
 	for i, san := range tls.SubjectAltNames {
 		if san == "" {

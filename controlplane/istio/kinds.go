@@ -111,7 +111,7 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 		"http1_max_pending_requests", "http2_max_requests", "max_requests_per_connection",
 		"max_retries", "idle_timeout", "h2_upgrade_policy",
 	},
-	"istio.networking.v1alpha3.ClientTLSSettings": {"mode", "subject_alt_names", "sni"},
+	"istio.networking.v1alpha3.ClientTLSSettings": {"mode", "subject_alt_names", "sni", "credential_name"},
 
 	"istio.networking.v1alpha3.VirtualService": {"hosts", "gateways", "http", "export_to"},
 	"istio.networking.v1alpha3.HTTPRoute": {

@@ -99,12 +99,12 @@ type inboundListener struct {
 // inboundListeners makes the three modes. PERMISSIVE tells TLS from plaintext
 // by the first bytes; the other two have one chain for every connection, as
 // native gRPC servers need it, so that what does not fit fails.
-func inboundListeners() (map[mtlsMode]*inboundListener, error) {
+func inboundListeners(opts Options) (map[mtlsMode]*inboundListener, error) {
 	manager, err := inboundManager()
 	if err != nil {
 		return nil, err
 	}
-	socket, err := downstreamTLS()
+	socket, err := downstreamTLS(opts)
 	if err != nil {
 		return nil, err
 	}

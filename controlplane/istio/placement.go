@@ -10,6 +10,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	networking "istio.io/api/networking/v1alpha3"
 )
@@ -23,6 +24,8 @@ type placement struct {
 	// setting is nil if all nodes get common.
 	setting *networking.LocalityLoadBalancerSetting
 	common  *endpointv3.ClusterLoadAssignment
+	// secure tells which endpoints offer mutual TLS; nil if they are all alike.
+	secure func(*endpoint) bool
 
 	mu    sync.Mutex
 	known map[string]*endpointv3.ClusterLoadAssignment // guarded by mu; by what decides about a node
@@ -38,7 +41,7 @@ type localityGroup struct {
 
 // newPlacement groups endpoints by locality, sorted; each group is weighted by the
 // sum of its endpoints.
-func newPlacement(name string, p *servicePort, endpoints []*endpoint, setting *networking.LocalityLoadBalancerSetting, a at) *placement {
+func newPlacement(name string, p *servicePort, endpoints []*endpoint, setting *networking.LocalityLoadBalancerSetting, secure func(*endpoint) bool, a at) *placement {
 	byLocality := make(map[Locality][]*endpoint)
 	var total uint64
 	for _, e := range endpoints {
@@ -46,7 +49,7 @@ func newPlacement(name string, p *servicePort, endpoints []*endpoint, setting *n
 		byLocality[locality] = append(byLocality[locality], e)
 		total += uint64(e.weight)
 	}
-	pl := &placement{name: name, port: p, setting: setting}
+	pl := &placement{name: name, port: p, setting: setting, secure: secure}
 	if total > math.MaxUint32 {
 		a.errorf("the weights of the endpoints of %q sum up to %d: at most %d is possible",
 			name, total, uint32(math.MaxUint32))
@@ -230,7 +233,11 @@ func (pl *placement) assignment(groups []localityGroup) *endpointv3.ClusterLoadA
 			Priority:            uint32(g.priority),
 		}
 		for _, e := range g.endpoints {
-			l.LbEndpoints = append(l.LbEndpoints, lbEndpoint(e, pl.port))
+			endpoint := lbEndpoint(e, pl.port)
+			if pl.secure != nil && pl.secure(e) {
+				endpoint.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{socketMatch: tlsModeIstio()}}
+			}
+			l.LbEndpoints = append(l.LbEndpoints, endpoint)
 		}
 		a.Endpoints = append(a.Endpoints, l)
 	}

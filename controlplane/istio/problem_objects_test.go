@@ -216,7 +216,7 @@ spec:
   - {address: "::ffff:10.0.0.3", network: other, locality: a/b/c/d, serviceAccount: ../admin}
   - {address: 10.0.0.3}
 `, want: []string{
-		`x.yaml:9:3: ServiceEntry default/a: spec.endpoints: cluster "outbound|80||a.example.com": endpoint 10.0.0.3 offers mutual TLS, endpoint a.example.com does not: give every endpoint a serviceAccount, or set trafficPolicy.tls.mode in a DestinationRule for the host`,
+		`x.yaml:4:1: ServiceEntry default/a: spec.location: cluster "outbound|80||a.example.com": the endpoints offer mutual TLS, but Istio uses none towards MESH_EXTERNAL, the default: set location to MESH_INTERNAL, or set trafficPolicy.tls.mode in a DestinationRule for the host`,
 		`x.yaml:9:14: ServiceEntry default/a: spec.endpoints[0].address: "a.example.com" is not an IP address: names and sockets are not supported`,
 		"x.yaml:10:33: ServiceEntry default/a: spec.endpoints[1].ports[https]: no port of the ServiceEntry has this name",
 		"x.yaml:10:51: ServiceEntry default/a: spec.endpoints[1].ports[http]: 0 is not a port: use 1..65535",
@@ -264,7 +264,7 @@ spec:
 }
 
 var mutualTLSProblems = []problemCase{
-	{name: "endpoints that differ", yaml: `
+	{name: "endpoints that differ, of which names are wanted", yaml: `
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {name: a}
@@ -273,31 +273,30 @@ spec:
   location: MESH_INTERNAL
   resolution: STATIC
   ports: [{name: http, number: 80, protocol: HTTP}]
+  subjectAltNames: [spiffe://cluster.local/ns/default/sa/a]
   endpoints:
   - {address: 10.0.0.1, serviceAccount: a}
   - {address: 10.0.0.2, serviceAccount: a, labels: {security.istio.io/tlsMode: disabled}}
 `, want: []string{
-		`x.yaml:10:3: ServiceEntry default/a: spec.endpoints: cluster "outbound|80||a.example.com": endpoint 10.0.0.1 offers mutual TLS, endpoint 10.0.0.2 does not: give every endpoint a serviceAccount, or set trafficPolicy.tls.mode in a DestinationRule for the host`,
+		`x.yaml:9:20: ServiceEntry default/a: spec.subjectAltNames: cluster "outbound|80||a.example.com": endpoint 10.0.0.1 offers mutual TLS, endpoint 10.0.0.2 does not, and would not be verified: give every endpoint a serviceAccount, or set trafficPolicy.tls.mode in a DestinationRule for the host`,
 	}},
-	{name: "an endpoint for which PeerAuthentication disables it", yaml: `
+	{name: "TLS to the outside", yaml: `
 apiVersion: networking.istio.io/v1
-kind: ServiceEntry
+kind: DestinationRule
 metadata: {name: a}
 spec:
-  hosts: [a.example.com]
-  location: MESH_INTERNAL
-  resolution: STATIC
-  ports: [{name: http, number: 80, protocol: HTTP}]
-  endpoints:
-  - {address: 10.0.0.1, serviceAccount: a}
-  - {address: 10.0.0.2, serviceAccount: a, labels: {app: old}}
----
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: old}
-spec: {selector: {matchLabels: {app: old}}, mtls: {mode: DISABLE}}
+  host: a.example.com
+  trafficPolicy: {tls: {mode: MUTUAL}}
+  subsets:
+  - {name: v1, trafficPolicy: {tls: {mode: ISTIO_MUTUAL, credentialName: own}}}
+  - {name: v2, trafficPolicy: {tls: {mode: SIMPLE, insecureSkipVerify: true}}}
+  - {name: v3, trafficPolicy: {tls: {mode: SIMPLE, caCertificates: /etc/roots.pem}}}
 `, want: []string{
-		`x.yaml:10:3: ServiceEntry default/a: spec.endpoints: cluster "outbound|80||a.example.com": endpoint 10.0.0.1 offers mutual TLS, endpoint 10.0.0.2 does not: give every endpoint a serviceAccount, or set trafficPolicy.tls.mode in a DestinationRule for the host`,
+		`x.yaml:5:9: DestinationRule default/a: spec.host: no ServiceEntry has the host "a.example.com"`,
+		"x.yaml:6:19: DestinationRule default/a: spec.trafficPolicy.tls.credentialName: is required with mode MUTUAL: the name of a certificate provider in the clients' bootstrap",
+		"x.yaml:8:58: DestinationRule default/a: spec.subsets[0].trafficPolicy.tls.credentialName: has no effect with mode ISTIO_MUTUAL: remove it",
+		"x.yaml:9:52: DestinationRule default/a: spec.subsets[1].trafficPolicy.tls.insecureSkipVerify: is not supported: remove it",
+		"x.yaml:10:52: DestinationRule default/a: spec.subsets[2].trafficPolicy.tls.caCertificates: is not supported: remove it",
 	}},
 	{name: "identities outside of the mesh", yaml: `
 apiVersion: networking.istio.io/v1
@@ -487,7 +486,6 @@ spec:
   - {name: v2, trafficPolicy: {tls: {mode: DISABLE, subjectAltNames: [a]}}}
   - {name: v3, trafficPolicy: {tls: {mode: ISTIO_MUTUAL, subjectAltNames: [""]}}}
 `, want: []string{
-		"x.yaml:6:31: DestinationRule shop/a: spec.trafficPolicy.tls.mode: MUTUAL is not supported: use ISTIO_MUTUAL or DISABLE",
 		"x.yaml:6:39: DestinationRule shop/a: spec.trafficPolicy.tls.clientCertificate: is not supported: remove it",
 		"x.yaml:8:32: DestinationRule shop/a: spec.subsets[0].trafficPolicy.tls.mode: is required, because Istio takes a missing mode as DISABLE: use ISTIO_MUTUAL or DISABLE",
 		"x.yaml:8:38: DestinationRule shop/a: spec.subsets[0].trafficPolicy.tls.sni: has no effect with mode DISABLE: remove it",
