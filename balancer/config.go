@@ -76,6 +76,9 @@ type Config struct {
 	// share of healthy endpoints all are used. 0 means never. Envoy's default
 	// of 50 is filled in by the decoder.
 	PanicThreshold float64
+	// FailOnPanic makes picks fail where endpoints would be used in spite of their
+	// health (Envoy's fail_traffic_on_panic), with [ErrPanic].
+	FailOnPanic bool
 	// LocalityWeighted spreads by locality weight; otherwise the localities of
 	// a priority are one set.
 	LocalityWeighted bool

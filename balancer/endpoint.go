@@ -39,6 +39,21 @@ type Endpoint struct {
 	Health Health
 	// Metadata is filter metadata with string values: namespace, key, value.
 	Metadata map[string]map[string]string
+	// Check is how the endpoint is checked if that is not as its cluster says; nil
+	// is as the cluster says.
+	Check *EndpointCheck
+}
+
+// EndpointCheck is what is particular about the active health checks of an
+// endpoint.
+type EndpointCheck struct {
+	// Host and Port are where to ask; "" and 0 are as for calls.
+	Host string
+	Port uint32
+	// Hostname is the host, or the authority, of the request; "" is the cluster's.
+	Hostname string
+	// Disabled leaves the endpoint unchecked: it counts as passing.
+	Disabled bool
 }
 
 // fit reports whether the control plane says that the endpoint may be used.

@@ -15,7 +15,8 @@ type Host struct {
 	monitor     atomic.Pointer[monitor] // nil without outlier detection
 	set         *Set
 	attached    any
-	seen        uint64 // number of the latest update with it; belongs to Set.Update
+	seen        uint32        // number of the latest update with it; belongs to Set.Update
+	check       atomic.Uint32 // a Check; changed under Set.mu
 
 	// The rest is for the policies that look at it.
 

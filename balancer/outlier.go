@@ -34,6 +34,9 @@ type OutlierConfig struct {
 	// AlwaysEjectOneHost allows one ejection even of a single host, or with a
 	// MaxEjectionPercent of 0.
 	AlwaysEjectOneHost bool
+	// UnejectOnCheck lets the success of an active health check end an ejection,
+	// see [Set.Recovered].
+	UnejectOnCheck bool
 	// SplitLocalOrigin counts failures of local origin apart.
 	SplitLocalOrigin bool
 
@@ -99,6 +102,7 @@ func DefaultOutlierConfig() OutlierConfig {
 		BaseEjectionTime:   30 * time.Second,
 		MaxEjectionTime:    300 * time.Second,
 		MaxEjectionPercent: 10,
+		UnejectOnCheck:     true,
 		Consecutive5xx:     ConsecutiveFailures{Threshold: 5, Enforcing: 100},
 		ConsecutiveGateway: ConsecutiveFailures{Threshold: 5, Enforcing: 0},
 		ConsecutiveLocal:   ConsecutiveFailures{Threshold: 5, Enforcing: 100},

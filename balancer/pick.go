@@ -14,6 +14,9 @@ var (
 	// none may be used: all are unhealthy and there is no panic mode, or no
 	// locality has a weight.
 	ErrNoHealthyEndpoint = errors.New("no healthy endpoint in the cluster")
+	// ErrPanic is returned by Pick if too few endpoints are healthy and
+	// [Config.FailOnPanic] says that then nothing is to be sent to the others.
+	ErrPanic = errors.New("too few healthy endpoints in the cluster")
 )
 
 // PickInfo is what a pick depends on besides the set. The zero value is right
@@ -70,6 +73,9 @@ func (s *Set) Pick(info PickInfo) (*Host, error) {
 		}
 	}
 	g := s.draw(snapshot, q)
+	if g == nil {
+		return nil, ErrPanic
+	}
 	h := g.pick(q)
 	if h.usable(&info) {
 		return h, nil
@@ -81,7 +87,11 @@ func (s *Set) Pick(info PickInfo) (*Host, error) {
 // policy is asked first, so that it decides as long as it comes by there.
 func (s *Set) pickIn(snapshot *snapshot, q query, info *PickInfo) *Host {
 	for range redraws {
-		if h := s.draw(snapshot, q).pick(q); h.Locality() == *info.Prefer && h.usable(info) {
+		g := s.draw(snapshot, q)
+		if g == nil {
+			continue
+		}
+		if h := g.pick(q); h.Locality() == *info.Prefer && h.usable(info) {
 			return h
 		}
 	}

@@ -24,8 +24,9 @@ type level struct {
 	sum      count
 }
 
-// count is how many hosts there are by health.
-type count struct{ total, healthy, degraded int }
+// count is how many hosts there are by health. total is without those that are
+// excluded from the calculation.
+type count struct{ hosts, total, healthy, degraded int }
 
 func (c count) of(cl class) int {
 	switch cl {
@@ -34,21 +35,26 @@ func (c count) of(cl class) int {
 	case degradedHosts:
 		return c.degraded
 	}
-	return c.total
+	return c.hosts
 }
 
 func (l *level) add(sp span) {
-	c := count{total: len(sp.hosts)}
+	c := count{hosts: len(sp.hosts), total: len(sp.hosts)}
 	for _, h := range sp.hosts {
-		switch {
-		case h.in(healthyHosts):
+		switch h.class() {
+		case healthyHosts:
 			c.healthy++
-		case h.in(degradedHosts):
+		case degradedHosts:
 			c.degraded++
+		case allHosts:
+			if h.Check() == Excluded {
+				c.total--
+			}
 		}
 	}
 	l.spans = append(l.spans, sp)
 	l.counts = append(l.counts, c)
+	l.sum.hosts += c.hosts
 	l.sum.total += c.total
 	l.sum.healthy += c.healthy
 	l.sum.degraded += c.degraded
@@ -88,7 +94,7 @@ func divide(levels []*level, config Config) (shares []share, panicking []bool) {
 	total := uint32(min(100, sum))
 	if total < 100 && config.PanicThreshold > 0 {
 		for i, l := range levels {
-			usable := 100 * float64(l.sum.healthy+l.sum.degraded) / float64(l.sum.total)
+			usable := 100 * float64(l.sum.healthy+l.sum.degraded) / float64(max(l.sum.total, 1))
 			panicking[i] = usable < config.PanicThreshold
 		}
 	}
@@ -127,11 +133,11 @@ func divide(levels []*level, config Config) (shares []share, panicking []bool) {
 func divideByHosts(levels []*level, shares []share) {
 	hosts := 0
 	for _, l := range levels {
-		hosts += l.sum.total
+		hosts += l.sum.hosts
 	}
 	left := uint32(100)
 	for i, l := range levels {
-		shares[i].healthy = uint32(100 * l.sum.total / hosts)
+		shares[i].healthy = uint32(100 * l.sum.hosts / hosts)
 		left -= shares[i].healthy
 	}
 	if len(levels) > 0 {
@@ -160,9 +166,9 @@ func availabilities(levels []*level, factor uint64) (available []share, sum uint
 	return available, sum
 }
 
-// availability returns min(100, factor * n / total).
+// availability returns min(100, factor * n / total); a total of 0 is of nothing.
 func availability(n, total int, factor uint64) uint32 {
-	return uint32(min(100, factor*uint64(n)/uint64(total)))
+	return uint32(min(100, factor*uint64(n)/uint64(max(total, 1))))
 }
 
 // localityScale keeps fractions of locality weights as integers.

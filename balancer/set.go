@@ -32,7 +32,7 @@ type Set struct {
 
 	// These belong to Update.
 	attach  func(*Host) any
-	updates uint64
+	updates uint32
 	index   map[string]*Host
 
 	// mu is held to make a snapshot, and to change what one is made from. It is

@@ -27,18 +27,22 @@ type snapshot struct {
 type choice struct {
 	// below is the share in percent, added to that of the choices before.
 	below uint32
-	// groups has one element, or one for each weighted locality.
+	// groups has one element, or one for each weighted locality, or none if what
+	// comes here is to fail.
 	groups []*group
 	// order chooses one of several groups.
 	order chooser
 }
 
-// pick returns the group for the next request.
+// pick returns the group for the next request, nil if it is to fail.
 func (c *choice) pick() *group {
-	if c.order == nil {
-		return c.groups[0]
+	switch {
+	case c.order != nil:
+		return c.groups[c.order.next()]
+	case len(c.groups) == 0:
+		return nil
 	}
-	return c.groups[c.order.next()]
+	return c.groups[0]
 }
 
 // span is the hosts of one locality of the configuration.
@@ -56,19 +60,22 @@ const (
 	allHosts
 )
 
-// in reports whether a host belongs to a class. Ejected ones are unhealthy, as in
-// Envoy, so that they count for priorities and panic.
-func (h *Host) in(c class) bool {
-	if c == allHosts {
-		return true
+// in reports whether a host belongs to a class.
+func (h *Host) in(c class) bool { return c == allHosts || h.class() == c }
+
+// class is the smallest class of a host. Those that are ejected, or fail their
+// checks, are unhealthy, as in Envoy, so that they count for priorities and panic.
+func (h *Host) class() class {
+	if !h.inService() {
+		return allHosts
 	}
-	switch h.Endpoint().Health {
+	switch checked := h.Check().class(); h.Endpoint().Health {
 	case Unknown, Healthy:
-		return c == healthyHosts && h.inService()
+		return checked
 	case Degraded:
-		return c == degradedHosts && h.inService()
+		return max(checked, degradedHosts)
 	}
-	return false
+	return allHosts
 }
 
 // builder makes a snapshot.
@@ -107,7 +114,11 @@ func (b *builder) build(hosts []*Host, spans []span) *snapshot {
 			// A panic knows neither health nor localities, as in Envoy.
 			if all := share.healthy + share.degraded; all > 0 {
 				below += all
-				s.choices = append(s.choices, choice{below: below, groups: []*group{b.merged(level, allHosts)}})
+				panicked := choice{below: below}
+				if !b.config.FailOnPanic {
+					panicked.groups = []*group{b.merged(level, allHosts)}
+				}
+				s.choices = append(s.choices, panicked)
 			}
 			continue
 		}

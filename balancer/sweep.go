@@ -67,15 +67,9 @@ type sweep struct {
 	changes []Ejection
 }
 
-// giveBack returns a host to service. Rows of failures begin anew, so that a few
-// of them do not eject it again at once.
+// giveBack returns a host to service.
 func (w *sweep) giveBack(h *Host, m *monitor) {
-	for i := range m.consecutive {
-		m.consecutive[i].Store(0)
-	}
-	m.ejected.Store(false)
-	w.set.ejected--
-	w.set.stale = true
+	w.set.returnLocked(m)
 	w.changes = append(w.changes, Ejection{Host: h, Returned: true, Reason: OutlierReason(m.reason.Load())})
 }
 

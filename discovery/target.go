@@ -7,6 +7,7 @@ import (
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/breaker"
+	"github.com/inboardmesh/inboard/health"
 	"github.com/inboardmesh/inboard/retry"
 )
 
@@ -84,6 +85,8 @@ type Cluster struct {
 	Breaker *breaker.Settings
 	// Outlier is outlier detection; nil means off.
 	Outlier *balancer.OutlierConfig
+	// HealthCheck is how endpoints are checked actively; nil means not at all.
+	HealthCheck *health.Config
 	// TLS is for the endpoints that none of TLSMatches is for; nil is plaintext.
 	TLS *UpstreamTLS
 	// TLSMatches say otherwise of some endpoints, by their metadata; the first

@@ -136,6 +136,26 @@ type EjectionEvent struct {
 	Reason string
 }
 
+// HealthCheck is an active health check of an endpoint that has ended.
+type HealthCheck struct {
+	Cluster  string
+	Endpoint string
+	// Result is "success", "degraded", "failure" (the endpoint says that it is not
+	// well), "retriable" or "unreachable" (these two count towards a threshold).
+	Result string
+	// Err is why it is no success; nil for one.
+	Err      error
+	Duration time.Duration
+}
+
+// HealthEvent is an endpoint that active health checks found to be unfit for use, or
+// fit again.
+type HealthEvent struct {
+	Cluster  string
+	Endpoint string
+	Healthy  bool
+}
+
 // OverflowEvent is an attempt refused by a limit.
 type OverflowEvent struct {
 	Cluster string
@@ -296,9 +316,16 @@ type Hooks struct {
 	// endpoint is in service again, or has left its cluster, or detection ended.
 	// Of two events that are close together either may run first.
 	EndpointReturned func(EjectionEvent)
-	Overflowed       func(OverflowEvent)
-	ConnOpened       func(ConnEvent)
-	ConnClosed       func(ConnEvent)
+	// HealthChecked runs at the end of each active health check.
+	HealthChecked func(HealthCheck)
+	// HealthChanged runs when active health checks find an endpoint unfit for use,
+	// and exactly once more after that: when it is fit again, or has left its
+	// cluster, or checks ended. Of two events that are close together either may
+	// run first.
+	HealthChanged func(HealthEvent)
+	Overflowed    func(OverflowEvent)
+	ConnOpened    func(ConnEvent)
+	ConnClosed    func(ConnEvent)
 
 	// StreamChanged runs when an xDS stream comes up or breaks.
 	StreamChanged func(StreamEvent)

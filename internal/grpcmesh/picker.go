@@ -153,6 +153,16 @@ func (e endpoints) with(endpoint *upstream.Endpoint) endpoints {
 	return e
 }
 
+// failNow makes the endpoint fail its health checks, as it asked for.
+func (a *attempt) failNow() {
+	a.picking.Lock()
+	endpoint := a.pipeline.Endpoint
+	a.picking.Unlock()
+	if endpoint != nil {
+		endpoint.FailNow()
+	}
+}
+
 type attemptKey struct{}
 
 func withAttempt(ctx context.Context, a *attempt) context.Context {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/stats"
 
 	"github.com/inboardmesh/inboard/outcome"
@@ -33,19 +34,34 @@ var _ stats.Handler = clientStats{}
 func (clientStats) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
 
 func (clientStats) HandleRPC(ctx context.Context, s stats.RPCStats) {
-	switch s.(type) {
+	switch s := s.(type) {
 	case *stats.OutHeader:
 		if a := attemptOf(ctx); a != nil {
 			a.marks.mu.Lock()
 			a.marks.sent, a.marks.pickErr = true, nil
 			a.marks.mu.Unlock()
 		}
-	case *stats.InHeader, *stats.InTrailer:
-		if a := attemptOf(ctx); a != nil {
-			a.marks.mu.Lock()
-			a.marks.answered = true
-			a.marks.mu.Unlock()
-		}
+	case *stats.InHeader:
+		answered(ctx, s.Header)
+	case *stats.InTrailer:
+		answered(ctx, s.Trailer)
+	}
+}
+
+// failHeader is upstream.FailHeader as gRPC spells it.
+const failHeader = "x-envoy-immediate-health-check-fail"
+
+// answered marks the attempt of a context, to which an answer came.
+func answered(ctx context.Context, md metadata.MD) {
+	a := attemptOf(ctx)
+	if a == nil {
+		return
+	}
+	a.marks.mu.Lock()
+	a.marks.answered = true
+	a.marks.mu.Unlock()
+	if md[failHeader] != nil {
+		a.failNow()
 	}
 }
 

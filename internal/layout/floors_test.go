@@ -42,6 +42,7 @@ var floors = map[string]place{
 	"retry":                {1, dataPlane},
 	"breaker":              {1, dataPlane},
 	"balancer":             {1, dataPlane},
+	"health":               {1, dataPlane},
 	"tls/meshtls":          {1, dataPlane},
 	"internal/adstest":     {1, shared},
 	"internal/meshfail":    {1, dataPlane},

@@ -26,6 +26,10 @@ type Cluster struct {
 
 	sweeper sweeper
 
+	// connected is whether there was ever a connection for calls, checked whether
+	// an active health check has ever ended.
+	connected, checked atomic.Bool
+
 	// state is replaced as a whole by apply.
 	state atomic.Pointer[clusterState]
 	// generation counts the changes after which connections must be new ones.
@@ -119,6 +123,7 @@ func (c *Cluster) apply(r discovery.ClusterResult) {
 		ended = ejectedAmong(removed)
 	}
 	ended = append(ended, c.setOutlier(next.config.Outlier)...)
+	c.checkHealth(next.config.HealthCheck)
 }
 
 // reconfigure makes the endpoints follow a new configuration, with new

@@ -31,6 +31,8 @@ type Endpoint struct {
 	draining bool              // guarded by mu
 	failures int               // guarded by mu; connects failed in a row
 	retry    *time.Timer       // guarded by mu; makes the host reachable again
+
+	checks healthCheck
 }
 
 // poolKey separates connections that must not be mixed.
@@ -40,7 +42,9 @@ type poolKey struct {
 }
 
 func newEndpoint(c *Cluster, h *balancer.Host) *Endpoint {
-	return &Endpoint{cluster: c, host: h, address: h.Endpoint().Address, pools: make(map[poolKey]*pool)}
+	e := &Endpoint{cluster: c, host: h, address: h.Endpoint().Address, pools: make(map[poolKey]*pool)}
+	e.checks.init(e)
+	return e
 }
 
 func endpointOf(h *balancer.Host) *Endpoint { return h.Attached().(*Endpoint) }
@@ -89,6 +93,7 @@ func (e *Endpoint) ConnectFailed() {
 
 // Connected ends what ConnectFailed began.
 func (e *Endpoint) Connected() {
+	e.cluster.connected.Store(true)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.reachableLocked()
@@ -118,6 +123,7 @@ func (e *Endpoint) pool(key poolKey) *pool {
 // drain lets the connections go when their calls have ended. Calls that were
 // routed here before still find their way.
 func (e *Endpoint) drain() {
+	e.checks.stop()
 	e.mu.Lock()
 	e.draining = true
 	e.reachableLocked()
@@ -151,6 +157,7 @@ func (e *Endpoint) reconfigure() {
 }
 
 func (e *Endpoint) close() {
+	e.checks.stop()
 	e.mu.Lock()
 	e.draining = true
 	e.reachableLocked()

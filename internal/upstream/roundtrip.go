@@ -48,6 +48,9 @@ func (e *Endpoint) RoundTrip(req *http.Request, priority discovery.RoutingPriori
 	if c.http2 {
 		p.share(c, resp)
 	}
+	if resp.Header[FailHeader] != nil {
+		e.FailNow()
+	}
 	if ctx := req.Context(); ctx.Err() != nil {
 		// net/http takes a response that comes while it lets the connection go.
 		// That may be the empty 200 of a handler which has noticed that nobody

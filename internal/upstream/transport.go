@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/http1"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
@@ -74,34 +75,29 @@ type dialed struct {
 	expires time.Time
 }
 
+// current reports whether a connection to an endpoint would be made as d was.
+func (d *dialed) current(e *Endpoint) bool {
+	return d.security.Same(e.Security()) && (d.expires.IsZero() || time.Now().Before(d.expires))
+}
+
 // dial makes one connection to an endpoint, within the connect timeout.
 func (e *Endpoint) dial(ctx context.Context, protocol wireProtocol) (*dialed, error) {
-	c, address := e.cluster, e.address
-	state := c.state.Load()
+	return e.dialAt(ctx, e.address, protocol, protocol.alpn)
+}
+
+// dialAt is dial for another address of the endpoint. alpn are the protocols to
+// offer in the TLS handshake.
+func (e *Endpoint) dialAt(ctx context.Context, address string, protocol wireProtocol, alpn alpnFunc) (*dialed, error) {
+	state := e.cluster.state.Load()
 	if state.err != nil {
 		return nil, state.err
 	}
-	const defaultConnectTimeout = 5 * time.Second // Envoy's connect_timeout
-	timeout := state.config.ConnectTimeout
-	if timeout <= 0 {
-		timeout = defaultConnectTimeout
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout(state.config))
 	defer cancel()
-	// Read before the handshake: if the roots change meanwhile, the connection
-	// counts as made under the old ones and is replaced.
-	secure := state.tlsOf(e)
-	d := &dialed{http2: protocol == wireHTTP2, security: secure.security()}
-	network, err := c.manager.options.Dial(ctx, "tcp", address)
+	d := &dialed{http2: protocol == wireHTTP2}
+	conn, err := e.connect(ctx, d, state, address, alpn)
 	if err != nil {
 		return nil, err
-	}
-	d.raw = &rawConn{Conn: network}
-	conn := net.Conn(d.raw)
-	if secure != nil {
-		if conn, err = d.secure(ctx, secure, protocol.alpn(secure.settings)); err != nil {
-			return nil, err
-		}
 	}
 	if d.http2 {
 		d.cc, err = newHTTP2(ctx, state.transport.http2, conn, address)
@@ -112,6 +108,35 @@ func (e *Endpoint) dial(ctx context.Context, protocol wireProtocol) (*dialed, er
 		return nil, err
 	}
 	return d, nil
+}
+
+// connectTimeout is how long a connection of a cluster may take to be made.
+func connectTimeout(config *discovery.Cluster) time.Duration {
+	const defaultConnectTimeout = 5 * time.Second // Envoy's connect_timeout
+	if config.ConnectTimeout <= 0 {
+		return defaultConnectTimeout
+	}
+	return config.ConnectTimeout
+}
+
+// alpnFunc are the protocols to offer under TLS settings.
+type alpnFunc func(settings *discovery.UpstreamTLS) []string
+
+// connect makes the network connection of d, with the endpoint's TLS.
+func (e *Endpoint) connect(ctx context.Context, d *dialed, state *clusterState, address string, alpn alpnFunc) (net.Conn, error) {
+	// Read before the handshake: if the roots change meanwhile, the connection
+	// counts as made under the old ones and is replaced.
+	secure := state.tlsOf(e)
+	d.security = secure.security()
+	network, err := e.cluster.manager.options.Dial(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	d.raw = &rawConn{Conn: network}
+	if secure == nil {
+		return d.raw, nil
+	}
+	return d.secure(ctx, secure, alpn(secure.settings))
 }
 
 // secure makes the handshake. On failure it closes the connection.

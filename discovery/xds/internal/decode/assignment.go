@@ -26,10 +26,9 @@ var assignmentFields = []messageFields{
 	{message: (*endpointv3.LbEndpoint)(nil), read: "endpoint health_status metadata load_balancing_weight"},
 	{
 		message: (*endpointv3.Endpoint)(nil),
-		read:    "address hostname",
-		// It is for active health checks, which a cluster cannot ask for; the
-		// other names metrics.
-		harmless: "health_check_config observability_name",
+		read:    "address hostname health_check_config",
+		// It names metrics.
+		harmless: "observability_name",
 	},
 }
 
@@ -137,8 +136,9 @@ func (d *decoder) endpoints(at path, locality int, list []*endpointv3.LbEndpoint
 			Address:  d.socketAddress(in.field("endpoint").field("address"), m.GetEndpoint().GetAddress()),
 			Hostname: m.GetEndpoint().GetHostname(),
 			Weight:   m.GetLoadBalancingWeight().GetValue(),
-			Health:   health(m.GetHealthStatus()),
+			Health:   healthStatus(m.GetHealthStatus()),
 			Metadata: endpointMetadata(m.GetMetadata()),
+			Check:    d.endpointCheck(in.field("endpoint").field("health_check_config"), m.GetEndpoint().GetHealthCheckConfig()),
 		}
 		weights += uint64(e.Weight)
 		if weights > math.MaxUint32 {
@@ -154,9 +154,9 @@ func (d *decoder) endpoints(at path, locality int, list []*endpointv3.LbEndpoint
 	return endpoints
 }
 
-// health converts a HealthStatus. One that this version does not know is not
+// healthStatus converts a HealthStatus. One that this version does not know is not
 // fit for use (gRFC A27).
-func health(s corev3.HealthStatus) balancer.Health {
+func healthStatus(s corev3.HealthStatus) balancer.Health {
 	switch s {
 	case corev3.HealthStatus_UNKNOWN:
 		return balancer.Unknown

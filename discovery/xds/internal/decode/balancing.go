@@ -29,10 +29,10 @@ var balancingFields = []messageFields{
 	{message: (*clusterv3.Cluster_RoundRobinLbConfig)(nil), read: "slow_start_config"},
 	{
 		message: (*clusterv3.Cluster_CommonLbConfig)(nil),
-		read:    "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config override_host_status",
-		// The first delays and the second waits for active health checks, which
-		// a cluster cannot ask for.
-		harmless: "update_merge_window ignore_new_hosts_until_first_hc",
+		read: "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config override_host_status " +
+			"ignore_new_hosts_until_first_hc",
+		// It delays what is applied at once here.
+		harmless: "update_merge_window",
 	},
 	{message: (*clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig)(nil)},
 	{message: (*clusterv3.LoadBalancingPolicy)(nil), read: "policies"},
@@ -98,7 +98,7 @@ func (d *decoder) balancer(at path, m *clusterv3.Cluster) balancing {
 		if _, known := corev3.HealthStatus_name[int32(status)]; !known {
 			d.refusef(in.field("override_host_status").element("statuses", i), "%d is not a health status", status)
 		}
-		b.PinStatuses |= balancer.StatusSet(health(status))
+		b.PinStatuses |= balancer.StatusSet(healthStatus(status))
 	}
 	return b
 }

@@ -18,15 +18,17 @@ var clusterFields = []messageFields{
 		message: (*clusterv3.Cluster)(nil),
 		read: "name type eds_cluster_config load_assignment connect_timeout lb_policy least_request_lb_config " +
 			"round_robin_lb_config ring_hash_lb_config maglev_lb_config lb_subset_config common_lb_config load_balancing_policy circuit_breakers transport_socket transport_socket_matches " +
-			"typed_extension_protocol_options metadata outlier_detection",
+			"typed_extension_protocol_options metadata outlier_detection health_checks",
 		// Metrics; Envoy's buffers, threads and start order; and the settings
 		// of DNS and original-destination clusters, which are refused.
 		harmless: "alt_stat_name stats_matcher track_timeout_budgets track_cluster_stats " +
 			"per_connection_buffer_limit_bytes wait_for_warm_on_init cleanup_interval " +
 			"dns_refresh_rate dns_jitter dns_failure_refresh_rate respect_dns_ttl dns_lookup_family " +
-			"dns_resolvers use_tcp_for_dns_lookups dns_resolution_config typed_dns_resolver_config",
+			"dns_resolvers use_tcp_for_dns_lookups dns_resolution_config typed_dns_resolver_config " +
+			// What the control plane has taken out is not used here, whatever its
+			// health.
+			"ignore_health_on_host_removal",
 		instead: map[string]string{
-			"health_checks":                "set the endpoints' health_status",
 			"http_protocol_options":        "use typed_extension_protocol_options",
 			"http2_protocol_options":       "use typed_extension_protocol_options",
 			"common_http_protocol_options": "use typed_extension_protocol_options",
@@ -69,6 +71,10 @@ func (d *decoder) cluster(at path, m *clusterv3.Cluster) *discovery.Cluster {
 		Breaker:        d.breakerSettings(at.field("metadata"), m.GetMetadata()),
 		RetryThrottle:  d.throttleSettings(at.field("metadata"), m.GetMetadata()),
 		Outlier:        d.outlierDetection(at.field("outlier_detection"), m.GetOutlierDetection()),
+		HealthCheck:    d.healthCheck(at, m.GetHealthChecks()),
+	}
+	if c.HealthCheck != nil {
+		c.HealthCheck.ExcludeNew = m.GetCommonLbConfig().GetIgnoreNewHostsUntilFirstHc()
 	}
 	c.TLSMatches = d.socketMatches(at, m.GetTransportSocketMatches())
 	if m.GetConnectTimeout() != nil {

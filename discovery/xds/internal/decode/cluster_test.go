@@ -112,7 +112,8 @@ func TestBO1_BO2_OutlierDetectionDefaults(t *testing.T) {
 	t.Parallel()
 	got := decodeCluster(t, clusterWith(`"outlierDetection": {}`)).Outlier
 	want := &balancer.OutlierConfig{
-		Interval: 10 * time.Second, BaseEjectionTime: 30 * time.Second, MaxEjectionTime: 300 * time.Second,
+		UnejectOnCheck: true,
+		Interval:       10 * time.Second, BaseEjectionTime: 30 * time.Second, MaxEjectionTime: 300 * time.Second,
 		MaxEjectionPercent: 10,
 		Consecutive5xx:     balancer.ConsecutiveFailures{Threshold: 5, Enforcing: 100},
 		ConsecutiveGateway: balancer.ConsecutiveFailures{Threshold: 5},
@@ -361,8 +362,6 @@ func TestBadClusters(t *testing.T) {
 			`transport_socket_matches[0].match.fields["a"]: must be a string`,
 		}},
 		{"deprecated HTTP/2", clusterWith(`"http2ProtocolOptions": {}`), []string{"http2_protocol_options: not supported: use typed_extension_protocol_options"}},
-		{"health checks", clusterWith(`"healthChecks": [{"timeout": "1s", "interval": "1s", "unhealthyThreshold": 1, "healthyThreshold": 1, "tcpHealthCheck": {}}]`),
-			[]string{"health_checks: not supported: set the endpoints' health_status"}},
 		{"ejection of more than all", clusterWith(`"outlierDetection": {"maxEjectionPercent": 101, "enforcingSuccessRate": 101}`),
 			[]string{
 				"outlier_detection.max_ejection_percent: value must be less than or equal to 100",

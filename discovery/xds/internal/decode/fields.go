@@ -65,7 +65,7 @@ var supportedFields = sync.OnceValue(func() fieldTable {
 		substitutionFields, pathTemplateFields, internalRedirectFields, hashPolicyFields,
 		mirrorFields,
 		clusterFields, outlierFields, balancingFields, consistentHashFields, subsetFields, slowStartFields, protocolFields, tlsFields,
-		assignmentFields, commonFields,
+		assignmentFields, healthCheckFields, commonFields,
 		jwtFields, serviceFields,
 	))
 })

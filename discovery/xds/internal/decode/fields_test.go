@@ -49,6 +49,10 @@ func fixtures(tb testing.TB) []fixture {
 		{"weighted localities", fromJSON[clusterv3.Cluster](tb, wrrLocalityClusterFixture), cluster},
 		{"random cluster", fromJSON[clusterv3.Cluster](tb, randomClusterFixture), cluster},
 		{"round robin cluster", fromJSON[clusterv3.Cluster](tb, roundRobinClusterFixture), cluster},
+		{"cluster checked over HTTP", fromJSON[clusterv3.Cluster](tb, httpCheckFixture), cluster},
+		{"cluster checked over gRPC", fromJSON[clusterv3.Cluster](tb, grpcCheckFixture), cluster},
+		{"cluster checked over TCP", fromJSON[clusterv3.Cluster](tb, tcpCheckFixture), cluster},
+		{"checked endpoints", fromJSON[endpointv3.ClusterLoadAssignment](tb, checkedEndpointsFixture), assignment},
 		{"assignment", fromJSON[endpointv3.ClusterLoadAssignment](tb, assignmentFixture), assignment},
 		{"hashing routes", fromJSON[routev3.RouteConfiguration](tb, hashRoutesFixture), routes},
 	}

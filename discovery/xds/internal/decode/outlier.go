@@ -20,10 +20,9 @@ var outlierFields = []messageFields{
 			"enforcing_consecutive_local_origin_failure enforcing_local_origin_success_rate " +
 			"failure_percentage_threshold enforcing_failure_percentage " +
 			"enforcing_failure_percentage_local_origin failure_percentage_minimum_hosts " +
-			"failure_percentage_request_volume max_ejection_time max_ejection_time_jitter always_eject_one_host",
+			"failure_percentage_request_volume max_ejection_time max_ejection_time_jitter always_eject_one_host " +
+			"successful_active_health_check_uneject_host",
 		zero: "detect_degraded_hosts",
-		// A cluster cannot ask for active health checks.
-		harmless: "successful_active_health_check_uneject_host",
 	},
 }
 
@@ -39,6 +38,9 @@ func (d *decoder) outlierDetection(at path, m *clusterv3.OutlierDetection) *bala
 	c := balancer.DefaultOutlierConfig()
 	d.ejectionTimes(at, m, &c)
 	c.AlwaysEjectOneHost = m.GetAlwaysEjectOneHost().GetValue()
+	if u := m.GetSuccessfulActiveHealthCheckUnejectHost(); u != nil {
+		c.UnejectOnCheck = u.GetValue()
+	}
 	c.SplitLocalOrigin = m.GetSplitExternalLocalOriginErrors()
 	for _, field := range []struct {
 		value *wrapperspb.UInt32Value
