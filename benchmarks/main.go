@@ -1,0 +1,114 @@
+// Benchmarks puts Inboard beside what a user would pick instead: net/http and
+// grpc-go with mutual TLS and nothing else, grpc-go's own xDS, OpenTelemetry's
+// instrumentation, a hand-made stack of instrumentation, retrier and breaker, and
+// pairs of proxies.
+//
+//	cd benchmarks && go run . [flags]
+//
+// Client and server are processes of their own on loopback, the server answers
+// with one kilobyte. In each round every case runs once, in an order of its own,
+// so that what else the machine does hits all alike; the table has the medians of
+// the rounds with their ranges, and ratios that are paired within each round.
+// Proxies are used if haproxy and nginx are installed (apt-get install haproxy
+// nginx); the table says which cases were left out.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	var err error
+	if len(os.Args) > 1 && os.Args[1] == roleFlag {
+		err = runRole(ctx, os.Args[2:])
+	} else {
+		err = run(ctx, os.Args[1:])
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "benchmarks:", err)
+		os.Exit(1)
+	}
+}
+
+// settings are what the command line says.
+type settings struct {
+	rounds       int
+	warmup, time time.Duration
+	callers      []int
+	cases        *regexp.Regexp
+}
+
+func parse(args []string) (*settings, error) {
+	s := &settings{}
+	f := flag.NewFlagSet("benchmarks", flag.ContinueOnError)
+	f.IntVar(&s.rounds, "rounds", 5, "how often each case runs")
+	f.DurationVar(&s.warmup, "warmup", 500*time.Millisecond, "how long each run warms up")
+	f.DurationVar(&s.time, "time", 2*time.Second, "how long each run is measured")
+	callers := f.String("callers", "1,16,64", "how many callers call at the same time, separated by commas")
+	cases := f.String("cases", "", "a `REGEXP` of the cases to run; the baselines always do")
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	if f.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	for n := range strings.SplitSeq(*callers, ",") {
+		c, err := strconv.Atoi(strings.TrimSpace(n))
+		if err != nil || c < 1 {
+			return nil, fmt.Errorf("-callers: %q is no number of callers", n)
+		}
+		s.callers = append(s.callers, c)
+	}
+	if s.rounds < 1 {
+		return nil, fmt.Errorf("-rounds: %d: there must be one at least", s.rounds)
+	}
+	var err error
+	if s.cases, err = regexp.Compile(*cases); err != nil {
+		return nil, fmt.Errorf("-cases: %w", err)
+	}
+	return s, nil
+}
+
+func run(ctx context.Context, args []string) error {
+	s, err := parse(args)
+	if err != nil {
+		return err
+	}
+	w, err := newWorld(ctx)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	results := newTable(s)
+	for _, callers := range s.callers {
+		for round := range s.rounds {
+			for _, c := range shuffled(chosen(s)) {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				if why := c.missing(); why != "" {
+					results.leaveOut(c, why)
+					continue
+				}
+				fmt.Fprintf(os.Stderr, "%d callers, round %d of %d: %s\n", callers, round+1, s.rounds, c.name)
+				m, err := w.measure(ctx, c, s, callers)
+				if err != nil {
+					return fmt.Errorf("%s, %d callers: %w", c.name, callers, err)
+				}
+				results.add(c, callers, round, m)
+			}
+		}
+	}
+	results.print(os.Stdout)
+	return nil
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// listening is what a server says when it is ready.
+type listening struct{ Addr string }
+
+// called is what a client says of a run.
+type called struct {
+	Calls, Failed int
+	Elapsed       time.Duration
+	P50, P99      time.Duration
+	Used          usage
+	FirstFailure  string
+}
+
+// measure runs a case once: a fresh server, fresh proxies, a fresh client.
+func (w *world) measure(ctx context.Context, c *benchCase, s *settings, callers int) (*measurement, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute+s.warmup+s.time)
+	defer cancel()
+	var ready listening
+	server, err := start(ctx, w.env("payment"), &ready, "server", string(c.server))
+	if err != nil {
+		return nil, err
+	}
+	defer server.stop()
+	target := ready.Addr
+	var pair *proxies
+	switch {
+	case c.proxy != "":
+		if pair, err = w.startProxies(ctx, c, ready.Addr); err != nil {
+			return nil, err
+		}
+		defer pair.stop()
+		target = pair.addr
+	case needsControlPlane(c.client):
+		if err := w.point(ready.Addr, c.client); err != nil {
+			return nil, err
+		}
+		target = w.target(c.client)
+	}
+	var warm struct{ Ready bool }
+	client, err := start(ctx, w.env("customer"), &warm, "client", string(c.client), target, strconv.Itoa(callers), s.warmup.String())
+	if err != nil {
+		return nil, err
+	}
+	defer client.stop()
+
+	var before, after usage
+	if err := server.ask("usage", &before); err != nil {
+		return nil, err
+	}
+	proxyBefore, err := pair.cpu()
+	if err != nil {
+		return nil, err
+	}
+	var got called
+	if err := client.ask("run "+s.time.String(), &got); err != nil {
+		return nil, err
+	}
+	proxyAfter, err := pair.cpu()
+	if err != nil {
+		return nil, err
+	}
+	if err := server.ask("usage", &after); err != nil {
+		return nil, err
+	}
+	if got.Calls == 0 {
+		return nil, fmt.Errorf("no call went well: %s", got.FirstFailure)
+	}
+	used := after.since(before)
+	return &measurement{
+		calls: got.Calls, failed: got.Failed, elapsed: got.Elapsed, p50: got.P50, p99: got.P99,
+		cpu: got.Used.CPU + used.CPU + proxyAfter - proxyBefore, clientCPU: got.Used.CPU,
+		clientAllocs: got.Used.Allocs, serverAllocs: used.Allocs,
+	}, nil
+}
