@@ -19,11 +19,12 @@ import (
 
 // parityKinds are the kinds that are translated, with their specs.
 var parityKinds = map[string]protoreflect.MessageDescriptor{
-	"ServiceEntry":       new(networking.ServiceEntry).ProtoReflect().Descriptor(),
-	"WorkloadEntry":      new(networking.WorkloadEntry).ProtoReflect().Descriptor(),
-	"DestinationRule":    new(networking.DestinationRule).ProtoReflect().Descriptor(),
-	"VirtualService":     new(networking.VirtualService).ProtoReflect().Descriptor(),
-	"PeerAuthentication": new(security.PeerAuthentication).ProtoReflect().Descriptor(),
+	"ServiceEntry":          new(networking.ServiceEntry).ProtoReflect().Descriptor(),
+	"WorkloadEntry":         new(networking.WorkloadEntry).ProtoReflect().Descriptor(),
+	"DestinationRule":       new(networking.DestinationRule).ProtoReflect().Descriptor(),
+	"VirtualService":        new(networking.VirtualService).ProtoReflect().Descriptor(),
+	"PeerAuthentication":    new(security.PeerAuthentication).ProtoReflect().Descriptor(),
+	"RequestAuthentication": new(security.RequestAuthentication).ProtoReflect().Descriptor(),
 }
 
 // withoutRow are the fields that are accepted and have no row, and why.
@@ -119,7 +120,7 @@ func TestParityHasARowForEveryField(t *testing.T) {
 	seen := make(map[protoreflect.FullName]bool)
 	for kind, message := range parityKinds {
 		group := "networking"
-		if kind == "PeerAuthentication" {
+		if strings.HasSuffix(kind, "Authentication") {
 			group = "security"
 		}
 		accepted.accepted(t, message, seen, func(spec string) string {

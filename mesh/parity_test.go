@@ -254,6 +254,7 @@ func parityRows() []parityRow {
 		parityMatchRows(), parityActionRows(), parityRetryRows(), parityServiceRows(),
 		parityPoolRows(), paritySourceRows(), parityGatewayRows(), parityLimitRows(), parityOutlierRows(), parityBalancerRows(), parityTLSRows(), parityPeerRows(),
 		parityLocalityRows(),
+		parityTokenRows(),
 	} {
 		rows = append(rows, group...)
 	}

@@ -13,6 +13,7 @@ import (
 // returns is complete only if no problem was reported.
 func (r *registry) build() *Config {
 	c := &Config{
+		opts:        r.opts,
 		managers:    make(map[string]byNamespace[*anypb.Any]),
 		routes:      make(map[string]byNamespace[*routeTable]),
 		clusters:    make(map[string]byNamespace[*clusterv3.Cluster]),
@@ -25,10 +26,6 @@ func (r *registry) build() *Config {
 	}
 	r.checkHosts()
 	r.attach()
-	var err error
-	if c.inbound, err = inboundListeners(r.opts); err != nil {
-		r.rep.doubts = append(r.rep.doubts, Problem{Message: "the listeners of servers: " + err.Error()})
-	}
 	for _, host := range sortedKeys(r.services) {
 		for _, s := range r.services[host] {
 			for _, p := range s.ports {
@@ -39,7 +36,9 @@ func (r *registry) build() *Config {
 		}
 		r.buildHost(c, host)
 	}
+	r.resolveKeys(c)
 	if len(r.rep.problems) == 0 {
+		r.checkInbound(c)
 		r.checkClusters(c)
 		r.lint()
 	}
@@ -47,6 +46,19 @@ func (r *registry) build() *Config {
 	c.routeStatus = r.gatewayStatus()
 	c.warnings = r.rep.sortedWarnings()
 	return c
+}
+
+// checkInbound makes the listeners of servers with each policy by itself, so that
+// what Envoy would refuse is a problem now, and no missing listener later.
+func (r *registry) checkInbound(c *Config) {
+	if _, err := c.newInbound(permissive, nil); err != nil {
+		r.rep.doubts = append(r.rep.doubts, Problem{Message: "the listeners of servers: " + err.Error()})
+	}
+	for i, p := range c.requestPolicies {
+		if _, err := c.newInbound(permissive, []int{i}); err != nil {
+			p.at.doubt(err)
+		}
+	}
 }
 
 // checkHosts checks that the hosts exist for which there are rules and routes.

@@ -58,17 +58,20 @@ const inboundPrefix = "xds.istio.io/grpc/lds/inbound/"
 // Config is a valid set of documents, translated. It is immutable and safe for
 // concurrent use.
 type Config struct {
+	opts Options
 	// managers are the HTTP connection managers by RouteConfiguration name: the
 	// part of a listener that does not depend on how it was asked for.
 	managers    map[string]byNamespace[*anypb.Any]
 	routes      map[string]byNamespace[*routeTable]
 	clusters    map[string]byNamespace[*clusterv3.Cluster]
 	assignments map[string]byNamespace[*placement]
-	inbound     map[mtlsMode]*inboundListener
+	inbound     inboundTemplates
 	peers       *peerPolicies
-	workloads   workloads
-	warnings    []Problem
-	routeStatus []RouteStatus
+	// requestPolicies are the RequestAuthentications.
+	requestPolicies []*requestPolicy
+	workloads       workloads
+	warnings        []Problem
+	routeStatus     []RouteStatus
 
 	// names are what there is by namespace: for those that do not see what is
 	// elsewhere, made when they ask.

@@ -17,13 +17,14 @@ type kind struct {
 }
 
 const (
-	kindServiceEntry       = "ServiceEntry"
-	kindWorkloadEntry      = "WorkloadEntry"
-	kindDestinationRule    = "DestinationRule"
-	kindVirtualService     = "VirtualService"
-	kindPeerAuthentication = "PeerAuthentication"
-	kindHTTPRoute          = "HTTPRoute"
-	kindGRPCRoute          = "GRPCRoute"
+	kindServiceEntry          = "ServiceEntry"
+	kindWorkloadEntry         = "WorkloadEntry"
+	kindDestinationRule       = "DestinationRule"
+	kindVirtualService        = "VirtualService"
+	kindPeerAuthentication    = "PeerAuthentication"
+	kindRequestAuthentication = "RequestAuthentication"
+	kindHTTPRoute             = "HTTPRoute"
+	kindGRPCRoute             = "GRPCRoute"
 )
 
 var networkingVersions = []string{
@@ -39,6 +40,10 @@ var kinds = map[string]kind{
 		[]string{"security.istio.io/v1", "security.istio.io/v1beta1"},
 		func() any { return new(security.PeerAuthentication) },
 	},
+	kindRequestAuthentication: {
+		[]string{"security.istio.io/v1", "security.istio.io/v1beta1"},
+		func() any { return new(security.RequestAuthentication) },
+	},
 	kindHTTPRoute: {
 		[]string{"gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"},
 		func() any { return new(gatewayapi.HTTPRouteSpec) },
@@ -49,7 +54,7 @@ var kinds = map[string]kind{
 	},
 }
 
-const supportedKinds = "ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, HTTPRoute, GRPCRoute"
+const supportedKinds = "ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, RequestAuthentication, HTTPRoute, GRPCRoute"
 
 // refusal says why a kind is refused and what to do about it.
 func refusal(kind string) string {
@@ -62,7 +67,7 @@ func refusal(kind string) string {
 		return "is not supported: this is a mesh without gateways; remove the document"
 	case "ReferenceGrant":
 		return "is not read: in a mesh every route may name services of other namespaces; remove the document"
-	case "AuthorizationPolicy", "RequestAuthentication":
+	case "AuthorizationPolicy":
 		return "cannot be enforced yet: remove the document, and do not rely on it"
 	}
 	return "is not supported: use one of " + supportedKinds
@@ -146,7 +151,14 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 
 	"istio.security.v1beta1.PeerAuthentication":           {"selector", "mtls", "port_level_mtls"},
 	"istio.security.v1beta1.PeerAuthentication.MutualTLS": {"mode"},
-	"istio.type.v1beta1.WorkloadSelector":                 {"match_labels"},
+	"istio.security.v1beta1.RequestAuthentication":        {"selector", "jwt_rules"},
+	"istio.security.v1beta1.JWTRule": {
+		"issuer", "audiences", "jwks_uri", "jwks", "from_headers", "from_params", "output_payload_to_header", "from_cookies",
+		"forward_original_token", "output_claim_to_headers", "timeout", "space_delimited_claims",
+	},
+	"istio.security.v1beta1.JWTHeader":     {"name", "prefix"},
+	"istio.security.v1beta1.ClaimToHeader": {"header", "claim"},
+	"istio.type.v1beta1.WorkloadSelector":  {"match_labels"},
 }
 
 func isTranslated(fd protoreflect.FieldDescriptor) bool {

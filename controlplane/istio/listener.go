@@ -3,6 +3,7 @@ package istio
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -96,11 +97,12 @@ type inboundListener struct {
 	chains  []*listenerv3.FilterChain
 }
 
-// inboundListeners makes the three modes. PERMISSIVE tells TLS from plaintext
-// by the first bytes; the other two have one chain for every connection, as
-// native gRPC servers need it, so that what does not fit fails.
-func inboundListeners(opts Options) (map[mtlsMode]*inboundListener, error) {
-	manager, err := inboundManager()
+// newInboundListener makes the listener of a mode, with filters before the
+// router. PERMISSIVE tells TLS from plaintext by the first bytes; the other two
+// have one chain for every connection, as native gRPC servers need it, so that
+// what does not fit fails.
+func newInboundListener(opts Options, mode mtlsMode, filters []*hcmv3.HttpFilter) (*inboundListener, error) {
+	manager, err := inboundManager(filters)
 	if err != nil {
 		return nil, err
 	}
@@ -126,22 +128,25 @@ func inboundListeners(opts Options) (map[mtlsMode]*inboundListener, error) {
 		return c
 	}
 	const mtls, plaintext = "inbound-mtls", "inbound-plaintext"
-	return map[mtlsMode]*inboundListener{
-		strict:   {chains: []*listenerv3.FilterChain{chain(mtls, "", socket)}},
-		disabled: {chains: []*listenerv3.FilterChain{chain(plaintext, "", nil)}},
-		permissive: {
-			filters: []*listenerv3.ListenerFilter{{
-				Name:       tlsInspectorFilter,
-				ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: inspector},
-			}},
-			chains: []*listenerv3.FilterChain{
-				chain(mtls, tlsProtocol, socket), chain(plaintext, plainProtocol, nil),
-			},
+	switch mode {
+	case strict:
+		return &inboundListener{chains: []*listenerv3.FilterChain{chain(mtls, "", socket)}}, nil
+	case disabled:
+		return &inboundListener{chains: []*listenerv3.FilterChain{chain(plaintext, "", nil)}}, nil
+	case permissive:
+	}
+	return &inboundListener{
+		filters: []*listenerv3.ListenerFilter{{
+			Name:       tlsInspectorFilter,
+			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: inspector},
+		}},
+		chains: []*listenerv3.FilterChain{
+			chain(mtls, tlsProtocol, socket), chain(plaintext, plainProtocol, nil),
 		},
 	}, nil
 }
 
-func inboundManager() (*anypb.Any, error) {
+func inboundManager(filters []*hcmv3.HttpFilter) (*anypb.Any, error) {
 	router, err := httpFilter(routerFilter, &routerv3.Router{})
 	if err != nil {
 		return nil, err
@@ -158,7 +163,7 @@ func inboundManager() (*anypb.Any, error) {
 				}},
 			}},
 		}},
-		HttpFilters: []*hcmv3.HttpFilter{router},
+		HttpFilters: append(slices.Clip(filters), router),
 	})
 }
 
@@ -169,7 +174,10 @@ func (c *Config) inboundResource(node Node, name, address string) (proto.Message
 		return nil, false
 	}
 	port := uint32(ap.Port())
-	template := c.inbound[c.inboundMode(node, port)]
+	template := c.inboundFor(node, port)
+	if template == nil {
+		return nil, false
+	}
 	return &listenerv3.Listener{
 		Name:            name,
 		Address:         socketAddress(ap.Addr().String(), port),

@@ -20,7 +20,7 @@ var documentProblems = []problemCase{
 		`x.yaml:2:7: AuthorizationPolicy shop/deny: kind: "AuthorizationPolicy" cannot be enforced yet: remove the document, and do not rely on it`,
 	}},
 	{name: "a kind that nobody knows", yaml: "apiVersion: v1\nkind: Thing\n", want: []string{
-		`x.yaml:2:7: Thing: kind: "Thing" is not supported: use one of ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, HTTPRoute, GRPCRoute`,
+		`x.yaml:2:7: Thing: kind: "Thing" is not supported: use one of ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, RequestAuthentication, HTTPRoute, GRPCRoute`,
 	}},
 	{name: "another API group", yaml: "apiVersion: networking.k8s.io/v1\nkind: ServiceEntry\nmetadata: {name: a}\n", want: []string{
 		`x.yaml:1:13: ServiceEntry default/a: apiVersion: "networking.k8s.io/v1" is not an API version of ServiceEntry: use networking.istio.io/v1, networking.istio.io/v1beta1, networking.istio.io/v1alpha3`,

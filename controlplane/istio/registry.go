@@ -22,6 +22,8 @@ type registry struct {
 	// delegates are the VirtualServices without hosts, by "namespace/name".
 	delegates map[string]*virtualService
 	peers     *peerPolicies
+	// requestPolicies are the RequestAuthentications, in the order of the files.
+	requestPolicies []*requestPolicy
 
 	// All of a kind, in the order of the files.
 	destinationRules []*destinationRule
@@ -58,6 +60,8 @@ func newRegistry(rep *reporter, opts Options, objects []*object) *registry {
 			r.addVirtualService(o, m, spec)
 		case *security.PeerAuthentication:
 			r.peers.add(o, m, spec)
+		case *security.RequestAuthentication:
+			r.addRequestAuthentication(o, m, spec)
 		case *gatewayapi.HTTPRouteSpec:
 			r.addHTTPRoute(o, m, spec)
 		case *gatewayapi.GRPCRouteSpec:

@@ -45,6 +45,10 @@ type Payment struct {
 // by commas.
 const AnswerHeader = "Test-Answer"
 
+// EchoPath is where an HTTP payment answers with the query parameter "document",
+// and nothing else.
+const EchoPath = "/echo"
+
 // ReplyHeader is the response header of a gRPC answer that holds the [Reply] as
 // JSON.
 const ReplyHeader = "x-reply-bin"
@@ -145,6 +149,10 @@ func answers(wanted string, f func(name, value string)) {
 
 // ServeHTTP answers with what arrived.
 func (p *Payment) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == EchoPath {
+		_, _ = io.WriteString(w, r.URL.Query().Get("document")) //nolint:gosec // that it answers what it is asked to is its purpose
+		return
+	}
 	p.Calls.Add(1)
 	hash := sha256.New()
 	if _, err := io.Copy(hash, r.Body); err != nil {

@@ -1,0 +1,55 @@
+package istio
+
+import (
+	"fmt"
+	"sync"
+
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+)
+
+// inboundKey is what the listeners of nodes can differ in, beside their name and
+// address.
+type inboundKey struct {
+	mode mtlsMode
+	// request are the RequestAuthentications that apply, as a text.
+	request string
+}
+
+// inboundTemplates makes the listeners of nodes, each kind once.
+type inboundTemplates struct {
+	mu   sync.Mutex
+	made map[inboundKey]*inboundListener // guarded by mu
+}
+
+// inboundFor is what the listener of a port of a node has, nil if it cannot be
+// made: then the node has none, and accepts nothing.
+func (c *Config) inboundFor(node Node, port uint32) *inboundListener {
+	applied := c.requestPoliciesOf(node, port)
+	key := inboundKey{mode: c.inboundMode(node, port), request: fmt.Sprint(applied)}
+	c.inbound.mu.Lock()
+	defer c.inbound.mu.Unlock()
+	if l, ok := c.inbound.made[key]; ok {
+		return l
+	}
+	l, err := c.newInbound(key.mode, applied)
+	if err != nil {
+		l = nil // what Envoy's constraints refuse was looked for when the configuration was made
+	}
+	if c.inbound.made == nil {
+		c.inbound.made = make(map[inboundKey]*inboundListener)
+	}
+	c.inbound.made[key] = l
+	return l
+}
+
+func (c *Config) newInbound(mode mtlsMode, applied []int) (*inboundListener, error) {
+	var filters []*hcmv3.HttpFilter
+	if m := c.jwtAuthn(applied); m != nil {
+		f, err := httpFilter(jwtFilter, m)
+		if err != nil {
+			return nil, err
+		}
+		filters = append(filters, f)
+	}
+	return newInboundListener(c.opts, mode, filters)
+}
