@@ -30,7 +30,10 @@ type Filter struct {
 	fixed requirement
 }
 
-var _ filter.Overridable = (*Filter)(nil)
+var (
+	_ filter.Overridable = (*Filter)(nil)
+	_ filter.Guard       = (*Filter)(nil)
+)
 
 // Filter returns the filter of a configuration.
 func (s *Store) Filter(config *discovery.JWTAuthn) (*Filter, error) {
@@ -63,6 +66,17 @@ func (s *Store) Filter(config *discovery.JWTAuthn) (*Filter, error) {
 	}
 	f.rules = route.Compile(&discovery.RouteTable{VirtualHosts: []*discovery.VirtualHost{table}})
 	return f, nil
+}
+
+// Guards reports whether what a request needs depends on what it is: then its
+// path must have one reading (V14). A rule for all paths does not.
+func (f *Filter) Guards() bool {
+	for i := range f.config.Rules {
+		if m := &f.config.Rules[i].Match; m.Path.Kind != discovery.PathPrefix || m.Path.Value != "/" {
+			return true
+		}
+	}
+	return false
 }
 
 // Override returns the filter for the routes with a [discovery.JWTPerRoute].
