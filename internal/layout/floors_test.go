@@ -49,6 +49,7 @@ var floors = map[string]place{
 
 	"tls/istioca":         {2, dataPlane},
 	"tls/filesource":      {2, dataPlane},
+	"tls/spiffe":          {2, dataPlane},
 	"otel/meshotel":       {2, dataPlane},
 	"discovery":           {2, dataPlane},
 	"discovery/bootstrap": {2, dataPlane},
@@ -116,7 +117,7 @@ var confinements = []confinement{
 	{
 		imported: "google.golang.org/grpc/...",
 		allowed: []string{
-			"discovery/...", "controlplane/...", "tls/istioca", "internal/adstest",
+			"discovery/...", "controlplane/...", "tls/istioca", "tls/spiffe", "internal/adstest",
 			"internal/meshfail", "internal/filter", "internal/pipeline", "internal/grpcmesh", "internal/worldtest", "mesh/...", "admin", "cmd/...", "examples/...",
 		},
 		reason: "the leaves are neutral of the protocol and must not pull grpc-go in",

@@ -9,6 +9,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"slices"
 	"time"
 )
@@ -22,6 +24,11 @@ type Identity struct {
 	Certificate tls.Certificate
 	// Roots verify peers. It is nil if there are none; then no peer is verified.
 	Roots *x509.CertPool
+	// Federated verify the members of other trust domains, by their names, and
+	// nobody else; Roots then verify those of the own trust domain only. nil is
+	// no federation: Roots verify everybody. Set it with
+	// [Identity.WithFederated].
+	Federated map[string]*x509.CertPool
 	// RootsKey is a digest of the roots, equal for equal sets of roots, so that
 	// what depends on the roots can be keyed by it. It is "" without roots.
 	RootsKey string
@@ -67,6 +74,32 @@ func NewRoots(roots []*x509.Certificate) (*Identity, error) {
 	}
 	pool, key := rootPool(roots)
 	return &Identity{Roots: pool, RootsKey: key}, nil
+}
+
+// WithFederated returns a copy of the identity that also verifies the members of
+// other trust domains, each by the roots of its own. A trust domain without
+// roots, the own one's, and the empty name are left out.
+func (i *Identity) WithFederated(roots map[string][]*x509.Certificate) *Identity {
+	federated := *i
+	federated.Federated = make(map[string]*x509.CertPool, len(roots))
+	digest := sha256.New()
+	_, _ = io.WriteString(digest, i.RootsKey)
+	for _, domain := range slices.Sorted(maps.Keys(roots)) {
+		if pool, key := rootPool(roots[domain]); pool != nil && domain != "" && domain != i.ID.TrustDomain() {
+			federated.Federated[domain] = pool
+			fmt.Fprintf(digest, "%d %s %s", len(domain), domain, key)
+		}
+	}
+	federated.RootsKey = hex.EncodeToString(digest.Sum(nil))
+	return &federated
+}
+
+// rootsFor are the roots that verify a peer who claims an ID; nil verify nobody.
+func (i *Identity) rootsFor(claimed ID) *x509.CertPool {
+	if i.Federated == nil || claimed.TrustDomain() == i.ID.TrustDomain() {
+		return i.Roots
+	}
+	return i.Federated[claimed.TrustDomain()]
 }
 
 // checkLeaf refuses what X509-SVID, section 4, forbids in a leaf.

@@ -41,13 +41,19 @@ func (v *verifier) verify(state tls.ConnectionState) error {
 	if roots.Roots == nil {
 		return &HandshakeError{Reason: NoRoots, Peer: id}
 	}
+	// A root vouches for the names of its own trust domain only (row BS2): what a
+	// certificate claims decides which roots it is held against.
+	anchors := roots.rootsFor(id)
+	if anchors == nil {
+		return &HandshakeError{Reason: UnknownAuthority, Peer: id, Err: fmt.Errorf("no bundle of trust domain %q", id.TrustDomain())}
+	}
 	intermediates := x509.NewCertPool()
 	for _, cert := range state.PeerCertificates[1:] {
 		intermediates.AddCert(cert)
 	}
 	now := time.Now()
 	if _, err := leaf.Verify(x509.VerifyOptions{
-		Roots:         roots.Roots,
+		Roots:         anchors,
 		Intermediates: intermediates,
 		KeyUsages:     []x509.ExtKeyUsage{v.usage},
 		CurrentTime:   now,
