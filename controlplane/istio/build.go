@@ -13,13 +13,14 @@ import (
 // returns is complete only if no problem was reported.
 func (r *registry) build() *Config {
 	c := &Config{
-		opts:        r.opts,
-		managers:    make(map[string]byNamespace[*anypb.Any]),
-		routes:      make(map[string]byNamespace[*routeTable]),
-		clusters:    make(map[string]byNamespace[*clusterv3.Cluster]),
-		assignments: make(map[string]byNamespace[*placement]),
-		peers:       r.peers,
-		workloads:   make(workloads),
+		opts:          r.opts,
+		managers:      make(map[string]byNamespace[*anypb.Any]),
+		routes:        make(map[string]byNamespace[*routeTable]),
+		clusters:      make(map[string]byNamespace[*clusterv3.Cluster]),
+		assignments:   make(map[string]byNamespace[*placement]),
+		peers:         r.peers,
+		workloads:     make(workloads),
+		authorization: r.policies,
 	}
 	for _, vs := range r.virtualServices {
 		r.resolve(vs)
@@ -51,11 +52,11 @@ func (r *registry) build() *Config {
 // checkInbound makes the listeners of servers with each policy by itself, so that
 // what Envoy would refuse is a problem now, and no missing listener later.
 func (r *registry) checkInbound(c *Config) {
-	if _, err := c.newInbound(permissive, nil); err != nil {
+	if _, err := c.newInbound(permissive, nil, nil); err != nil {
 		r.rep.doubts = append(r.rep.doubts, Problem{Message: "the listeners of servers: " + err.Error()})
 	}
 	for i, p := range c.requestPolicies {
-		if _, err := c.newInbound(permissive, []int{i}); err != nil {
+		if _, err := c.newInbound(permissive, []int{i}, nil); err != nil {
 			p.at.doubt(err)
 		}
 	}

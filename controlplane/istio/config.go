@@ -22,8 +22,8 @@ type Options struct {
 	// workloads, as during a change of the name: whoever is expected or accepted
 	// in TrustDomain is so in them. They must be valid, and share its roots.
 	TrustDomainAliases []string
-	// RootNamespace is where a PeerAuthentication without a selector is for
-	// the whole mesh; "" means "istio-system".
+	// RootNamespace is where a PeerAuthentication without a selector and an
+	// AuthorizationPolicy are for the whole mesh; "" means "istio-system".
 	RootNamespace string
 }
 
@@ -72,6 +72,7 @@ type Config struct {
 	workloads       workloads
 	warnings        []Problem
 	routeStatus     []RouteStatus
+	authorization   *authorizationPolicies
 
 	// names are what there is by namespace: for those that do not see what is
 	// elsewhere, made when they ask.

@@ -197,6 +197,7 @@ func (d *decoder) annotations(a at) {
 			a.key(key).refuse("belongs on a DestinationRule")
 		case strings.HasPrefix(key, "inboard."):
 			a.key(key).refuse("unknown annotation: only %q is known", breakerAnnotation)
+		case key == dryRunAnnotation && d.obj.kind == kindAuthorization:
 		case domain == "istio.io" || strings.HasSuffix(domain, ".istio.io"):
 			a.key(key).refuse("annotations of Istio are not supported: remove it")
 		}

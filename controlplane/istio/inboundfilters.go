@@ -13,6 +13,8 @@ type inboundKey struct {
 	mode mtlsMode
 	// request are the RequestAuthentications that apply, as a text.
 	request string
+	// policies are the AuthorizationPolicies that apply, as a text.
+	policies string
 }
 
 // inboundTemplates makes the listeners of nodes, each kind once.
@@ -25,13 +27,14 @@ type inboundTemplates struct {
 // made: then the node has none, and accepts nothing.
 func (c *Config) inboundFor(node Node, port uint32) *inboundListener {
 	applied := c.requestPoliciesOf(node, port)
-	key := inboundKey{mode: c.inboundMode(node, port), request: fmt.Sprint(applied)}
+	policies := c.policiesOf(node, port)
+	key := inboundKey{mode: c.inboundMode(node, port), request: fmt.Sprint(applied), policies: titles(policies)}
 	c.inbound.mu.Lock()
 	defer c.inbound.mu.Unlock()
 	if l, ok := c.inbound.made[key]; ok {
 		return l
 	}
-	l, err := c.newInbound(key.mode, applied)
+	l, err := c.newInbound(key.mode, applied, policies)
 	if err != nil {
 		l = nil // what Envoy's constraints refuse was looked for when the configuration was made
 	}
@@ -42,7 +45,7 @@ func (c *Config) inboundFor(node Node, port uint32) *inboundListener {
 	return l
 }
 
-func (c *Config) newInbound(mode mtlsMode, applied []int) (*inboundListener, error) {
+func (c *Config) newInbound(mode mtlsMode, applied []int, policies [][]*authorizationPolicy) (*inboundListener, error) {
 	var filters []*hcmv3.HttpFilter
 	if m := c.jwtAuthn(applied); m != nil {
 		f, err := httpFilter(jwtFilter, m)
@@ -51,5 +54,10 @@ func (c *Config) newInbound(mode mtlsMode, applied []int) (*inboundListener, err
 		}
 		filters = append(filters, f)
 	}
-	return newInboundListener(c.opts, mode, filters)
+	// After the tokens, whose claims they look at.
+	authorization, err := authorizationFilters(policies)
+	if err != nil {
+		return nil, err
+	}
+	return newInboundListener(c.opts, mode, append(filters, authorization...))
 }

@@ -25,6 +25,7 @@ const (
 	kindRequestAuthentication = "RequestAuthentication"
 	kindHTTPRoute             = "HTTPRoute"
 	kindGRPCRoute             = "GRPCRoute"
+	kindAuthorization         = "AuthorizationPolicy"
 )
 
 var networkingVersions = []string{
@@ -44,6 +45,10 @@ var kinds = map[string]kind{
 		[]string{"security.istio.io/v1", "security.istio.io/v1beta1"},
 		func() any { return new(security.RequestAuthentication) },
 	},
+	kindAuthorization: {
+		[]string{"security.istio.io/v1", "security.istio.io/v1beta1"},
+		func() any { return new(security.AuthorizationPolicy) },
+	},
 	kindHTTPRoute: {
 		[]string{"gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"},
 		func() any { return new(gatewayapi.HTTPRouteSpec) },
@@ -54,7 +59,7 @@ var kinds = map[string]kind{
 	},
 }
 
-const supportedKinds = "ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, RequestAuthentication, HTTPRoute, GRPCRoute"
+const supportedKinds = "ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, HTTPRoute, GRPCRoute"
 
 // refusal says why a kind is refused and what to do about it.
 func refusal(kind string) string {
@@ -67,8 +72,6 @@ func refusal(kind string) string {
 		return "is not supported: this is a mesh without gateways; remove the document"
 	case "ReferenceGrant":
 		return "is not read: in a mesh every route may name services of other namespaces; remove the document"
-	case "AuthorizationPolicy":
-		return "cannot be enforced yet: remove the document, and do not rely on it"
 	}
 	return "is not supported: use one of " + supportedKinds
 }
@@ -159,6 +162,20 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 	"istio.security.v1beta1.JWTHeader":     {"name", "prefix"},
 	"istio.security.v1beta1.ClaimToHeader": {"header", "claim"},
 	"istio.type.v1beta1.WorkloadSelector":  {"match_labels"},
+
+	"istio.security.v1beta1.AuthorizationPolicy": {"selector", "rules", "action"},
+	"istio.security.v1beta1.Rule":                {"from", "to", "when"},
+	"istio.security.v1beta1.Rule.From":           {"source"},
+	"istio.security.v1beta1.Rule.To":             {"operation"},
+	"istio.security.v1beta1.Source": {
+		"principals", "not_principals", "request_principals", "not_request_principals", "namespaces", "not_namespaces",
+		"service_accounts", "not_service_accounts", "ip_blocks", "not_ip_blocks", "remote_ip_blocks", "not_remote_ip_blocks",
+		"trust_domains", "not_trust_domains",
+	},
+	"istio.security.v1beta1.Operation": {
+		"hosts", "not_hosts", "ports", "not_ports", "methods", "not_methods", "paths", "not_paths",
+	},
+	"istio.security.v1beta1.Condition": {"key", "values", "not_values"},
 }
 
 func isTranslated(fd protoreflect.FieldDescriptor) bool {

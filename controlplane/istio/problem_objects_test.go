@@ -16,11 +16,8 @@ var documentProblems = []problemCase{
 	{name: "a namespace", yaml: "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n", want: []string{
 		`x.yaml:2:7: Namespace shop: kind: "Namespace" is not read: namespaces and service accounts exist by being named; remove the document`,
 	}},
-	{name: "a policy that cannot be enforced", yaml: "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: deny, namespace: shop}\n", want: []string{
-		`x.yaml:2:7: AuthorizationPolicy shop/deny: kind: "AuthorizationPolicy" cannot be enforced yet: remove the document, and do not rely on it`,
-	}},
 	{name: "a kind that nobody knows", yaml: "apiVersion: v1\nkind: Thing\n", want: []string{
-		`x.yaml:2:7: Thing: kind: "Thing" is not supported: use one of ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, RequestAuthentication, HTTPRoute, GRPCRoute`,
+		`x.yaml:2:7: Thing: kind: "Thing" is not supported: use one of ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, HTTPRoute, GRPCRoute`,
 	}},
 	{name: "another API group", yaml: "apiVersion: networking.k8s.io/v1\nkind: ServiceEntry\nmetadata: {name: a}\n", want: []string{
 		`x.yaml:1:13: ServiceEntry default/a: apiVersion: "networking.k8s.io/v1" is not an API version of ServiceEntry: use networking.istio.io/v1, networking.istio.io/v1beta1, networking.istio.io/v1alpha3`,

@@ -42,15 +42,16 @@ type problemCase struct {
 func TestProblems(t *testing.T) {
 	t.Parallel()
 	tables := map[string][]problemCase{
-		"document":           documentProblems,
-		"ServiceEntry":       serviceEntryProblems,
-		"mutual TLS":         mutualTLSProblems,
-		"DestinationRule":    destinationRuleProblems,
-		"VirtualService":     virtualServiceProblems,
-		"HTTP route":         routeProblems,
-		"PeerAuthentication": peerAuthenticationProblems,
-		"Gateway API":        gatewayProblems,
-		"locality":           localityProblems,
+		"document":            documentProblems,
+		"ServiceEntry":        serviceEntryProblems,
+		"mutual TLS":          mutualTLSProblems,
+		"DestinationRule":     destinationRuleProblems,
+		"VirtualService":      virtualServiceProblems,
+		"HTTP route":          routeProblems,
+		"PeerAuthentication":  peerAuthenticationProblems,
+		"AuthorizationPolicy": authorizationProblems,
+		"Gateway API":         gatewayProblems,
+		"locality":            localityProblems,
 	}
 	for name, table := range tables {
 		t.Run(name, func(t *testing.T) {

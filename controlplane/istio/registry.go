@@ -24,6 +24,7 @@ type registry struct {
 	peers     *peerPolicies
 	// requestPolicies are the RequestAuthentications, in the order of the files.
 	requestPolicies []*requestPolicy
+	policies        *authorizationPolicies
 
 	// All of a kind, in the order of the files.
 	destinationRules []*destinationRule
@@ -45,6 +46,7 @@ func newRegistry(rep *reporter, opts Options, objects []*object) *registry {
 		routes:    newHostIndex[*virtualService](),
 		delegates: make(map[string]*virtualService),
 		peers:     newPeerPolicies(opts.RootNamespace),
+		policies:  newAuthorizationPolicies(opts),
 		attached:  make(map[string][]*gatewayParent),
 	}
 	objects = r.unique(objects)
@@ -62,6 +64,8 @@ func newRegistry(rep *reporter, opts Options, objects []*object) *registry {
 			r.peers.add(o, m, spec)
 		case *security.RequestAuthentication:
 			r.addRequestAuthentication(o, m, spec)
+		case *security.AuthorizationPolicy:
+			r.policies.add(o, m, spec)
 		case *gatewayapi.HTTPRouteSpec:
 			r.addHTTPRoute(o, m, spec)
 		case *gatewayapi.GRPCRouteSpec:
