@@ -165,7 +165,9 @@ func newGuardedWorld(t *testing.T) *guardedWorld {
 	w := &guardedWorld{World: meshtest.New(t), meshes: make(map[string]*mesh.Mesh), grpc: make(map[string]*grpc.ClientConn)}
 	serve := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { w.served.Add(1) })
 	w.Service("payment.shop", meshtest.Labels(map[string]string{"app": "payment"}), meshtest.HTTP(80, serve), meshtest.HTTP(81, serve),
-		meshtest.GRPC(9090, func(s grpc.ServiceRegistrar) { grpc_testing.RegisterTestServiceServer(s, &countingService{served: &w.served}) }))
+		meshtest.GRPC(9090, func(s grpc.ServiceRegistrar) {
+			grpc_testing.RegisterTestServiceServer(s, &countingService{served: &w.served})
+		}))
 	for _, from := range []string{customer, stranger, auditor} {
 		m := w.Workload(from)
 		conn, err := grpc.NewClient("mesh:///payment.shop.svc.cluster.local:9090", m.DialOptions()...)
