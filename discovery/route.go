@@ -191,6 +191,12 @@ type Forward struct {
 	// means unset, 0 means no limit.
 	MaxStreamDuration    *time.Duration
 	GRPCTimeoutHeaderMax *time.Duration
+	// GRPCTimeoutHeaderOffset is taken off the deadline that the application of a
+	// gRPC call gave; 0 takes nothing off.
+	GRPCTimeoutHeaderOffset time.Duration
+	// IdleTimeout ends a call of which no part of the request or the response
+	// has moved for so long; nil leaves that to the listener, 0 is no limit.
+	IdleTimeout *time.Duration
 	// Retry is the effective policy (the route's, else the virtual host's);
 	// nil means one attempt.
 	Retry *retry.Policy

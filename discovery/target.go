@@ -44,6 +44,10 @@ type APIListener struct {
 	// MaxStreamDuration is common_http_protocol_options.max_stream_duration;
 	// 0 means none.
 	MaxStreamDuration time.Duration
+	// StreamIdleTimeout is that of routes without an idle timeout; 0 means none.
+	// Envoy's default of 5 min is not filled in: calls in one process may well
+	// wait for longer, and have deadlines.
+	StreamIdleTimeout time.Duration
 	// HideOriginals leaves out x-envoy-original-path and x-envoy-original-host,
 	// which tell an upstream what was rewritten (suppress_envoy_headers).
 	HideOriginals bool

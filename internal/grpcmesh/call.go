@@ -137,6 +137,8 @@ func outcomeOf(a *attempt, err error, reply metadata.MD) outcome.Outcome {
 	code := status.Code(err)
 	o := outcome.Outcome{Kind: outcome.Response, GRPC: true, Code: uint32(code), Sent: sent, Err: err}
 	switch {
+	case answered && code == codes.Canceled && a.ctx.Err() != nil:
+		o.Kind = outcome.Canceled // it had begun to answer; as below
 	case answered:
 		if reply != nil {
 			o.Header = header(reply).Get

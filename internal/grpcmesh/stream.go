@@ -175,6 +175,7 @@ func (s *clientStream) SendMsg(m any) error {
 	s.keep(m)
 	s.copies.send(m)
 	stream, a := s.current()
+	a.pipeline.Moved()
 	err := stream.SendMsg(m)
 	switch {
 	case err == nil:
@@ -250,6 +251,7 @@ func (s *clientStream) RecvMsg(m any) error {
 		err := s.recv(stream, m)
 		switch {
 		case err == nil:
+			a.pipeline.Moved()
 			s.began(a)
 			if !s.desc.ServerStreams {
 				s.succeed()

@@ -80,11 +80,11 @@ func (b *replayBody) hedgeable() bool {
 }
 
 // next returns the body of the next attempt; the one before reads no more.
-func (b *replayBody) next() (io.ReadCloser, error) {
+func (b *replayBody) next(p *pipeline.Attempt) (io.ReadCloser, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.attempts++
-	a := &attemptBody{shared: b, number: b.attempts}
+	a := &attemptBody{shared: b, attempt: p, number: b.attempts}
 	if b.attempts > 1 && b.getBody == nil && b.overflow {
 		return nil, errTooLarge // more was read since replayable was asked
 	}
@@ -154,14 +154,16 @@ func (b *replayBody) closeSource() {
 
 // attemptBody is the body as one attempt reads it.
 type attemptBody struct {
-	shared *replayBody
-	number int
-	own    io.ReadCloser // a body from GetBody; nil reads the shared one
-	offset int           // in the shared body
-	closed atomic.Bool   // of a body of its own
+	shared  *replayBody
+	attempt *pipeline.Attempt
+	number  int
+	own     io.ReadCloser // a body from GetBody; nil reads the shared one
+	offset  int           // in the shared body
+	closed  atomic.Bool   // of a body of its own
 }
 
 func (a *attemptBody) Read(p []byte) (int, error) {
+	defer a.attempt.Moved() // a slow reader is the caller's, not the peer's
 	if a.own != nil {
 		n, err := a.own.Read(p)
 		if err != nil && !errors.Is(err, io.EOF) && !a.closed.Load() {
@@ -265,6 +267,9 @@ type responseBody exchange
 
 func (b *responseBody) Read(p []byte) (int, error) {
 	n, err := b.received.Read(p)
+	if n > 0 {
+		b.call.Last().Moved()
+	}
 	if err != nil {
 		b.end(err)
 	}

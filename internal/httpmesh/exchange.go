@@ -219,7 +219,7 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 		req.Host = name
 	}
 	if x.body != nil {
-		body, err := x.body.next()
+		body, err := x.body.next(a)
 		if err != nil {
 			return outcome.Outcome{Kind: outcome.BodyFailure, Err: err}
 		}
@@ -235,6 +235,7 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 			Kind: failure.Kind, Sent: failure.Sent, Repeatable: failure.Stale && isIdempotent(x.request), Err: failure.Err,
 		}
 	}
+	a.Moved()
 	a.Local, a.Reply = resp, header(resp.Header)
 	o := outcome.Outcome{Kind: outcome.Response, Status: resp.StatusCode, Sent: true}
 	if resp.StatusCode >= http.StatusBadRequest {
@@ -365,6 +366,10 @@ func (x *exchange) bodyOutcome(o outcome.Outcome, err error) outcome.Outcome {
 		o.Kind = outcome.Canceled
 	case ctx.Err() != nil:
 		o.Kind = outcome.Timeout
+	default:
+		if kind, cause := x.call.Last().Ended(); kind != outcome.Response {
+			o.Kind, o.Err = kind, cause
+		}
 	}
 	return o
 }

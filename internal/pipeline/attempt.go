@@ -62,6 +62,7 @@ func (c *Call) begin() (a *Attempt, o outcome.Outcome, refused bool) {
 		return a, o, true
 	}
 	a.bound()
+	a.watchIdle()
 	a.Observed.Headers = c.adapter.Carrier(a)
 	if hook := c.out.hooks.AttemptStarted; hook != nil && c.mirror == nil {
 		a.ctx = hook(a.ctx, &a.Observed)
@@ -160,11 +161,7 @@ func (a *Attempt) bound() {
 		return
 	}
 	a.Deadline = deadline
-	cancel := a.cancel
-	if cancel == nil {
-		a.ctx, cancel = context.WithCancelCause(c.ctx)
-		a.cancel = cancel
-	}
+	cancel := a.cancelable()
 	a.timer = time.AfterFunc(limit, func() { cancel(errPerTryTimeout) })
 }
 
@@ -236,6 +233,8 @@ func (a *Attempt) end(o *outcome.Outcome, now time.Time) {
 	a.unlock()
 	c := a.call
 	a.Started()
+	a.perTryIdle.stop()
+	a.streamIdle.stop()
 	if a.cancel != nil {
 		a.cancel(context.Canceled)
 	}

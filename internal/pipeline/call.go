@@ -93,7 +93,9 @@ type Call struct {
 	hedge   *retry.Hedge // nil without
 	hedging *hedging     // nil unless attempts run beside each other
 	// minTime must be left of the call's time for an attempt to begin.
-	minTime         time.Duration
+	minTime time.Duration
+	// idle ends the call when nothing has moved for so long; 0 does not.
+	idle            time.Duration
 	routingPriority discovery.RoutingPriority
 	ownOptions      bool // options is not shared with other calls
 
@@ -141,6 +143,8 @@ type Attempt struct {
 	admitted
 	timer  *time.Timer
 	cancel context.CancelCauseFunc
+
+	perTryIdle, streamIdle idleTimer
 }
 
 // Prepare makes c, which must be zero, a call to a target. A call is usually
@@ -339,9 +343,24 @@ func (c *Call) bound(ctx context.Context, config *Config) {
 	if c.options != nil {
 		limit = shorter(limit, c.options.Timeout)
 	}
-	c.ctx = ctx
+	forward := c.Decision.Route.Forward
+	if c.idle = config.Target.Listener.StreamIdleTimeout; forward.IdleTimeout != nil {
+		c.idle = *forward.IdleTimeout
+	}
+	end := time.Time{}
 	if limit > 0 {
-		c.timeout.Start(ctx, c.now.Add(limit), errRouteTimeout)
+		end = c.now.Add(limit)
+	}
+	if offset := forward.GRPCTimeoutHeaderOffset; offset > 0 && c.Observed.Protocol == observe.GRPC {
+		// What the application gave, less the offset, so that it is the mesh
+		// that ends the call. Nothing may be left of it.
+		if deadline, ok := ctx.Deadline(); ok && (end.IsZero() || deadline.Add(-offset).Before(end)) {
+			end = deadline.Add(-offset)
+		}
+	}
+	c.ctx = ctx
+	if !end.IsZero() {
+		c.timeout.Start(ctx, end, errRouteTimeout)
 		c.ctx = &c.timeout
 	}
 	if deadline, ok := c.ctx.Deadline(); ok {
@@ -537,8 +556,10 @@ func endedBy(ctx context.Context) outcome.Kind {
 	switch {
 	case ctx.Err() == nil:
 		return outcome.Reset
-	case errors.Is(context.Cause(ctx), errPerTryTimeout):
+	case errors.Is(context.Cause(ctx), errPerTryTimeout), errors.Is(context.Cause(ctx), errPerTryIdle):
 		return outcome.PerTryTimeout
+	case errors.Is(context.Cause(ctx), errIdle):
+		return outcome.Timeout
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return outcome.Timeout
 	}

@@ -374,3 +374,7 @@ func (b *bench) expectEnds(want ...string) {
 	})
 	b.expect(want...)
 }
+
+func newRouteRequest() *route.Request {
+	return &route.Request{Method: "GET", Scheme: "http", Host: "payment.shop", Path: "/charge"}
+}

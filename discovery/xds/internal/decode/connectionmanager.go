@@ -16,11 +16,11 @@ var connectionManagerFields = []messageFields{
 			"use_remote_address xff_num_trusted_hops skip_xff_append original_ip_detection_extensions " +
 			"internal_address_config generate_request_id preserve_external_request_id " +
 			"forward_client_cert_details set_current_client_cert_details max_request_headers_kb " +
-			"normalize_path merge_slashes path_with_escaped_slashes_action",
+			"normalize_path merge_slashes path_with_escaped_slashes_action stream_idle_timeout",
 		// What false and 0 s say is what the mesh does: it adds no other headers
 		// and sets no timers by itself.
 		zero: "add_user_agent " +
-			"stream_idle_timeout request_timeout request_headers_timeout",
+			"request_timeout request_headers_timeout",
 		// Metrics, spans and access logs.
 		harmless: "stat_prefix tracing access_log access_log_options access_log_flush_interval " +
 			"flush_access_log_on_new_request record_route_resolution_stats",
@@ -46,6 +46,7 @@ type connectionManager struct {
 	routeName         string
 	filters           []discovery.HTTPFilter
 	maxStreamDuration time.Duration
+	streamIdleTimeout time.Duration
 	hideOriginals     bool
 	strictPaths       bool
 }
@@ -66,6 +67,7 @@ func (d *decoder) connectionManager(at path, m *hcmv3.HttpConnectionManager) con
 		manager.routes = d.routeTable(at.field("route_config"), s.RouteConfig)
 	}
 	manager.strictPaths = d.strictPaths(at, m)
+	manager.streamIdleTimeout = d.duration(at.field("stream_idle_timeout"), m.GetStreamIdleTimeout())
 	options := m.GetCommonHttpProtocolOptions()
 	in := at.field("common_http_protocol_options")
 	manager.maxStreamDuration = d.duration(in.field("max_stream_duration"), options.GetMaxStreamDuration())

@@ -73,7 +73,7 @@ const routesFixture = `{
           ]},
           "prefixRewrite": "/v1", "hostRewriteLiteral": "payment-v1.shop",
           "timeout": "3s", "priority": "HIGH", "hedgePolicy": {"hedgeOnPerTryTimeout": true},
-          "maxStreamDuration": {"maxStreamDuration": "10s", "grpcTimeoutHeaderMax": "5s"},
+          "maxStreamDuration": {"maxStreamDuration": "10s", "grpcTimeoutHeaderMax": "5s", "grpcTimeoutHeaderOffset": "0.100s"}, "idleTimeout": "7s",
           "retryPolicy": {
             "retryOn": "5xx, unavailable,retriable-status-codes", "numRetries": 3,
             "perTryTimeout": "0.250s",
@@ -115,7 +115,7 @@ const apiListenerFixture = `{
   "apiListener": {"apiListener": {
     "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
     "rds": {"routeConfigName": "outbound|80||payment.shop", "configSource": {"self": {}, "resourceApiVersion": "V3"}},
-    "commonHttpProtocolOptions": {"maxStreamDuration": "30s"},
+    "commonHttpProtocolOptions": {"maxStreamDuration": "30s"}, "streamIdleTimeout": "40s",
     "httpFilters": [
       {"name": "unknown", "isOptional": true, "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}},
       {"name": "fault", "disabled": true, "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",

@@ -87,6 +87,7 @@ func (d *decoder) apiListener(at path, m *listenerv3.Listener) *discovery.APILis
 		Routes:            manager.routes,
 		Filters:           manager.filters,
 		MaxStreamDuration: manager.maxStreamDuration,
+		StreamIdleTimeout: manager.streamIdleTimeout,
 		HideOriginals:     manager.hideOriginals,
 	}
 }

@@ -30,6 +30,7 @@ func TestListenerDecodesAnAPIListener(t *testing.T) {
 			Config:   &discovery.Fault{Delay: &discovery.FaultDelay{Fixed: 2 * time.Second, PerMillion: 100_000}},
 		}},
 		MaxStreamDuration: 30 * time.Second,
+		StreamIdleTimeout: 40 * time.Second,
 	}}
 	if diff := cmp.Diff(want, got, sameModel); diff != "" {
 		t.Errorf("listener (-want +got):\n%s", diff)
@@ -330,8 +331,8 @@ func TestBadListeners(t *testing.T) {
 		}},
 		{"trusted hops", apiListener(`"xffNumTrustedHops": 1, ` + adsRoutes + `, ` + routerOnly),
 			[]string{"api_listener.api_listener.xff_num_trusted_hops: has no effect in an api_listener, to which nobody connects"}},
-		{"inline routes with a problem", apiListener(`"routeConfig": ` + tableWith(`{"match": {"prefix": "/"}, "route": {"cluster": "c", "idleTimeout": "1s"}}`) + `, ` + routerOnly),
-			[]string{"api_listener.api_listener.route_config.virtual_hosts[0].routes[0].route.idle_timeout: not supported with another value than zero"}},
+		{"inline routes with a problem", apiListener(`"routeConfig": ` + tableWith(`{"match": {"prefix": "/"}, "route": {"cluster": "c", "idleTimeout": "-1s"}}`) + `, ` + routerOnly),
+			[]string{"api_listener.api_listener.route_config.virtual_hosts[0].routes[0].route.idle_timeout: must not be negative: is -1s"}},
 
 		{"an address that is a name", `{"name": "l", "address": {"socketAddress": {"address": "localhost", "portValue": 80}}, "defaultFilterChain": ` + chain("") + `}`,
 			[]string{`address.socket_address.address: "localhost" is not an IP address`}},

@@ -26,16 +26,12 @@ var routeFields = []messageFields{
 		read: "cluster cluster_header weighted_clusters cluster_specifier_plugin " +
 			"prefix_rewrite regex_rewrite path_rewrite_policy path_rewrite " +
 			"host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex append_x_forwarded_host " +
-			"timeout retry_policy priority max_stream_duration internal_redirect_policy hedge_policy hash_policy metadata_match " +
+			"timeout retry_policy priority max_stream_duration idle_timeout internal_redirect_policy hedge_policy hash_policy metadata_match " +
 			"request_mirror_policies",
-		// 0 s is no timeout.
-		zero: "idle_timeout",
 	},
 	{
 		message: (*routev3.RouteAction_MaxStreamDuration)(nil),
-		read:    "max_stream_duration grpc_timeout_header_max",
-		// Nothing is subtracted.
-		zero: "grpc_timeout_header_offset",
+		read:    "max_stream_duration grpc_timeout_header_max grpc_timeout_header_offset",
 	},
 	{
 		message: (*routev3.WeightedCluster)(nil),
@@ -121,10 +117,12 @@ func (t *tableDecoder) forward(at path, m *routev3.RouteAction, match *discovery
 	if m.GetHedgePolicy() != nil {
 		f.Hedge = t.hedgePolicy(at.field("hedge_policy"), m.GetHedgePolicy())
 	}
+	f.IdleTimeout = t.optionalDuration(at.field("idle_timeout"), m.GetIdleTimeout())
 	if limits := m.GetMaxStreamDuration(); limits != nil {
 		in := at.field("max_stream_duration")
 		f.MaxStreamDuration = t.optionalDuration(in.field("max_stream_duration"), limits.GetMaxStreamDuration())
 		f.GRPCTimeoutHeaderMax = t.optionalDuration(in.field("grpc_timeout_header_max"), limits.GetGrpcTimeoutHeaderMax())
+		f.GRPCTimeoutHeaderOffset = t.duration(in.field("grpc_timeout_header_offset"), limits.GetGrpcTimeoutHeaderOffset())
 	}
 	return f
 }

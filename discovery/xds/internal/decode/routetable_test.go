@@ -86,6 +86,8 @@ func TestRouteConfigurationDecodesEveryField(t *testing.T) {
 						Timeout:              3 * time.Second,
 						MaxStreamDuration:    new(10 * time.Second),
 						GRPCTimeoutHeaderMax: new(5 * time.Second),
+
+						GRPCTimeoutHeaderOffset: 100 * time.Millisecond, IdleTimeout: new(7 * time.Second),
 						Retry: &retry.Policy{
 							MaxRetries:           3,
 							On:                   retry.On5xx | retry.OnGRPCUnavailable | retry.OnRetriableStatusCodes,
