@@ -149,6 +149,12 @@ func parityRetryRows() []parityRow {
 			},
 		},
 		parityRow{
+			name:   "retries.retryRemoteLocalities",
+			routes: "- retries: {attempts: 3, retryRemoteLocalities: true, retryOn: \"5xx,unavailable\"}" + toV1,
+			// Without another locality there is nowhere else to go.
+			cases: []parityCase{{name: "one locality", call: parityCall{script: "fail,fail,fail,ok"}, want: parityWant{status: 200, instance: "v1", arrivals: 4}}},
+		},
+		parityRow{
 			name:   "a retry stays in the destination that was drawn",
 			routes: "- retries: {attempts: 3, retryOn: \"5xx,unavailable\"}\n  route:\n  - {destination: {host: HOST, subset: v1}, weight: 50, headers: {request: {set: {x-own: v1}}}}\n  - {destination: {host: HOST, subset: v2}, weight: 50, headers: {request: {set: {x-own: v2}}}}\n",
 			run: func(t *testing.T, p *parityProbe) {

@@ -143,7 +143,7 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 	"istio.networking.v1alpha3.HTTPBody":           {"string", "bytes"},
 	"istio.networking.v1alpha3.HTTPRewrite":        {"uri", "authority"},
 	"istio.networking.v1alpha3.HTTPRetry": {
-		"attempts", "per_try_timeout", "retry_on", "retry_ignore_previous_hosts", "backoff",
+		"attempts", "per_try_timeout", "retry_on", "retry_ignore_previous_hosts", "backoff", "retry_remote_localities",
 	},
 	"istio.networking.v1alpha3.HTTPFaultInjection": {"delay", "abort"},
 	"istio.networking.v1alpha3.HTTPFaultInjection.Delay": {

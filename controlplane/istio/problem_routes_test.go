@@ -113,7 +113,7 @@ spec:
   - match: [{gateways: [ingress], claims: {}}]
     mirror: {host: payment}
     corsPolicy: {}
-    retries: {attempts: 1, retryRemoteLocalities: true}
+    retries: {attempts: 0, retryRemoteLocalities: true}
     rewrite: {uriRegexRewrite: {match: a, rewrite: b}}
     fault: {delay: {exponentialDelay: 1s}, abort: {http2Error: a}}
     route: [{destination: {host: payment}}]
@@ -124,7 +124,7 @@ spec:
 		"x.yaml:9:35: VirtualService shop/a: spec.http[0].match[0].claims: unknown field",
 		"x.yaml:10:5: VirtualService shop/a: spec.http[0].mirror: is not supported: remove it",
 		"x.yaml:11:5: VirtualService shop/a: spec.http[0].corsPolicy: is not supported: remove it",
-		"x.yaml:12:28: VirtualService shop/a: spec.http[0].retries.retryRemoteLocalities: is not supported: remove it",
+		"x.yaml:12:28: VirtualService shop/a: spec.http[0].retries.retryRemoteLocalities: has no effect with 0 attempts, the default: set attempts",
 		"x.yaml:13:15: VirtualService shop/a: spec.http[0].rewrite.uriRegexRewrite: is not supported: remove it",
 		"x.yaml:14:21: VirtualService shop/a: spec.http[0].fault.delay.exponentialDelay: is not supported: remove it",
 		"x.yaml:14:52: VirtualService shop/a: spec.http[0].fault.abort.http2Error: is not supported: remove it",

@@ -8,6 +8,8 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	prioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	networking "istio.io/api/networking/v1alpha3"
@@ -54,7 +56,7 @@ func retryPolicy(in *networking.HTTPRetry, a at) *routev3.RetryPolicy {
 		out.RetryOn, out.RetriableStatusCodes = retryOn(in.RetryOn, a.field("retryOn"))
 	}
 	if in.Attempts == 0 {
-		for _, name := range []string{"perTryTimeout", "retryOn", "retryIgnorePreviousHosts", "backoff"} {
+		for _, name := range []string{"perTryTimeout", "retryOn", "retryIgnorePreviousHosts", "backoff", "retryRemoteLocalities"} {
 			if a.field(name).written() {
 				a.field(name).refuse("has no effect with 0 attempts, the default: set attempts")
 			}
@@ -65,6 +67,9 @@ func retryPolicy(in *networking.HTTPRetry, a at) *routev3.RetryPolicy {
 	out.PerTryTimeout = in.PerTryTimeout
 	if ignore := in.RetryIgnorePreviousHosts; ignore != nil && !ignore.Value {
 		out.RetryHostPredicate = nil
+	}
+	if in.RetryRemoteLocalities.GetValue() {
+		out.RetryPriority = otherPriorities()
 	}
 	if in.Backoff != nil {
 		out.RetryBackOff = &routev3.RetryPolicy_RetryBackOff{BaseInterval: in.Backoff}
@@ -82,6 +87,22 @@ func avoidPreviousHosts() []*routev3.RetryPolicy_RetryHostPredicate {
 			TypeUrl: "type.googleapis.com/" + string(empty.ProtoReflect().Descriptor().FullName()),
 		}},
 	}}
+}
+
+// otherPriorities lets retries go to the localities of other priorities, as
+// istiod does: after every second attempt.
+func otherPriorities() *routev3.RetryPolicy_RetryPriority {
+	config := &prioritiesv3.PreviousPrioritiesConfig{UpdateFrequency: 2}
+	packed, err := proto.MarshalOptions{Deterministic: true}.Marshal(config)
+	if err != nil {
+		return nil // a message of one number can always be written
+	}
+	return &routev3.RetryPolicy_RetryPriority{
+		Name: "envoy.retry_priorities.previous_priorities",
+		ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{TypedConfig: &anypb.Any{
+			TypeUrl: "type.googleapis.com/" + string(config.ProtoReflect().Descriptor().FullName()), Value: packed,
+		}},
+	}
 }
 
 // retryOn splits conditions from status codes, which Istio allows to mix.

@@ -1,0 +1,95 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/outcome"
+)
+
+// bound sets the overall timeout. It must be above retry, so that it covers all
+// attempts and their back-off.
+func (c *Call) bound(ctx context.Context, config *Config) {
+	limit := c.Decision.Route.Forward.Limit(c.Observed.Protocol == observe.GRPC, config.Target.Listener.MaxStreamDuration)
+	if c.options != nil {
+		limit = shorter(limit, c.options.Timeout)
+	}
+	forward := c.Decision.Route.Forward
+	if c.idle = config.Target.Listener.StreamIdleTimeout; forward.IdleTimeout != nil {
+		c.idle = *forward.IdleTimeout
+	}
+	end := time.Time{}
+	if limit > 0 {
+		end = c.now.Add(limit)
+	}
+	if offset := forward.GRPCTimeoutHeaderOffset; offset > 0 && c.Observed.Protocol == observe.GRPC {
+		// What the application gave, less the offset, so that it is the mesh
+		// that ends the call. Nothing may be left of it.
+		if deadline, ok := ctx.Deadline(); ok && (end.IsZero() || deadline.Add(-offset).Before(end)) {
+			end = deadline.Add(-offset)
+		}
+	}
+	c.ctx = ctx
+	if !end.IsZero() {
+		c.timeout.Start(ctx, end, errRouteTimeout)
+		c.ctx = &c.timeout
+	}
+	if deadline, ok := c.ctx.Deadline(); ok {
+		c.Deadline = deadline
+	}
+}
+
+// late reports whether too little of the call's time is left for an attempt that
+// begins after a wait, and how much is left then.
+func (c *Call) late(wait time.Duration) (left time.Duration, late bool) {
+	if c.minTime <= 0 || c.Deadline.IsZero() {
+		return 0, false
+	}
+	left = time.Until(c.Deadline) - wait
+	return left, left < c.minTime
+}
+
+// sleep waits for d, or returns why the call ended meanwhile. No attempt follows
+// a wait that lasts until the deadline.
+func (c *Call) sleep(d time.Duration) error {
+	if !c.Deadline.IsZero() && time.Until(c.Deadline) <= d {
+		<-c.ctx.Done()
+		return context.Cause(c.ctx)
+	}
+	if d <= 0 {
+		return context.Cause(c.ctx)
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-c.ctx.Done():
+		return context.Cause(c.ctx)
+	}
+}
+
+// shorter is the shorter of two limits, of which 0 is none.
+func shorter(a, b time.Duration) time.Duration {
+	if a <= 0 || b > 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// endedBy says whose time ended a context.
+func endedBy(ctx context.Context) outcome.Kind {
+	switch {
+	case ctx.Err() == nil:
+		return outcome.Reset
+	case errors.Is(context.Cause(ctx), errPerTryTimeout), errors.Is(context.Cause(ctx), errPerTryIdle):
+		return outcome.PerTryTimeout
+	case errors.Is(context.Cause(ctx), errIdle):
+		return outcome.Timeout
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return outcome.Timeout
+	}
+	return outcome.Canceled
+}
