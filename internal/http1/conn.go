@@ -2,6 +2,7 @@ package http1
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -17,11 +18,14 @@ import (
 // methods are safe for concurrent use.
 type Conn struct {
 	conn    net.Conn
+	prober  Prober // nil if nobody knows; guarded by mu
 	tls     bool
 	options *Options
-	br      *bufio.Reader
-	in      limitedReader
-	out     wireWriter
+	// cancel ends the connection with the context of its request. It is made once.
+	cancel func()
+	br     *bufio.Reader
+	in     limitedReader
+	out    wireWriter
 	// deadline is what the connection's read and write deadlines are set to; only
 	// the request in flight touches it.
 	deadline time.Time
@@ -46,7 +50,8 @@ const (
 // and which must be made and, if it is to be, secured already. options must not
 // change.
 func New(conn net.Conn, options *Options) *Conn {
-	c := &Conn{conn: conn, options: options}
+	c := &Conn{conn: conn, prober: ProberOf(conn), options: options}
+	c.cancel = func() { _ = c.fail(context.Canceled) } // the request knows why
 	_, c.tls = conn.(*tls.Conn)
 	c.in = limitedReader{conn: conn, left: math.MaxInt64}
 	c.br = bufio.NewReaderSize(&c.in, options.readBuffer())
@@ -100,12 +105,12 @@ func (c *Conn) checkLocked() error {
 	if c.err != nil || c.state != idle {
 		return c.err
 	}
-	return c.quiet(c.requests > 0)
+	return c.quietLocked(c.requests > 0)
 }
 
-// quiet returns why an idle connection cannot be used, nil if nothing has come
-// over it.
-func (c *Conn) quiet(used bool) error {
+// quietLocked returns why an idle connection cannot be used, nil if nothing has
+// come over it.
+func (c *Conn) quietLocked(used bool) error {
 	if c.br.Buffered() > 0 {
 		return errUnsolicited
 	}
@@ -114,8 +119,10 @@ func (c *Conn) quiet(used bool) error {
 		// with its first answer.
 		return nil
 	}
-	if readable, _ := Readable(c.conn); readable {
-		return errClosedIdle
+	if c.prober != nil {
+		if readable, _ := c.prober.Readable(); readable {
+			return errClosedIdle
+		}
 	}
 	return nil
 }

@@ -88,7 +88,7 @@ func (x *exchange) watch() error {
 	}
 	x.conn.setDeadline(limit)
 	if ctx.Done() != nil {
-		x.unwatch = context.AfterFunc(ctx, func() { _ = x.conn.fail(context.Cause(ctx)) })
+		x.unwatch = context.AfterFunc(ctx, x.conn.cancel)
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package http1
 
 import (
-	"crypto/tls"
 	"net"
 	"syscall"
 )
@@ -13,23 +12,33 @@ type Prober interface {
 	Readable() (readable, known bool)
 }
 
-// Readable asks a connection, below TLS, whether a Read would return at once. It
-// knows of every [Prober] and, on Unix, of every [syscall.Conn].
+// Readable asks a connection whether a Read would return at once. It
+// knows of every [Prober] and, on Unix, of every [syscall.Conn]. Who asks often
+// keeps what [ProberOf] returns.
 func Readable(conn net.Conn) (readable, known bool) {
+	if p := ProberOf(conn); p != nil {
+		return p.Readable()
+	}
+	return false, false
+}
+
+// ProberOf is who knows of a connection, or of the one below it (a [crypto/tls.Conn] has
+// one, as has whatever else has its method NetConn); nil if nobody does.
+func ProberOf(conn net.Conn) Prober {
 	for {
-		secured, ok := conn.(*tls.Conn)
+		above, ok := conn.(interface{ NetConn() net.Conn })
 		if !ok {
 			break
 		}
-		conn = secured.NetConn()
+		conn = above.NetConn()
 	}
 	switch c := conn.(type) {
 	case Prober:
-		return c.Readable()
+		return c
 	case syscall.Conn:
-		return peek(c)
+		return newSocket(c)
 	}
-	return false, false
+	return nil
 }
 
 // Usable reports whether a [Conn] can be made of a connection: it must be

@@ -4,5 +4,5 @@ package http1
 
 import "syscall"
 
-// peek cannot look at a socket without taking from it.
-func peek(syscall.Conn) (readable, known bool) { return false, false }
+// newSocket knows of no way to look at a socket without taking from it.
+func newSocket(syscall.Conn) Prober { return nil }

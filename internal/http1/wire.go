@@ -80,7 +80,8 @@ func (w *wireWriter) send(p []byte) (int, error) {
 		w.written.Store(true)
 	}
 	if err != nil {
-		w.err.Store(&err)
+		failed := err // a copy, so that only failures are allocated
+		w.err.Store(&failed)
 	}
 	return n, err
 }

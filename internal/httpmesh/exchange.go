@@ -251,6 +251,9 @@ func (x *exchange) newRequest(ctx context.Context, a *pipeline.Attempt) *http.Re
 		return x.request.WithContext(ctx)
 	}
 	x.firstRequest = *x.request.WithContext(ctx)
+	if x.body == nil {
+		x.firstRequest.Body = nil // to send an http.NoBody costs two allocations
+	}
 	return &x.firstRequest
 }
 

@@ -5,8 +5,6 @@ import (
 	"io"
 	"net"
 	"sync"
-
-	"github.com/inboardmesh/inboard/internal/http1"
 )
 
 // rawConn is a network connection, below TLS, that tells when it is closed. One
@@ -46,8 +44,8 @@ func (c *rawConn) afterClose(f func()) {
 	}
 }
 
-// Readable reports whether a Read would return at once.
-func (c *rawConn) Readable() (readable, known bool) { return http1.Readable(c.Conn) }
+// NetConn is the connection below, as of a [crypto/tls.Conn].
+func (c *rawConn) NetConn() net.Conn { return c.Conn }
 
 // ReadFrom keeps the short ways that a TCP connection has for files.
 func (c *rawConn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
