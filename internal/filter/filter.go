@@ -57,6 +57,11 @@ type Exchange struct {
 	// TLS is the state of the connection that brought the request; nil for
 	// plaintext, and on the way out.
 	TLS *tls.ConnectionState
+	// Body reads the beginning of the request's body, and leaves the body as it
+	// was: the first limit bytes, and whether that is all of it. Nil where there is
+	// no body that could be read, as for gRPC calls and on the way out. It waits no
+	// longer than the request may take.
+	Body func(limit int) (data []byte, whole bool, err error)
 	// Routes is the table by which the request is routed.
 	Routes *route.Table
 	// Decision is where the request goes, so far. Its Route is nil if no route

@@ -2,6 +2,7 @@ package httpmesh
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -77,6 +78,9 @@ type serving struct {
 	deadline deadline.Context
 	recorder recorder
 	passed   http.Request
+	// body is the request's with what filters have read of it; nil if they have
+	// read nothing.
+	body io.ReadCloser
 }
 
 func (s *serving) serve(w http.ResponseWriter) {
@@ -123,6 +127,9 @@ func (s *serving) serve(w http.ResponseWriter) {
 	s.passed = *r.WithContext(ctx)
 	if view.Query != r.URL.RawQuery {
 		s.requery(view.Query)
+	}
+	if s.body != nil {
+		s.passed.Body = s.body
 	}
 	facts := s.facts()
 	s.decision.MutateRequest(s.headers, &view, &facts)
@@ -197,6 +204,11 @@ func (s *serving) filter(ctx context.Context, view *route.Request) (*filter.Answ
 	s.exchange = &filter.Exchange{
 		Request: *view, Headers: s.headers, Facts: s.facts(), TLS: s.request.TLS, Listener: s.listener.Name(),
 		Routes: s.chain.Routes, Decision: s.decision,
+	}
+	if s.request.Body != nil && s.request.Body != http.NoBody {
+		s.exchange.Body = func(limit int) ([]byte, bool, error) { return s.peek(ctx, limit) }
+	} else {
+		s.exchange.Body = emptyBody
 	}
 	answer, err := s.chain.Filters.Run(ctx, s.exchange)
 	*view, s.decision = s.exchange.Request, s.exchange.Decision

@@ -5,6 +5,7 @@ import (
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/filter"
+	"github.com/inboardmesh/inboard/internal/filter/extauthz"
 	"github.com/inboardmesh/inboard/internal/filter/rbac"
 )
 
@@ -16,6 +17,8 @@ func (l *Listeners) buildFilter(config discovery.FilterConfig) (filter.Filter, e
 		return l.faults.Filter(config), nil
 	case *discovery.JWTAuthn:
 		return l.tokens.Filter(config)
+	case *discovery.ExtAuthz:
+		return extauthz.New(config, l.services, l.options.Hooks), nil
 	case *discovery.RBAC:
 		return rbac.New(config, l.options.Hooks), nil
 	}

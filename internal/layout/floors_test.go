@@ -71,8 +71,9 @@ var floors = map[string]place{
 	"internal/grpcmesh":     {8, dataPlane},
 	"mesh":                  {9, dataPlane},
 
-	"internal/filter/jwt":     {5, dataPlane},
-	"internal/filter/service": {5, dataPlane},
+	"internal/filter/extauthz": {5, dataPlane},
+	"internal/filter/jwt":      {5, dataPlane},
+	"internal/filter/service":  {4, dataPlane},
 
 	"controlplane/istio/internal/gatewayapi": {1, controlPlane},
 
@@ -101,8 +102,9 @@ type confinement struct {
 var confinements = []confinement{
 	{
 		imported: "github.com/envoyproxy/go-control-plane/...",
-		allowed:  []string{"discovery/xds/...", "controlplane/...", "internal/adstest"},
-		reason:   "Envoy's protobufs end at the decoders: above them there is only the model of discovery",
+		// The authorization service is spoken to in Envoy's API.
+		allowed: []string{"discovery/xds/...", "controlplane/...", "internal/adstest", "internal/filter/extauthz"},
+		reason:  "Envoy's protobufs end at the decoders: above them there is only the model of discovery",
 	},
 	{
 		imported: "github.com/cncf/xds/...",

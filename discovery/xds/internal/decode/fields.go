@@ -66,7 +66,7 @@ var supportedFields = sync.OnceValue(func() fieldTable {
 		mirrorFields,
 		clusterFields, outlierFields, balancingFields, consistentHashFields, subsetFields, slowStartFields, protocolFields, tlsFields,
 		assignmentFields, healthCheckFields, commonFields,
-		jwtFields, serviceFields,
+		jwtFields, serviceFields, extAuthzFields,
 	))
 })
 

@@ -36,6 +36,8 @@ func fixtures(tb testing.TB) []fixture {
 		{"API listener", fromJSON[listenerv3.Listener](tb, apiListenerFixture), listener},
 		{"inbound listener", fromJSON[listenerv3.Listener](tb, inboundFixture), listener},
 		{"permissive listener", fromJSON[listenerv3.Listener](tb, permissiveFixture), listener},
+		{"listener with authorization", fromJSON[listenerv3.Listener](tb, authzFixture), listener},
+		{"routes with authorization", fromJSON[routev3.RouteConfiguration](tb, authzRoutesFixture), routes},
 		{"listener with tokens", fromJSON[listenerv3.Listener](tb, tokensFixture), listener},
 		{"routes with tokens", fromJSON[routev3.RouteConfiguration](tb, tokenRoutesFixture), routes},
 		{"guarded listener", fromJSON[listenerv3.Listener](tb, guardedFixture), listener},

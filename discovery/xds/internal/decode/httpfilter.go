@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
@@ -83,6 +84,7 @@ func (d *decoder) httpFilters(at path, list []*hcmv3.HttpFilter) (filters []disc
 // package decodes.
 func knownFilter(a *anypb.Any) bool {
 	return is(a, (*routerv3.Router)(nil)) || is(a, (*faultv3.HTTPFault)(nil)) ||
+		is(a, (*authzv3.ExtAuthz)(nil)) || is(a, (*authzv3.ExtAuthzPerRoute)(nil)) ||
 		is(a, (*jwtv3.JwtAuthentication)(nil)) || is(a, (*jwtv3.PerRouteConfig)(nil)) ||
 		is(a, (*httprbacv3.RBAC)(nil)) || is(a, (*httprbacv3.RBACPerRoute)(nil))
 }
@@ -91,6 +93,9 @@ func knownFilter(a *anypb.Any) bool {
 // a listener or in a route.
 func (d *decoder) filterConfig(at path, a *anypb.Any) discovery.FilterConfig {
 	if config, ok := d.jwtConfig(at, a); ok {
+		return config
+	}
+	if config, ok := d.extAuthzConfig(at, a); ok {
 		return config
 	}
 	switch {
@@ -156,6 +161,9 @@ func (d *decoder) filterOverride(at path, a *anypb.Any) (discovery.FilterOverrid
 			d.refusef(at, "HTTP filter %q is not supported", typeName(a))
 		}
 		return discovery.FilterOverride{}, false
+	}
+	if override, ok := d.extAuthzSwitch(a); ok {
+		return override, true
 	}
 	config := d.filterConfig(at, a)
 	return discovery.FilterOverride{Config: config}, config != nil

@@ -76,7 +76,9 @@ func (d *decoder) jwtConfig(at path, a *anypb.Any) (config discovery.FilterConfi
 	case is(a, (*jwtv3.PerRouteConfig)(nil)):
 		m := &jwtv3.PerRouteConfig{}
 		if d.unpack(at, a, m) {
-			config = d.jwtPerRoute(at, m)
+			if r := d.jwtPerRoute(at, m); r != nil {
+				config = r
+			}
 		}
 	default:
 		return nil, false

@@ -64,7 +64,11 @@ func (d *decoder) routeTable(at path, m *routev3.RouteConfiguration) *discovery.
 	domains := make(map[string]path)
 	for i, vh := range m.GetVirtualHosts() {
 		host := t.virtualHost(at.element("virtual_hosts", i), vh, domains)
+		inheritChecks(filters, host.Filters)
 		host.Filters = withDefaults(host.Filters, filters)
+		for _, r := range host.Routes {
+			inheritChecks(host.Filters, r.Filters)
+		}
 		table.VirtualHosts = append(table.VirtualHosts, host)
 	}
 	return table
