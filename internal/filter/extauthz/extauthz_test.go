@@ -163,7 +163,7 @@ func TestAGRPCServiceChangesWhatItAllows(t *testing.T) {
 		t.Fatal(err)
 	}
 	added := option("X-Role", "cook")
-	added.Append = wrapperspb.Bool(true)
+	added.Append = wrapperspb.Bool(true) //nolint:staticcheck // still in use
 	yes := ok(&authv3.OkHttpResponse{
 		Headers: []*corev3.HeaderValueOption{option("X-User", "alice"), added}, HeadersToRemove: []string{"X-Secret", ":path", "Host"},
 		ResponseHeadersToAdd:    []*corev3.HeaderValueOption{option("x-checked", "yes")},

@@ -49,7 +49,7 @@ func (f *Filter) checkGRPC(ctx context.Context, x *filter.Exchange, b body) (*ve
 	}
 	req.ProtoMajor, req.ProtoMinor, req.Proto = 2, 0, "HTTP/2.0"
 	req.Header.Set("Content-Type", "application/grpc")
-	req.Header.Set("Te", "trailers")
+	req.Header.Set("TE", "trailers")
 	if deadline, ok := ctx.Deadline(); ok {
 		req.Header.Set("Grpc-Timeout", strconv.FormatInt(max(time.Until(deadline).Milliseconds(), 1), 10)+"m")
 	}
