@@ -2,6 +2,7 @@ package istio
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
@@ -186,9 +187,7 @@ func authorizationFilters(sets [][]*authorizationPolicy) ([]*hcmv3.HttpFilter, e
 				if *rules == nil {
 					*rules = &rbacv3.RBAC{Action: kind.rbac, Policies: make(map[string]*rbacv3.Policy)}
 				}
-				for name, p := range policy.policies {
-					(*rules).Policies[name] = p
-				}
+				maps.Copy((*rules).Policies, policy.policies)
 			}
 			if config.Rules == nil && config.ShadowRules == nil {
 				continue

@@ -2,6 +2,7 @@ package rbac
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/inboardmesh/inboard/discovery"
@@ -165,12 +166,7 @@ func (m dnsSAN) match(s *Subject, _ bool) bool {
 	if s.Certificate == nil {
 		return false
 	}
-	for _, name := range s.Certificate.DNSNames {
-		if m.text.Matches(name) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.Certificate.DNSNames, m.text.Matches)
 }
 
 // compileHeader makes the matcher of a header. The path, the method and the

@@ -2,6 +2,7 @@ package rbac
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -31,13 +32,10 @@ func (s *Subject) read() *readings {
 // and without the dot at its end, the port kept and left out.
 func hostSpellings(host string) (spellings [4]string, n int) {
 	add := func(s string) {
-		for _, known := range spellings[:n] {
-			if known == s {
-				return
-			}
+		if !slices.Contains(spellings[:n], s) {
+			spellings[n] = s
+			n++
 		}
-		spellings[n] = s
-		n++
 	}
 	add(host)
 	name, port := host, ""
@@ -45,7 +43,7 @@ func hostSpellings(host string) (spellings [4]string, n int) {
 		name, port = host[:colon], host[colon:]
 	}
 	add(name)
-	if bare := strings.TrimSuffix(name, "."); bare != name {
+	if bare, ok := strings.CutSuffix(name, "."); ok {
 		add(bare + port)
 		add(bare)
 	}
