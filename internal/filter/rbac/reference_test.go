@@ -102,7 +102,7 @@ func (r *reference) header(m *discovery.HeaderMatch, oneIsEnough bool) bool {
 	lines := append([]string{strings.Join(values, ",")}, values...)
 	if oneIsEnough && !m.Invert && m.Kind != discovery.HeaderPresent {
 		for _, v := range values {
-			for _, part := range strings.SplitSeq(v, ",") {
+			for part := range strings.SplitSeq(v, ",") {
 				if strings.Contains(v, ",") {
 					lines = append(lines, strings.TrimSpace(part))
 				}
