@@ -138,6 +138,23 @@ func (g *Gate) Usage() Usage {
 	}
 }
 
+// Remaining returns how much may be added to each count, which are read as by Usage.
+// With a retry budget, that of the retries is the budget's.
+func (g *Gate) Remaining() Usage {
+	c, used := g.current(), g.Usage()
+	retries := c.limits.MaxRetries
+	if c.budget.enabled {
+		retries = c.budget.limit(uint64(used.Requests) + uint64(used.Pending))
+	}
+	left := func(limit, used uint32) uint32 { return limit - min(limit, used) }
+	return Usage{
+		Connections: left(c.limits.MaxConnections, used.Connections),
+		Pending:     left(c.limits.MaxPendingRequests, used.Pending),
+		Requests:    left(c.limits.MaxRequests, used.Requests),
+		Retries:     left(retries, used.Retries),
+	}
+}
+
 // limit returns how many retries may be in flight beside so many requests.
 func (b retryBudget) limit(inFlight uint64) uint32 {
 	share := b.percent / 100 * float64(inFlight)

@@ -87,6 +87,14 @@ type Cluster struct {
 	RetryThrottle *retry.ThrottleSettings
 	// Breaker is the error-rate breaker; nil means off.
 	Breaker *breaker.Settings
+	// EndpointBreaker is the error-rate breaker that each endpoint has; nil means
+	// none.
+	EndpointBreaker *breaker.Settings
+	// TrackRemaining, by routing priority, reports what is left of Limits.
+	TrackRemaining [2]bool
+	// HostConnections limits the connections of HTTP to one endpoint, by routing
+	// priority; 0 is no limit.
+	HostConnections [2]uint32
 	// Outlier is outlier detection; nil means off.
 	Outlier *balancer.OutlierConfig
 	// HealthCheck is how endpoints are checked actively; nil means not at all.

@@ -121,6 +121,8 @@ type Attempt struct {
 // BreakerEvent is a change of an error-rate breaker.
 type BreakerEvent struct {
 	Cluster string
+	// Endpoint is whose breaker it is, "" for that of the cluster as a whole.
+	Endpoint string
 	// From and To are "closed", "open" or "half-open".
 	From, To string
 }
@@ -155,6 +157,20 @@ type HealthEvent struct {
 	Endpoint string
 	Healthy  bool
 }
+
+// Capacity is the limits of a cluster for one routing priority, which the
+// configuration asks to be tracked (track_remaining).
+type Capacity struct {
+	Cluster string
+	// Priority is "default" or "high".
+	Priority string
+	// Remaining is how much may be added now. It is quick, and may be called at any
+	// time from any goroutine.
+	Remaining func() Remaining
+}
+
+// Remaining is what is left of limits.
+type Remaining struct{ Connections, Pending, Requests, Retries uint32 }
 
 // OverflowEvent is an attempt refused by a limit.
 type OverflowEvent struct {
@@ -324,8 +340,13 @@ type Hooks struct {
 	// run first.
 	HealthChanged func(HealthEvent)
 	Overflowed    func(OverflowEvent)
-	ConnOpened    func(ConnEvent)
-	ConnClosed    func(ConnEvent)
+	// CapacityTracked runs when the configuration begins to ask for a Capacity to be
+	// tracked, CapacityUntracked exactly once after that, with the same one: when it
+	// does not any more, or the cluster is gone.
+	CapacityTracked   func(*Capacity)
+	CapacityUntracked func(*Capacity)
+	ConnOpened        func(ConnEvent)
+	ConnClosed        func(ConnEvent)
 
 	// StreamChanged runs when an xDS stream comes up or breaks.
 	StreamChanged func(StreamEvent)

@@ -18,6 +18,7 @@ import (
 //	window: 10s           # over which is counted
 //	openTime: 5s          # before it probes
 //	halfOpenProbes: 3     # that must succeed to close it
+//	scope: cluster        # or endpoint: each has its own; or both
 //
 // It becomes the cluster's filter metadata of the same name.
 const breakerAnnotation = "inboard.breaker"
@@ -45,8 +46,10 @@ func breakerSettings(text string, a at) *structpb.Struct {
 	for i := 0; i+1 < len(content); i += 2 {
 		name, value := content[i].Value, content[i+1]
 		switch {
+		case name == "scope":
+			fields[name] = breakerScope(value, a)
 		case fields[name] == nil:
-			a.errorf("unknown field %q: use %s", name, strings.Join(sortedKeys(fields), ", "))
+			a.errorf("unknown field %q: use %s", name, strings.Join(append(sortedKeys(fields), "scope"), ", "))
 		case seen[name]:
 			a.errorf("%q is set twice", name)
 		default:
@@ -55,6 +58,16 @@ func breakerSettings(text string, a at) *structpb.Struct {
 		seen[name] = true
 	}
 	return &structpb.Struct{Fields: fields}
+}
+
+// breakerScope says whose the breakers are.
+func breakerScope(n *yaml.Node, a at) *structpb.Value {
+	switch n.Value {
+	case "cluster", "endpoint", "both":
+	default:
+		a.errorf("scope: %q is not one of cluster, endpoint, both", n.Value)
+	}
+	return structpb.NewStringValue(n.Value)
 }
 
 func breakerField(name string, n *yaml.Node, a at) *structpb.Value {

@@ -528,7 +528,7 @@ spec: {host: payment}
 		`x.yaml:7:22: DestinationRule shop/a: metadata.annotations[inboard.breaker]: window: "soon" is not a positive duration like 10s`,
 		`x.yaml:7:22: DestinationRule shop/a: metadata.annotations[inboard.breaker]: openTime: "0s" is not a positive duration like 10s`,
 		`x.yaml:7:22: DestinationRule shop/a: metadata.annotations[inboard.breaker]: halfOpenProbes: "" is not a whole number in 1..4294967295`,
-		`x.yaml:7:22: DestinationRule shop/a: metadata.annotations[inboard.breaker]: unknown field "ratio": use failureRatio, halfOpenProbes, minimumRequests, openTime, window`,
+		`x.yaml:7:22: DestinationRule shop/a: metadata.annotations[inboard.breaker]: unknown field "ratio": use failureRatio, halfOpenProbes, minimumRequests, openTime, window, scope`,
 		`x.yaml:7:22: DestinationRule shop/a: metadata.annotations[inboard.breaker]: "window" is set twice`,
 	}},
 	{name: "a breaker that is no object", yaml: `

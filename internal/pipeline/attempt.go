@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 type admitted struct {
 	gate      *breaker.Gate
 	errorRate breaker.Permit // zero without an error-rate breaker
+	endpoint  breaker.Permit // zero without one of the endpoint
 	host      *balancer.Host
 	isRetry   bool
 }
@@ -172,15 +174,17 @@ func (a *Attempt) Pick() (*upstream.Endpoint, error) {
 	if a.host != nil {
 		a.unpick()
 	}
-	endpoint, err := a.call.cluster.Pick(*a.pick)
+	endpoint, permit, err := a.pickAdmitted()
 	if err != nil {
 		return nil, err
 	}
 	a.lock()
 	defer a.unlock()
 	if a.ended { // it lost meanwhile
+		permit.Done(outcome.Ignored)
 		return nil, errLost
 	}
+	a.admitted.endpoint = permit
 	a.Endpoint, a.host = endpoint, endpoint.Host()
 	a.host.Begin()
 	a.Observed.Endpoint = endpoint.Address()
@@ -191,18 +195,41 @@ func (a *Attempt) Pick() (*upstream.Endpoint, error) {
 // unpick takes back the endpoint that could not be connected to.
 func (a *Attempt) unpick() {
 	a.lock()
-	host, endpoint := a.host, a.Endpoint
+	host, endpoint, permit := a.host, a.Endpoint, a.admitted.endpoint
 	if a.ended {
 		host = nil // given back already
 	}
-	a.host, a.Endpoint = nil, nil
+	a.host, a.Endpoint, a.admitted.endpoint = nil, nil, breaker.Permit{}
 	a.unlock()
 	if host == nil {
 		return
 	}
 	a.report(host, endpoint, &outcome.Outcome{Kind: outcome.ConnectFailure})
+	permit.Done(outcome.Failure)
 	a.pick.Avoid = avoiding(a.pick.Avoid, host)
 	host.End()
+}
+
+// pickAdmitted chooses an endpoint whose own breaker lets the attempt pass. Those
+// that are open are chosen last; of those that probe, it may take some to find one.
+func (a *Attempt) pickAdmitted() (*upstream.Endpoint, breaker.Permit, error) {
+	const tries = 4
+	info := *a.pick
+	for try := 1; ; try++ {
+		endpoint, err := a.call.cluster.Pick(info)
+		if err != nil {
+			return nil, breaker.Permit{}, err
+		}
+		permit, err := endpoint.Allow()
+		if err == nil {
+			return endpoint, permit, nil
+		}
+		if try == tries {
+			a.call.overflowed("breaker")
+			return nil, breaker.Permit{}, fmt.Errorf("endpoint %s: %w", endpoint.Address(), err)
+		}
+		info.Avoid = append(slices.Clip(info.Avoid), endpoint.Host())
+	}
 }
 
 // Priority is the routing priority, which selects the limits.
@@ -243,6 +270,7 @@ func (a *Attempt) end(o *outcome.Outcome, now time.Time) {
 		a.report(host, endpoint, o)
 	}
 	verdict := o.Verdict()
+	a.admitted.endpoint.Done(verdict)
 	a.errorRate.Done(verdict)
 	a.releaseRetry()
 	if a.gate == nil {

@@ -25,6 +25,8 @@ type Cluster struct {
 	holders int
 
 	sweeper sweeper
+	// tracked is guarded by applyMu; the capacities that were reported, or nil.
+	tracked [2]*observe.Capacity
 
 	// connected is whether there was ever a connection for calls, checked whether
 	// an active health check has ever ended.
@@ -123,7 +125,13 @@ func (c *Cluster) apply(r discovery.ClusterResult) {
 		ended = ejectedAmong(removed)
 	}
 	ended = append(ended, c.setOutlier(next.config.Outlier)...)
-	c.checkHealth(next.config.HealthCheck)
+	if !c.manager.idle {
+		c.checkHealth(next.config.HealthCheck)
+	}
+	c.track(next.config.TrackRemaining)
+	for h := range c.set.Hosts() {
+		endpointOf(h).followBreaker(next.config.EndpointBreaker)
+	}
 }
 
 // reconfigure makes the endpoints follow a new configuration, with new
@@ -190,6 +198,7 @@ func (c *Cluster) drain() {
 	defer c.applyMu.Unlock()
 	c.draining = true
 	ended = c.setOutlier(nil)
+	c.track([2]bool{})
 	for h := range c.set.Hosts() {
 		endpointOf(h).drain()
 	}
@@ -201,6 +210,7 @@ func (c *Cluster) close() {
 	c.applyMu.Lock()
 	defer c.applyMu.Unlock()
 	ended = c.setOutlier(nil)
+	c.track([2]bool{})
 	for h := range c.set.Hosts() {
 		endpointOf(h).close()
 	}
@@ -236,8 +246,11 @@ func (c *Cluster) Endpoints(yield func(*Endpoint) bool) {
 	}
 }
 
-// Pick chooses an endpoint.
+// Pick chooses an endpoint, one whose breaker is open only if there is no other.
 func (c *Cluster) Pick(info balancer.PickInfo) (*Endpoint, error) {
+	if config := c.Config(); config != nil && config.EndpointBreaker != nil {
+		info.Omit = omitTripped(info.Omit)
+	}
 	h, err := c.set.Pick(info)
 	if err != nil {
 		return nil, err

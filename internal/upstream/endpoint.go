@@ -3,9 +3,11 @@ package upstream
 import (
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/breaker"
 	"github.com/inboardmesh/inboard/discovery"
 )
 
@@ -33,6 +35,8 @@ type Endpoint struct {
 	retry    *time.Timer       // guarded by mu; makes the host reachable again
 
 	checks healthCheck
+	// errorRate is the endpoint's own breaker, nil without one.
+	errorRate atomic.Pointer[breaker.ErrorRate]
 }
 
 // poolKey separates connections that must not be mixed.
@@ -44,6 +48,9 @@ type poolKey struct {
 func newEndpoint(c *Cluster, h *balancer.Host) *Endpoint {
 	e := &Endpoint{cluster: c, host: h, address: h.Endpoint().Address, pools: make(map[poolKey]*pool)}
 	e.checks.init(e)
+	if config := c.Config(); config != nil {
+		e.followBreaker(config.EndpointBreaker)
+	}
 	return e
 }
 

@@ -41,6 +41,9 @@ type Manager struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
+	// idle is a manager of clusters that nobody calls: they are not checked.
+	idle bool
+
 	mu       sync.Mutex
 	clusters map[string]*Cluster // guarded by mu
 	// conns are all open connections, those of clusters that drain included.

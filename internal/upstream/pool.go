@@ -202,6 +202,9 @@ func (p *pool) dialMissingLocked() (overflow bool) {
 		want = min(want, 1) // one HTTP/2 connection serves many
 	}
 	for p.dialing < want {
+		if limit := p.hostLimit(); limit > 0 && len(p.conns)+p.dialing >= limit {
+			return true
+		}
 		gated := p.gate.TryConnection()
 		if !gated && len(p.conns)+p.dialing > 0 {
 			// A pool without any connection gets one in spite of the limit, or
@@ -420,6 +423,14 @@ func (p *pool) close() {
 func (p *pool) maxRequests() uint32 {
 	if config := p.endpoint.cluster.Config(); config != nil {
 		return config.MaxRequestsPerConnection
+	}
+	return 0
+}
+
+// hostLimit is how many connections the endpoint may have, 0 without a limit.
+func (p *pool) hostLimit() int {
+	if config := p.endpoint.cluster.Config(); config != nil {
+		return int(config.HostConnections[p.key.priority])
 	}
 	return 0
 }

@@ -11,7 +11,9 @@ import (
 func (m *Manager) Spare() *Manager {
 	options := m.options
 	options.Hooks = &observe.Hooks{}
-	return NewManager(options)
+	spare := NewManager(options)
+	spare.idle = true
+	return spare
 }
 
 // Assignment is the endpoints in force as configured, nil before the first.

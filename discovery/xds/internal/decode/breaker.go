@@ -28,13 +28,15 @@ func defaultBreaker() breaker.Settings {
 	}
 }
 
-// breakerSettings decodes filter_metadata["inboard.breaker"]; nil without it.
-// Metadata under other keys is for others.
-func (d *decoder) breakerSettings(at path, m *corev3.Metadata) *breaker.Settings {
+// breakerSettings decodes filter_metadata["inboard.breaker"] into the settings of
+// the cluster's breaker and of those of its endpoints; nil is none. Metadata under
+// other keys is for others.
+func (d *decoder) breakerSettings(at path, m *corev3.Metadata) (whole, each *breaker.Settings) {
 	config, ok := m.GetFilterMetadata()[breakerKey]
 	if !ok {
-		return nil
+		return nil, nil
 	}
+	scope := "cluster"
 	at = at.entry("filter_metadata", breakerKey)
 	settings := defaultBreaker()
 	for _, name := range slices.Sorted(maps.Keys(config.GetFields())) {
@@ -50,14 +52,29 @@ func (d *decoder) breakerSettings(at path, m *corev3.Metadata) *breaker.Settings
 			settings.OpenTime = d.period(in, value, settings.OpenTime)
 		case "halfOpenProbes":
 			settings.HalfOpenProbes = d.count(in, value, settings.HalfOpenProbes)
+		case "scope":
+			if text, ok := stringValue(value); ok {
+				scope = text
+			} else {
+				scope = valueText(value)
+			}
 		default:
-			d.refusef(in, "unknown: use failureRatio, minimumRequests, window, openTime or halfOpenProbes")
+			d.refusef(in, "unknown: use failureRatio, minimumRequests, window, openTime, halfOpenProbes or scope")
 		}
 	}
 	if err := settings.Validate(); err != nil {
 		d.refusef(at, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
-	return &settings
+	switch scope {
+	case "cluster":
+		return &settings, nil
+	case "endpoint":
+		return nil, &settings
+	case "both":
+		return &settings, &settings
+	}
+	d.refusef(at.field("scope"), `must be "cluster", "endpoint" or "both": is %q`, scope)
+	return nil, nil
 }
 
 // ratio decodes a number; whenBad stands in for what is none.

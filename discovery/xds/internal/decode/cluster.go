@@ -37,12 +37,10 @@ var clusterFields = []messageFields{
 	},
 	{message: (*clusterv3.Cluster_TransportSocketMatch)(nil), read: "name match transport_socket"},
 	{message: (*clusterv3.Cluster_EdsClusterConfig)(nil), read: "eds_config service_name"},
-	{message: (*clusterv3.CircuitBreakers)(nil), read: "thresholds"},
+	{message: (*clusterv3.CircuitBreakers)(nil), read: "thresholds per_host_thresholds"},
 	{
 		message: (*clusterv3.CircuitBreakers_Thresholds)(nil),
-		read:    "priority max_connections max_pending_requests max_requests max_retries retry_budget",
-		// It adds gauges.
-		harmless: "track_remaining",
+		read:    "priority max_connections max_pending_requests max_requests max_retries retry_budget track_remaining",
 	},
 	{
 		message: (*clusterv3.CircuitBreakers_Thresholds_RetryBudget)(nil),
@@ -68,11 +66,11 @@ func (d *decoder) cluster(at path, m *clusterv3.Cluster) *discovery.Cluster {
 		Hash:           balancing.hash,
 		ConnectTimeout: defaultConnectTimeout,
 		TLS:            d.upstreamTLS(at.field("transport_socket"), m.GetTransportSocket()),
-		Breaker:        d.breakerSettings(at.field("metadata"), m.GetMetadata()),
 		RetryThrottle:  d.throttleSettings(at.field("metadata"), m.GetMetadata()),
 		Outlier:        d.outlierDetection(at.field("outlier_detection"), m.GetOutlierDetection()),
 		HealthCheck:    d.healthCheck(at, m.GetHealthChecks()),
 	}
+	c.Breaker, c.EndpointBreaker = d.breakerSettings(at.field("metadata"), m.GetMetadata())
 	if c.HealthCheck != nil {
 		c.HealthCheck.ExcludeNew = m.GetCommonLbConfig().GetIgnoreNewHostsUntilFirstHc()
 	}
@@ -81,6 +79,12 @@ func (d *decoder) cluster(at path, m *clusterv3.Cluster) *discovery.Cluster {
 		c.ConnectTimeout = d.duration(at.field("connect_timeout"), m.GetConnectTimeout())
 	}
 	c.Limits, c.RetryBudget = d.limits(at.field("circuit_breakers"), m.GetCircuitBreakers())
+	for _, t := range m.GetCircuitBreakers().GetThresholds() {
+		if p := t.GetPriority(); int(p) < len(c.TrackRemaining) {
+			c.TrackRemaining[p] = t.GetTrackRemaining()
+		}
+	}
+	c.HostConnections = d.hostLimits(at.field("circuit_breakers"), m.GetCircuitBreakers().GetPerHostThresholds())
 	d.endpointSource(at, m, c)
 	d.httpProtocol(at, m.GetTypedExtensionProtocolOptions(), c)
 	return c
@@ -181,6 +185,37 @@ func (d *decoder) limits(at path, m *clusterv3.CircuitBreakers) (limits [2]break
 		budgets[p] = d.retryBudget(in.field("retry_budget"), t.GetRetryBudget())
 	}
 	return limits, budgets
+}
+
+// hostLimits decodes per_host_thresholds, of which Envoy has max_connections only. 0
+// is no limit.
+func (d *decoder) hostLimits(at path, thresholds []*clusterv3.CircuitBreakers_Thresholds) (limits [2]uint32) {
+	for i, t := range thresholds {
+		in := at.element("per_host_thresholds", i)
+		p := d.priority(in.field("priority"), t.GetPriority())
+		if limits[p] != 0 {
+			d.refusef(in.field("priority"), "%s has thresholds already", t.GetPriority())
+		}
+		for _, other := range []struct {
+			name string
+			set  bool
+		}{
+			{"max_pending_requests", t.GetMaxPendingRequests() != nil},
+			{"max_requests", t.GetMaxRequests() != nil},
+			{"max_retries", t.GetMaxRetries() != nil},
+			{"retry_budget", t.GetRetryBudget() != nil},
+			{"track_remaining", t.GetTrackRemaining()},
+		} {
+			if other.set {
+				d.refusef(in.field(other.name), "not supported for a host: max_connections is the only limit of hosts")
+			}
+		}
+		limits[p] = t.GetMaxConnections().GetValue()
+		if t.GetMaxConnections() == nil || limits[p] == 0 {
+			d.refusef(in.field("max_connections"), "must be at least 1")
+		}
+	}
+	return limits
 }
 
 func (d *decoder) retryBudget(at path, m *clusterv3.CircuitBreakers_Thresholds_RetryBudget) *retry.Budget {

@@ -404,8 +404,13 @@ func TestBadClusters(t *testing.T) {
 
 		{"priorities twice", clusterWith(`"circuitBreakers": {"thresholds": [{}, {"maxRequests": 1}]}`),
 			[]string{"circuit_breakers.thresholds[1].priority: DEFAULT has thresholds already"}},
-		{"limits per host", clusterWith(`"circuitBreakers": {"perHostThresholds": [{"maxConnections": 1}]}`),
-			[]string{"circuit_breakers.per_host_thresholds: not supported"}},
+		{"limits per host that are none", clusterWith(`"circuitBreakers": {"perHostThresholds": [{"maxRequests": 5, "trackRemaining": true}, {"priority": "HIGH", "maxConnections": 1}, {"priority": "HIGH", "maxConnections": 2}]}`),
+			[]string{
+				"circuit_breakers.per_host_thresholds[0].max_requests: not supported for a host: max_connections is the only limit of hosts",
+				"circuit_breakers.per_host_thresholds[0].track_remaining: not supported for a host: max_connections is the only limit of hosts",
+				"circuit_breakers.per_host_thresholds[0].max_connections: must be at least 1",
+				"circuit_breakers.per_host_thresholds[2].priority: HIGH has thresholds already",
+			}},
 		{"a limit on pools", clusterWith(`"circuitBreakers": {"thresholds": [{"maxConnectionPools": 1}]}`),
 			[]string{"circuit_breakers.thresholds[0].max_connection_pools: not supported"}},
 
@@ -427,7 +432,7 @@ func TestBadClusters(t *testing.T) {
 			[]string{tls + "common_tls_context.validation_context.match_subject_alt_names[0].safe_regex: error parsing regexp: missing closing ): `(`"}},
 
 		{"an unknown breaker setting", settings(`{"ratio": 0.5, "window": "1s"}`),
-			[]string{mesh + ".ratio: unknown: use failureRatio, minimumRequests, window, openTime or halfOpenProbes"}},
+			[]string{mesh + ".ratio: unknown: use failureRatio, minimumRequests, window, openTime, halfOpenProbes or scope"}},
 		{"breaker settings of the wrong types", settings(`{"failureRatio": "half", "minimumRequests": 1.5, "window": 10, "openTime": "soon", "halfOpenProbes": [1]}`),
 			[]string{
 				mesh + `.failureRatio: must be a number: is "half"`,

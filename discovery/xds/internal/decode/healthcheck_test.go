@@ -49,6 +49,8 @@ const tcpCheckFixture = `{
   "name": "checked",
   "type": "EDS",
   "edsClusterConfig": {"edsConfig": {"ads": {}}},
+  "circuitBreakers": {"thresholds": [{"trackRemaining": true}], "perHostThresholds": [{"maxConnections": 2}]},
+  "metadata": {"filterMetadata": {"inboard.breaker": {"scope": "endpoint"}}},
   "healthChecks": [{"timeout": "1s", "interval": "2s", "unhealthyThreshold": 1, "healthyThreshold": 1,
     "tcpHealthCheck": {"send": {"text": "70696e67"}, "receive": [{"text": "706f6e67"}]}}]
 }`
@@ -101,6 +103,25 @@ func TestHealthChecksDecodeEveryField(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
+}
+
+func TestLimitsOfHostsBreakersOfEndpointsAndTracking(t *testing.T) {
+	t.Parallel()
+	_, got, err := Cluster(marshal(t, fromJSON[clusterv3.Cluster](t, tcpCheckFixture)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.HostConnections != [2]uint32{2, 0} || got.TrackRemaining != [2]bool{true, false} || got.Breaker != nil || got.EndpointBreaker == nil {
+		t.Errorf("connections %v, tracked %v, breakers %v and %v", got.HostConnections, got.TrackRemaining, got.Breaker, got.EndpointBreaker)
+	}
+	for scope, want := range map[string][2]bool{"cluster": {true, false}, "endpoint": {false, true}, "both": {true, true}} {
+		_, got, err := Cluster(marshal(t, fromJSON[clusterv3.Cluster](t, clusterWith(`"metadata": {"filterMetadata": {"inboard.breaker": {"scope": "`+scope+`"}}}`))))
+		if err != nil || got.Breaker != nil != want[0] || got.EndpointBreaker != nil != want[1] {
+			t.Errorf("scope %s: %+v, %v", scope, got, err)
+		}
+	}
+	wantClusterErrors(t, []clusterCase{{"a scope of none", clusterWith(`"metadata": {"filterMetadata": {"inboard.breaker": {"scope": "host"}}}`),
+		[]string{`metadata.filter_metadata["inboard.breaker"].scope: must be "cluster", "endpoint" or "both": is "host"`}}})
 }
 
 func TestEndpointsSayHowTheyAreChecked(t *testing.T) {
