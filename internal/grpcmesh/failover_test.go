@@ -43,10 +43,11 @@ func block(n, size int) []string {
 	return addresses
 }
 
-// connecting is a retry policy for what could not be connected to.
+// connecting is a route with retries for what could not be connected to. They are
+// quick, so that all primaries are known to be away when the last one is made.
 func connecting() *discovery.Route {
 	route := forward("main")
-	route.Forward.Retry = &retry.Policy{MaxRetries: 3, On: retry.OnConnectFailure}
+	route.Forward.Retry = &retry.Policy{MaxRetries: 3, On: retry.OnConnectFailure, Backoff: retry.Backoff{Base: time.Millisecond}}
 	return route
 }
 
