@@ -265,8 +265,9 @@ func (m *Mesh) DialOptions() []grpc.DialOption { return m.grpc.DialOptions() }
 
 // ServerOptions are the options of a gRPC server that serves on listeners of
 // [Mesh.Listen]. Connections from any other listener are closed, because no
-// policy can be said to hold for them. Options of the application may follow or
-// precede them, but for its credentials: TLS is the listener's.
+// policy can be said to hold for them. A connection has 1024 streams at most, and
+// a call 64 KiB of headers. Options of the application may follow, and override
+// that, or precede them, but for its credentials: TLS is the listener's.
 func (m *Mesh) ServerOptions() []grpc.ServerOption { return m.grpc.ServerOptions() }
 
 // Drain stops accepting connections and waits until the requests that are being

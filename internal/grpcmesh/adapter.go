@@ -50,6 +50,11 @@ func (a *Adapter) Close() error { return errors.Join(a.mirrors.close(), a.direct
 const (
 	// defaultConnectTimeout is Envoy's connect_timeout.
 	defaultConnectTimeout = 5 * time.Second
+	// maxConcurrentStreams is Envoy's max_concurrent_streams, of a connection.
+	maxConcurrentStreams = 1024
+	// maxHeaderBytes is a little above Envoy's 60 KiB, which the listener's
+	// configuration applies.
+	maxHeaderBytes = 64 << 10
 	// defaultIdleTimeout is Envoy's idle_timeout.
 	defaultIdleTimeout = time.Hour
 	// longestConnect bounds the connects that nobody waits for any more. Calls
@@ -97,6 +102,10 @@ func (a *Adapter) channelOptions() []grpc.DialOption {
 func (a *Adapter) ServerOptions() []grpc.ServerOption {
 	s := &server{listeners: a.options.Listeners, hooks: a.options.Hooks}
 	return []grpc.ServerOption{
+		// Envoy's, where grpc-go has next to none (row BH3). Options of the
+		// application that follow say otherwise.
+		grpc.MaxConcurrentStreams(maxConcurrentStreams),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.Creds(&serverCredentials{listeners: a.options.Listeners, hooks: a.options.Hooks}),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),

@@ -256,7 +256,7 @@ func TestASwitchToDISABLEActsOnAConnectionThatWaits(t *testing.T) {
 	})
 }
 
-func TestV29_SilentConnectionsAreClosedAndHurtNobody(t *testing.T) {
+func TestV29_G22_SilentConnectionsAreClosedAndHurtNobody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, meshtls.ListenerConfig{})

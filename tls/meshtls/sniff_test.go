@@ -22,6 +22,30 @@ func TestSniffReportsABrokenConnection(t *testing.T) {
 	}
 }
 
+// TestV28_OnlyARecordOfAHandshakeIsTLS, however it is cut (FuzzSniff): what
+// looks like TLS to nobody else is never let through as TLS, and the other way
+// round is refused by STRICT as plaintext.
+func TestV28_OnlyARecordOfAHandshakeIsTLS(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		bytes []byte
+		want  bool
+	}{
+		"a hello":                     {[]byte{0x16, 0x03, 0x01, 0x02}, true},
+		"a hello of SSLv2":            {[]byte{0x80, 0x2e, 0x01, 0x00, 0x02}, false},
+		"a PROXY header":              {[]byte("PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n"), false},
+		"a PROXY header, version 2":   {[]byte("\r\n\r\n\x00\r\nQUIT\n"), false},
+		"an alert":                    {[]byte{0x15, 0x03, 0x01}, false},
+		"application data":            {[]byte{0x17, 0x03, 0x03}, false},
+		"a version that there is not": {[]byte{0x16, 0x03, 0x05}, false},
+		"the beginning of a hello":    {[]byte{0x16, 0x03}, false},
+	} {
+		if _, got, err := sniff(iotest.OneByteReader(bytes.NewReader(tt.bytes))); got != tt.want || err != nil {
+			t.Errorf("%s: TLS %t, %v", name, got, err)
+		}
+	}
+}
+
 // FuzzSniff checks that the verdict does not depend on how the bytes are cut,
 // and that no byte is lost.
 func FuzzSniff(f *testing.F) {

@@ -1,0 +1,43 @@
+package mesh
+
+import (
+	"net/http"
+	"time"
+)
+
+// The limits of [Mesh.Server].
+const (
+	// readHeaderTimeout is how long a request's headers may take to arrive.
+	readHeaderTimeout = 10 * time.Second
+	// maxHeaderBytes is a little above Envoy's 60 KiB, which the listener's
+	// configuration applies.
+	maxHeaderBytes = 64 << 10
+	// serverIdleTimeout is Envoy's idle_timeout.
+	serverIdleTimeout = time.Hour
+	// maxConcurrentStreams is Envoy's max_concurrent_streams.
+	maxConcurrentStreams = 1024
+)
+
+// Server returns an HTTP server for a listener of [Mesh.Listen] that serves next
+// through [Mesh.Handler], with HTTP/1.1 and HTTP/2, with and without TLS, and
+// with the limits that a server on a network needs and net/http does not set:
+// 10 s for the headers of a request, 64 KiB of them, 1024 streams at a time on a
+// connection of HTTP/2, and an hour without a request. The caller may change it
+// before it serves, and closes it:
+//
+//	server := m.Server(mux)
+//	err := server.Serve(listener)
+func (m *Mesh) Server(next http.Handler) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:           m.Handler(next),
+		ReadHeaderTimeout: readHeaderTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		IdleTimeout:       serverIdleTimeout,
+		Protocols:         protocols,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxConcurrentStreams},
+	}
+}
