@@ -256,18 +256,35 @@ func (p *explainProperty) randomHeader() map[string]string {
 	case 1:
 		header[slowHeader] = "yes"
 	}
+	switch r.IntN(8) {
+	case 0:
+		header["x-envoy-upstream-rq-timeout-ms"] = "600"
+	case 1:
+		header["x-envoy-max-retries"] = "1"
+	}
 	return header
 }
 
 // longest bounds the calls that no route bounds.
 const longest = 10 * time.Second
 
+// withOptions is a context with options of the application, or without.
+func (p *explainProperty) withOptions(ctx context.Context) context.Context {
+	if p.random.IntN(3) > 0 {
+		return ctx
+	}
+	return mesh.WithCall(ctx, mesh.CallOptions{
+		Timeout:    time.Duration(p.random.IntN(3)) * 400 * time.Millisecond,
+		MaxRetries: new(uint32(p.random.IntN(3))),
+	})
+}
+
 func (p *explainProperty) checkHTTP(t *testing.T) {
 	r := p.random
 	ctx, cancel := context.WithTimeout(t.Context(), longest)
 	defer cancel()
 	path := pickOf(r, append(slices.Clone(explainPaths), "/", "/other", "/grpc")...)
-	req, err := http.NewRequestWithContext(ctx, pickOf(r, "GET", "POST"), "http://payment.shop"+path+pickOf(r, "", "?v=1", "?v=2"), http.NoBody)
+	req, err := http.NewRequestWithContext(p.withOptions(ctx), pickOf(r, "GET", "POST"), "http://payment.shop"+path+pickOf(r, "", "?v=1", "?v=2"), http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -298,7 +315,7 @@ func (p *explainProperty) checkGRPC(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), longest)
 	defer cancel()
 	header := p.randomHeader()
-	ctx = metadata.NewOutgoingContext(ctx, metadata.New(header))
+	ctx = p.withOptions(metadata.NewOutgoingContext(ctx, metadata.New(header)))
 	method := pickOf(p.random, explainPaths...)
 	explained, err := p.customer.ExplainRPC(ctx, "mesh:///payment.shop:9090", method)
 	if err != nil {

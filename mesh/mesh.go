@@ -12,11 +12,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 
-	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
 	"github.com/inboardmesh/inboard/discovery/xds"
 	"github.com/inboardmesh/inboard/internal/grpcmesh"
@@ -38,13 +38,15 @@ type Error = meshfail.Error
 type Mesh struct {
 	settings   *settings
 	identities map[string]meshtls.Source
-	source     discovery.Source
+	source     *xds.Source
 	upstreams  *upstream.Manager
 	outbound   *pipeline.Outbound
 	inbound    *inbound.Listeners
 	transport  *httpmesh.Transport
 	grpc       *grpcmesh.Adapter
 
+	// closing is set once Close was called.
+	closing atomic.Bool
 	// closers run in reverse order.
 	closers   []func() error
 	closeOnce sync.Once
@@ -291,6 +293,7 @@ func (m *Mesh) Drain(ctx context.Context) error {
 // fail, and every goroutine of the mesh has ended when it returns. It may be
 // called at any time and more than once; the result is that of the first call.
 func (m *Mesh) Close() error {
+	m.closing.Store(true)
 	m.closeOnce.Do(func() {
 		var errs []error
 		for _, closer := range slices.Backward(m.closers) {

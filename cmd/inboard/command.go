@@ -27,6 +27,17 @@ func (e *usageError) Error() string { return e.text }
 
 func usagef(format string, args ...any) error { return &usageError{text: fmt.Sprintf(format, args...)} }
 
+// exitError is an error with its own exit code. Without err there is nothing more to
+// say.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return fmt.Sprint(e.err) }
+
+func (e *exitError) Unwrap() error { return e.err }
+
 // invocation is one run of a command.
 type invocation struct {
 	name           string
@@ -44,6 +55,8 @@ func commands() []command {
 	return []command{
 		{"control-plane", "serve Istio YAML over xDS, and certificates", controlPlane},
 		{"validate", "check Istio YAML", validate},
+		{"explain", "say where a request would go, and why", explain},
+		{"diff", "say which recorded requests a change would affect", diff},
 		{"token", "issue a token for a workload", token},
 		{"bootstrap", "print the bootstrap of a workload", printBootstrap},
 		{"version", "print the version", version},
@@ -77,7 +90,14 @@ func (c *invocation) exit(err error) int {
 	if err == nil || errors.Is(err, flag.ErrHelp) {
 		return exitOK
 	}
+	special, ok := errors.AsType[*exitError](err)
+	if ok && special.err == nil {
+		return special.code
+	}
 	fmt.Fprintf(c.stderr, "inboard %s: %v\n", c.name, err)
+	if ok {
+		return special.code
+	}
 	if _, ok := errors.AsType[*usageError](err); ok {
 		fmt.Fprintf(c.stderr, "run \"inboard %s --help\" for usage\n", c.name)
 		return exitUsage
@@ -110,9 +130,10 @@ func (c *invocation) flags(operands, about string) *flags {
 	return &flags{FlagSet: set, call: c, operands: operands, about: about}
 }
 
-// parse reads the arguments. There must be as many operands as are named.
+// parse reads the arguments: flags, before and after the operands, of which there
+// must be as many as are named.
 func (f *flags) parse() error {
-	err := f.Parse(f.call.args)
+	err := f.parseAll()
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		f.help()
@@ -124,9 +145,28 @@ func (f *flags) parse() error {
 		if want == 0 {
 			return usagef("unexpected argument %q", f.Arg(0))
 		}
-		return usagef("want %s after the flags, got %d arguments", f.operands, f.NArg())
+		return usagef("want %s, got %d arguments", f.operands, f.NArg())
 	}
 	return nil
+}
+
+// parseAll reads flags up to "--", wherever they are among the operands.
+func (f *flags) parseAll() error {
+	var operands []string
+	args := f.call.args
+	for {
+		if err := f.Parse(args); err != nil {
+			return err
+		}
+		rest := f.Args()
+		read := len(args) - len(rest)
+		if len(rest) == 0 || read > 0 && args[read-1] == "--" {
+			operands = append(operands, rest...)
+			break
+		}
+		operands, args = append(operands, rest[0]), rest[1:]
+	}
+	return f.Parse(append([]string{"--"}, operands...))
 }
 
 // required says which of the named flags have no value.

@@ -2,6 +2,8 @@
 //
 //	inboard control-plane --config DIR    serve Istio YAML and certificates
 //	inboard validate DIR                  check the YAML
+//	inboard explain METHOD URL ...        say where a request would go
+//	inboard diff OLD NEW ...              say what a change would change
 //	inboard token ...                     let a workload get a certificate
 //	inboard bootstrap ...                 tell a workload where to go
 //	inboard version

@@ -77,7 +77,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{[]string{"control-plane", "--config", dir, "--ca-dir", dir + "/ca", "--server-name", "control.test:15012"}, exitFailed, `server name "control.test:15012": want a DNS name`},
 		{[]string{"control-plane", "--config", dir + "/none", "--ca-dir", dir + "/ca"}, exitFailed, "none\": read configuration"},
 		{[]string{"control-plane", "--config", dir, "--max-certificate-ttl", "10ms"}, exitUsage, "--max-certificate-ttl 10ms: want at least 1s"},
-		{[]string{"validate"}, exitUsage, "want DIR after the flags, got 0 arguments"},
+		{[]string{"validate"}, exitUsage, "want DIR, got 0 arguments"},
 		{[]string{"validate", dir + "/none"}, exitFailed, "no such file or directory"},
 		{[]string{"token", "--ca-dir", dir + "/ca", "--namespace", "shop"}, exitUsage, "missing --service-account"},
 		{[]string{"token", "--ca-dir", dir + "/ca", "--namespace", "Shop", "--service-account", "a"}, exitFailed, `namespace "Shop"`},

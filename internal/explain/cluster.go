@@ -7,6 +7,7 @@ import (
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/upstream"
+	"github.com/inboardmesh/inboard/retry"
 )
 
 // clusterOf describes a running cluster.
@@ -101,11 +102,23 @@ func limits(from *upstream.Cluster, config *discovery.Cluster, priority discover
 func policyName(config balancer.Config) string {
 	names := map[balancer.Policy]string{
 		balancer.RoundRobin: "round robin", balancer.LeastRequest: "least request", balancer.Random: "random",
+		balancer.RingHash: "ring hash", balancer.Maglev: "maglev", balancer.ClientWeighted: "weighted by load reports",
+		balancer.PeakEWMA: "peak EWMA", balancer.PickFirst: "pick first", balancer.CustomPolicy: "a custom policy",
 	}
 	if name, ok := names[config.Policy]; ok {
 		return name
 	}
 	return fmt.Sprintf("policy %d", config.Policy)
+}
+
+func hedging(h *retry.Hedge) string {
+	switch {
+	case h.Delay > 0:
+		return fmt.Sprintf("after %v", h.Delay)
+	case h.OnPerTryTimeout:
+		return "on the timeout of an attempt"
+	}
+	return ""
 }
 
 func protocolName(p discovery.HTTPProtocol) string {

@@ -236,6 +236,8 @@ type Timeouts struct {
 	Try     Duration `json:"try"`
 	TryIdle Duration `json:"tryIdle"`
 	Connect Duration `json:"connect"`
+	// Needed must be left of the call's time for an attempt to begin.
+	Needed Duration `json:"needed"`
 }
 
 // Retry is the retry policy.
@@ -251,6 +253,9 @@ type Retry struct {
 	// OtherEndpoints is whether an endpoint is not tried twice while there is
 	// another.
 	OtherEndpoints bool `json:"otherEndpoints"`
+	// Hedge is when another attempt begins beside one that has not ended, in words;
+	// "" is never.
+	Hedge string `json:"hedge,omitempty"`
 }
 
 // Duration is a time that JSON has as text: "1.5s".

@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -41,10 +42,35 @@ func (q *Question) New(verdict Verdict, reason string) *Explanation {
 	}
 }
 
-// By explains what a configuration makes of the call.
-func (q *Question) By(config *pipeline.Config) *Explanation {
+// clusterKey is where a context has the cluster to assume.
+type clusterKey struct{}
+
+// WithCluster returns a context for explanations that assume that this one of a
+// route's clusters was drawn, where one is drawn at random.
+func WithCluster(ctx context.Context, name string) context.Context {
+	return context.WithValue(ctx, clusterKey{}, name)
+}
+
+// assume replaces the cluster that was drawn by the one that ctx asks for.
+func assume(ctx context.Context, trace *route.Trace) {
+	name, ok := ctx.Value(clusterKey{}).(string)
+	if !ok || trace.Draws != route.AtRandom {
+		return
+	}
+	clusters := trace.Decision.Route.Forward.Clusters
+	for i := range clusters {
+		if clusters[i].Name == name {
+			trace.Decision.Cluster = &clusters[i]
+		}
+	}
+}
+
+// By explains what a configuration makes of the call. ctx has the options that the
+// application gives to its call.
+func (q *Question) By(ctx context.Context, config *pipeline.Config) *Explanation {
 	req := &q.Request
 	trace := config.Routes.Trace(req)
+	assume(ctx, &trace)
 	e := q.New(Forward, "")
 	if trace.Host == nil {
 		e.Verdict, e.Reason = NoRoute, fmt.Sprintf("no virtual host is for %q", req.Host)
@@ -76,7 +102,7 @@ func (q *Question) By(config *pipeline.Config) *Explanation {
 	case r.Forward == nil:
 		e.Verdict, e.Reason = NoRoute, "the route is for requests that arrive, not for requests that leave"
 	default:
-		q.forward(e, config, &trace)
+		q.forward(ctx, e, config, &trace)
 	}
 	return e
 }
@@ -90,7 +116,7 @@ func (q *Question) answer(a *filter.Answer) *Answer {
 }
 
 // forward explains where a call goes that is forwarded.
-func (q *Question) forward(e *Explanation, config *pipeline.Config, trace *route.Trace) {
+func (q *Question) forward(ctx context.Context, e *Explanation, config *pipeline.Config, trace *route.Trace) {
 	d, req := &trace.Decision, &q.Request
 	forward := d.Route.Forward
 	name := d.ClusterName(req)
@@ -100,37 +126,48 @@ func (q *Question) forward(e *Explanation, config *pipeline.Config, trace *route
 		e.Verdict, e.Reason = NoCluster, fmt.Sprintf("there is no cluster %q", name)
 		return
 	}
-	e.Cluster = clusterOf(cluster, forward.Priority)
+	before := q.headerValues()
+	plan := config.Plan(ctx, d, q.Protocol, req, q.Headers)
+	e.Cluster = clusterOf(cluster, plan.Priority)
 	if err := cluster.Err(); err != nil {
 		e.Verdict, e.Reason = NoCluster, fmt.Sprintf("cluster %q cannot be used", name)
 	} else if _, err := cluster.Candidates(); err != nil {
 		e.Reason = "no endpoint can be picked: " + err.Error()
 	}
-	e.Timeouts = &Timeouts{
-		Call: Duration(forward.Limit(q.Protocol == observe.GRPC, config.Target.Listener.MaxStreamDuration)),
-	}
+	e.Timeouts = timeouts(&plan)
 	if c := cluster.Config(); c != nil {
 		e.Timeouts.Connect = Duration(c.ConnectTimeout)
 	}
-	if p := forward.Retry; p != nil {
-		// One that is not shorter than the call's has no effect.
-		if t := Duration(p.PerTryTimeout); e.Timeouts.Call == 0 || t < e.Timeouts.Call {
-			e.Timeouts.Try = t
-		}
-		e.Timeouts.TryIdle = Duration(p.PerTryIdleTimeout)
-		if p.MaxRetries > 0 {
-			e.Retry = retries(p)
-		}
+	if plan.Policy.MaxRetries > 0 {
+		e.Retry = retries(&plan.Policy, plan.Hedge)
 	}
-	e.Sent = q.sent(d, config.Target.Listener.HideOriginals)
+	e.Sent = q.sent(d, before, config.Target.Listener.HideOriginals)
 }
 
-// sent applies the rewrites and header operations, as the adapters do.
-func (q *Question) sent(d *route.Decision, hide bool) *Sent {
-	before := make(map[string][]string)
-	for _, name := range q.Headers.Keys() {
-		before[strings.ToLower(name)] = slices.Clone(q.Headers.Values(strings.ToLower(name)))
+func timeouts(plan *pipeline.Plan) *Timeouts {
+	t := &Timeouts{
+		Call: Duration(plan.Limit), TryIdle: Duration(plan.Policy.PerTryIdleTimeout), Needed: Duration(plan.MinTime),
 	}
+	// One that is not shorter than the call's has no effect.
+	if try := plan.Policy.PerTryTimeout; plan.Limit == 0 || try < plan.Limit {
+		t.Try = Duration(try)
+	}
+	return t
+}
+
+// headerValues are the values of the headers by their names in lower case.
+func (q *Question) headerValues() map[string][]string {
+	values := make(map[string][]string)
+	for _, name := range q.Headers.Keys() {
+		name = strings.ToLower(name)
+		values[name] = slices.Clone(q.Headers.Values(name))
+	}
+	return values
+}
+
+// sent applies the rewrites and header operations, as the adapters do. before is
+// what the caller has set.
+func (q *Question) sent(d *route.Decision, before map[string][]string, hide bool) *Sent {
 	out := d.Forward(q.Headers, &q.Request, &q.Facts, hide)
 	s := &Sent{Host: q.Request.Host, Path: q.Request.Path, EndpointHost: out.EndpointHost}
 	if out.Host != "" {
@@ -171,7 +208,7 @@ func choices(forward *discovery.Forward, trace *route.Trace, chosen string) ([]C
 }
 
 // retries describes a policy with its defaults.
-func retries(p *retry.Policy) *Retry {
+func retries(p *retry.Policy, h *retry.Hedge) *Retry {
 	base := p.Backoff.Base
 	if base == 0 {
 		base = 25 * time.Millisecond
@@ -180,9 +217,13 @@ func retries(p *retry.Policy) *Retry {
 	if most == 0 {
 		most = 10 * base
 	}
+	hedge := ""
+	if h != nil {
+		hedge = hedging(h)
+	}
 	return &Retry{
 		Max: p.MaxRetries, On: p.On.String(), Statuses: p.RetriableStatusCodes,
-		BackoffBase: Duration(base), BackoffMax: Duration(most), OtherEndpoints: p.AvoidPreviousHosts,
+		BackoffBase: Duration(base), BackoffMax: Duration(most), OtherEndpoints: p.AvoidPreviousHosts, Hedge: hedge,
 	}
 }
 

@@ -177,6 +177,9 @@ func (r *Retry) String() string {
 	if r.OtherEndpoints {
 		text += ", each on another endpoint"
 	}
+	if r.Hedge != "" {
+		text += ", hedged " + r.Hedge
+	}
 	return text
 }
 

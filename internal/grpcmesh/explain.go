@@ -41,5 +41,5 @@ func (a *Adapter) Explain(ctx context.Context, target, method string, opts ...gr
 		return q.New(explain.NoConfig, err.Error()), nil
 	}
 	defer release()
-	return q.By(config), nil
+	return q.By(ctx, config), nil
 }

@@ -39,7 +39,7 @@ func (t *Transport) Explain(req *http.Request) (*explain.Explanation, error) {
 		return q.New(explain.NoConfig, err.Error()), nil
 	}
 	defer release()
-	return q.By(config), nil
+	return q.By(req.Context(), config), nil
 }
 
 func (t *Transport) explainDirect(q *explain.Question, reason error) *explain.Explanation {

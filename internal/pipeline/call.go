@@ -239,13 +239,7 @@ func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, d
 	if category, dropped := c.cluster.Dropped(); dropped {
 		return c.answer(&filter.Answer{Status: http.StatusServiceUnavailable, Reason: "drop_overload " + category})
 	}
-	forward := c.Decision.Route.Forward
-	c.policy, c.headers, c.hedge = forward.Retry, forward.RetryHeaders, forward.Hedge
-	if c.policy == nil || c.headers != nil && !mayRetry(c.headers, req) {
-		c.policy = &noRetries
-	}
-	c.routingPriority, c.minTime = forward.Priority, forward.MinTime
-	c.options = optionsOf(ctx)
+	c.plan(ctx, req)
 	c.adapter.Routed(&c.Decision)
 	c.customize()
 	c.bound(ctx, config)
@@ -257,6 +251,17 @@ func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, d
 		c.startHedging()
 	}
 	return c.attempts()
+}
+
+// plan takes what the route and the application say about retries and time.
+func (c *Call) plan(ctx context.Context, req *route.Request) {
+	forward := c.Decision.Route.Forward
+	c.policy, c.headers, c.hedge = forward.Retry, forward.RetryHeaders, forward.Hedge
+	if c.policy == nil || c.headers != nil && !mayRetry(c.headers, req) {
+		c.policy = &noRetries
+	}
+	c.routingPriority, c.minTime = forward.Priority, forward.MinTime
+	c.options = optionsOf(ctx)
 }
 
 // Facts are what is known of the call. No connection brought it.

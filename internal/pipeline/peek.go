@@ -2,8 +2,12 @@ package pipeline
 
 import (
 	"context"
+	"time"
 
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/retry"
 )
 
 // Peek returns the configuration of a target, to look at: the one in force, or of
@@ -38,3 +42,29 @@ func (o *Outbound) Peek(ctx context.Context, name string) (config *Config, relea
 
 // Err is why no call can be made by the configuration, nil if calls can.
 func (c *Config) Err() error { return c.filtersErr }
+
+// Plan is what bounds and repeats a call: what its route says, within which the
+// application has its own say.
+type Plan struct {
+	// Limit is for the whole call, 0 without a limit. MinTime must be left for an
+	// attempt to begin.
+	Limit, MinTime time.Duration
+	Policy         retry.Policy
+	// Hedge is nil without hedging.
+	Hedge    *retry.Hedge
+	Priority discovery.RoutingPriority
+}
+
+// Plan returns the plan of a call that is not made, by a decision that forwards it.
+// h is what would be sent: the headers by which the application controls the call
+// are taken out of it.
+func (c *Config) Plan(ctx context.Context, d *route.Decision, protocol observe.Protocol, req *route.Request, h route.HeaderMap) Plan {
+	call := &Call{Decision: *d}
+	call.Observed.Protocol = protocol
+	call.plan(ctx, req)
+	call.Control(h)
+	call.customize()
+	return Plan{
+		Limit: call.limit(c), MinTime: call.minTime, Policy: *call.policy, Hedge: call.hedge, Priority: call.routingPriority,
+	}
+}

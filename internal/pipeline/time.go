@@ -9,13 +9,20 @@ import (
 	"github.com/inboardmesh/inboard/outcome"
 )
 
-// bound sets the overall timeout. It must be above retry, so that it covers all
-// attempts and their back-off.
-func (c *Call) bound(ctx context.Context, config *Config) {
+// limit is how long the call may take by its route and its options, 0 without a
+// limit.
+func (c *Call) limit(config *Config) time.Duration {
 	limit := c.Decision.Route.Forward.Limit(c.Observed.Protocol == observe.GRPC, config.Target.Listener.MaxStreamDuration)
 	if c.options != nil {
 		limit = shorter(limit, c.options.Timeout)
 	}
+	return limit
+}
+
+// bound sets the overall timeout. It must be above retry, so that it covers all
+// attempts and their back-off.
+func (c *Call) bound(ctx context.Context, config *Config) {
+	limit := c.limit(config)
 	forward := c.Decision.Route.Forward
 	if c.idle = config.Target.Listener.StreamIdleTimeout; forward.IdleTimeout != nil {
 		c.idle = *forward.IdleTimeout

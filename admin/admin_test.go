@@ -1,0 +1,191 @@
+package admin_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/inboardmesh/inboard/admin"
+	"github.com/inboardmesh/inboard/mesh"
+	"github.com/inboardmesh/inboard/mesh/meshtest"
+)
+
+func call(t *testing.T, h http.Handler, method, path, body string, header ...string) (*http.Response, string) {
+	t.Helper()
+	req := httptest.NewRequest(method, path, strings.NewReader(body))
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, req)
+	resp := w.Result()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(data)
+}
+
+func newMesh(t *testing.T) (*meshtest.World, *mesh.Mesh) {
+	t.Helper()
+	w := meshtest.New(t)
+	w.Service("payment.shop")
+	w.Apply(`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: payment, namespace: shop}
+spec:
+  hosts: [payment]
+  http:
+  - name: admins
+    match: [{headers: {authorization: {exact: s3cret}}}]
+    directResponse: {status: 204}
+  - name: everyone
+    route: [{destination: {host: payment}}]
+`)
+	return w, w.Workload("customer.shop")
+}
+
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	w, m := newMesh(t)
+	h := admin.Handler(m)
+	for name, question := range map[string]string{
+		"http": `{"method":"GET","url":"http://payment.shop/pay","headers":{"authorization":["s3cret no more"]}}`,
+		"grpc": `{"grpc":true,"method":"/a.B/C","url":"mesh:///payment.shop:80"}`,
+	} {
+		resp, body := call(t, h, http.MethodPost, "/explain", question)
+		var e mesh.Explanation
+		if err := json.Unmarshal([]byte(body), &e); err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: status %d, %v: %s", name, resp.StatusCode, err, body)
+		}
+		if e.Protocol != name || e.Verdict != mesh.VerdictForward || e.Route.Name != "everyone" {
+			t.Errorf("%s: got\n%v", name, &e)
+		}
+		if strings.Contains(body, "s3cret") {
+			t.Errorf("a secret is in %s", body)
+		}
+		_, text := call(t, h, http.MethodPost, "/explain", question, "Accept", "text/plain")
+		if text != e.String() {
+			t.Errorf("%s: the text is\n%s\nwant\n%v", name, text, &e)
+		}
+	}
+	if len(w.Calls()) > 0 {
+		t.Errorf("calls %v", w.Calls())
+	}
+}
+
+func TestExplainOfWhatIsNoRequest(t *testing.T) {
+	t.Parallel()
+	_, m := newMesh(t)
+	h := admin.Handler(m)
+	for question, want := range map[string]string{
+		`nonsense`:                               "the body is no request: ",
+		`{"method":"GET"}`:                       "the URL is missing: use http://HOST:PORT/PATH",
+		`{"method":"GET","url":"ftp://a/"}`:      `unsupported scheme \"ftp\": use http`,
+		`{"grpc":true,"method":"x","url":"a:1"}`: `write it like \"/package.Service/Method\"`,
+	} {
+		resp, body := call(t, h, http.MethodPost, "/explain", question)
+		if resp.StatusCode != http.StatusBadRequest || !strings.Contains(body, want) {
+			t.Errorf("%s: status %d, %s", question, resp.StatusCode, body)
+		}
+	}
+	if resp, _ := call(t, h, http.MethodGet, "/explain", ""); resp.StatusCode != http.StatusMethodNotAllowed {
+		t.Errorf("GET has the status %d", resp.StatusCode)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	_, m := newMesh(t)
+	resp, err := m.HTTPClient().Get("http://payment.shop/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	_, body := call(t, admin.Handler(m), http.MethodGet, "/config", "")
+	var got struct {
+		Resources []struct{ Type, Name, State, Version string }
+	}
+	if err := json.Unmarshal([]byte(body), &got); err != nil {
+		t.Fatal(err)
+	}
+	types := make(map[string]bool)
+	for _, r := range got.Resources {
+		types[r.Type] = r.State == "ACKED" && r.Name != "" && r.Version != ""
+	}
+	for _, want := range []string{"Listener", "RouteConfiguration", "Cluster", "ClusterLoadAssignment"} {
+		if !types[want] {
+			t.Errorf("no %s in %s", want, body)
+		}
+	}
+}
+
+func TestReady(t *testing.T) {
+	t.Parallel()
+	_, m := newMesh(t)
+	h := admin.Handler(m)
+	if resp, body := call(t, h, http.MethodGet, "/readyz", ""); resp.StatusCode != http.StatusOK {
+		t.Errorf("status %d: %s", resp.StatusCode, body)
+	}
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if resp, body := call(t, h, http.MethodGet, "/readyz", ""); resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "mesh: closed") {
+		t.Errorf("status %d: %s", resp.StatusCode, body)
+	}
+}
+
+func TestStrangersAreRefused(t *testing.T) {
+	t.Parallel()
+	_, m := newMesh(t)
+	h := admin.Handler(m)
+	if resp, _ := call(t, h, http.MethodPost, "/explain", "{}", "Sec-Fetch-Site", "cross-site"); resp.StatusCode != http.StatusForbidden {
+		t.Errorf("the page of another origin got the status %d", resp.StatusCode)
+	}
+	server := httptest.NewServer(h)
+	defer server.Close()
+	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+	for host, want := range map[string]int{
+		"127.0.0.1:" + port: http.StatusOK, "localhost": http.StatusOK, "[::1]:80": http.StatusOK,
+		"evil.example:" + port: http.StatusForbidden, "127.0.0.1.evil.example": http.StatusForbidden,
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/config", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		resp, err := server.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("host %q got the status %d, want %d", host, resp.StatusCode, want)
+		}
+	}
+}
+
+func ExampleHandler() {
+	m, err := mesh.New(context.Background())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer m.Close()
+	// Only this host reaches it.
+	ln, err := net.Listen("tcp", "127.0.0.1:15021")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	server := &http.Server{Handler: admin.Handler(m), ReadHeaderTimeout: time.Second}
+	fmt.Println(server.Serve(ln))
+}

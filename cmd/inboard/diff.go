@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/inboardmesh/inboard/internal/ask"
+	"github.com/inboardmesh/inboard/internal/offline"
+)
+
+// diffs is the result of diff, for programs.
+type diffs struct {
+	// Requests is how many different requests there are, Different how many of
+	// them would be routed or answered otherwise.
+	Requests    int                  `json:"requests"`
+	Different   int                  `json:"different"`
+	Differences []offline.Difference `json:"differences"`
+}
+
+func diff(ctx context.Context, call *invocation) error {
+	f := call.flags("OLD NEW", `Says which recorded requests would be routed or answered otherwise by the YAML in
+the directory NEW than by that in OLD, and how. FILE has a request on each line, as
+JSON: {"method": "GET", "host": "payment.shop:8080", "path": "/pay?x=1", "headers":
+{"x-user": "ann"}}. Lines of an access log that have these fields will do, see
+docs/explain.md. It exits with 0 if no request makes a difference, with 1 if one
+does, and with 2 after an error.`)
+	requests := f.String("requests", "", "`FILE` of requests, one a line (required)")
+	node := f.node()
+	output := f.output()
+	if err := f.parse(); err != nil {
+		return err
+	}
+	if err := f.required("requests"); err != nil {
+		return err
+	}
+	found, err := compare(ctx, f.Arg(0), f.Arg(1), *requests, node)
+	if err != nil {
+		return &exitError{code: exitUsage, err: err}
+	}
+	if *output == outputJSON {
+		err = writeJSON(call.stdout, found)
+	} else {
+		printDiffs(call, *requests, found)
+	}
+	if err == nil && found.Different > 0 {
+		return &exitError{code: exitFailed}
+	}
+	return err
+}
+
+func compare(ctx context.Context, before, after, file string, node *nodeFlags) (_ *diffs, err error) {
+	requests, err := readRequests(file)
+	if err != nil {
+		return nil, err
+	}
+	old, err := node.open(before)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, old.Close()) }()
+	now, err := node.open(after)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, now.Close()) }()
+	differences, err := offline.Diff(ctx, old, now, requests)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return &diffs{Requests: len(requests), Different: len(differences), Differences: differences}, nil
+}
+
+func readRequests(name string) (_ []ask.Recorded, err error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("--requests: %w", err)
+	}
+	defer file.Close()
+	requests, err := ask.Read(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if len(requests) == 0 {
+		return nil, fmt.Errorf("%s has no requests: write one on each line, as JSON", name)
+	}
+	return requests, nil
+}
+
+func printDiffs(call *invocation, file string, found *diffs) {
+	for _, d := range found.Differences {
+		fmt.Fprintf(call.stdout, "%s:%d: %v", file, d.Line, &d.Request)
+		if d.Count > 1 {
+			fmt.Fprintf(call.stdout, ", %d times", d.Count)
+		}
+		fmt.Fprintln(call.stdout)
+		for _, c := range d.Changes {
+			fmt.Fprintf(call.stdout, "  %s\n  - %s\n  + %s\n", c.What, c.Old, c.New)
+		}
+	}
+	fmt.Fprintf(call.stdout, "%s, %d different\n", count(found.Requests, "request"), found.Different)
+}

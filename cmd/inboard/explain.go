@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/inboardmesh/inboard/controlplane"
+	"github.com/inboardmesh/inboard/internal/ask"
+	"github.com/inboardmesh/inboard/internal/offline"
+	"github.com/inboardmesh/inboard/mesh"
+)
+
+// askTime bounds the wait for a process that is asked.
+const askTime = 15 * time.Second
+
+func explain(ctx context.Context, call *invocation) (err error) {
+	f := call.flags("METHOD URL", `Says where a request would go, and why: virtual host, the routes that do not
+match, each with the reason, the one that does, its cluster, endpoints, timeouts,
+retries, filters and limits. Nothing is sent to an endpoint. It asks a process that
+runs and mounts the handler of package admin (--admin), or the YAML in a directory
+(--config), without a network. A gRPC call is
+
+    inboard explain --grpc /package.Service/Method mesh:///HOST:PORT`)
+	var headers list
+	f.Var(&headers, "H", "`HEADER` of the request, as \"NAME: VALUE\"; repeatable")
+	grpc := f.Bool("grpc", false, "it is a gRPC call")
+	admin := f.String("admin", "", "`URL` of the handler of a process, as http://127.0.0.1:15021")
+	config := f.String("config", "", "directory `DIR` of Istio YAML")
+	node := f.node()
+	output := f.output()
+	if err := f.parse(); err != nil {
+		return err
+	}
+	req := &ask.Request{Method: f.Arg(0), URL: f.Arg(1), GRPC: *grpc}
+	for _, header := range headers {
+		if err := req.Add(header); err != nil {
+			return usagef("-H: %v", err)
+		}
+	}
+	var explanation *mesh.Explanation
+	switch {
+	case (*admin == "") == (*config == ""):
+		return usagef("give either --admin, to ask a process, or --config, to ask a directory")
+	case *admin != "":
+		explanation, err = askProcess(ctx, *admin, req)
+	default:
+		explanation, err = askDir(ctx, *config, node, req)
+	}
+	if err != nil {
+		return err
+	}
+	if *output == outputJSON {
+		_, err = call.stdout.Write(explanation.JSON())
+		return err
+	}
+	fmt.Fprint(call.stdout, explanation)
+	return nil
+}
+
+// nodeFlags say who calls.
+type nodeFlags struct {
+	offline.Node
+
+	labels list
+}
+
+// node adds the flags that say who calls.
+func (f *flags) node() *nodeFlags {
+	n := new(nodeFlags)
+	f.StringVar(&n.Namespace, "namespace", "", "the `NAMESPACE` of the caller, with --config")
+	f.Var(&n.labels, "labels", "labels of the caller, as `KEY=VALUE,...`; repeatable")
+	f.StringVar(&n.RootNamespace, "root-namespace", "istio-system", "the `NAMESPACE` of mesh-wide policies")
+	return n
+}
+
+// open reads a directory for the caller.
+func (n *nodeFlags) open(dir string) (*offline.Mesh, error) {
+	n.Labels = make(map[string]string)
+	for pair := range strings.SplitSeq(n.labels.String(), ",") {
+		if pair == "" {
+			continue
+		}
+		key, value, ok := strings.Cut(pair, "=")
+		if !ok || key == "" {
+			return nil, usagef("--labels %q: write it like app=payment", pair)
+		}
+		n.Labels[key] = value
+	}
+	files, err := controlplane.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	m, err := offline.New(files, n.Node)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	return m, nil
+}
+
+func askDir(ctx context.Context, dir string, node *nodeFlags, req *ask.Request) (_ *mesh.Explanation, err error) {
+	m, err := node.open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	return m.Explain(ctx, req)
+}
+
+// askProcess asks the handler of package admin.
+func askProcess(ctx context.Context, admin string, question *ask.Request) (*mesh.Explanation, error) {
+	u, err := url.Parse(admin)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, usagef("--admin %q is no URL: write it like http://127.0.0.1:15021", admin)
+	}
+	body, err := json.Marshal(question)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.JoinPath("explain").String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := new(http.Client).Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w: does the process run, and does it mount the handler of package admin there?", err)
+	}
+	defer resp.Body.Close()
+	const most = 64 << 20
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, most))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", u, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		var failure struct{ Error string }
+		if json.Unmarshal(answer, &failure) == nil && failure.Error != "" {
+			return nil, errors.New(failure.Error)
+		}
+		return nil, fmt.Errorf("%s answers %s: is it the handler of package admin?", u, resp.Status)
+	}
+	var explanation mesh.Explanation
+	if err := json.Unmarshal(answer, &explanation); err != nil {
+		return nil, fmt.Errorf("%s answers with no explanation: %w: is it the handler of package admin?", u, err)
+	}
+	return &explanation, nil
+}

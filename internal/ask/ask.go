@@ -1,0 +1,136 @@
+// Package ask is the questions about a mesh that can be written down: the request
+// of which somebody asks where it would go, on a command line, over HTTP, or in a
+// file of recorded ones.
+package ask
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/inboardmesh/inboard/mesh"
+)
+
+// Request is a request to ask about.
+type Request struct {
+	// Method is the HTTP method, or for gRPC "/package.Service/Method".
+	Method string `json:"method"`
+	// URL is "http://HOST:PORT/PATH?QUERY", or for gRPC "mesh:///HOST:PORT". Without
+	// a scheme it is one of these. The path of a URL can be the gRPC method, with
+	// POST as Method.
+	URL string `json:"url"`
+	// Header is the headers, or the metadata. "Host" is the authority.
+	Header map[string][]string `json:"headers,omitempty"`
+	GRPC   bool                `json:"grpc,omitempty"`
+}
+
+// String is the request in a line, without headers.
+func (r *Request) String() string {
+	protocol := ""
+	if r.GRPC {
+		protocol = "gRPC "
+	}
+	return protocol + r.Method + " " + r.URL
+}
+
+// Add adds a header as curl has it: "NAME: VALUE".
+func (r *Request) Add(header string) error {
+	name, value, ok := strings.Cut(header, ":")
+	if name = strings.TrimSpace(name); !ok || name == "" {
+		return fmt.Errorf("header %q: write it like \"NAME: VALUE\"", header)
+	}
+	if r.Header == nil {
+		r.Header = make(map[string][]string)
+	}
+	r.Header[name] = append(r.Header[name], strings.TrimSpace(value))
+	return nil
+}
+
+// Explain asks a mesh.
+func (r *Request) Explain(ctx context.Context, m *mesh.Mesh) (*mesh.Explanation, error) {
+	if r.GRPC {
+		return r.explainRPC(ctx, m)
+	}
+	if r.Method == "" {
+		return nil, errors.New("the method is missing: use GET, or another one")
+	}
+	u, err := parseURL(r.URL, "http")
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, r.Method, u.String(), http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("request %q: %w", r.Method+" "+r.URL, err)
+	}
+	for name, values := range r.Header {
+		for _, value := range values {
+			if isHost(name) {
+				req.Host = value
+			} else {
+				req.Header.Add(name, value)
+			}
+		}
+	}
+	return m.Explain(req)
+}
+
+func (r *Request) explainRPC(ctx context.Context, m *mesh.Mesh) (*mesh.Explanation, error) {
+	u, err := parseURL(r.URL, "mesh")
+	if err != nil {
+		return nil, err
+	}
+	host, method := u.Host, u.EscapedPath()
+	if u.Scheme == "mesh" || u.Scheme == "xds" {
+		if host == "" { // mesh:///HOST:PORT
+			host, method, _ = strings.Cut(strings.TrimPrefix(method, "/"), "/")
+			method = "/" + method
+		}
+	} else if u.Port() == "" {
+		host = net.JoinHostPort(u.Hostname(), "80")
+	}
+	if method == "" || method == "/" {
+		method = r.Method
+	}
+	md := metadata.MD{}
+	var options []grpc.CallOption
+	for name, values := range r.Header {
+		if isHost(name) {
+			options = append(options, grpc.CallAuthority(values[0]))
+			continue
+		}
+		md.Append(name, values...)
+	}
+	return m.ExplainRPC(metadata.NewOutgoingContext(ctx, md), "mesh:///"+host, method, options...)
+}
+
+func isHost(name string) bool { return strings.EqualFold(name, "host") || name == ":authority" }
+
+// parseURL reads a URL, whose scheme may be missing.
+func parseURL(text, scheme string) (*url.URL, error) {
+	if text == "" {
+		return nil, errors.New("the URL is missing: use http://HOST:PORT/PATH")
+	}
+	full := text
+	if !strings.Contains(text, "://") {
+		full = scheme + "://" + text
+	}
+	u, err := url.Parse(full)
+	if err != nil {
+		cause := err
+		if parse, ok := errors.AsType[*url.Error](err); ok {
+			cause = parse.Err
+		}
+		return nil, fmt.Errorf("URL %q: %w: use http://HOST:PORT/PATH", text, cause)
+	}
+	if u.Host == "" && !strings.HasPrefix(full, "mesh:///") && !strings.HasPrefix(full, "xds:///") {
+		return nil, fmt.Errorf("URL %q has no host: use http://HOST:PORT/PATH", text)
+	}
+	return u, nil
+}

@@ -1,0 +1,160 @@
+package ask
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Recorded is a request of a file of recorded ones.
+type Recorded struct {
+	Request
+
+	// Line is where it is in the file for the first time, Count how often it is
+	// there.
+	Line  int `json:"line"`
+	Count int `json:"count"`
+}
+
+// maxLine bounds a line of a file of requests.
+const maxLine = 1 << 20
+
+// Read reads recorded requests, each a JSON object on a line of its own: those of
+// an access log. Fields that are not known are ignored, and empty lines too. Equal
+// requests are one, in the place of the first. The error has the number of the line.
+//
+//   - "method": the HTTP method, or "/package.Service/Method" of gRPC;
+//   - "url", or "host" (also "authority", ":authority") with "path", "query" and
+//     "scheme", which is "http" if it is missing;
+//   - "headers": an object whose values are texts or lists of texts;
+//   - "grpc": true for gRPC. It is also known by "protocol": "grpc", by a
+//     "grpc_status" and by the content type among the headers.
+func Read(from io.Reader) ([]Recorded, error) {
+	var all []Recorded
+	index := make(map[string]int)
+	lines := bufio.NewScanner(from)
+	lines.Buffer(nil, maxLine)
+	number := 0
+	for lines.Scan() {
+		number++
+		if strings.TrimSpace(lines.Text()) == "" {
+			continue
+		}
+		req, err := parseLine(lines.Bytes())
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", number, err)
+		}
+		key, err := json.Marshal(req)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", number, err)
+		}
+		if i, ok := index[string(key)]; ok {
+			all[i].Count++
+			continue
+		}
+		index[string(key)] = len(all)
+		all = append(all, Recorded{Request: *req, Line: number, Count: 1})
+	}
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return nil, fmt.Errorf("line %d: longer than %d bytes: write one JSON object on each line", number+1, maxLine)
+	} else if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// line is a line of a file of requests. Pointers tell what is there.
+type line struct {
+	Method          string             `json:"method"`
+	URL             string             `json:"url"`
+	Host            string             `json:"host"`
+	Authority       string             `json:"authority"`
+	PseudoAuthority string             `json:":authority"`
+	Path            string             `json:"path"`
+	Query           string             `json:"query"`
+	Scheme          string             `json:"scheme"`
+	Headers         map[string]textOrs `json:"headers"`
+	GRPC            bool               `json:"grpc"`
+	Protocol        string             `json:"protocol"`
+	GRPCStatus      any                `json:"grpc_status"`
+}
+
+// textOrs is a text, or a list of texts.
+type textOrs []string
+
+func (t *textOrs) UnmarshalJSON(data []byte) error {
+	var one string
+	if err := json.Unmarshal(data, &one); err == nil {
+		*t = textOrs{one}
+		return nil
+	}
+	var several []string
+	if err := json.Unmarshal(data, &several); err != nil {
+		return errors.New("the value of a header is a text, or a list of texts")
+	}
+	*t = several
+	return nil
+}
+
+func parseLine(data []byte) (*Request, error) {
+	var l line
+	if err := json.Unmarshal(data, &l); err != nil {
+		return nil, fmt.Errorf("no JSON object with a request: %w", err)
+	}
+	req := &Request{Method: l.Method, URL: l.URL, GRPC: l.isGRPC()}
+	for name, values := range l.Headers {
+		if req.Header == nil {
+			req.Header = make(map[string][]string, len(l.Headers))
+		}
+		req.Header[name] = values
+	}
+	if req.URL == "" {
+		host := l.Host
+		for _, other := range []string{l.Authority, l.PseudoAuthority} {
+			if host == "" {
+				host = other
+			}
+		}
+		if host == "" {
+			return nil, errors.New(`there is neither "url" nor "host": write {"method": "GET", "host": "payment.shop:8080", "path": "/"}`)
+		}
+		scheme := "http"
+		if l.Scheme != "" {
+			scheme = l.Scheme
+		}
+		if path := l.Path; path != "" && path[0] != '/' {
+			return nil, fmt.Errorf("path %q does not begin with a slash", path)
+		}
+		req.URL = scheme + "://" + host + l.Path
+		if l.Query != "" {
+			req.URL += "?" + strings.TrimPrefix(l.Query, "?")
+		}
+	}
+	if req.Method == "" {
+		req.Method = http.MethodGet
+		if req.GRPC {
+			req.Method = http.MethodPost
+		}
+	}
+	return req, nil
+}
+
+func (l *line) isGRPC() bool {
+	if l.GRPC || strings.EqualFold(l.Protocol, "grpc") {
+		return true
+	}
+	if l.GRPCStatus != nil && !slices.Contains([]any{"", "-"}, l.GRPCStatus) {
+		return true
+	}
+	for name, values := range l.Headers {
+		if strings.EqualFold(name, "content-type") && len(values) > 0 && strings.HasPrefix(values[0], "application/grpc") {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,190 @@
+package offline
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/inboardmesh/inboard/internal/ask"
+	"github.com/inboardmesh/inboard/internal/explain"
+	"github.com/inboardmesh/inboard/mesh"
+)
+
+// Change is one thing that would be otherwise.
+type Change struct {
+	// What is "verdict", "answer", "clusters", "filters", or, of a cluster,
+	// "NAME: sent as", "NAME: timeouts", "NAME: retries", "NAME: endpoints" or
+	// "NAME: connection".
+	What string `json:"what"`
+	Old  string `json:"old"`
+	New  string `json:"new"`
+}
+
+// Difference is a recorded request that would be routed or answered otherwise.
+type Difference struct {
+	ask.Recorded
+
+	Changes []Change `json:"changes"`
+}
+
+// Diff says which requests would be routed or answered otherwise by one mesh than by
+// the other. Names of routes, and which of several clusters chance would choose,
+// make no difference; neither does which endpoints a cluster has, but whether it has
+// any does. The error has the line of a request that is none.
+func Diff(ctx context.Context, before, after *Mesh, requests []ask.Recorded) ([]Difference, error) {
+	differences := []Difference{}
+	for i := range requests {
+		r := &requests[i]
+		old, err := before.facts(ctx, &r.Request)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", r.Line, err)
+		}
+		now, err := after.facts(ctx, &r.Request)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", r.Line, err)
+		}
+		if changes := old.changes(now); len(changes) > 0 {
+			differences = append(differences, Difference{Recorded: *r, Changes: changes})
+		}
+	}
+	return differences, nil
+}
+
+// facts are what is compared of an explanation, in order.
+type facts struct {
+	names  []string
+	values map[string]string
+}
+
+func (f *facts) add(name, value string) {
+	if _, ok := f.values[name]; !ok {
+		f.names = append(f.names, name)
+	}
+	f.values[name] = value
+}
+
+// none stands for what is not there.
+const none = "none"
+
+func (f *facts) get(name string) string {
+	if value, ok := f.values[name]; ok && value != "" {
+		return value
+	}
+	return none
+}
+
+func (f *facts) changes(to *facts) []Change {
+	names := slices.Clone(f.names)
+	for _, name := range to.names {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	var changes []Change
+	for _, name := range names {
+		// What is said of a cluster that only one of them uses is no news.
+		cluster, _, ofCluster := strings.Cut(name, ": ")
+		if ofCluster && (!f.has(cluster) || !to.has(cluster)) {
+			continue
+		}
+		if old, now := f.get(name), to.get(name); old != now {
+			changes = append(changes, Change{What: name, Old: old, New: now})
+		}
+	}
+	return changes
+}
+
+// has reports whether there is anything about a cluster.
+func (f *facts) has(cluster string) bool {
+	return slices.ContainsFunc(f.names, func(name string) bool { return strings.HasPrefix(name, cluster+": ") })
+}
+
+// facts asks about a request: of each cluster that chance could choose.
+func (m *Mesh) facts(ctx context.Context, req *ask.Request) (*facts, error) {
+	e, err := m.Explain(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	f := &facts{values: make(map[string]string)}
+	f.add("verdict", string(e.Verdict))
+	if e.Answer != nil {
+		f.add("answer", e.Answer.String())
+	}
+	f.add("filters", filtersOf(e))
+	if len(e.Choices) > 0 {
+		f.add("clusters", clustersOf(e))
+	}
+	if e.Draw == nil || e.Draw.By != "random" {
+		f.addCluster(e)
+		return f, nil
+	}
+	for _, choice := range e.Choices {
+		if choice.Weight == 0 {
+			continue
+		}
+		one, err := m.Explain(explain.WithCluster(ctx, choice.Cluster), req)
+		if err != nil {
+			return nil, err
+		}
+		f.addCluster(one)
+	}
+	return f, nil
+}
+
+func filtersOf(e *mesh.Explanation) string {
+	var effects []string
+	for _, f := range e.Filters {
+		if f.Enabled {
+			effects = append(effects, f.Effect)
+		}
+	}
+	return strings.Join(effects, "; ")
+}
+
+func clustersOf(e *mesh.Explanation) string {
+	if e.Draw != nil && e.Draw.By != "random" { // the request decides
+		for _, c := range e.Choices {
+			if c.Chosen {
+				return c.Cluster
+			}
+		}
+	}
+	var shares []string
+	for _, c := range e.Choices {
+		if c.Weight > 0 {
+			shares = append(shares, fmt.Sprintf("%s %.4g%%", c.Cluster, c.Percent))
+		}
+	}
+	slices.Sort(shares)
+	return strings.Join(shares, ", ")
+}
+
+// addCluster adds what is said of the chosen cluster.
+func (f *facts) addCluster(e *mesh.Explanation) {
+	c := e.Cluster
+	if c == nil {
+		return
+	}
+	prefix := c.Name + ": "
+	if e.Sent != nil {
+		f.add(prefix+"sent as", e.Sent.String())
+	}
+	if t := e.Timeouts; t != nil {
+		f.add(prefix+"timeouts", fmt.Sprintf("call %v, attempt %v, idle attempt %v, connect %v", t.Call, t.Try, t.TryIdle, t.Connect))
+	}
+	f.add(prefix+"retries", "")
+	if e.Retry != nil {
+		f.add(prefix+"retries", e.Retry.String())
+	}
+	endpoints := "some"
+	if !slices.ContainsFunc(c.Endpoints, func(e mesh.ExplainedEndpoint) bool { return e.Candidate }) {
+		endpoints = none
+	}
+	f.add(prefix+"endpoints", endpoints)
+	security := "plaintext"
+	if c.MutualTLS {
+		security = "mutual TLS with " + strings.Join(c.Peers, " or ")
+	}
+	f.add(prefix+"connection", c.Policy+", "+c.Protocol+", "+security)
+}

@@ -1,0 +1,123 @@
+// Package offline answers what a mesh would do with documents that are on disk: the
+// control plane's translation, the client's own decoder and its router, in one
+// process and without a network.
+package offline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/inboardmesh/inboard/controlplane"
+	"github.com/inboardmesh/inboard/controlplane/istio"
+	"github.com/inboardmesh/inboard/discovery/bootstrap"
+	"github.com/inboardmesh/inboard/internal/ask"
+	"github.com/inboardmesh/inboard/internal/memnet"
+	"github.com/inboardmesh/inboard/mesh"
+	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/tls/meshtls"
+)
+
+// Node is who would call.
+type Node struct {
+	// Namespace decides what the caller sees. Without one it is a caller of a
+	// namespace that no document names.
+	Namespace string
+	Labels    map[string]string
+	// RootNamespace is where mesh-wide policies are; "" is "istio-system".
+	RootNamespace string
+}
+
+// Mesh is a mesh that exists in memory only. It calls nobody. Make it with [New];
+// Close ends it. Safe for concurrent use.
+type Mesh struct {
+	mesh   *mesh.Mesh
+	server *controlplane.Server
+	stop   context.CancelFunc
+	served chan error
+}
+
+// controlPlane is the control plane's address in the network in memory.
+const controlPlane = "control-plane"
+
+// answerTime bounds the wait for an answer. Everything is in memory: what takes
+// longer does not come.
+const answerTime = 10 * time.Second
+
+// New reads documents. The error is a [*controlplane.InvalidConfigError] for what a
+// control plane would not serve.
+func New(files []istio.File, node Node) (_ *Mesh, err error) {
+	server, err := controlplane.New(controlplane.Config{Files: files, RootNamespace: node.RootNamespace})
+	if err != nil {
+		return nil, err
+	}
+	var network memnet.Network
+	ln, err := network.Listen(controlPlane)
+	if err != nil {
+		return nil, errors.Join(err, server.Close())
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	m := &Mesh{server: server, stop: stop, served: make(chan error, 1)}
+	go func() { m.served <- server.Serve(ctx, controlplane.Listeners{Plaintext: ln}) }() // until Close
+	identity := new(meshtls.Static)                                                      // which is never used: nothing is dialled
+	m.mesh, err = mesh.New(ctx,
+		mesh.WithBootstrap(node.bootstrap(&network)),
+		mesh.WithIdentity("default", identity),
+		mesh.WithHooks(&observe.Hooks{}),
+		mesh.WithLogger(slog.New(slog.DiscardHandler)),
+		mesh.WithDialer(func(context.Context, string, string) (net.Conn, error) {
+			return nil, errors.New("nothing is called offline")
+		}),
+	)
+	if err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return m, nil
+}
+
+func (n *Node) bootstrap(network *memnet.Network) *bootstrap.Config {
+	labels := make(map[string]any, len(n.Labels))
+	for name, value := range n.Labels {
+		labels[name] = value
+	}
+	metadata := map[string]any{"LABELS": labels, "GENERATOR": "grpc"}
+	if n.Namespace != "" {
+		metadata["NAMESPACE"] = n.Namespace
+	}
+	return &bootstrap.Config{
+		Servers: []bootstrap.Server{{
+			URI:          "passthrough:///" + controlPlane,
+			ChannelCreds: bootstrap.Credentials{Type: "insecure"},
+			API:          bootstrap.APIDelta,
+			DialOptions: []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+				return network.DialContext(ctx, "tcp", address)
+			})},
+		}},
+		Node: bootstrap.Node{
+			ID:       fmt.Sprintf("sidecar~127.0.0.1~offline.%[1]s~%[1]s.svc.cluster.local", n.Namespace),
+			Metadata: metadata,
+		},
+	}
+}
+
+// Explain says where a request would go.
+func (m *Mesh) Explain(ctx context.Context, req *ask.Request) (*mesh.Explanation, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	return req.Explain(ctx, m.mesh)
+}
+
+// Close ends the mesh.
+func (m *Mesh) Close() error {
+	var errs []error
+	if m.mesh != nil {
+		errs = append(errs, m.mesh.Close())
+	}
+	m.stop()
+	return errors.Join(append(errs, <-m.served, m.server.Close())...)
+}

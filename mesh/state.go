@@ -1,0 +1,40 @@
+package mesh
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/inboardmesh/inboard/discovery/xds"
+)
+
+// ResourceState is what the mesh knows of one xDS resource.
+type ResourceState = xds.ResourceState
+
+// Resources is the state of every resource that is asked of the control plane,
+// sorted by type and name: which version is in force, and what was rejected and
+// why.
+func (m *Mesh) Resources() []ResourceState { return m.source.Dump() }
+
+// Ready says why this process had better not be sent requests yet, nil if nothing
+// stands in the way: the mesh is closed, an identity has no certificate, or the
+// control plane has not answered about something that was asked of it. It does not
+// look at what the process calls. Safe for concurrent use, and cheap.
+func (m *Mesh) Ready() error {
+	if m.closing.Load() {
+		return errors.New("mesh: closed")
+	}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(m.identities)) {
+		if _, err := m.identities[name].Identity(); err != nil {
+			errs = append(errs, fmt.Errorf("mesh: identity %q: %w", name, err))
+		}
+	}
+	for _, r := range m.source.Dump() {
+		if r.State == "REQUESTED" {
+			errs = append(errs, fmt.Errorf("mesh: the control plane has not answered about the %s %q", r.Type, r.Name))
+		}
+	}
+	return errors.Join(errs...)
+}
