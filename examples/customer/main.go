@@ -7,6 +7,7 @@
 //
 //	GRPC_XDS_BOOTSTRAP=bootstrap.json customer --listen 127.0.0.1:8000
 //	curl 'http://127.0.0.1:8000/buy?via=grpc&user=ada'
+//	inboard explain --admin http://127.0.0.1:8000/mesh GET http://payment.shop.svc.cluster.local:8080/charge
 //
 // Its own API is plain HTTP, for callers outside the mesh: keep it on loopback,
 // or behind an ingress. When it serves, it prints its address as one line of
@@ -29,6 +30,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/inboardmesh/inboard/admin"
 	"github.com/inboardmesh/inboard/examples/paymentpb"
 	"github.com/inboardmesh/inboard/mesh"
 )
@@ -90,6 +92,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	mux.HandleFunc("GET /buy", c.buy)
 	mux.HandleFunc("GET /watch", c.watch)
 	mux.HandleFunc("GET /stats", s.serve)
+	// For "inboard explain --admin http://ADDRESS/mesh".
+	mux.Handle("/mesh/", http.StripPrefix("/mesh", admin.Handler(m)))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", o.listen)
 	if err != nil {

@@ -66,6 +66,8 @@ type Explanation struct {
 	// there is one only.
 	Choices []Choice `json:"choices,omitempty"`
 	Draw    *Draw    `json:"draw,omitempty"`
+	// Mirrors are the clusters that get copies of the request.
+	Mirrors []Mirror `json:"mirrors,omitempty"`
 	// Cluster is the chosen one.
 	Cluster *Cluster `json:"cluster,omitempty"`
 	// Sent is what the endpoint would see, nil if the call is not forwarded.
@@ -133,6 +135,13 @@ type Choice struct {
 	Chosen  bool    `json:"chosen"`
 }
 
+// Mirror is a cluster that gets copies.
+type Mirror struct {
+	Cluster string `json:"cluster"`
+	// Percent is the share of the calls that are copied.
+	Percent float64 `json:"percent"`
+}
+
 // Draw is how one of several clusters was chosen.
 type Draw struct {
 	// By is "random", "header" or "hash". At random, the next call may go to
@@ -148,10 +157,11 @@ type Cluster struct {
 	Name string `json:"name"`
 	// Error is why it cannot be used.
 	Error string `json:"error,omitempty"`
-	// Policy is the load-balancing policy, Protocol the HTTP version to the
-	// endpoints.
-	Policy   string `json:"policy,omitempty"`
-	Protocol string `json:"protocol,omitempty"`
+	// Policy is the load-balancing policy, HashOf what it hashes of a request, if it
+	// hashes. Protocol is the HTTP version to the endpoints.
+	Policy   string   `json:"policy,omitempty"`
+	HashOf   []string `json:"hashOf,omitempty"`
+	Protocol string   `json:"protocol,omitempty"`
 	// MutualTLS is false for plaintext. Peers are the identities of which an
 	// endpoint must prove one, SNI the name it is asked for.
 	MutualTLS bool     `json:"mutualTLS"`

@@ -121,6 +121,7 @@ func (q *Question) forward(ctx context.Context, e *Explanation, config *pipeline
 	forward := d.Route.Forward
 	name := d.ClusterName(req)
 	e.Choices, e.Draw = choices(forward, trace, name)
+	e.Mirrors = mirrors(forward, req)
 	cluster := config.Clusters[name]
 	if cluster == nil {
 		e.Verdict, e.Reason = NoCluster, fmt.Sprintf("there is no cluster %q", name)
@@ -134,6 +135,7 @@ func (q *Question) forward(ctx context.Context, e *Explanation, config *pipeline
 	} else if _, err := cluster.Candidates(); err != nil {
 		e.Reason = "no endpoint can be picked: " + err.Error()
 	}
+	e.Cluster.HashOf = hashOf(forward.Hash)
 	e.Timeouts = timeouts(&plan)
 	if c := cluster.Config(); c != nil {
 		e.Timeouts.Connect = Duration(c.ConnectTimeout)
@@ -205,6 +207,41 @@ func choices(forward *discovery.Forward, trace *route.Trace, chosen string) ([]C
 	}
 	by := map[route.Draws]string{route.AtRandom: "random", route.ByHeader: "header", route.ByHash: "hash"}
 	return all, &Draw{By: by[trace.Draws], Number: trace.Number, Total: trace.Total}
+}
+
+func mirrors(forward *discovery.Forward, req *route.Request) []Mirror {
+	var all []Mirror
+	for i := range forward.Mirrors {
+		m := &forward.Mirrors[i]
+		name := m.Cluster
+		if m.Header != "" {
+			if name = strings.Join(req.Header.Values(m.Header), ","); name == "" {
+				continue // it is not copied
+			}
+		}
+		all = append(all, Mirror{Cluster: name, Percent: percent(m.PerMillion)})
+	}
+	return all
+}
+
+// hashOf says what of a request is hashed.
+func hashOf(policies []discovery.HashPolicy) []string {
+	var all []string
+	for i := range policies {
+		switch p := &policies[i]; {
+		case p.Header != "":
+			all = append(all, "header "+p.Header)
+		case p.Cookie != "":
+			all = append(all, "cookie "+p.Cookie)
+		case p.Query != "":
+			all = append(all, "query "+p.Query)
+		case p.Source:
+			all = append(all, "this process")
+		case p.Channel:
+			all = append(all, "the channel")
+		}
+	}
+	return all
 }
 
 // retries describes a policy with its defaults.

@@ -31,6 +31,9 @@ func (e *Explanation) String() string {
 	if e.Cluster != nil {
 		e.Cluster.write(w)
 	}
+	for _, m := range e.Mirrors {
+		w.field("copied to", "%s, %.4g%%", m.Cluster, m.Percent)
+	}
 	if s := e.Sent; s != nil {
 		w.field("sent as", "%s", s)
 	}
@@ -91,7 +94,11 @@ func (c *Cluster) write(w *writer) {
 			security += " with " + strings.Join(c.Peers, " or ")
 		}
 	}
-	w.field("", "%s, %s, %s", c.Policy, c.Protocol, security)
+	policy := c.Policy
+	if len(c.HashOf) > 0 {
+		policy += " of " + strings.Join(c.HashOf, ", ")
+	}
+	w.field("", "%s, %s, %s", policy, c.Protocol, security)
 	candidates := 0
 	for i := range c.Endpoints {
 		if c.Endpoints[i].Candidate {

@@ -13,7 +13,7 @@ import (
 
 // Change is one thing that would be otherwise.
 type Change struct {
-	// What is "verdict", "answer", "clusters", "filters", or, of a cluster,
+	// What is "verdict", "answer", "clusters", "mirrors", "filters", or, of a cluster,
 	// "NAME: sent as", "NAME: timeouts", "NAME: retries", "NAME: endpoints" or
 	// "NAME: connection".
 	What string `json:"what"`
@@ -115,6 +115,11 @@ func (m *Mesh) facts(ctx context.Context, req *ask.Request) (*facts, error) {
 	if len(e.Choices) > 0 {
 		f.add("clusters", clustersOf(e))
 	}
+	var copies []string
+	for _, mirror := range e.Mirrors {
+		copies = append(copies, fmt.Sprintf("%s %.4g%%", mirror.Cluster, mirror.Percent))
+	}
+	f.add("mirrors", strings.Join(copies, ", "))
 	if e.Draw == nil || e.Draw.By != "random" {
 		f.addCluster(e)
 		return f, nil
@@ -186,5 +191,5 @@ func (f *facts) addCluster(e *mesh.Explanation) {
 	if c.MutualTLS {
 		security = "mutual TLS with " + strings.Join(c.Peers, " or ")
 	}
-	f.add(prefix+"connection", c.Policy+", "+c.Protocol+", "+security)
+	f.add(prefix+"connection", strings.Join(append([]string{c.Policy}, c.HashOf...), " of ")+", "+c.Protocol+", "+security)
 }

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/inboardmesh/inboard/discovery"
@@ -29,7 +30,7 @@ func (o *Outbound) Peek(ctx context.Context, name string) (config *Config, relea
 			release()
 			return nil, nil, err
 		}
-		return config, release, nil
+		return o.withRunning(config), release, nil
 	}
 	if t == nil {
 		t = o.Target(name) // which says that the mesh is closed
@@ -38,6 +39,19 @@ func (o *Outbound) Peek(ctx context.Context, name string) (config *Config, relea
 		return nil, nil, err
 	}
 	return config, func() {}, nil
+}
+
+// withRunning is a configuration with those of its clusters that are called for
+// another target, so that what is seen of them is their state.
+func (o *Outbound) withRunning(config *Config) *Config {
+	shown := *config
+	shown.Clusters = maps.Clone(config.Clusters)
+	for name := range shown.Clusters {
+		if running := o.upstreams.Running(name); running != nil {
+			shown.Clusters[name] = running
+		}
+	}
+	return &shown
 }
 
 // Err is why no call can be made by the configuration, nil if calls can.

@@ -16,6 +16,14 @@ func (m *Manager) Spare() *Manager {
 	return spare
 }
 
+// Running is the cluster of a name that is called, nil if none is. Whoever gets it
+// does not hold it: it is to be looked at.
+func (m *Manager) Running(name string) *Cluster {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.clusters[name]
+}
+
 // Assignment is the endpoints in force as configured, nil before the first.
 func (c *Cluster) Assignment() *discovery.Assignment { return c.state.Load().endpoints }
 
