@@ -114,7 +114,7 @@ func (h *handler) config(w http.ResponseWriter, _ *http.Request) {
 		}
 		resources = append(resources, one)
 	}
-	write(w, http.StatusOK, map[string]any{"resources": resources})
+	write(w, http.StatusOK, dump{Resources: resources})
 }
 
 func (h *handler) ready(w http.ResponseWriter, _ *http.Request) {
@@ -122,19 +122,34 @@ func (h *handler) ready(w http.ResponseWriter, _ *http.Request) {
 		fail(w, http.StatusServiceUnavailable, err)
 		return
 	}
-	write(w, http.StatusOK, map[string]any{"ready": true})
+	write(w, http.StatusOK, readiness{Ready: true})
 }
 
 func fail(w http.ResponseWriter, status int, err error) {
-	write(w, status, map[string]any{"error": err.Error()})
+	write(w, status, failure{Error: err.Error()})
 }
 
-func write(w http.ResponseWriter, status int, value any) {
+// What is answered, beside explanations.
+type (
+	dump struct {
+		Resources []resource `json:"resources"`
+	}
+	readiness struct {
+		Ready bool `json:"ready"`
+	}
+	failure struct {
+		Error string `json:"error"`
+	}
+)
+
+func write[T dump | readiness | failure](w http.ResponseWriter, status int, value T) {
+	data, err := json.MarshalIndent(value, "", "  ")
+	if err != nil { // there is nothing in it that has no JSON
+		status = http.StatusInternalServerError
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	_ = encoder.Encode(value) // who asked may be gone
+	_, _ = w.Write(append(data, '\n')) // who asked may be gone
 }
 
 // ownNames refuses a request that came over loopback and asks for a host that is

@@ -1,7 +1,6 @@
 package admin_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,7 +9,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/inboardmesh/inboard/admin"
 	"github.com/inboardmesh/inboard/mesh"
@@ -112,7 +110,12 @@ func TestConfig(t *testing.T) {
 	resp.Body.Close()
 	_, body := call(t, admin.Handler(m), http.MethodGet, "/config", "")
 	var got struct {
-		Resources []struct{ Type, Name, State, Version string }
+		Resources []struct {
+			Type    string `json:"type"`
+			Name    string `json:"name"`
+			State   string `json:"state"`
+			Version string `json:"version"`
+		} `json:"resources"`
 	}
 	if err := json.Unmarshal([]byte(body), &got); err != nil {
 		t.Fatal(err)
@@ -174,18 +177,46 @@ func TestStrangersAreRefused(t *testing.T) {
 }
 
 func ExampleHandler() {
-	m, err := mesh.New(context.Background())
+	t := &exampleTB{} // a test is one itself, and a program has mesh.New
+	defer t.end()
+	w := meshtest.New(t)
+	w.Service("payment.shop")
+	m := w.Workload("customer.shop")
+
+	// Best on a listener of its own, on loopback.
+	server := httptest.NewServer(admin.Handler(m))
+	defer server.Close()
+
+	question := `{"method": "GET", "url": "http://payment.shop/pay"}`
+	resp, err := http.Post(server.URL+"/explain", "application/json", strings.NewReader(question))
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	defer m.Close()
-	// Only this host reaches it.
-	ln, err := net.Listen("tcp", "127.0.0.1:15021")
-	if err != nil {
+	defer resp.Body.Close()
+	var explained mesh.Explanation
+	if err := json.NewDecoder(resp.Body).Decode(&explained); err != nil {
 		fmt.Println(err)
 		return
 	}
-	server := &http.Server{Handler: admin.Handler(m), ReadHeaderTimeout: time.Second}
-	fmt.Println(server.Serve(ln))
+	fmt.Println(explained.Verdict, "to", explained.Cluster.Endpoints[0].Address)
+	// Output: forward to 10.0.0.1:80
+}
+
+// exampleTB lets an example have what a test has.
+type exampleTB struct{ cleanups []func() }
+
+func (*exampleTB) Helper()                           {}
+func (t *exampleTB) Cleanup(f func())                { t.cleanups = append(t.cleanups, f) }
+func (*exampleTB) Logf(string, ...any)               {}
+func (*exampleTB) Errorf(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+func (*exampleTB) Fatal(args ...any)                 { panic(fmt.Sprint(args...)) }
+func (*exampleTB) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+
+func (t *exampleTB) end() {
+	for len(t.cleanups) > 0 {
+		last := t.cleanups[len(t.cleanups)-1]
+		t.cleanups = t.cleanups[:len(t.cleanups)-1]
+		last()
+	}
 }

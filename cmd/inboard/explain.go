@@ -142,7 +142,9 @@ func askProcess(ctx context.Context, admin string, question *ask.Request) (*mesh
 		return nil, fmt.Errorf("%s: %w", u, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		var failure struct{ Error string }
+		var failure struct {
+			Error string `json:"error"`
+		}
 		if json.Unmarshal(answer, &failure) == nil && failure.Error != "" {
 			return nil, errors.New(failure.Error)
 		}

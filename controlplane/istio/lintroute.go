@@ -96,11 +96,11 @@ func lintRetries(one *rule) {
 	if timeout == 0 || try == 0 {
 		return
 	}
-	attempts := time.Duration(retries.Attempts) + 1
+	attempts := int64(retries.Attempts) + 1
 	switch {
 	case try >= timeout:
 		ra.field("perTryTimeout").warnf(lintPerTryTimeout, "%v has no effect: the timeout of the route, %v, is not longer", try, timeout)
-	case try*attempts > timeout:
+	case attempts > int64(timeout/try):
 		ra.field("perTryTimeout").warnf(lintRetriesExceedTimeout,
 			"%d attempts of %v do not fit into the timeout of the route, %v: at most %d can take that long", attempts, try, timeout, timeout/try)
 	}
@@ -164,19 +164,20 @@ func (s *service) runsAs(from source) bool {
 // longestWait is the longest timeout of the routes to a host; ok is false if one
 // has none.
 func (r *registry) longestWait(host string) (longest time.Duration, where at, ok bool) {
-	for _, found := range r.routes.about(host) {
-		for _, vs := range found.values {
-			for _, one := range vs.rules {
-				timeout := one.spec.Timeout.AsDuration()
-				if timeout == 0 && len(one.spec.Route) > 0 {
-					return 0, at{}, false
-				}
-				if timeout > longest {
-					longest, where, ok = timeout, one.field("timeout"), true
-				}
+	found := r.routes.about(host)
+	if len(found) == 0 {
+		return 0, at{}, false
+	}
+	for _, vs := range found[0].values { // less specific patterns are not for the host
+		for _, one := range vs.rules {
+			timeout := one.spec.Timeout.AsDuration()
+			if timeout == 0 && len(one.spec.Route) > 0 {
+				return 0, at{}, false
+			}
+			if timeout > longest {
+				longest, where, ok = timeout, one.field("timeout"), true
 			}
 		}
-		return longest, where, ok // less specific patterns are not for the host
 	}
-	return 0, at{}, false
+	return longest, where, ok
 }

@@ -88,7 +88,7 @@ func (r *Request) explainRPC(ctx context.Context, m *mesh.Mesh) (*mesh.Explanati
 	}
 	host, method := u.Host, u.EscapedPath()
 	if u.Scheme == "mesh" || u.Scheme == "xds" {
-		if host == "" { // mesh:///HOST:PORT
+		if host == "" { // what follows the third slash is the host
 			host, method, _ = strings.Cut(strings.TrimPrefix(method, "/"), "/")
 			method = "/" + method
 		}

@@ -39,7 +39,7 @@ func TestARequestIsAskedAbout(t *testing.T) {
 		m := meshtest.New(t).Workload("customer.shop")
 		for _, tt := range tests {
 			e, err := tt.Request.Explain(t.Context(), m)
-			got := ""
+			var got string
 			if err != nil {
 				got = err.Error()
 			} else {
