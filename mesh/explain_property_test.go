@@ -480,8 +480,10 @@ func (p *explainProperty) checkAttempts(e *mesh.Explanation, call *meshtest.Call
 	}
 }
 
+// timedOut reports whether the time of the call was up. The payment, which was told
+// it, may notice at the same moment and be the first to say so.
 func timedOut(o outcome.Outcome, got *happened) bool {
-	return o.Kind == outcome.Timeout || got.code == codes.DeadlineExceeded || errors.Is(got.err, context.DeadlineExceeded)
+	return got.status == http.StatusGatewayTimeout || o.Kind == outcome.Timeout || got.code == codes.DeadlineExceeded || errors.Is(got.err, context.DeadlineExceeded)
 }
 
 // retriedOn reports whether the failure of echo is one of the conditions.

@@ -22,12 +22,6 @@ func clusterOf(from *upstream.Cluster, priority discovery.RoutingPriority) *Clus
 	}
 	c.Policy, c.Protocol = policyName(config.Balancer), protocolName(config.Protocol)
 	c.Outlier = config.Outlier.Ejects()
-	if tls := config.TLS; tls != nil {
-		c.MutualTLS, c.SNI = true, tls.SNI
-		for i := range tls.SANs {
-			c.Peers = append(c.Peers, tls.SANs[i].Value)
-		}
-	}
 	if b := from.ErrorRate(); b != nil {
 		c.Breaker = b.LastState().String()
 	}
@@ -38,7 +32,50 @@ func clusterOf(from *upstream.Cluster, priority discovery.RoutingPriority) *Clus
 	}
 	c.Limits = limits(from, config, priority)
 	c.Endpoints = endpoints(from)
+	c.secure(from, config)
 	return c
+}
+
+// secure says whether all endpoints are reached with mutual TLS, and whom they must
+// be.
+func (c *Cluster) secure(from *upstream.Cluster, config *discovery.Cluster) {
+	c.MutualTLS = security(config.TLS) == mutual
+	for i := range c.Endpoints {
+		if i == 0 {
+			c.MutualTLS = true
+		}
+		c.MutualTLS = c.MutualTLS && c.Endpoints[i].Security == mutual
+	}
+	c.addPeers(config.TLS)
+	for e := range from.Endpoints {
+		c.addPeers(e.TLSSettings())
+	}
+	slices.Sort(c.Peers)
+	c.Peers = slices.Compact(c.Peers)
+}
+
+func (c *Cluster) addPeers(tls *discovery.UpstreamTLS) {
+	if tls == nil {
+		return
+	}
+	for i := range tls.SANs {
+		c.Peers = append(c.Peers, tls.SANs[i].Value)
+	}
+	for i := range tls.Names {
+		c.Peers = append(c.Peers, tls.Names[i].Value)
+	}
+}
+
+const mutual = "mutual TLS"
+
+func security(tls *discovery.UpstreamTLS) string {
+	switch {
+	case tls == nil:
+		return "plaintext"
+	case tls.IdentityInstance == "":
+		return "TLS"
+	}
+	return mutual
 }
 
 func endpoints(from *upstream.Cluster) []Endpoint {
@@ -57,7 +94,7 @@ func endpoints(from *upstream.Cluster) []Endpoint {
 		config := h.Endpoint()
 		e := Endpoint{
 			Address: config.Address, Hostname: config.Hostname, Locality: h.Locality().String(),
-			Priority: priorities[config.Address], Weight: max(config.Weight, 1), Health: healthName(config.Health),
+			Priority: priorities[config.Address], Weight: max(config.Weight, 1), Health: healthName(config.Health), Security: security(running.TLSSettings()),
 			Unreachable: !h.Reachable(), Active: h.Active(), Candidate: slices.Contains(candidates, h),
 		}
 		if reason, ok := h.Ejected(); ok {

@@ -162,11 +162,10 @@ type Cluster struct {
 	Policy   string   `json:"policy,omitempty"`
 	HashOf   []string `json:"hashOf,omitempty"`
 	Protocol string   `json:"protocol,omitempty"`
-	// MutualTLS is false for plaintext. Peers are the identities of which an
-	// endpoint must prove one, SNI the name it is asked for.
+	// MutualTLS is whether every endpoint is reached with mutual TLS. Peers are the
+	// identities and names of which an endpoint must prove one.
 	MutualTLS bool     `json:"mutualTLS"`
 	Peers     []string `json:"peers,omitempty"`
-	SNI       string   `json:"sni,omitempty"`
 	// Endpoints are all of them; those with Candidate are picked from.
 	Endpoints []Endpoint `json:"endpoints"`
 	Limits    *Limits    `json:"limits,omitempty"`
@@ -189,6 +188,8 @@ type Endpoint struct {
 	Weight   uint32 `json:"weight"`
 	// Health is what the control plane says.
 	Health string `json:"health"`
+	// Security is "mutual TLS", "TLS" or "plaintext".
+	Security string `json:"security"`
 	// Ejected is why outlier detection leaves it out, "" if it does not.
 	Ejected string `json:"ejected,omitempty"`
 	// Unreachable is whether connecting failed a moment ago.

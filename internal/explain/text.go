@@ -87,18 +87,14 @@ func (c *Cluster) write(w *writer) {
 	if c.Policy == "" {
 		return
 	}
-	security := "plaintext"
-	if c.MutualTLS {
-		security = "mutual TLS"
-		if len(c.Peers) > 0 {
-			security += " with " + strings.Join(c.Peers, " or ")
-		}
-	}
 	policy := c.Policy
 	if len(c.HashOf) > 0 {
 		policy += " of " + strings.Join(c.HashOf, ", ")
 	}
-	w.field("", "%s, %s, %s", policy, c.Protocol, security)
+	w.field("", "%s, %s", policy, c.Protocol)
+	if len(c.Peers) > 0 {
+		w.field("", "peers are %s", strings.Join(c.Peers, " or "))
+	}
 	candidates := 0
 	for i := range c.Endpoints {
 		if c.Endpoints[i].Candidate {
@@ -128,7 +124,7 @@ func (e *Endpoint) String() string {
 	if e.Hostname != "" {
 		fmt.Fprintf(&b, " (%s)", e.Hostname)
 	}
-	fmt.Fprintf(&b, " %s, priority %d, weight %d, %d active", e.Health, e.Priority, e.Weight, e.Active)
+	fmt.Fprintf(&b, " %s, %s, priority %d, weight %d, %d active", e.Health, e.Security, e.Priority, e.Weight, e.Active)
 	if e.Locality != "" {
 		b.WriteString(", in " + e.Locality)
 	}

@@ -187,9 +187,11 @@ func (f *facts) addCluster(e *mesh.Explanation) {
 		endpoints = none
 	}
 	f.add(prefix+"endpoints", endpoints)
-	security := "plaintext"
-	if c.MutualTLS {
-		security = "mutual TLS with " + strings.Join(c.Peers, " or ")
+	var kinds []string
+	for i := range c.Endpoints {
+		kinds = append(kinds, c.Endpoints[i].Security)
 	}
+	slices.Sort(kinds)
+	security := strings.Join(slices.Compact(kinds), " or ") + " with " + strings.Join(c.Peers, " or ")
 	f.add(prefix+"connection", strings.Join(append([]string{c.Policy}, c.HashOf...), " of ")+", "+c.Protocol+", "+security)
 }

@@ -27,6 +27,14 @@ func (m *Manager) Running(name string) *Cluster {
 // Assignment is the endpoints in force as configured, nil before the first.
 func (c *Cluster) Assignment() *discovery.Assignment { return c.state.Load().endpoints }
 
+// TLSSettings is how the endpoint is reached now, nil for plaintext. It must not be changed.
+func (e *Endpoint) TLSSettings() *discovery.UpstreamTLS {
+	if t := e.cluster.state.Load().tlsOf(e); t != nil {
+		return t.settings
+	}
+	return nil
+}
+
 // Candidates are the endpoints of which Pick takes one for a first attempt now, or
 // why there is none.
 func (c *Cluster) Candidates() ([]*balancer.Host, error) { return c.set.Candidates() }
