@@ -24,7 +24,7 @@ const statusAsHeader = "HTTP gets what a gRPC client would get on the wire, as f
 
 func parityActionRows() []parityRow {
 	var rows []parityRow
-	for _, group := range [][]parityRow{parityForwardRows(), parityHeaderRows(), parityFaultRows(), parityAnswerRows()} {
+	for _, group := range [][]parityRow{parityForwardRows(), parityMirrorRows(), parityHeaderRows(), parityFaultRows(), parityAnswerRows()} {
 		rows = append(rows, group...)
 	}
 	return rows

@@ -49,6 +49,7 @@ func (r *registry) gatewayAction(g *gatewayRoute, rule *gatewayRule, filters *fi
 		route.Action = &routev3.Route_Redirect{Redirect: gatewayRedirect(filters, route.Match, port)}
 	case forwarded:
 		filters.rewrite(route.Match, action)
+		action.RequestMirrorPolicies = r.gatewayMirrors(filters.mirrors)
 		route.Action = &routev3.Route_Route{Route: action}
 	default:
 		// Nowhere to go: 500, and for gRPC what becomes UNAVAILABLE.
@@ -73,7 +74,7 @@ func (r *registry) backends(rule *gatewayRule, action *routev3.RouteAction, ops 
 		for _, f := range []struct {
 			set  bool
 			name string
-		}{{own.redirect != nil, "RequestRedirect"}, {own.url != nil, "URLRewrite"}} {
+		}{{own.redirect != nil, "RequestRedirect"}, {own.url != nil, "URLRewrite"}, {own.mirrors != nil, "RequestMirror"}} {
 			if f.set {
 				ba.field("filters").errorf("%s is not supported for a backend: set it in the filters of the rule", f.name)
 			}
@@ -204,15 +205,17 @@ type filterSet struct {
 	redirectAt at
 	url        *gatewayapi.HTTPURLRewriteFilter
 	urlAt      at
+	mirrors    []gatewayMirror
 }
 
-// gatewayFilters reads filters: each kind at most once, and of its kind only.
+// gatewayFilters reads filters: each kind at most once, but for mirrors, and of its
+// kind only.
 func gatewayFilters(filters []gatewayapi.HTTPRouteFilter, a at) *filterSet {
 	set := new(filterSet)
 	seen := make(map[string]bool)
 	for i := range filters {
 		f, fa := &filters[i], a.index(i)
-		if seen[f.Type] {
+		if seen[f.Type] && f.Type != "RequestMirror" {
 			fa.field("type").errorf("%q is there twice", f.Type)
 			continue
 		}
@@ -220,6 +223,7 @@ func gatewayFilters(filters []gatewayapi.HTTPRouteFilter, a at) *filterSet {
 		fields := map[string]bool{
 			"requestHeaderModifier": f.RequestHeaderModifier != nil, "responseHeaderModifier": f.ResponseHeaderModifier != nil,
 			"requestRedirect": f.RequestRedirect != nil, "urlRewrite": f.URLRewrite != nil,
+			"requestMirror": f.RequestMirror != nil,
 		}
 		name := filterFields[f.Type]
 		for _, other := range sortedKeys(fields) {
@@ -237,6 +241,10 @@ func gatewayFilters(filters []gatewayapi.HTTPRouteFilter, a at) *filterSet {
 			set.ops.responseAdd, set.ops.responseRemove = gatewayHeaderOps(f.ResponseHeaderModifier, false, fa.field(name))
 		case "RequestRedirect":
 			set.redirect, set.redirectAt = f.RequestRedirect, fa.field(name)
+		case "RequestMirror":
+			if f.RequestMirror != nil {
+				set.mirrors = append(set.mirrors, gatewayMirror{f.RequestMirror, fa.field(name)})
+			}
 		case "URLRewrite":
 			set.url, set.urlAt = f.URLRewrite, fa.field(name)
 		default:
@@ -252,7 +260,7 @@ func gatewayFilters(filters []gatewayapi.HTTPRouteFilter, a at) *filterSet {
 // filterFields are the fields of the supported types of filters.
 var filterFields = map[string]string{
 	"RequestHeaderModifier": "requestHeaderModifier", "ResponseHeaderModifier": "responseHeaderModifier",
-	"RequestRedirect": "requestRedirect", "URLRewrite": "urlRewrite",
+	"RequestRedirect": "requestRedirect", "URLRewrite": "urlRewrite", "RequestMirror": "requestMirror",
 }
 
 func gatewayHeaderOps(in *gatewayapi.HTTPHeaderFilter, request bool, a at) ([]*corev3.HeaderValueOption, []string) {

@@ -93,6 +93,7 @@ func httpFilters(in []gatewayapi.GRPCRouteFilter) []gatewayapi.HTTPRouteFilter {
 	for _, f := range in {
 		out = append(out, gatewayapi.HTTPRouteFilter{
 			Type: f.Type, RequestHeaderModifier: f.RequestHeaderModifier, ResponseHeaderModifier: f.ResponseHeaderModifier,
+			RequestMirror: f.RequestMirror,
 		})
 	}
 	return out

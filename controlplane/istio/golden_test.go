@@ -51,6 +51,7 @@ func TestGolden_YAMLBecomesTheseResources(t *testing.T) {
 		"virtualservice":  {node: caller, names: routes},
 		"match":           {node: caller, names: routes},
 		"answers":         {node: caller, names: routes},
+		"mirror":          {node: caller, names: routes},
 		"httproute":       {node: caller, names: map[string][]string{resource.RouteType: {paymentRoutes}}},
 		"grpcroute":       {node: caller, names: routes},
 		"far":             {node: istio.Node{Namespace: "bank"}, names: routes},

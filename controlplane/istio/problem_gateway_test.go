@@ -58,10 +58,10 @@ spec: {hosts: [hidden.bank.svc.cluster.local], exportTo: [.], resolution: STATIC
 		"x.yaml:5:78: HTTPRoute shop/a: spec.rules[0].backendRefs[0]: must not be empty",
 		"x.yaml:5:81: HTTPRoute shop/a: spec.rules[0].backendRefs[1]: expected a mapping, found the number 1",
 		"x.yaml:5:95: HTTPRoute shop/a: spec.rules[0].timeouts: has no value: write one, or remove the field",
-		`x.yaml:6:19: HTTPRoute shop/a: spec.rules[1].filters[0].type: "ExtensionRef" is not supported: use one of RequestHeaderModifier, RequestRedirect, ResponseHeaderModifier, URLRewrite`,
+		`x.yaml:6:19: HTTPRoute shop/a: spec.rules[1].filters[0].type: "ExtensionRef" is not supported: use one of RequestHeaderModifier, RequestMirror, RequestRedirect, ResponseHeaderModifier, URLRewrite`,
 		"x.yaml:6:33: HTTPRoute shop/a: spec.rules[1].filters[0].extensionRef: is not supported: remove it",
-		`x.yaml:6:66: HTTPRoute shop/a: spec.rules[1].filters[1].type: "RequestMirror" is not supported: use one of RequestHeaderModifier, RequestRedirect, ResponseHeaderModifier, URLRewrite`,
-		`x.yaml:6:89: HTTPRoute shop/a: spec.rules[1].filters[2].type: "Magic" is not supported: use one of RequestHeaderModifier, RequestRedirect, ResponseHeaderModifier, URLRewrite`,
+		"x.yaml:6:59: HTTPRoute shop/a: spec.rules[1].filters[1].requestMirror: is required by type RequestMirror",
+		`x.yaml:6:89: HTTPRoute shop/a: spec.rules[1].filters[2].type: "Magic" is not supported: use one of RequestHeaderModifier, RequestMirror, RequestRedirect, ResponseHeaderModifier, URLRewrite`,
 		"x.yaml:6:104: HTTPRoute shop/a: spec.rules[1].name: expected text, found the number 1: put it in quotes",
 	}},
 	{name: "matches", yaml: gatewayHead + `

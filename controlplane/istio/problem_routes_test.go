@@ -111,10 +111,9 @@ spec:
   tcp: []
   http:
   - match: [{gateways: [ingress], claims: {}}]
-    mirror: {host: payment}
+    mirror: {host: payment, weight: 1}
     corsPolicy: {}
     retries: {attempts: 0, retryRemoteLocalities: true}
-    rewrite: {uriRegexRewrite: {match: a, rewrite: b}}
     fault: {delay: {exponentialDelay: 1s}, abort: {http2Error: a}}
     route: [{destination: {host: payment}}]
 `, want: []string{
@@ -122,12 +121,11 @@ spec:
 		"x.yaml:7:3: VirtualService shop/a: spec.tcp: is not supported: remove it",
 		`x.yaml:9:25: VirtualService shop/a: spec.http[0].match[0].gateways[0]: "ingress": gateways are not supported: write mesh or leave gateways out`,
 		"x.yaml:9:35: VirtualService shop/a: spec.http[0].match[0].claims: unknown field",
-		"x.yaml:10:5: VirtualService shop/a: spec.http[0].mirror: is not supported: remove it",
+		"x.yaml:10:29: VirtualService shop/a: spec.http[0].mirror.weight: unknown field",
 		"x.yaml:11:5: VirtualService shop/a: spec.http[0].corsPolicy: is not supported: remove it",
 		"x.yaml:12:28: VirtualService shop/a: spec.http[0].retries.retryRemoteLocalities: has no effect with 0 attempts, the default: set attempts",
-		"x.yaml:13:15: VirtualService shop/a: spec.http[0].rewrite.uriRegexRewrite: is not supported: remove it",
-		"x.yaml:14:21: VirtualService shop/a: spec.http[0].fault.delay.exponentialDelay: is not supported: remove it",
-		"x.yaml:14:52: VirtualService shop/a: spec.http[0].fault.abort.http2Error: is not supported: remove it",
+		"x.yaml:13:21: VirtualService shop/a: spec.http[0].fault.delay.exponentialDelay: is not supported: remove it",
+		"x.yaml:13:52: VirtualService shop/a: spec.http[0].fault.abort.http2Error: is not supported: remove it",
 	}},
 	{name: "destinations that do not exist", yaml: `
 apiVersion: networking.istio.io/v1
@@ -268,7 +266,7 @@ spec:
 		`x.yaml:20:47: VirtualService shop/a: spec.http[3].headers.request.add[:authority]: the authority is already set by "spec.http[3].rewrite.authority"`,
 		"x.yaml:22:49: VirtualService shop/a: spec.http[3].route[0].headers: the authority of one of several destinations cannot be set: use rewrite.authority",
 		`x.yaml:22:75: VirtualService shop/a: spec.http[3].route[0].headers.request.set[Host]: the authority is already set by "spec.http[3].rewrite.authority"`,
-		"x.yaml:24:14: VirtualService shop/a: spec.http[4].rewrite: needs uri or authority",
+		"x.yaml:24:14: VirtualService shop/a: spec.http[4].rewrite: needs uri, uriRegexRewrite or authority",
 	}},
 	{name: "redirects and direct responses", yaml: `
 apiVersion: networking.istio.io/v1

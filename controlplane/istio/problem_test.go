@@ -51,6 +51,7 @@ func TestProblems(t *testing.T) {
 		"PeerAuthentication":  peerAuthenticationProblems,
 		"AuthorizationPolicy": authorizationProblems,
 		"Gateway API":         gatewayProblems,
+		"mirrors":             problemsWithMirrors,
 		"locality":            localityProblems,
 	}
 	for name, table := range tables {

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -106,6 +107,7 @@ func (r *registry) virtualRoute(from *rule, match *networking.HTTPMatchRequest, 
 	default:
 		action := forward(from, nil)
 		r.destinations(http, port, action, &ops, from.field("route"))
+		action.RequestMirrorPolicies = r.mirrors(from, port)
 		route.Action = &routev3.Route_Route{Route: action}
 	}
 	route.RequestHeadersToAdd, route.RequestHeadersToRemove = ops.requestAdd, ops.requestRemove
@@ -135,10 +137,11 @@ func forward(from *rule, cluster *routev3.RouteAction_Cluster) *routev3.RouteAct
 	}
 	host := authority(http.Headers)
 	if rewrite := http.Rewrite; rewrite != nil {
-		if rewrite.Uri == "" && rewrite.Authority == "" {
-			from.field("rewrite").errorf("needs uri or authority")
+		if rewrite.Uri == "" && rewrite.Authority == "" && rewrite.UriRegexRewrite == nil {
+			from.field("rewrite").errorf("needs uri, uriRegexRewrite or authority")
 		}
 		action.PrefixRewrite = rewrite.Uri
+		action.RegexRewrite = regexRewrite(rewrite, from.field("rewrite"))
 		if rewrite.Authority != "" {
 			host = rewrite.Authority
 		}
@@ -150,6 +153,27 @@ func forward(from *rule, cluster *routev3.RouteAction_Cluster) *routev3.RouteAct
 		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: host}
 	}
 	return action
+}
+
+// regexRewrite translates uriRegexRewrite; nil without one.
+func regexRewrite(in *networking.HTTPRewrite, a at) *matcherv3.RegexMatchAndSubstitute {
+	re := in.UriRegexRewrite
+	if re == nil {
+		return nil
+	}
+	a = a.field("uriRegexRewrite")
+	if in.Uri != "" {
+		a.refuse("cannot be set together with %q", "uri")
+	}
+	if re.Match == "" {
+		a.field("match").errorf("is required")
+		return nil
+	}
+	checkRegex(re.Match, a.field("match"))
+	if re.Rewrite == "" {
+		a.field("rewrite").errorf("is required")
+	}
+	return &matcherv3.RegexMatchAndSubstitute{Pattern: &matcherv3.RegexMatcher{Regex: re.Match}, Substitution: re.Rewrite}
 }
 
 // destinations adds the clusters of a route. The header operations of a single

@@ -119,8 +119,11 @@ var translatedStructs = map[string][]string{
 	"HTTPHeaderMatch":     {"type", "name", "value"},
 	"HTTPQueryParamMatch": {"type", "name", "value"},
 	"HTTPRouteFilter": {
-		"type", "requestHeaderModifier", "responseHeaderModifier", "requestRedirect", "urlRewrite",
+		"type", "requestHeaderModifier", "responseHeaderModifier", "requestRedirect", "urlRewrite", "requestMirror",
 	},
+	"HTTPRequestMirrorFilter":   {"backendRef", "percent", "fraction"},
+	"BackendObjectReference":    {"group", "kind", "name", "namespace", "port"},
+	"Fraction":                  {"numerator", "denominator"},
 	"HTTPHeaderFilter":          {"set", "add", "remove"},
 	"HTTPHeader":                {"name", "value"},
 	"HTTPRequestRedirectFilter": {"scheme", "hostname", "path", "port", "statusCode"},
@@ -134,6 +137,6 @@ var translatedStructs = map[string][]string{
 	"GRPCRouteMatch":  {"method", "headers"},
 	"GRPCMethodMatch": {"type", "service", "method"},
 	"GRPCHeaderMatch": {"type", "name", "value"},
-	"GRPCRouteFilter": {"type", "requestHeaderModifier", "responseHeaderModifier"},
+	"GRPCRouteFilter": {"type", "requestHeaderModifier", "responseHeaderModifier", "requestMirror"},
 	"GRPCBackendRef":  {"group", "kind", "name", "namespace", "port", "weight", "filters"},
 }

@@ -141,7 +141,7 @@ func checkRoute(r *rule) {
 		r.field("route").errorf("is required, unless there is a redirect, a directResponse or a delegate")
 	}
 	if kind != "" {
-		for _, name := range []string{"route", "redirect", "directResponse", "rewrite", "fault", "timeout", "retries"} {
+		for _, name := range []string{"route", "redirect", "directResponse", "rewrite", "fault", "timeout", "retries", "mirror", "mirrors"} {
 			if name != kind && r.field(name).written() {
 				r.field(name).refuse("cannot be set together with %q", kind)
 			}
