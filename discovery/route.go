@@ -396,8 +396,15 @@ func (*Fault) filterConfig() {}
 
 // FaultDelay delays a share of the calls.
 type FaultDelay struct {
+	// Fixed is how long, unless FromHeader lets a request say it: in the header
+	// x-envoy-fault-delay-request, in milliseconds. Without it there is no delay.
 	Fixed      time.Duration
+	FromHeader bool
+	// PerMillion of the calls are delayed. A request may ask for a smaller share of
+	// its kind, in the header x-envoy-fault-delay-request-percentage, in units of
+	// Unit millionths; it cannot ask for a larger one.
 	PerMillion uint32
+	Unit       uint32
 }
 
 // FaultAbort ends a share of the calls with a status.
@@ -406,5 +413,11 @@ type FaultAbort struct {
 	HTTPStatus int
 	GRPCStatus uint32
 	IsGRPC     bool
+	// FromHeader lets a request say the status: in x-envoy-fault-abort-request or
+	// x-envoy-fault-abort-grpc-request. Without one there is no abort.
+	FromHeader bool
+	// PerMillion of the calls are aborted. PerMillion and Unit are as in
+	// [FaultDelay], with the header x-envoy-fault-abort-request-percentage.
 	PerMillion uint32
+	Unit       uint32
 }

@@ -1,6 +1,13 @@
 package mesh_test
 
-import "testing"
+import (
+	"net/http"
+	"slices"
+	"testing"
+)
+
+// grpcHasNoOrigins is why gRPC has nothing to do with CORS.
+const grpcHasNoOrigins = "CORS is for browsers, which do not call over gRPC"
 
 // copied makes a call that v1 answers, and waits until it has arrived so often:
 // once, and once for each copy.
@@ -10,6 +17,22 @@ func copied(arrivals int64) func(t *testing.T, p *parityProbe) {
 		id := p.world.newID(p.parityProtocol, p.host)
 		by("v1").check(t, p.parityProtocol, p.call(t, parityCall{id: id}))
 		until(t, "the copies have arrived", func() bool { return p.world.Arrivals(id) == arrivals })
+	}
+}
+
+// hasHeaders checks headers of a response; "" is none.
+func hasHeaders(want map[string]string) func(*testing.T, *parityProbe, *parityResult) {
+	return func(t *testing.T, _ *parityProbe, r *parityResult) {
+		t.Helper()
+		for name, value := range want {
+			var values []string
+			if value != "" {
+				values = []string{value}
+			}
+			if got := r.header(name); !slices.Equal(got, values) {
+				t.Errorf("%s: %q, want %q", name, got, value)
+			}
+		}
 	}
 }
 
@@ -43,6 +66,41 @@ func parityMirrorRows() []parityRow {
   - {type: RequestMirror, requestMirror: {backendRef: SECOND, fraction: {numerator: 1, denominator: 1}}}
   backendRefs: [FIRST]`),
 			run: copied(3),
+		},
+		{
+			name: "corsPolicy",
+			routes: `- corsPolicy:
+    allowOrigins: [{exact: "https://shop.example"}, {prefix: "https://a."}, {regex: "https://[b-c]"}]
+    allowOrigin: ["https://old.example"]
+    allowMethods: [GET, PUT]
+    allowHeaders: [x-user]
+    exposeHeaders: [x-total]
+    maxAge: 1m
+    allowCredentials: true
+    unmatchedPreflights: IGNORE` + toV1,
+			cases: []parityCase{
+				{
+					name: "a preflight", want: parityWant{status: http.StatusOK}, httpOnly: true, why: grpcHasNoOrigins,
+					call: parityCall{method: http.MethodOptions, header: map[string]string{
+						"origin": "https://shop.example", "access-control-request-method": "PUT",
+					}},
+					check: hasHeaders(map[string]string{
+						"access-control-allow-origin": "https://shop.example", "access-control-allow-credentials": "true",
+						"access-control-allow-methods": "GET,PUT", "access-control-allow-headers": "x-user", "access-control-max-age": "60",
+					}),
+				},
+				{
+					name: "a preflight of an origin that is not allowed", want: parityWant{status: http.StatusOK}, httpOnly: true, why: grpcHasNoOrigins,
+					call: parityCall{method: http.MethodOptions, header: map[string]string{
+						"origin": "https://evil.example", "access-control-request-method": "PUT",
+					}},
+					check: hasHeaders(map[string]string{"access-control-allow-origin": ""}),
+				},
+				{
+					name: "a request", call: header("origin", "https://old.example"), want: by("v1"), httpOnly: true, why: grpcHasNoOrigins,
+					check: hasHeaders(map[string]string{"access-control-allow-origin": "https://old.example", "access-control-expose-headers": "x-total"}),
+				},
+			},
 		},
 		{
 			name:   "rewrite.uriRegexRewrite",

@@ -125,6 +125,7 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 	"istio.networking.v1alpha3.HTTPRoute": {
 		"name", "match", "route", "redirect", "direct_response", "delegate", "rewrite", "timeout",
 		"retries", "fault", "headers", "mirror", "mirrors", "mirror_percent", "mirror_percentage",
+		"cors_policy",
 	},
 	"istio.networking.v1alpha3.HTTPMatchRequest": {
 		"name", "uri", "scheme", "method", "authority", "headers", "port", "gateways", "query_params",
@@ -142,8 +143,12 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 	"istio.networking.v1alpha3.HTTPDirectResponse": {"status", "body"},
 	"istio.networking.v1alpha3.HTTPBody":           {"string", "bytes"},
 	"istio.networking.v1alpha3.HTTPRewrite":        {"uri", "authority", "uri_regex_rewrite"},
-	"istio.networking.v1alpha3.RegexRewrite":       {"match", "rewrite"},
-	"istio.networking.v1alpha3.HTTPMirrorPolicy":   {"destination", "percentage"},
+	"istio.networking.v1alpha3.CorsPolicy": {
+		"allow_origins", "allow_origin", "allow_methods", "allow_headers", "expose_headers", "max_age",
+		"allow_credentials", "unmatched_preflights",
+	},
+	"istio.networking.v1alpha3.RegexRewrite":     {"match", "rewrite"},
+	"istio.networking.v1alpha3.HTTPMirrorPolicy": {"destination", "percentage"},
 	"istio.networking.v1alpha3.HTTPRetry": {
 		"attempts", "per_try_timeout", "retry_on", "retry_ignore_previous_hosts", "backoff", "retry_remote_localities",
 	},

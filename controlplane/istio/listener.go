@@ -8,6 +8,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
@@ -19,6 +20,7 @@ import (
 // The names that Envoy gives to filters and transport protocols.
 const (
 	faultFilter        = "envoy.filters.http.fault"
+	corsFilter         = "envoy.filters.http.cors"
 	routerFilter       = "envoy.filters.http.router"
 	hcmFilter          = "envoy.filters.network.http_connection_manager"
 	tlsInspectorFilter = "envoy.filters.listener.tls_inspector"
@@ -62,13 +64,19 @@ func httpFilter(name string, config proto.Message) (*hcmv3.HttpFilter, error) {
 	}, nil
 }
 
-// apiManager is the connection manager of the client side of a port: the fault
-// filter, which is configured per route, and the router.
+// apiManager is the connection manager of the client side of a port: the filters
+// of faults and of CORS, which are configured per route, and the router.
 func apiManager(routeName string) (*anypb.Any, error) {
 	fault, err := httpFilter(faultFilter, &faultv3.HTTPFault{})
 	if err != nil {
 		return nil, err
 	}
+	cors, err := httpFilter(corsFilter, &corsv3.Cors{})
+	if err != nil {
+		return nil, err
+	}
+	// gRPC's own clients do not know it and have no origin.
+	cors.IsOptional = true
 	router, err := httpFilter(routerFilter, &routerv3.Router{})
 	if err != nil {
 		return nil, err
@@ -78,7 +86,7 @@ func apiManager(routeName string) (*anypb.Any, error) {
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{
 			Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: routeName},
 		},
-		HttpFilters: []*hcmv3.HttpFilter{fault, router},
+		HttpFilters: []*hcmv3.HttpFilter{fault, cors, router},
 	})
 }
 

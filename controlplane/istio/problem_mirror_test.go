@@ -41,6 +41,23 @@ spec:
 		"x.yaml:24:49: VirtualService shop/a: spec.http[4].rewrite.uriRegexRewrite.match: not an RE2 expression: error parsing regexp: missing closing ): `(`",
 		"x.yaml:24:63: VirtualService shop/a: spec.http[4].rewrite.uriRegexRewrite.rewrite: is required",
 	}},
+	{name: "CORS", yaml: `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec:
+  hosts: [payment]
+  http:
+  - corsPolicy: {allowOrigins: [{}, {prefix: ""}, {regex: "("}], allowMethods: ["GET,PUT"], exposeHeaders: ["a b"], maxAge: -1s}
+    route: [{destination: {host: payment}}]
+`, want: []string{
+		"x.yaml:7:33: VirtualService shop/a: spec.http[0].corsPolicy.allowOrigins[0]: needs exact, prefix or regex",
+		`x.yaml:7:46: VirtualService shop/a: spec.http[0].corsPolicy.allowOrigins[1].prefix: must not be empty: use exact: "*" for any origin`,
+		"x.yaml:7:59: VirtualService shop/a: spec.http[0].corsPolicy.allowOrigins[2].regex: not an RE2 expression: error parsing regexp: missing closing ): `(`",
+		`x.yaml:7:81: VirtualService shop/a: spec.http[0].corsPolicy.allowMethods[0]: "GET,PUT" is neither a name nor "*"`,
+		`x.yaml:7:109: VirtualService shop/a: spec.http[0].corsPolicy.exposeHeaders[0]: "a b" is neither a name nor "*"`,
+		"x.yaml:7:125: VirtualService shop/a: spec.http[0].corsPolicy.maxAge: -1s is too short: use at least 1ms, or leave the field out",
+	}},
 	{name: "mirrors of the Gateway API", yaml: gatewayHead + `
 {backendRefs: [{name: payment, port: 8080, filters: [{type: RequestMirror, requestMirror: {backendRef: {name: payment, port: 8080}}}]}], filters: [
 {type: RequestMirror, requestMirror: {backendRef: {name: nowhere, port: 8080}, percent: 101}},

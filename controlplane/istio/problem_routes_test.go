@@ -112,7 +112,7 @@ spec:
   http:
   - match: [{gateways: [ingress], claims: {}}]
     mirror: {host: payment, weight: 1}
-    corsPolicy: {}
+    corsPolicy: {allowAll: true}
     retries: {attempts: 0, retryRemoteLocalities: true}
     fault: {delay: {exponentialDelay: 1s}, abort: {http2Error: a}}
     route: [{destination: {host: payment}}]
@@ -122,7 +122,7 @@ spec:
 		`x.yaml:9:25: VirtualService shop/a: spec.http[0].match[0].gateways[0]: "ingress": gateways are not supported: write mesh or leave gateways out`,
 		"x.yaml:9:35: VirtualService shop/a: spec.http[0].match[0].claims: unknown field",
 		"x.yaml:10:29: VirtualService shop/a: spec.http[0].mirror.weight: unknown field",
-		"x.yaml:11:5: VirtualService shop/a: spec.http[0].corsPolicy: is not supported: remove it",
+		"x.yaml:11:18: VirtualService shop/a: spec.http[0].corsPolicy.allowAll: unknown field",
 		"x.yaml:12:28: VirtualService shop/a: spec.http[0].retries.retryRemoteLocalities: has no effect with 0 attempts, the default: set attempts",
 		"x.yaml:13:21: VirtualService shop/a: spec.http[0].fault.delay.exponentialDelay: is not supported: remove it",
 		"x.yaml:13:52: VirtualService shop/a: spec.http[0].fault.abort.http2Error: is not supported: remove it",

@@ -112,8 +112,12 @@ func (r *registry) virtualRoute(from *rule, match *networking.HTTPMatchRequest, 
 	}
 	route.RequestHeadersToAdd, route.RequestHeadersToRemove = ops.requestAdd, ops.requestRemove
 	route.ResponseHeadersToAdd, route.ResponseHeadersToRemove = ops.responseAdd, ops.responseRemove
+	route.TypedPerFilterConfig = make(map[string]*anypb.Any)
 	if f := fault(http.Fault, from.field("fault")); f != nil {
-		route.TypedPerFilterConfig = map[string]*anypb.Any{faultFilter: f}
+		route.TypedPerFilterConfig[faultFilter] = f
+	}
+	if c := cors(http.CorsPolicy, from.field("corsPolicy")); c != nil {
+		route.TypedPerFilterConfig[corsFilter] = c
 	}
 	return route
 }

@@ -156,8 +156,16 @@ func (x *exchange) Routed(d *route.Decision) {
 	}
 }
 
-// mutateResponse applies the response header operations.
+// mutateResponse applies the response header operations of the route, and those
+// that filters have asked for.
 func (x *exchange) mutateResponse(h http.Header, status int) {
+	x.mutateByRoute(h, status)
+	if f := x.call.Filtered(); f.Responds() {
+		f.Response(status, header(h))
+	}
+}
+
+func (x *exchange) mutateByRoute(h http.Header, status int) {
 	if x.call.Decision.Route == nil || !x.call.Decision.MutatesResponse() {
 		return
 	}
@@ -352,6 +360,9 @@ func (x *exchange) answer() *http.Response {
 	}
 	if len(a.Body) > 0 {
 		resp.Header.Set("Content-Type", "text/plain; charset=utf-8")
+	}
+	for _, h := range a.Headers {
+		resp.Header.Add(h.Name, h.Value)
 	}
 	x.mutateResponse(resp.Header, a.Status)
 	return resp

@@ -5,6 +5,7 @@ import (
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/filter"
+	"github.com/inboardmesh/inboard/internal/filter/cors"
 	"github.com/inboardmesh/inboard/internal/filter/extauthz"
 	"github.com/inboardmesh/inboard/internal/filter/rbac"
 )
@@ -15,6 +16,8 @@ func (l *Listeners) buildFilter(config discovery.FilterConfig) (filter.Filter, e
 	switch config := config.(type) {
 	case *discovery.Fault:
 		return l.faults.Filter(config), nil
+	case *discovery.CORS:
+		return cors.New(config), nil
 	case *discovery.JWTAuthn:
 		return l.tokens.Filter(config)
 	case *discovery.ExtAuthz:

@@ -64,6 +64,7 @@ var floors = map[string]place{
 	"internal/arrival":      {4, dataPlane},
 	"internal/filter/fault": {5, dataPlane},
 	"internal/filter/rbac":  {5, dataPlane},
+	"internal/filter/cors":  {5, dataPlane},
 	"internal/pipeline":     {6, dataPlane},
 	"internal/explain":      {7, dataPlane},
 	"internal/inbound":      {7, dataPlane},

@@ -19,6 +19,7 @@ import (
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/filter"
+	"github.com/inboardmesh/inboard/internal/filter/cors"
 	"github.com/inboardmesh/inboard/internal/filter/fault"
 	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/internal/route"
@@ -102,8 +103,11 @@ func (o *Outbound) Target(name string) *Target {
 
 // buildFilter makes a filter that runs on the way out.
 func (o *Outbound) buildFilter(config discovery.FilterConfig) (filter.Filter, error) {
-	if f, ok := config.(*discovery.Fault); ok {
-		return o.faults.Filter(f), nil
+	switch config := config.(type) {
+	case *discovery.Fault:
+		return o.faults.Filter(config), nil
+	case *discovery.CORS:
+		return cors.New(config), nil
 	}
 	return nil, errors.New("not supported on the way out")
 }

@@ -40,9 +40,9 @@ func (j *injector) Request(ctx context.Context, x *filter.Exchange) (*filter.Ans
 			return nil, nil
 		}
 	}
-	delay := fault.Delay != nil && route.Draw(fault.Delay.PerMillion)
-	abort := fault.Abort != nil && route.Draw(fault.Abort.PerMillion)
-	if !delay && !abort {
+	wait, delay := drawDelay(fault.Delay, &x.Request)
+	answer := drawAbort(fault.Abort, &x.Request)
+	if !delay && answer == nil {
 		return nil, nil
 	}
 	if fault.MaxActive > 0 {
@@ -52,7 +52,7 @@ func (j *injector) Request(ctx context.Context, x *filter.Exchange) (*filter.Ans
 		defer j.faults.leave(fault)
 	}
 	if delay {
-		timer := time.NewTimer(fault.Delay.Fixed)
+		timer := time.NewTimer(wait)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
@@ -60,13 +60,7 @@ func (j *injector) Request(ctx context.Context, x *filter.Exchange) (*filter.Ans
 			return nil, context.Cause(ctx)
 		}
 	}
-	if !abort {
-		return nil, nil
-	}
-	return &filter.Answer{
-		Status: fault.Abort.HTTPStatus, IsGRPC: fault.Abort.IsGRPC, Code: fault.Abort.GRPCStatus,
-		Body: []byte("fault filter abort"), Reason: "fault filter abort",
-	}, nil
+	return answer, nil
 }
 
 // enter counts a fault in, unless as many as are allowed are active already.

@@ -3,6 +3,7 @@ package decode
 import (
 	commonfaultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/fault/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/inboardmesh/inboard/discovery"
 )
@@ -17,8 +18,10 @@ var faultFields = []messageFields{
 			"abort_http_status_runtime max_active_faults_runtime response_rate_limit_percent_runtime " +
 			"abort_grpc_status_runtime disable_downstream_cluster_stats filter_metadata",
 	},
-	{message: (*commonfaultv3.FaultDelay)(nil), read: "fixed_delay percentage"},
-	{message: (*faultv3.FaultAbort)(nil), read: "http_status grpc_status percentage"},
+	{message: (*commonfaultv3.FaultDelay)(nil), read: "fixed_delay header_delay percentage"},
+	{message: (*commonfaultv3.FaultDelay_HeaderDelay)(nil)},
+	{message: (*faultv3.FaultAbort)(nil), read: "http_status grpc_status header_abort percentage"},
+	{message: (*faultv3.FaultAbort_HeaderAbort)(nil)},
 }
 
 // maxGRPCCode is UNAUTHENTICATED.
@@ -33,7 +36,11 @@ func (d *decoder) fault(at path, m *faultv3.HTTPFault) *discovery.Fault {
 	if delay := m.GetDelay(); delay != nil {
 		f.Delay = &discovery.FaultDelay{
 			Fixed:      d.duration(at.field("delay").field("fixed_delay"), delay.GetFixedDelay()),
+			FromHeader: delay.GetHeaderDelay() != nil,
 			PerMillion: perMillion(delay.GetPercentage()),
+		}
+		if f.Delay.FromHeader {
+			f.Delay.Unit = unit(delay.GetPercentage())
 		}
 	}
 	if abort := m.GetAbort(); abort != nil {
@@ -46,11 +53,18 @@ func (d *decoder) fault(at path, m *faultv3.HTTPFault) *discovery.Fault {
 	return f
 }
 
+// unit is the unit of a fraction, in millionths.
+func unit(f *typev3.FractionalPercent) uint32 {
+	return perMillion(&typev3.FractionalPercent{Numerator: 1, Denominator: f.GetDenominator()})
+}
+
 func (d *decoder) faultAbort(at path, m *faultv3.FaultAbort) *discovery.FaultAbort {
 	a := &discovery.FaultAbort{PerMillion: perMillion(m.GetPercentage())}
 	switch kind := m.GetErrorType().(type) {
 	case *faultv3.FaultAbort_HttpStatus:
 		a.HTTPStatus = int(kind.HttpStatus)
+	case *faultv3.FaultAbort_HeaderAbort_:
+		a.FromHeader, a.Unit = true, unit(m.GetPercentage())
 	case *faultv3.FaultAbort_GrpcStatus:
 		a.IsGRPC, a.GRPCStatus = true, kind.GrpcStatus
 		if kind.GrpcStatus > maxGRPCCode {

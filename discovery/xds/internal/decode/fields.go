@@ -63,7 +63,7 @@ var supportedFields = sync.OnceValue(func() fieldTable {
 		listenerFields, connectionManagerFields, arrivalFields, httpFilterFields, faultFields, rbacFields, metadataMatchFields,
 		routeTableFields, routeFields, routeMatchFields, matcherFields, retryFields, mutationFields,
 		substitutionFields, pathTemplateFields, internalRedirectFields, hashPolicyFields,
-		mirrorFields,
+		mirrorFields, corsFields,
 		clusterFields, outlierFields, balancingFields, consistentHashFields, subsetFields, slowStartFields, protocolFields, tlsFields,
 		assignmentFields, healthCheckFields, commonFields,
 		jwtFields, serviceFields, extAuthzFields,

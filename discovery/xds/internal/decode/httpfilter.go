@@ -85,6 +85,7 @@ func (d *decoder) httpFilters(at path, list []*hcmv3.HttpFilter) (filters []disc
 func knownFilter(a *anypb.Any) bool {
 	return is(a, (*routerv3.Router)(nil)) || is(a, (*faultv3.HTTPFault)(nil)) ||
 		is(a, (*authzv3.ExtAuthz)(nil)) || is(a, (*authzv3.ExtAuthzPerRoute)(nil)) ||
+		isCORS(a) ||
 		is(a, (*jwtv3.JwtAuthentication)(nil)) || is(a, (*jwtv3.PerRouteConfig)(nil)) ||
 		is(a, (*httprbacv3.RBAC)(nil)) || is(a, (*httprbacv3.RBACPerRoute)(nil))
 }
@@ -99,6 +100,8 @@ func (d *decoder) filterConfig(at path, a *anypb.Any) discovery.FilterConfig {
 		return config
 	}
 	switch {
+	case isCORS(a):
+		return d.cors(at, a)
 	case is(a, (*httprbacv3.RBAC)(nil)):
 		m := &httprbacv3.RBAC{}
 		if !d.unpack(at, a, m) {

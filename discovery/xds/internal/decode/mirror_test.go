@@ -13,7 +13,15 @@ const mirrorsFixture = `{
   "name": "r",
   "requestMirrorPolicies": [{"cluster": "table"}],
   "virtualHosts": [
-    {"name": "plain", "domains": ["plain"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "v1"}}]},
+    {"name": "plain", "domains": ["plain"], "typedPerFilterConfig": {"fault": {"@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
+      "delay": {"headerDelay": {}, "percentage": {"numerator": 5}}, "abort": {"headerAbort": {}, "percentage": {"numerator": 5, "denominator": "MILLION"}}},
+      "cors": {"@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors"},
+      "policy": {"@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy",
+        "allowOriginStringMatch": [{"exact": "https://shop.example"}], "allowMethods": "GET", "allowHeaders": "x-a", "exposeHeaders": "x-b", "maxAge": "60",
+        "allowCredentials": true, "filterEnabled": {"defaultValue": {"numerator": 50}}, "allowPrivateNetworkAccess": true,
+        "forwardNotMatchingPreflights": false},
+      "shadowed": {"@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy", "shadowEnabled": {"defaultValue": {"numerator": 50}}}},
+       "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "v1"}}]},
     {"name": "host", "domains": ["host"], "requestMirrorPolicies": [{"cluster": "host"}], "routes": [
       {"match": {"prefix": "/"}, "route": {"cluster": "v1"}},
       {"match": {"prefix": "/own"}, "route": {"cluster": "v1", "requestMirrorPolicies": [

@@ -403,8 +403,8 @@ func TestBadRouteConfigurations(t *testing.T) {
 			[]string{`virtual_hosts[0].typed_per_filter_config["f"].config: HTTP filter "envoy.config.core.v3.Locality" is not supported`}},
 		{"an empty filter wrapper", host(`"typedPerFilterConfig": {"f": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "isOptional": true}}`),
 			[]string{`virtual_hosts[0].typed_per_filter_config["f"].config: must be set unless disabled is`}},
-		{"a fault of a kind that is not supported", host(`"typedPerFilterConfig": {"f": {"@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault", "abort": {"headerAbort": {}}}}`),
-			[]string{`virtual_hosts[0].typed_per_filter_config["f"].abort.header_abort: not supported`}},
+		{"a fault of a kind that is not supported", host(`"typedPerFilterConfig": {"f": {"@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault", "responseRateLimit": {"headerLimit": {}, "percentage": {}}}}`),
+			[]string{`virtual_hosts[0].typed_per_filter_config["f"].response_rate_limit: not supported`}},
 		{"a fault with a status that is none", host(`"typedPerFilterConfig": {"f": {"@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault", "abort": {"grpcStatus": 17}, "delay": {}}}`),
 			[]string{
 				`virtual_hosts[0].typed_per_filter_config["f"].delay.fault_delay_secifier: value is required`,

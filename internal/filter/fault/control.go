@@ -1,0 +1,88 @@
+package fault
+
+import (
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/filter"
+	"github.com/inboardmesh/inboard/internal/route"
+)
+
+// The headers by which a request controls its own faults, where the configuration
+// lets it (Envoy, "Controlling fault injection via HTTP headers"; gRFC A33). They
+// are passed on.
+const (
+	delayHeader      = "x-envoy-fault-delay-request"
+	delayShare       = "x-envoy-fault-delay-request-percentage"
+	abortHeader      = "x-envoy-fault-abort-request"
+	abortGRPCHeader  = "x-envoy-fault-abort-grpc-request"
+	abortShare       = "x-envoy-fault-abort-request-percentage"
+	leastStatus      = 200
+	greatestStatus   = 599
+	greatestGRPCCode = 16 // UNAUTHENTICATED
+)
+
+// drawDelay says whether a request is delayed, and for how long.
+func drawDelay(d *discovery.FaultDelay, req *route.Request) (time.Duration, bool) {
+	if d == nil {
+		return 0, false
+	}
+	wait, share := d.Fixed, d.PerMillion
+	if d.FromHeader {
+		ms, ok := number(req, delayHeader, math.MaxInt64/uint64(time.Millisecond))
+		if !ok {
+			return 0, false
+		}
+		wait, share = time.Duration(ms)*time.Millisecond, smaller(req, delayShare, share, d.Unit)
+	}
+	return wait, route.Draw(share)
+}
+
+// drawAbort is the answer to a request that is aborted; nil for one that is not.
+func drawAbort(a *discovery.FaultAbort, req *route.Request) *filter.Answer {
+	if a == nil {
+		return nil
+	}
+	answer := &filter.Answer{Status: a.HTTPStatus, IsGRPC: a.IsGRPC, Code: a.GRPCStatus}
+	share := a.PerMillion
+	if a.FromHeader {
+		share = smaller(req, abortShare, share, a.Unit)
+		if status, ok := number(req, abortHeader, greatestStatus); ok && status >= leastStatus {
+			answer.Status = int(status)
+		} else if code, ok := number(req, abortGRPCHeader, greatestGRPCCode); ok {
+			answer.IsGRPC, answer.Code = true, uint32(code)
+		} else {
+			return nil
+		}
+	}
+	if !route.Draw(share) {
+		return nil
+	}
+	answer.Body, answer.Reason = []byte("fault filter abort"), "fault filter abort"
+	return answer
+}
+
+// smaller is the share that a request asks for, if it is smaller than the one that
+// is configured. What is no number is ignored.
+func smaller(req *route.Request, header string, share, unit uint32) uint32 {
+	n, ok := number(req, header, math.MaxUint32)
+	if !ok {
+		return share
+	}
+	return uint32(min(n*uint64(unit), uint64(share)))
+}
+
+// number is the first value of a header, if that is a number up to most.
+func number(req *route.Request, name string, most uint64) (uint64, bool) {
+	if req.Header == nil {
+		return 0, false
+	}
+	values := req.Header.Values(name)
+	if len(values) == 0 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(values[0], 10, 64)
+	return n, err == nil && n <= most
+}
