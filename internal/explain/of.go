@@ -277,19 +277,43 @@ func filters(all []discovery.HTTPFilter, d *route.Decision, req *route.Request) 
 	return explained
 }
 
+func delayOf(d *discovery.FaultDelay) string {
+	if d.FromHeader {
+		return "what the request asks for"
+	}
+	return d.Fixed.String()
+}
+
+// corsEffect says what the CORS filter does to a request.
+func corsEffect(policy *discovery.CORS, req *route.Request) (enabled bool, text string) {
+	switch {
+	case policy.PerMillion == 0:
+		return false, "no policy is set for the route"
+	case req.Header == nil || len(req.Header.Values("origin")) == 0:
+		return false, "the request has no origin"
+	}
+	return true, "answers preflights, and marks responses that a browser may read"
+}
+
 // effect says what a filter does to a request.
 func effect(config discovery.FilterConfig, req *route.Request) (enabled bool, text string) {
+	if cors, ok := config.(*discovery.CORS); ok {
+		return corsEffect(cors, req)
+	}
 	fault, ok := config.(*discovery.Fault)
 	if !ok {
 		return true, strings.TrimPrefix(fmt.Sprintf("%T", config), "*discovery.")
 	}
 	var parts []string
 	if d := fault.Delay; d != nil && d.PerMillion > 0 {
-		parts = append(parts, fmt.Sprintf("delays %s by %v", share(d.PerMillion), d.Fixed))
+		parts = append(parts, fmt.Sprintf("delays %s by %s", share(d.PerMillion), delayOf(d)))
 	}
 	if a := fault.Abort; a != nil && a.PerMillion > 0 {
 		with := fmt.Sprintf("status %d", a.HTTPStatus)
-		if a.IsGRPC {
+		switch {
+		case a.FromHeader:
+			with = "the status that the request asks for"
+		case a.IsGRPC:
 			with = fmt.Sprintf("gRPC status %d", a.GRPCStatus)
 		}
 		parts = append(parts, fmt.Sprintf("aborts %s with %s", share(a.PerMillion), with))
