@@ -39,6 +39,11 @@
 //	inboard.mirrored                 {request}     copies of requests, by cluster and outcome
 //	inboard.breaker.state                          0 closed, 1 half-open, 2 open
 //	inboard.breaker.transitions      {transition}
+//	inboard.cluster.remaining                      what is left of limits that are tracked, by priority and resource
+//	inboard.endpoint.ejections       {ejection}    by outlier detection
+//	inboard.endpoint.ejected         {endpoint}    that it leaves out
+//	inboard.endpoint.checks          {check}       active health checks, by their result
+//	inboard.endpoint.unhealthy       {endpoint}    that they find unfit for use
 //	inboard.connections              {connection}  open ones
 //	inboard.connection.failures      {connection}  that could not be opened
 //	inboard.handshake.failures       {connection}  inbound, refused

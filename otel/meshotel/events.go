@@ -16,6 +16,12 @@ const (
 )
 
 func (t *Telemetry) breakerChanged(e observe.BreakerEvent) {
+	if e.Endpoint != "" {
+		// Endpoints are no attributes: their number has no bound. Of their breakers
+		// only the changes are counted.
+		t.count(breakerTransitions, e.Cluster, e.To)
+		return
+	}
 	t.count(breakerTransitions, e.Cluster, e.To)
 	value := int64(breakerClosed)
 	switch e.To {
@@ -38,6 +44,16 @@ func (t *Telemetry) ejected(n int64, e *observe.EjectionEvent) {
 	t.meters.ejected.Add(context.Background(), n, t.series(ejectedEndpoints, e.Cluster).add...)
 }
 
+func (t *Telemetry) healthChecked(c observe.HealthCheck) { t.count(healthChecks, c.Cluster, c.Result) }
+
+func (t *Telemetry) healthChanged(e observe.HealthEvent) {
+	n := int64(1)
+	if e.Healthy {
+		n = -1
+	}
+	t.meters.unhealthy.Add(context.Background(), n, t.series(unhealthyEndpoints, e.Cluster).add...)
+}
+
 func (t *Telemetry) overflowed(e observe.OverflowEvent) {
 	t.count(overflows, e.Cluster, e.Resource)
 }
@@ -52,6 +68,23 @@ func (t *Telemetry) mirrored(e observe.MirrorEvent) {
 		e.Cluster = "" // a request may have made it up
 	}
 	t.count(mirroredRequests, e.Cluster, label)
+}
+
+func (t *Telemetry) capacityTracked(c *observe.Capacity) { t.capacities.Store(c, struct{}{}) }
+
+func (t *Telemetry) capacityUntracked(c *observe.Capacity) { t.capacities.Delete(c) }
+
+// observeCapacity reports what is left. Past the limit of series there is nothing to
+// report: what is left of different limits does not add up.
+func (t *Telemetry) observeCapacity(o metric.Observer, c *observe.Capacity) {
+	left := c.Remaining()
+	for resource, n := range map[string]uint32{
+		"connections": left.Connections, "pending": left.Pending, "requests": left.Requests, "retries": left.Retries,
+	} {
+		if series := t.series(remainingCapacity, c.Cluster, c.Priority, resource); !series.overflow {
+			o.ObserveInt64(t.meters.remaining, int64(n), series.observe...)
+		}
+	}
 }
 
 func (t *Telemetry) connOpened(e observe.ConnEvent) {

@@ -28,6 +28,8 @@ type instruments struct {
 	certificateExpiry metric.Int64Gauge
 	connections       metric.Int64UpDownCounter
 	ejected           metric.Int64UpDownCounter
+	unhealthy         metric.Int64UpDownCounter
+	remaining         metric.Int64ObservableGauge
 	// counters are the instruments of the events that only count.
 	counters map[event]metric.Int64Counter
 }
@@ -47,6 +49,7 @@ func newInstruments(meter metric.Meter) (*instruments, error) {
 		counters: map[event]metric.Int64Counter{
 			breakerTransitions:  m.counter("inboard.breaker.transitions", "{transition}", "Changes of a cluster's error-rate breaker."),
 			ejections:           m.counter("inboard.endpoint.ejections", "{ejection}", "Ejections of endpoints by outlier detection."),
+			healthChecks:        m.counter("inboard.endpoint.checks", "{check}", "Active health checks of endpoints."),
 			overflows:           m.counter("inboard.overflow", "{attempt}", "Attempts refused by a limit or an open breaker."),
 			connectionFailures:  m.counter("inboard.connection.failures", "{connection}", "Connections that could not be opened."),
 			resourcesRejected:   m.counter("inboard.xds.resources.rejected", "{resource}", "xDS resources that were rejected (NACK)."),
@@ -65,6 +68,12 @@ func newInstruments(meter metric.Meter) (*instruments, error) {
 	m.note(err)
 	i.ejected, err = meter.Int64UpDownCounter("inboard.endpoint.ejected",
 		metric.WithUnit("{endpoint}"), metric.WithDescription("Endpoints that outlier detection leaves out."))
+	m.note(err)
+	i.unhealthy, err = meter.Int64UpDownCounter("inboard.endpoint.unhealthy",
+		metric.WithUnit("{endpoint}"), metric.WithDescription("Endpoints that active health checks find unfit for use."))
+	m.note(err)
+	i.remaining, err = meter.Int64ObservableGauge("inboard.cluster.remaining",
+		metric.WithDescription("What is left of the limits of a cluster that tracks them."))
 	m.note(err)
 	m.perProtocol(i)
 	return i, errors.Join(m.errs...)
@@ -128,7 +137,7 @@ func (m *maker) open(name, unit, description string) metric.Int64ObservableUpDow
 }
 
 func (i *instruments) observables() []metric.Observable {
-	all := []metric.Observable{i.attempts}
+	all := []metric.Observable{i.attempts, i.remaining}
 	for d := range i.active {
 		for p := range i.active[d] {
 			all = append(all, i.active[d][p])
@@ -147,6 +156,10 @@ func (i *instruments) timed(k durationKey) *timed {
 
 // observe reports the counters that are read at collection.
 func (t *Telemetry) observe(_ context.Context, o metric.Observer) error {
+	t.capacities.Range(func(key, _ any) bool {
+		t.observeCapacity(o, key.(*observe.Capacity))
+		return true
+	})
 	for k, e := range t.active.all() {
 		o.ObserveInt64(t.meters.active[k.direction][k.protocol], e.value.n.Load(), e.value.options...)
 	}

@@ -136,6 +136,9 @@ const (
 	breakerTransitions
 	ejectedEndpoints
 	ejections
+	unhealthyEndpoints
+	healthChecks
+	remainingCapacity
 	overflows
 	connections
 	connectionFailures
@@ -155,6 +158,9 @@ var eventLabels = [...][]attribute.Key{
 	breakerTransitions:  {ClusterKey, stateKey},
 	ejectedEndpoints:    {ClusterKey},
 	ejections:           {ClusterKey, reasonKey},
+	unhealthyEndpoints:  {ClusterKey},
+	healthChecks:        {ClusterKey, checkKey},
+	remainingCapacity:   {ClusterKey, priorityKey, resourceKey},
 	overflows:           {ClusterKey, resourceKey},
 	connections:         {directionKey, ClusterKey, alpnKey, securityKey},
 	connectionFailures:  {directionKey, ClusterKey},

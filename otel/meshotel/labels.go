@@ -42,6 +42,8 @@ const (
 	directionKey = attribute.Key("inboard.direction")
 	resourceKey  = attribute.Key("inboard.resource")
 	reasonKey    = attribute.Key("inboard.ejection.reason")
+	checkKey     = attribute.Key("inboard.check.result")
+	priorityKey  = attribute.Key("inboard.routing.priority")
 	stateKey     = attribute.Key("inboard.breaker.state")
 	alpnKey      = attribute.Key("inboard.connection.protocol")
 	securityKey  = attribute.Key("inboard.connection.security")

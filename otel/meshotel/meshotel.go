@@ -25,6 +25,7 @@ const maxMethods = 500
 // be passed to the mesh; whoever calls [New] calls [Telemetry.Close] after the
 // mesh was closed. Safe for concurrent use.
 type Telemetry struct {
+	capacities sync.Map // of struct{} by *observe.Capacity
 	tracer     trace.Tracer
 	propagator propagation.TextMapPropagator
 	meters     *instruments
@@ -84,7 +85,11 @@ func (t *Telemetry) Hooks() *observe.Hooks {
 		BreakerChanged:     t.breakerChanged,
 		EndpointEjected:    t.endpointEjected,
 		EndpointReturned:   t.endpointReturned,
+		HealthChecked:      t.healthChecked,
+		HealthChanged:      t.healthChanged,
 		Overflowed:         t.overflowed,
+		CapacityTracked:    t.capacityTracked,
+		CapacityUntracked:  t.capacityUntracked,
 		Mirrored:           t.mirrored,
 		ConnOpened:         t.connOpened,
 		ConnClosed:         t.connClosed,
@@ -123,6 +128,7 @@ type counted struct {
 type labelled struct {
 	add      []metric.AddOption
 	record   []metric.RecordOption
+	observe  []metric.ObserveOption
 	overflow bool
 }
 
@@ -135,5 +141,5 @@ func newCounted[K attributed](k K) *counted {
 
 func newLabelled(k eventKey) *labelled {
 	set := metric.WithAttributeSet(attribute.NewSet(k.attributes()...))
-	return &labelled{add: []metric.AddOption{set}, record: []metric.RecordOption{set}, overflow: k.overflow}
+	return &labelled{add: []metric.AddOption{set}, record: []metric.RecordOption{set}, observe: []metric.ObserveOption{set}, overflow: k.overflow}
 }

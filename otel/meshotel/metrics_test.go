@@ -219,6 +219,18 @@ func TestMetricsOfEvents(t *testing.T) {
 	h.EndpointEjected(observe.EjectionEvent{Cluster: "a", Endpoint: "10.0.0.1:80", Reason: "consecutive-5xx"})
 	h.EndpointEjected(observe.EjectionEvent{Cluster: "a", Endpoint: "10.0.0.2:80", Reason: "success-rate"})
 	h.EndpointReturned(observe.EjectionEvent{Cluster: "a", Endpoint: "10.0.0.1:80", Reason: "consecutive-5xx"})
+	capacity := &observe.Capacity{Cluster: "a", Priority: "high", Remaining: func() observe.Remaining {
+		return observe.Remaining{Connections: 1, Pending: 2, Requests: 3, Retries: 4}
+	}}
+	h.CapacityTracked(capacity)
+	gone := &observe.Capacity{Cluster: "b", Priority: "high", Remaining: capacity.Remaining}
+	h.CapacityTracked(gone)
+	h.CapacityUntracked(gone)
+	h.HealthChecked(observe.HealthCheck{Cluster: "a", Endpoint: "10.0.0.1:80", Result: "unreachable", Err: failed})
+	h.HealthChecked(observe.HealthCheck{Cluster: "a", Endpoint: "10.0.0.2:80", Result: "unreachable", Err: failed})
+	h.HealthChanged(observe.HealthEvent{Cluster: "a", Endpoint: "10.0.0.1:80"})
+	h.HealthChanged(observe.HealthEvent{Cluster: "a", Endpoint: "10.0.0.2:80"})
+	h.HealthChanged(observe.HealthEvent{Cluster: "a", Endpoint: "10.0.0.1:80", Healthy: true})
 	h.Overflowed(observe.OverflowEvent{Cluster: "a", Resource: "pending"})
 	h.Mirrored(observe.MirrorEvent{Cluster: "a", Outcome: answered(500)})
 	h.Mirrored(observe.MirrorEvent{Cluster: "a", Dropped: "too-large"})
@@ -241,26 +253,32 @@ func TestMetricsOfEvents(t *testing.T) {
 	h.HandshakeFailed(observe.HandshakeEvent{Listener: "0.0.0.0:8080", PeerAddress: "10.0.0.9:1", Err: failed})
 
 	want := map[string]int64{
-		"inboard.breaker.state{inboard.cluster=a}":                                                 breakerHalfOpen,
-		"inboard.breaker.state{inboard.cluster=b}":                                                 breakerClosed,
-		"inboard.breaker.transitions{inboard.breaker.state=open,inboard.cluster=a}":                1,
-		"inboard.breaker.transitions{inboard.breaker.state=half-open,inboard.cluster=a}":           1,
-		"inboard.breaker.transitions{inboard.breaker.state=closed,inboard.cluster=b}":              1,
-		"inboard.endpoint.ejected{inboard.cluster=a}":                                              1,
-		"inboard.endpoint.ejections{inboard.cluster=a,inboard.ejection.reason=consecutive-5xx}":    1,
-		"inboard.endpoint.ejections{inboard.cluster=a,inboard.ejection.reason=success-rate}":       1,
-		"inboard.overflow{inboard.cluster=a,inboard.resource=pending}":                             1,
-		"inboard.mirrored{inboard.cluster=a,inboard.outcome=response}":                             1,
-		"inboard.mirrored{inboard.cluster=a,inboard.outcome=dropped-too-large}":                    1,
-		"inboard.mirrored{inboard.outcome=dropped-no-cluster}":                                     1,
-		"inboard.connection.failures{inboard.cluster=a,inboard.direction=outbound}":                1,
-		"inboard.xds.stream.connected{inboard.xds.server=up}":                                      1,
-		"inboard.xds.stream.connected{inboard.xds.server=down}":                                    0,
-		"inboard.xds.resources.accepted{inboard.xds.resource.type=Listener,inboard.xds.server=up}": 1,
-		"inboard.xds.resources.rejected{inboard.xds.resource.type=Cluster,inboard.xds.server=up}":  1,
-		"inboard.certificate.expiry{inboard.certificate.source=default}":                           expiry.Unix(),
-		"inboard.certificate.failures{inboard.certificate.source=default}":                         1,
-		"inboard.handshake.failures{inboard.listener=0.0.0.0:8080}":                                1,
+		"inboard.breaker.state{inboard.cluster=a}":                                                                breakerHalfOpen,
+		"inboard.breaker.state{inboard.cluster=b}":                                                                breakerClosed,
+		"inboard.breaker.transitions{inboard.breaker.state=open,inboard.cluster=a}":                               1,
+		"inboard.breaker.transitions{inboard.breaker.state=half-open,inboard.cluster=a}":                          1,
+		"inboard.breaker.transitions{inboard.breaker.state=closed,inboard.cluster=b}":                             1,
+		"inboard.endpoint.ejected{inboard.cluster=a}":                                                             1,
+		"inboard.endpoint.ejections{inboard.cluster=a,inboard.ejection.reason=consecutive-5xx}":                   1,
+		"inboard.endpoint.ejections{inboard.cluster=a,inboard.ejection.reason=success-rate}":                      1,
+		"inboard.endpoint.checks{inboard.check.result=unreachable,inboard.cluster=a}":                             2,
+		"inboard.cluster.remaining{inboard.cluster=a,inboard.resource=connections,inboard.routing.priority=high}": 1,
+		"inboard.cluster.remaining{inboard.cluster=a,inboard.resource=pending,inboard.routing.priority=high}":     2,
+		"inboard.cluster.remaining{inboard.cluster=a,inboard.resource=requests,inboard.routing.priority=high}":    3,
+		"inboard.cluster.remaining{inboard.cluster=a,inboard.resource=retries,inboard.routing.priority=high}":     4,
+		"inboard.endpoint.unhealthy{inboard.cluster=a}":                                                           1,
+		"inboard.overflow{inboard.cluster=a,inboard.resource=pending}":                                            1,
+		"inboard.mirrored{inboard.cluster=a,inboard.outcome=response}":                                            1,
+		"inboard.mirrored{inboard.cluster=a,inboard.outcome=dropped-too-large}":                                   1,
+		"inboard.mirrored{inboard.outcome=dropped-no-cluster}":                                                    1,
+		"inboard.connection.failures{inboard.cluster=a,inboard.direction=outbound}":                               1,
+		"inboard.xds.stream.connected{inboard.xds.server=up}":                                                     1,
+		"inboard.xds.stream.connected{inboard.xds.server=down}":                                                   0,
+		"inboard.xds.resources.accepted{inboard.xds.resource.type=Listener,inboard.xds.server=up}":                1,
+		"inboard.xds.resources.rejected{inboard.xds.resource.type=Cluster,inboard.xds.server=up}":                 1,
+		"inboard.certificate.expiry{inboard.certificate.source=default}":                                          expiry.Unix(),
+		"inboard.certificate.failures{inboard.certificate.source=default}":                                        1,
+		"inboard.handshake.failures{inboard.listener=0.0.0.0:8080}":                                               1,
 		"inboard.connections{inboard.cluster=a,inboard.connection.protocol=h2," +
 			"inboard.connection.security=mutual_tls,inboard.direction=outbound}": 1,
 		"inboard.connections{inboard.connection.protocol=_OTHER," +
