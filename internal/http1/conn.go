@@ -20,6 +20,7 @@ type Conn struct {
 	conn    net.Conn
 	prober  Prober // nil if nobody knows; guarded by mu
 	tls     bool
+	opened  time.Time
 	options *Options
 	// cancel ends the connection with the context of its request. It is made once.
 	cancel func()
@@ -50,7 +51,7 @@ const (
 // and which must be made and, if it is to be, secured already. options must not
 // change.
 func New(conn net.Conn, options *Options) *Conn {
-	c := &Conn{conn: conn, prober: ProberOf(conn), options: options}
+	c := &Conn{conn: conn, prober: ProberOf(conn), opened: time.Now(), options: options}
 	c.cancel = func() { _ = c.fail(context.Canceled) } // the request knows why
 	_, c.tls = conn.(*tls.Conn)
 	c.in = limitedReader{conn: conn, left: math.MaxInt64}
@@ -105,18 +106,26 @@ func (c *Conn) checkLocked() error {
 	if c.err != nil || c.state != idle {
 		return c.err
 	}
-	return c.quietLocked(c.requests > 0)
+	return c.quietLocked()
 }
+
+// freshTime is how long a connection that nobody has used counts as new.
+const freshTime = time.Second
+
+// freshLocked reports whether the connection has just been made, so that its peer
+// cannot have thought it idle.
+func (c *Conn) freshLocked() bool { return c.requests == 0 && time.Since(c.opened) < freshTime }
 
 // quietLocked returns why an idle connection cannot be used, nil if nothing has
 // come over it.
-func (c *Conn) quietLocked(used bool) error {
+func (c *Conn) quietLocked() error {
 	if c.br.Buffered() > 0 {
 		return errUnsolicited
 	}
-	if c.tls && !used {
+	if c.tls && c.freshLocked() {
 		// What a server sends after its handshake, such as session tickets, is read
-		// with its first answer.
+		// with its first answer. A connection with tickets that is not used soon is
+		// given up: they cannot be told from an end.
 		return nil
 	}
 	if c.prober != nil {
@@ -223,8 +232,9 @@ func (c *Conn) begin() (stale bool, err error) {
 		return false, errBusy
 	}
 	c.state = inFlight
+	stale = !c.freshLocked()
 	c.requests++
-	return c.requests > 1, nil
+	return stale, nil
 }
 
 // end makes the connection available again.

@@ -198,10 +198,12 @@ func TestWhetherTheRequestWasSeenIsSaid(t *testing.T) {
 		name   string
 		script []step
 		before int // requests that went well
+		idle   time.Duration
 		want   http1.Error
 	}{
 		{name: "a new connection that ends without an answer", script: []step{head, hangUp}, want: http1.Error{Written: true}},
 		{name: "a used connection that ends without an answer", script: []step{head, say(ok2), head, hangUp}, before: 1, want: http1.Error{Written: true, Stale: true}},
+		{name: "an unused connection that ends without an answer, after a while", script: []step{head, hangUp}, idle: 2 * time.Second, want: http1.Error{Written: true, Stale: true}},
 		{name: "a used connection that ends in the midst of an answer", script: []step{head, say(ok2), head, say("HTTP"), hangUp}, before: 1, want: http1.Error{Written: true}},
 		{name: "a connection that cannot be written to", script: []step{hangUp}, want: http1.Error{}},
 	} {
@@ -226,6 +228,7 @@ func TestWhetherTheRequestWasSeenIsSaid(t *testing.T) {
 					}
 					_, _ = io.Copy(io.Discard, resp.Body)
 				}
+				time.Sleep(c.idle)
 				synctest.Wait()
 				_, err := conn.RoundTrip(newRequest(t.Context(), t))
 				e, ok := err.(*http1.Error)

@@ -12,8 +12,8 @@ type Error struct {
 	Unsendable bool
 	// Written is false only if no byte of the request was written.
 	Written bool
-	// Stale is set if the connection, which had carried other requests, ended
-	// before a byte of an answer came. The peer may have closed it while it was
+	// Stale is set if the connection, which was not a new one, ended before a byte
+	// of an answer came. The peer may have closed it while it was
 	// idle and never have seen the request; or it may have acted on it.
 	Stale bool
 	Err   error

@@ -36,6 +36,9 @@
 //	inboard.tcp.{client,server}.session.duration and .active_sessions: the same of raw connections
 //	inboard.call.attempts            {attempt}     ended attempts, by cluster, outcome, verdict and whether it was a retry
 //	inboard.overflow                 {attempt}     refused by a limit or an open breaker
+//	inboard.jwks.fetches             {fetch}       fetches of key sets, by cluster and outcome
+//	inboard.authorization.checks     {check}       questions to external authorization, by cluster and outcome
+//	inboard.authorization.decisions  {decision}    denials, decisions on trial, reports, by listener and outcome
 //	inboard.mirrored                 {request}     copies of requests, by cluster and outcome
 //	inboard.breaker.state                          0 closed, 1 half-open, 2 open
 //	inboard.breaker.transitions      {transition}

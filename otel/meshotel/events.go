@@ -70,6 +70,38 @@ func (t *Telemetry) mirrored(e observe.MirrorEvent) {
 	t.count(mirroredRequests, e.Cluster, label)
 }
 
+func (t *Telemetry) keysFetched(e observe.KeysEvent) {
+	t.count(keyFetches, e.Cluster, outcomeOf(e.Err == nil, "ok", "error"))
+}
+
+func (t *Telemetry) authorizationChecked(e observe.CheckEvent) {
+	label := e.Result
+	if label == "error" {
+		label = outcomeOf(e.Allowed, "error-allowed", "error-denied")
+	}
+	t.count(authorizationChecks, e.Cluster, label)
+}
+
+// authorized counts decisions. Their policies have names of somebody's choice, and
+// as many as he likes: they are for logs.
+func (t *Telemetry) authorized(e observe.AuthorizationEvent) {
+	label := outcomeOf(e.Allowed, "allowed", "denied")
+	switch {
+	case e.Shadow:
+		label = "shadow-" + label
+	case e.Logged:
+		label = "logged"
+	}
+	t.count(authorizations, e.Listener, label)
+}
+
+func outcomeOf(holds bool, yes, no string) string {
+	if holds {
+		return yes
+	}
+	return no
+}
+
 func (t *Telemetry) capacityTracked(c *observe.Capacity) { t.capacities.Store(c, struct{}{}) }
 
 func (t *Telemetry) capacityUntracked(c *observe.Capacity) { t.capacities.Delete(c) }

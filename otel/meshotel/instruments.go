@@ -56,6 +56,9 @@ func newInstruments(meter metric.Meter) (*instruments, error) {
 			resourcesAccepted:   m.counter("inboard.xds.resources.accepted", "{resource}", "Changed xDS resources that were taken over."),
 			certificateFailures: m.counter("inboard.certificate.failures", "{failure}", "Failures to get a workload certificate."),
 			mirroredRequests:    m.counter("inboard.mirrored", "{request}", "Copies of requests that were sent to another cluster, or dropped."),
+			keyFetches:          m.counter("inboard.jwks.fetches", "{fetch}", "Fetches of key sets for tokens."),
+			authorizationChecks: m.counter("inboard.authorization.checks", "{check}", "Questions to external authorization services."),
+			authorizations:      m.counter("inboard.authorization.decisions", "{decision}", "Denials, decisions on trial, and matches that are only reported."),
 			handshakeFailures:   m.counter("inboard.handshake.failures", "{connection}", "Inbound connections refused before they reached the application."),
 		},
 	}

@@ -149,6 +149,9 @@ const (
 	certificateFailures
 	handshakeFailures
 	mirroredRequests
+	keyFetches
+	authorizationChecks
+	authorizations
 )
 
 // eventLabels are the attributes of each instrument, in the order in which
@@ -171,6 +174,9 @@ var eventLabels = [...][]attribute.Key{
 	certificateFailures: {sourceKey},
 	handshakeFailures:   {listenerKey},
 	mirroredRequests:    {ClusterKey, OutcomeKey},
+	keyFetches:          {ClusterKey, OutcomeKey},
+	authorizationChecks: {ClusterKey, OutcomeKey},
+	authorizations:      {listenerKey, OutcomeKey},
 }
 
 // eventKey is a series of an event.

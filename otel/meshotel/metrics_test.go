@@ -235,6 +235,15 @@ func TestMetricsOfEvents(t *testing.T) {
 	h.Mirrored(observe.MirrorEvent{Cluster: "a", Outcome: answered(500)})
 	h.Mirrored(observe.MirrorEvent{Cluster: "a", Dropped: "too-large"})
 	h.Mirrored(observe.MirrorEvent{Cluster: "made up", Dropped: "no-cluster"})
+	h.KeysFetched(observe.KeysEvent{Cluster: "a", Host: "keys", Keys: 1})
+	h.KeysFetched(observe.KeysEvent{Cluster: "a", Host: "keys", Err: errors.New("away")})
+	h.AuthorizationChecked(observe.CheckEvent{Cluster: "a", Result: "denied"})
+	h.AuthorizationChecked(observe.CheckEvent{Cluster: "a", Result: "error", Err: errors.New("away")})
+	h.AuthorizationChecked(observe.CheckEvent{Cluster: "a", Result: "error", Err: errors.New("away"), Allowed: true})
+	h.Authorized(observe.AuthorizationEvent{Listener: "l", Policy: "p", Path: "/secret"})
+	h.Authorized(observe.AuthorizationEvent{Listener: "l", Shadow: true})
+	h.Authorized(observe.AuthorizationEvent{Listener: "l", Shadow: true, Allowed: true})
+	h.Authorized(observe.AuthorizationEvent{Listener: "l", Logged: true, Allowed: true})
 	opened := observe.ConnEvent{Direction: observe.Outbound, Cluster: "a", Protocol: "h2", TLS: true}
 	h.ConnOpened(opened)
 	h.ConnOpened(opened)
@@ -268,6 +277,15 @@ func TestMetricsOfEvents(t *testing.T) {
 		"inboard.cluster.remaining{inboard.cluster=a,inboard.resource=retries,inboard.routing.priority=high}":     4,
 		"inboard.endpoint.unhealthy{inboard.cluster=a}":                                                           1,
 		"inboard.overflow{inboard.cluster=a,inboard.resource=pending}":                                            1,
+		"inboard.jwks.fetches{inboard.cluster=a,inboard.outcome=ok}":                                              1,
+		"inboard.jwks.fetches{inboard.cluster=a,inboard.outcome=error}":                                           1,
+		"inboard.authorization.checks{inboard.cluster=a,inboard.outcome=denied}":                                  1,
+		"inboard.authorization.checks{inboard.cluster=a,inboard.outcome=error-denied}":                            1,
+		"inboard.authorization.checks{inboard.cluster=a,inboard.outcome=error-allowed}":                           1,
+		"inboard.authorization.decisions{inboard.listener=l,inboard.outcome=denied}":                              1,
+		"inboard.authorization.decisions{inboard.listener=l,inboard.outcome=shadow-denied}":                       1,
+		"inboard.authorization.decisions{inboard.listener=l,inboard.outcome=shadow-allowed}":                      1,
+		"inboard.authorization.decisions{inboard.listener=l,inboard.outcome=logged}":                              1,
 		"inboard.mirrored{inboard.cluster=a,inboard.outcome=response}":                                            1,
 		"inboard.mirrored{inboard.cluster=a,inboard.outcome=dropped-too-large}":                                   1,
 		"inboard.mirrored{inboard.outcome=dropped-no-cluster}":                                                    1,
