@@ -26,5 +26,8 @@ type picker interface {
 // hashes reports whether the policy sends what has one hash to one host.
 func (p Policy) hashes() bool { return p == RingHash || p == Maglev }
 
+// Hashes reports whether the policy looks at [PickInfo.Hash].
+func (p Policy) Hashes() bool { return p.hashes() || p == CustomPolicy }
+
 // timed reports whether picks need the time.
 func (c *Config) timed() bool { return c.Policy == PeakEWMA || c.SlowStart.Window > 0 }

@@ -3,6 +3,9 @@ package balancer
 // Statuses is a set of the health states of endpoints, as the control plane says.
 type Statuses uint8
 
+// NoStatus is a set that no state is in, and that is not the zero value.
+const NoStatus Statuses = 1 << 7
+
 // StatusSet returns the set of these states.
 func StatusSet(states ...Health) Statuses {
 	var s Statuses

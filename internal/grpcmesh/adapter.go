@@ -8,7 +8,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
+	"reflect"
 	"strings"
 	"time"
 
@@ -38,10 +40,17 @@ type Adapter struct {
 	options Options
 	direct  directConns
 	mirrors mirrorConns
+	// salt makes the numbers of channels the adapter's own.
+	salt uint64
 }
 
 // New returns an adapter. It starts nothing.
-func New(options Options) *Adapter { return &Adapter{options: options} }
+func New(options Options) *Adapter { return &Adapter{options: options, salt: rand.Uint64()} }
+
+// channel is the number that hash policies know a channel by.
+func (a *Adapter) channel(cc *grpc.ClientConn) uint64 {
+	return (uint64(reflect.ValueOf(cc).Pointer()) ^ a.salt) * 0x9E3779B97F4A7C15
+}
 
 // Close closes the channels to hosts outside the mesh, and those of copies. The
 // channels of the application are its own.

@@ -53,6 +53,7 @@ func (a *Adapter) describe(ctx context.Context, c *clientCall, cc *grpc.ClientCo
 	}
 	c.opts = opts
 	c.view, c.routed = requestOf(ctx, name, method, opts)
+	c.view.Channel = a.channel(cc)
 	return a.options.Outbound.Target(name), nil
 }
 
@@ -188,18 +189,29 @@ func (c *clientCall) result(o outcome.Outcome) error {
 // mutateReply applies the configuration's response header operations to what
 // the caller asked to see.
 func (c *clientCall) mutateReply() {
-	if !c.call.Decision.MutatesResponse() {
+	if !c.changesReply() {
 		return
 	}
-	facts := c.replyFacts()
 	for _, o := range c.opts {
 		if h, ok := o.(grpc.HeaderCallOption); ok && h.HeaderAddr != nil {
 			if *h.HeaderAddr == nil {
 				*h.HeaderAddr = metadata.MD{}
 			}
-			c.call.Decision.MutateResponse(header(*h.HeaderAddr), &c.view, &facts)
+			c.changeReply(*h.HeaderAddr)
 		}
 	}
+}
+
+func (c *clientCall) changesReply() bool {
+	return c.call.Responds() || c.call.Decision.MutatesResponse()
+}
+
+// changeReply adds what the mesh says to the caller, and applies the
+// configuration's operations.
+func (c *clientCall) changeReply(md metadata.MD) {
+	facts := c.replyFacts()
+	c.call.Respond(facts.Status, header(md))
+	c.call.Decision.MutateResponse(header(md), &c.view, &facts)
 }
 
 // replyFacts is what may be computed of a reply.

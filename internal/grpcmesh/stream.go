@@ -43,6 +43,7 @@ type clientStream struct {
 	closeSent bool              // guarded by mu
 	committed bool              // guarded by mu; no further attempt
 	ended     bool              // guarded by mu
+	headers   metadata.MD       // guarded by mu; of the response, if the mesh changes them
 	endErr    error             // guarded by mu; what the call ended with
 	stop      func() bool       // guarded by mu; ends the watch over the call's context
 
@@ -283,11 +284,7 @@ func (s *clientStream) Header() (metadata.MD, error) {
 		md, err := stream.Header()
 		if md != nil {
 			s.began(a)
-			if s.call.Decision.MutatesResponse() {
-				facts := s.replyFacts()
-				s.call.Decision.MutateResponse(header(md), &s.view, &facts)
-			}
-			return md, nil
+			return s.changed(md), nil
 		}
 		if err == nil {
 			err = s.recv(stream, nil) // without headers there is no message
@@ -299,6 +296,21 @@ func (s *clientStream) Header() (metadata.MD, error) {
 			return nil, nil
 		}
 	}
+}
+
+// changed is the response's headers as the application sees them, however often
+// it asks.
+func (s *clientStream) changed(md metadata.MD) metadata.MD {
+	if !s.changesReply() {
+		return md
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.headers == nil {
+		s.headers = md.Copy()
+		s.changeReply(s.headers)
+	}
+	return s.headers
 }
 
 // again decides what follows an attempt that ended with err: another one, or

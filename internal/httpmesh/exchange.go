@@ -31,6 +31,7 @@ const (
 type exchange struct {
 	call    pipeline.Call
 	send    sender
+	channel uint64
 	request *http.Request // the caller's; never changed
 
 	// routed is the request's headers with the operations of the configuration,
@@ -56,7 +57,7 @@ type exchange struct {
 var _ pipeline.Adapter = (*exchange)(nil)
 
 func (t *Transport) newExchange(target *pipeline.Target, req *http.Request) *exchange {
-	x := &exchange{send: t.send, request: req}
+	x := &exchange{send: t.send, channel: t.channel, request: req}
 	t.outbound.Prepare(&x.call, target, x)
 	x.describe(req.URL.Scheme)
 	return x
@@ -122,7 +123,7 @@ func (x *exchange) view(h http.Header) route.Request {
 	c := &x.call.Observed
 	return route.Request{
 		Method: c.Method, Scheme: c.Scheme, Host: c.Host,
-		Path: c.Path, Query: x.request.URL.RawQuery, Header: header(h),
+		Path: c.Path, Query: x.request.URL.RawQuery, Header: header(h), Channel: x.channel,
 	}
 }
 
@@ -159,6 +160,7 @@ func (x *exchange) Routed(d *route.Decision) {
 // mutateResponse applies the response header operations of the route, and those
 // that filters have asked for.
 func (x *exchange) mutateResponse(h http.Header, status int) {
+	x.call.Respond(header(h))
 	x.mutateByRoute(h, status)
 	if f := x.call.Filtered(); f.Responds() {
 		f.Response(status, header(h))

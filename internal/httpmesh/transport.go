@@ -5,6 +5,7 @@ package httpmesh
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -27,6 +28,8 @@ type Transport struct {
 	outbound *pipeline.Outbound
 	around   http.RoundTripper
 	send     sender
+	// channel is what hash policies know the transport by.
+	channel uint64
 }
 
 var _ http.RoundTripper = (*Transport)(nil)
@@ -38,7 +41,7 @@ type sender func(*upstream.Endpoint, *http.Request, discovery.RoutingPriority) (
 // requests to hosts that the mesh does not know, and all https requests; nil
 // refuses them.
 func NewTransport(outbound *pipeline.Outbound, around http.RoundTripper) *Transport {
-	return &Transport{outbound: outbound, around: around, send: (*upstream.Endpoint).RoundTrip}
+	return &Transport{outbound: outbound, around: around, send: (*upstream.Endpoint).RoundTrip, channel: rand.Uint64() | 1}
 }
 
 var errEndToEnd = errors.New("https is end-to-end and cannot be meshed: use an http URL and let the mesh do TLS")

@@ -215,6 +215,7 @@ func (a *Attempt) unpick() {
 func (a *Attempt) pickAdmitted() (*upstream.Endpoint, breaker.Permit, error) {
 	const tries = 4
 	info := *a.pick
+	info.Now = a.Observed.Start
 	for try := 1; ; try++ {
 		endpoint, err := a.call.cluster.Pick(info)
 		if err != nil {
@@ -268,6 +269,7 @@ func (a *Attempt) end(o *outcome.Outcome, now time.Time) {
 	if host != nil {
 		host.End()
 		a.report(host, endpoint, o)
+		a.told(host, o, now)
 	}
 	verdict := o.Verdict()
 	a.admitted.endpoint.Done(verdict)

@@ -85,6 +85,8 @@ type Call struct {
 	now time.Time
 	// pick is what endpoints are picked by; its Avoid are the hosts tried.
 	pick balancer.PickInfo
+	// cookies are Set-Cookie headers that the response must carry.
+	cookies []string
 	// priorities are those that attempts went to, if the policy looks at them.
 	priorities []uint32
 	headers    *discovery.RetryHeaders // of the policy; nil without
@@ -186,6 +188,7 @@ func (c *Call) RunDecided(ctx context.Context, req *route.Request, decided *Deci
 }
 
 func (c *Call) run(ctx context.Context, req *route.Request, decided *Decided) outcome.Outcome {
+	req.Source = c.out.upstreams.Name()
 	if decided != nil {
 		return c.routed(ctx, req, decided.config, decided.decision)
 	}
@@ -242,6 +245,7 @@ func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, d
 	c.plan(ctx, req)
 	c.adapter.Routed(&c.Decision)
 	c.customize()
+	c.steer(req)
 	c.bound(ctx, config)
 	c.sequence = c.policy.Start()
 	if left, late := c.late(0); late {

@@ -1,10 +1,7 @@
 package route
 
 import (
-	"math/bits"
 	"strconv"
-
-	"github.com/cespare/xxhash/v2"
 
 	"github.com/inboardmesh/inboard/discovery"
 )
@@ -70,37 +67,6 @@ const (
 	// ByHash is a hash of the request.
 	ByHash
 )
-
-// hash combines the policies in order, as Envoy does: the hash so far is rotated
-// by one bit, and the next one added exclusively. ok is false if a request has
-// nothing that could be hashed.
-func hash(policies []discovery.HashPolicy, req *Request) (sum uint64, ok bool) {
-	for i := range policies {
-		p := &policies[i]
-		if value, found := hashed(p, req); found {
-			sum = bits.RotateLeft64(sum, 1) ^ xxhash.Sum64String(value)
-			ok = true
-		}
-		if p.Terminal && ok {
-			break
-		}
-	}
-	return sum, ok
-}
-
-func hashed(p *discovery.HashPolicy, req *Request) (string, bool) {
-	switch {
-	case p.Query != "":
-		return queryValue(req.Query, p.Query)
-	case p.Cookie != "":
-		return cookieValue(req, p.Cookie)
-	}
-	value, ok := headerValue(req, p.Header)
-	if ok && p.HeaderRewrite != nil {
-		value = p.HeaderRewrite.Replace(value)
-	}
-	return value, ok
-}
 
 // ClusterName is the name of the chosen cluster, which a request may give in a
 // header; "" if there is none.

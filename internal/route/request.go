@@ -15,6 +15,10 @@ type Request struct {
 	Query string
 	// Header finds headers by lower-case name.
 	Header Header
+	// Source is where the request comes from, and Channel the number of the
+	// channel that it is made on; "" and 0 are not known.
+	Source  string
+	Channel uint64
 	// Metadata is what filters have left; nil without any.
 	Metadata Metadata
 }

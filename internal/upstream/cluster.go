@@ -251,6 +251,11 @@ func (c *Cluster) Pick(info balancer.PickInfo) (*Endpoint, error) {
 	if config := c.Config(); config != nil && config.EndpointBreaker != nil {
 		info.Omit = omitTripped(info.Omit)
 	}
+	if config := c.Config(); config != nil && config.Balancer.HashBalanceFactor > 0 {
+		for _, gate := range c.gates {
+			info.InFlight += int64(gate.Usage().Requests)
+		}
+	}
 	h, err := c.set.Pick(info)
 	if err != nil {
 		return nil, err

@@ -21,6 +21,9 @@ var ErrClosed = errors.New("mesh closed")
 
 // Options configure a [Manager].
 type Options struct {
+	// Name is what this process is called. Calls whose endpoint is chosen by where
+	// they come from are hashed by it.
+	Name string
 	// Identity finds the certificate provider instance that a cluster's TLS
 	// settings name.
 	Identity func(instance string) (meshtls.Source, error)
@@ -56,6 +59,9 @@ func NewManager(options Options) *Manager {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Manager{options: options, systemRoots: meshtls.NewSystemRoots(), ctx: ctx, cancel: cancel, clusters: make(map[string]*Cluster), conns: make(map[*conn]struct{})}
 }
+
+// Name is what this process is called, "" if that is not known.
+func (m *Manager) Name() string { return m.options.Name }
 
 // Hold applies the newest configuration of each cluster and returns the
 // running ones, each held once more than before: what survives keeps its

@@ -94,6 +94,9 @@ func (d *decoder) balancer(at path, m *clusterv3.Cluster) balancing {
 	}
 	// Envoy truncates it to full percents.
 	b.PanicThreshold = math.Trunc(d.percent(in.field("healthy_panic_threshold"), common.GetHealthyPanicThreshold(), defaultPanicThreshold))
+	if common.GetOverrideHostStatus() != nil {
+		b.PinStatuses = balancer.NoStatus
+	}
 	for i, status := range common.GetOverrideHostStatus().GetStatuses() {
 		if _, known := corev3.HealthStatus_name[int32(status)]; !known {
 			d.refusef(in.field("override_host_status").element("statuses", i), "%d is not a health status", status)

@@ -1,0 +1,55 @@
+package pipeline
+
+import (
+	"time"
+
+	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/internal/route"
+	"github.com/inboardmesh/inboard/outcome"
+)
+
+// steer finds out by what the call's endpoints are picked: the subset that the
+// route asks for, and the hash, if the cluster looks at one. A hash key of the
+// application goes before the configuration's policies.
+func (c *Call) steer(req *route.Request) {
+	forward := c.Decision.Route.Forward
+	c.pick.Match = forward.Subset
+	if cluster := c.Decision.Cluster; cluster != nil && cluster.Subset != nil {
+		c.pick.Match = cluster.Subset
+	}
+	config := c.cluster.Config()
+	if c.pick.Hashed || config == nil || !config.Balancer.Policy.Hashes() {
+		return
+	}
+	policies := config.Hash
+	if policies == nil {
+		policies = forward.Hash
+	}
+	c.pick.Hash, c.pick.Hashed, c.cookies = route.Hash(policies, req)
+}
+
+// Responds reports whether [Call.Respond] has anything to do.
+func (c *Call) Responds() bool { return len(c.cookies) > 0 || c.filtered.Responds() }
+
+// Respond adds to the headers of a response what the mesh itself has to say to
+// the caller, before the operations of the route: cookies that were made for it,
+// and what filters registered.
+func (c *Call) Respond(status int, h route.HeaderMap) {
+	for _, cookie := range c.cookies {
+		h.Add("set-cookie", cookie)
+	}
+	if c.filtered.Responds() {
+		c.filtered.Facts.Upstream = c.Upstream()
+		c.filtered.Response(status, h)
+	}
+}
+
+// told tells the endpoint's policy how long the attempt took. A stream takes as
+// long as the application likes, and a failure is no measure of an answer, unless
+// it was that time ran out.
+func (a *Attempt) told(host *balancer.Host, o *outcome.Outcome, now time.Time) {
+	timedOut := o.Sent && (o.Kind == outcome.Timeout || o.Kind == outcome.PerTryTimeout)
+	if !a.call.Observed.Streaming && (timedOut || o.Verdict() == outcome.Success) {
+		host.Took(now, now.Sub(a.Observed.Start))
+	}
+}
