@@ -253,7 +253,7 @@ func parityRows() []parityRow {
 	for _, group := range [][]parityRow{
 		parityMatchRows(), parityActionRows(), parityRetryRows(), parityServiceRows(),
 		parityPoolRows(), paritySourceRows(), parityGatewayRows(), parityLimitRows(), parityOutlierRows(), parityBalancerRows(), parityTLSRows(), parityPeerRows(),
-		parityLocalityRows(),
+		parityLocalityRows(), parityHashRows(),
 		parityTokenRows(),
 	} {
 		rows = append(rows, group...)

@@ -108,7 +108,9 @@ type builtTable struct {
 	port    *servicePort
 	service *service
 	near    bool
-	from    []*virtualService
+	// namespace matters only if calls are hashed, by rules that may be its own.
+	namespace string
+	from      []*virtualService
 	gateway []*gatewayParent
 	table   *routeTable
 }
@@ -164,7 +166,7 @@ func (r *registry) buildTable(b *hostBuild, s *service, p *servicePort, namespac
 	near := isNear(s.host, namespace)
 	gateway := r.attachedIn(s.host, namespace, p.number)
 	for _, t := range b.tables {
-		if t.port == p && t.service == s && t.near == near && slices.Equal(t.from, from) && slices.Equal(t.gateway, gateway) {
+		if t.port == p && t.service == s && t.near == near && (!r.hashing || t.namespace == namespace) && slices.Equal(t.from, from) && slices.Equal(t.gateway, gateway) {
 			return t.table
 		}
 	}
@@ -180,11 +182,12 @@ func (r *registry) buildTable(b *hostBuild, s *service, p *servicePort, namespac
 		}
 		choices = [][]sourcedRoute{r.mergeGateway(gateway, p.number)}
 	}
+	choices = r.withHashes(choices, namespace)
 	table := newRouteTable(name, hostPort(s.host, p.number), domains(s.host, namespace, p.number), choices)
 	if err := validate(table.whole()); err != nil {
 		s.doubt(p, err)
 	}
-	b.tables = append(b.tables, &builtTable{p, s, near, from, gateway, table})
+	b.tables = append(b.tables, &builtTable{p, s, near, namespace, from, gateway, table})
 	return table
 }
 

@@ -30,7 +30,6 @@ func (r *registry) cluster(name string, s *service, p *servicePort, rule *destin
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(), ServiceName: name},
 		ConnectTimeout:       durationpb.New(defaultConnectTimeout),
-		LbPolicy:             lbPolicy(policy.lb),
 		CircuitBreakers: &clusterv3.CircuitBreakers{
 			Thresholds: []*clusterv3.CircuitBreakers_Thresholds{thresholds(policy)},
 		},
@@ -38,6 +37,7 @@ func (r *registry) cluster(name string, s *service, p *servicePort, rule *destin
 	if timeout := policy.pool.GetTcp().GetConnectTimeout(); timeout != nil {
 		c.ConnectTimeout = timeout
 	}
+	applyLoadBalancer(c, policy.lb)
 	applyOutlier(c, policy.outlier)
 	applyLocality(c, policy)
 	if rule != nil && rule.breaker != nil {
@@ -55,18 +55,6 @@ func (r *registry) cluster(name string, s *service, p *servicePort, rule *destin
 		return nil, err
 	}
 	return c, validate(c)
-}
-
-// lbPolicy is least request unless another is asked for, as in Istio.
-func lbPolicy(lb *networking.LoadBalancerSettings) clusterv3.Cluster_LbPolicy {
-	switch lb.GetSimple() {
-	case networking.LoadBalancerSettings_ROUND_ROBIN:
-		return clusterv3.Cluster_ROUND_ROBIN
-	case networking.LoadBalancerSettings_RANDOM:
-		return clusterv3.Cluster_RANDOM
-	default:
-		return clusterv3.Cluster_LEAST_REQUEST
-	}
 }
 
 // thresholds are the limits of a cluster. Istio's defaults are no limits,

@@ -236,6 +236,9 @@ func (d *decoder) value(n *yaml.Node, fd protoreflect.FieldDescriptor, empty fun
 	case protoreflect.Uint32Kind:
 		i, ok := d.integer(n, 0, math.MaxUint32, a)
 		return protoreflect.ValueOfUint32(uint32(i)), ok
+	case protoreflect.Uint64Kind:
+		i, ok := d.integer(n, 0, math.MaxInt64, a)
+		return protoreflect.ValueOfUint64(uint64(i)), ok
 	case protoreflect.DoubleKind:
 		f, ok := d.number(n, a)
 		return protoreflect.ValueOfFloat64(f), ok

@@ -51,6 +51,7 @@ func (r *registry) addRule(o *object, spec *networking.DestinationRule, a at) {
 			return
 		}
 	}
+	r.hashing = r.hashing || rule.hashes()
 	r.rules.add(rule.host, rule)
 	r.destinationRules = append(r.destinationRules, rule)
 }
@@ -99,10 +100,7 @@ func checkSettings(
 	lb *networking.LoadBalancerSettings, pool *networking.ConnectionPoolSettings,
 	outlier *networking.OutlierDetection, tls *networking.ClientTLSSettings, a at,
 ) {
-	if lb.GetSimple() == networking.LoadBalancerSettings_PASSTHROUGH {
-		a.field("loadBalancer").field("simple").errorf(
-			"PASSTHROUGH is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM")
-	}
+	checkLoadBalancer(lb, a.field("loadBalancer"))
 	checkLocality(lb.GetLocalityLbSetting(), outlier, a.field("loadBalancer").field("localityLbSetting"))
 	checkPool(pool, a.field("connectionPool"))
 	checkOutlier(outlier, a.field("outlierDetection"))

@@ -414,7 +414,7 @@ spec:
   workloadSelector: {matchLabels: {app: a}}
   trafficPolicy:
     outlierDetection: {consecutiveErrors: 3, outlierDetectionHttpErrorCodes: [429]}
-    loadBalancer: {consistentHash: {useSourceIp: true}}
+    loadBalancer: {zoneAwareLbSetting: {}}
     connectionPool: {http: {useClientProtocol: true}, tcp: {tcpKeepalive: {}}}
     portLevelSettings:
     - {port: {number: 8080}, loadBalancer: {simple: PASSTHROUGH}}
@@ -422,10 +422,40 @@ spec:
 		"x.yaml:7:3: DestinationRule shop/a: spec.workloadSelector: is not supported: remove it",
 		"x.yaml:9:24: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.consecutiveErrors: is not supported: remove it",
 		"x.yaml:9:46: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.outlierDetectionHttpErrorCodes: is not supported: remove it",
-		"x.yaml:10:20: DestinationRule shop/a: spec.trafficPolicy.loadBalancer.consistentHash: is not supported: remove it",
+		"x.yaml:10:20: DestinationRule shop/a: spec.trafficPolicy.loadBalancer.zoneAwareLbSetting: is not supported: remove it",
 		"x.yaml:11:29: DestinationRule shop/a: spec.trafficPolicy.connectionPool.http.useClientProtocol: is not supported: remove it",
 		"x.yaml:11:61: DestinationRule shop/a: spec.trafficPolicy.connectionPool.tcp.tcpKeepalive: is not supported: remove it",
 		"x.yaml:13:53: DestinationRule shop/a: spec.trafficPolicy.portLevelSettings[0].loadBalancer.simple: PASSTHROUGH is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM",
+	}},
+	{name: "load balancers", yaml: `
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: a, namespace: shop}
+spec:
+  host: payment
+  trafficPolicy:
+    loadBalancer: {consistentHash: {minimumRingSize: 8388609}}
+    portLevelSettings:
+    - {port: {number: 8080}, loadBalancer: {consistentHash: {httpHeaderName: "", maglev: {tableSize: 4}}}}
+  subsets:
+  - name: one
+    trafficPolicy: {loadBalancer: {consistentHash: {httpCookie: {ttl: -1s, attributes: [{value: a}]}}, warmup: {duration: 1s}}}
+  - name: two
+    trafficPolicy: {loadBalancer: {simple: RANDOM, warmup: {minimumPercent: 101, aggression: 0.5}, warmupDurationSecs: 1s}}
+`, want: []string{
+		"x.yaml:7:36: DestinationRule shop/a: spec.trafficPolicy.loadBalancer.consistentHash: needs httpHeaderName, httpCookie, useSourceIp or httpQueryParameterName",
+		"x.yaml:7:54: DestinationRule shop/a: spec.trafficPolicy.loadBalancer.consistentHash.minimumRingSize: 8388609 is too large: use at most 8388608",
+		"x.yaml:9:78: DestinationRule shop/a: spec.trafficPolicy.portLevelSettings[0].loadBalancer.consistentHash.httpHeaderName: must not be empty",
+		"x.yaml:9:102: DestinationRule shop/a: spec.trafficPolicy.portLevelSettings[0].loadBalancer.consistentHash.maglev.tableSize: 4 is not a prime number up to 5000011: leave it out for 65537",
+		"x.yaml:12:53: DestinationRule shop/a: spec.subsets[0].trafficPolicy.loadBalancer.consistentHash.httpCookie.name: must not be empty",
+		"x.yaml:12:71: DestinationRule shop/a: spec.subsets[0].trafficPolicy.loadBalancer.consistentHash.httpCookie.ttl: -1s is negative",
+		"x.yaml:12:89: DestinationRule shop/a: spec.subsets[0].trafficPolicy.loadBalancer.consistentHash.httpCookie.attributes[0].name: must not be empty",
+		"x.yaml:12:112: DestinationRule shop/a: spec.subsets[0].trafficPolicy.loadBalancer.warmup: has an effect only with ROUND_ROBIN and LEAST_REQUEST: remove it",
+		"x.yaml:14:52: DestinationRule shop/a: spec.subsets[1].trafficPolicy.loadBalancer.warmup.duration: is required",
+		"x.yaml:14:60: DestinationRule shop/a: spec.subsets[1].trafficPolicy.loadBalancer.warmup: has an effect only with ROUND_ROBIN and LEAST_REQUEST: remove it",
+		"x.yaml:14:77: DestinationRule shop/a: spec.subsets[1].trafficPolicy.loadBalancer.warmup.minimumPercent: 101 is not in 0..100",
+		"x.yaml:14:94: DestinationRule shop/a: spec.subsets[1].trafficPolicy.loadBalancer.warmup.aggression: 0.5 is not 1 or more",
+		"x.yaml:14:120: DestinationRule shop/a: spec.subsets[1].trafficPolicy.loadBalancer.warmupDurationSecs: must not be set beside warmup: remove it",
 	}},
 	{name: "numbers and durations", yaml: `
 apiVersion: networking.istio.io/v1

@@ -21,6 +21,8 @@ type registry struct {
 	routes   hostIndex[*virtualService]
 	// delegates are the VirtualServices without hosts, by "namespace/name".
 	delegates map[string]*virtualService
+	// hashing is true if any rule lets a cluster balance by hash.
+	hashing bool
 	peers     *peerPolicies
 	// requestPolicies are the RequestAuthentications, in the order of the files.
 	requestPolicies []*requestPolicy
