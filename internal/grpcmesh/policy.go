@@ -217,7 +217,10 @@ func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (c *subConn, stat
 	}
 	c = &subConn{generation: endpoint.Cluster().Generation(), security: security, state: connectivity.Idle}
 	c.connecting.endpoint = endpoint
-	c.done = c.end
+	c.done = func(info balancer.DoneInfo) {
+		c.end(info)
+		findReport(endpoint, info.Trailer)
+	}
 	var err error
 	c.sc, err = p.cc.NewSubConn( //nolint:staticcheck // deprecated for those with several addresses
 		[]resolver.Address{{
@@ -259,6 +262,7 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 	switch s.ConnectivityState {
 	case connectivity.Ready:
 		endpoint.Connected()
+		followReports(endpoint, c.sc)
 	case connectivity.TransientFailure:
 		endpoint.ConnectFailed()
 	case connectivity.Idle:

@@ -247,6 +247,9 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 	}
 	a.Moved()
 	a.Local, a.Reply = resp, header(resp.Header)
+	if endpoint.TakesReports() {
+		endpoint.FindReport(resp.Header.Get, false)
+	}
 	o := outcome.Outcome{Kind: outcome.Response, Status: resp.StatusCode, Sent: true}
 	if resp.StatusCode >= http.StatusBadRequest {
 		o.Header = resp.Header.Get
@@ -331,6 +334,9 @@ func (x *exchange) deliver(o *outcome.Outcome) *http.Response {
 }
 
 func (x *exchange) finish(o outcome.Outcome) {
+	if last := x.call.Last(); x.resp != nil && len(x.resp.Trailer) > 0 && last != nil && last.Endpoint != nil {
+		last.Endpoint.FindReport(x.resp.Trailer.Get, false)
+	}
 	x.call.Finish(o)
 	x.body.end()
 }

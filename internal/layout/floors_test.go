@@ -27,6 +27,7 @@ var floors = map[string]place{
 	"outcome":              {0, dataPlane},
 	"internal/watch":       {0, shared},
 	"internal/memnet":      {0, shared},
+	"internal/orca":        {2, dataPlane},
 	"internal/deadline":    {0, shared},
 	"internal/cputime":     {0, shared},
 	"internal/strictjson":  {0, shared},
@@ -111,7 +112,7 @@ var confinements = []confinement{
 	},
 	{
 		imported: "github.com/cncf/xds/...",
-		allowed:  []string{"discovery/xds/...", "controlplane/...", "internal/adstest"},
+		allowed:  []string{"discovery/xds/...", "controlplane/...", "internal/adstest", "internal/orca", "internal/grpcmesh"},
 		reason:   "xDS protobufs end at the decoders: above them there is only the model of discovery",
 	},
 	{

@@ -26,7 +26,8 @@ type Cluster struct {
 
 	sweeper sweeper
 	// tracked is guarded by applyMu; the capacities that were reported, or nil.
-	tracked [2]*observe.Capacity
+	tracked   [2]*observe.Capacity
+	reweigher reweigher
 
 	// connected is whether there was ever a connection for calls, checked whether
 	// an active health check has ever ended.
@@ -61,7 +62,7 @@ func newCluster(m *Manager, name string) *Cluster {
 	for i := range c.gates {
 		c.gates[i] = breaker.NewGate(breaker.DefaultLimits)
 	}
-	c.sweeper.cluster = c
+	c.sweeper.cluster, c.reweigher.cluster = c, c
 	c.state.Store(&clusterState{err: errors.New("no configuration yet")})
 	return c
 }
@@ -124,6 +125,7 @@ func (c *Cluster) apply(r discovery.ClusterResult) {
 		}
 		ended = ejectedAmong(removed)
 	}
+	c.reweigher.follow(&next.config.Balancer)
 	ended = append(ended, c.setOutlier(next.config.Outlier)...)
 	if !c.manager.idle {
 		c.checkHealth(next.config.HealthCheck)
@@ -197,6 +199,7 @@ func (c *Cluster) drain() {
 	c.applyMu.Lock()
 	defer c.applyMu.Unlock()
 	c.draining = true
+	c.reweigher.stop()
 	ended = c.setOutlier(nil)
 	c.track([2]bool{})
 	for h := range c.set.Hosts() {
@@ -209,6 +212,7 @@ func (c *Cluster) close() {
 	defer func() { c.ejectionsChanged(ended) }() // without the lock
 	c.applyMu.Lock()
 	defer c.applyMu.Unlock()
+	c.reweigher.stop()
 	ended = c.setOutlier(nil)
 	c.track([2]bool{})
 	for h := range c.set.Hosts() {
