@@ -111,8 +111,8 @@ type builtTable struct {
 	// namespace matters only if calls are hashed, by rules that may be its own.
 	namespace string
 	from      []*virtualService
-	gateway []*gatewayParent
-	table   *routeTable
+	gateway   []*gatewayParent
+	table     *routeTable
 }
 
 // buildHost translates a host for every namespace that may have its own answer.

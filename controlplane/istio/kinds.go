@@ -111,11 +111,11 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 	"istio.networking.v1alpha3.LoadBalancerSettings.ConsistentHashLB": {
 		"http_header_name", "http_cookie", "use_source_ip", "http_query_parameter_name", "ring_hash", "maglev", "minimum_ring_size",
 	},
-	"istio.networking.v1alpha3.LoadBalancerSettings.ConsistentHashLB.HTTPCookie": {"name", "path", "ttl", "attributes"},
+	"istio.networking.v1alpha3.LoadBalancerSettings.ConsistentHashLB.HTTPCookie":           {"name", "path", "ttl", "attributes"},
 	"istio.networking.v1alpha3.LoadBalancerSettings.ConsistentHashLB.HTTPCookie.Attribute": {"name", "value"},
-	"istio.networking.v1alpha3.LoadBalancerSettings.ConsistentHashLB.RingHash": {"minimum_ring_size"},
-	"istio.networking.v1alpha3.LoadBalancerSettings.ConsistentHashLB.MagLev":   {"table_size"},
-	"istio.networking.v1alpha3.WarmupConfiguration":                            {"duration", "minimum_percent", "aggression"},
+	"istio.networking.v1alpha3.LoadBalancerSettings.ConsistentHashLB.RingHash":             {"minimum_ring_size"},
+	"istio.networking.v1alpha3.LoadBalancerSettings.ConsistentHashLB.MagLev":               {"table_size"},
+	"istio.networking.v1alpha3.WarmupConfiguration":                                        {"duration", "minimum_percent", "aggression"},
 	"istio.networking.v1alpha3.LocalityLoadBalancerSetting": {
 		"distribute", "failover", "failover_priority", "enabled",
 	},

@@ -23,7 +23,7 @@ type registry struct {
 	delegates map[string]*virtualService
 	// hashing is true if any rule lets a cluster balance by hash.
 	hashing bool
-	peers     *peerPolicies
+	peers   *peerPolicies
 	// requestPolicies are the RequestAuthentications, in the order of the files.
 	requestPolicies []*requestPolicy
 	policies        *authorizationPolicies
