@@ -226,7 +226,7 @@ func TestBL8_ReportsInTrailers(t *testing.T) {
 		for range 100 {
 			read()
 		}
-		if got := counts[0].Load() - first; got < 9 || got > 11 {
+		if got := counts[0].Load() - first; got < 6 || got > 14 { // turns are spread to within a few
 			t.Errorf("the busy payment got %d of 100 requests, want a tenth", got)
 		}
 	})
