@@ -67,10 +67,6 @@ type Config struct {
 	Shuffle bool
 	// Subsets divides the endpoints by their metadata; nil does not.
 	Subsets *Subsets
-	// PinStatuses are the states in which an endpoint keeps the sessions that are
-	// pinned to it; 0 is Unknown, Healthy and Degraded, as in Envoy, and
-	// [NoStatus] pins nothing.
-	PinStatuses Statuses
 	// Custom is for CustomPolicy, and must be set with it.
 	Custom *Custom
 	// PanicThreshold is Envoy's healthy_panic_threshold in percent: below that

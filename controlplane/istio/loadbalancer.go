@@ -80,10 +80,10 @@ func checkCookie(cookie *networking.LoadBalancerSettings_ConsistentHashLB_HTTPCo
 
 func checkWarmup(lb *networking.LoadBalancerSettings, a at) {
 	warmup, wa := lb.GetWarmup(), a.field("warmup")
-	if warmup != nil && lb.GetWarmupDurationSecs() != nil { //nolint:staticcheck // the deprecated field is still in use
+	if warmup != nil && lb.GetWarmupDurationSecs() != nil {
 		a.field("warmupDurationSecs").errorf("must not be set beside warmup: remove it")
 	}
-	checkDuration(lb.GetWarmupDurationSecs(), a.field("warmupDurationSecs")) //nolint:staticcheck // as above
+	checkDuration(lb.GetWarmupDurationSecs(), a.field("warmupDurationSecs"))
 	if warmup == nil {
 		return
 	}
@@ -172,7 +172,7 @@ func applySimple(c *clusterv3.Cluster, lb *networking.LoadBalancerSettings) {
 func slowStart(lb *networking.LoadBalancerSettings) *clusterv3.Cluster_SlowStartConfig {
 	warmup := lb.GetWarmup()
 	if warmup == nil {
-		d := lb.GetWarmupDurationSecs() //nolint:staticcheck // the deprecated field is still in use
+		d := lb.GetWarmupDurationSecs()
 		if d == nil {
 			return nil
 		}

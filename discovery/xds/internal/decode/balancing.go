@@ -29,10 +29,11 @@ var balancingFields = []messageFields{
 	{message: (*clusterv3.Cluster_RoundRobinLbConfig)(nil), read: "slow_start_config"},
 	{
 		message: (*clusterv3.Cluster_CommonLbConfig)(nil),
-		read: "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config override_host_status " +
+		read: "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config " +
 			"ignore_new_hosts_until_first_hc",
-		// It delays what is applied at once here.
-		harmless: "update_merge_window",
+		// The first delays what is applied at once here; the second is for the
+		// hosts of sessions, which no filter pins.
+		harmless: "update_merge_window override_host_status",
 	},
 	{message: (*clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig)(nil)},
 	{message: (*clusterv3.LoadBalancingPolicy)(nil), read: "policies"},
@@ -40,7 +41,6 @@ var balancingFields = []messageFields{
 	// The type of the configuration says which extension it is; the name of a
 	// cluster specifier plugin is read all the same.
 	{message: (*corev3.TypedExtensionConfig)(nil), read: "name typed_config"},
-	{message: (*corev3.HealthStatusSet)(nil), read: "statuses"},
 	{message: (*roundrobinv3.RoundRobin)(nil), read: "slow_start_config locality_lb_config"},
 	{
 		message: (*leastrequestv3.LeastRequest)(nil),
@@ -94,15 +94,6 @@ func (d *decoder) balancer(at path, m *clusterv3.Cluster) balancing {
 	}
 	// Envoy truncates it to full percents.
 	b.PanicThreshold = math.Trunc(d.percent(in.field("healthy_panic_threshold"), common.GetHealthyPanicThreshold(), defaultPanicThreshold))
-	if common.GetOverrideHostStatus() != nil {
-		b.PinStatuses = balancer.NoStatus
-	}
-	for i, status := range common.GetOverrideHostStatus().GetStatuses() {
-		if _, known := corev3.HealthStatus_name[int32(status)]; !known {
-			d.refusef(in.field("override_host_status").element("statuses", i), "%d is not a health status", status)
-		}
-		b.PinStatuses |= balancer.StatusSet(healthStatus(status))
-	}
 	return b
 }
 

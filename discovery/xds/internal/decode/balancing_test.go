@@ -30,7 +30,6 @@ func TestBL1to12_BalancersAreDecoded(t *testing.T) {
 	}{
 		{Config: balancer.Config{
 			Policy: balancer.RingHash, MinRingSize: 10, MaxRingSize: 70, HashHostnames: true, HashBalanceFactor: 120,
-			PinStatuses: balancer.NoStatus | balancer.StatusSet(balancer.Healthy, balancer.Draining),
 		}},
 		{Config: balancer.Config{Policy: balancer.Maglev, MaglevSize: 101, Subsets: subsets}},
 		{Config: balancer.Config{Policy: balancer.LeastRequest, SlowStart: slow}},

@@ -86,14 +86,16 @@ func (d *decoder) typedRing(at path, m *ringhashv3.RingHash) (balancer.Config, [
 	config := d.ring(at, m, xx)
 	hashing(m, &config)
 	config.LocalityWeighted = m.GetLocalityWeightedLbConfig() != nil
-	return config, d.typedHashing(at, m.GetConsistentHashingLbConfig(), &config)
+	policies := d.typedHashing(at, m.GetConsistentHashingLbConfig(), &config)
+	return config, policies
 }
 
 // typedMaglev decodes the extension.
 func (d *decoder) typedMaglev(at path, m *maglevv3.Maglev) (balancer.Config, []discovery.HashPolicy) {
 	config := d.maglev(at, m.GetTableSize())
 	config.LocalityWeighted = m.GetLocalityWeightedLbConfig() != nil
-	return config, d.typedHashing(at, m.GetConsistentHashingLbConfig(), &config)
+	policies := d.typedHashing(at, m.GetConsistentHashingLbConfig(), &config)
+	return config, policies
 }
 
 func (d *decoder) typedHashing(at path, m *commonv3.ConsistentHashingLbConfig, config *balancer.Config) []discovery.HashPolicy {

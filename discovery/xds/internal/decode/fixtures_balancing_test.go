@@ -25,8 +25,7 @@ const (
 // balancingFixtures are clusters with every way to balance.
 var balancingFixtures = []string{
 	clusterWith(`"lbPolicy": "RING_HASH", "ringHashLbConfig": {"minimumRingSize": 10, "maximumRingSize": 70},
-      "commonLbConfig": {"consistentHashingLbConfig": {"useHostnameForHashing": true, "hashBalanceFactor": 120},
-        "overrideHostStatus": {"statuses": ["HEALTHY", "DRAINING"]}}`),
+      "commonLbConfig": {"consistentHashingLbConfig": {"useHostnameForHashing": true, "hashBalanceFactor": 120}}`),
 	clusterWith(`"lbPolicy": "MAGLEV", "maglevLbConfig": {"tableSize": 101}, "lbSubsetConfig": {` + subsetsFixture + `}`),
 	clusterWith(`"lbPolicy": "LEAST_REQUEST", "leastRequestLbConfig": {"slowStartConfig": ` + slowStartFixture + `}`),
 	clusterWith(`"roundRobinLbConfig": {"slowStartConfig": ` + slowStartFixture + `}`),
