@@ -203,15 +203,18 @@ func (c *clientCall) mutateReply() {
 }
 
 func (c *clientCall) changesReply() bool {
-	return c.call.Responds() || c.call.Decision.MutatesResponse()
+	return c.call.Responds() || c.call.Decision.MutatesResponse() || c.call.Filtered().Responds()
 }
 
-// changeReply adds what the mesh says to the caller, and applies the
-// configuration's operations.
+// changeReply adds what the mesh says to the caller, and applies the operations of
+// the route and of filters.
 func (c *clientCall) changeReply(md metadata.MD) {
 	facts := c.replyFacts()
-	c.call.Respond(facts.Status, header(md))
+	c.call.Respond(header(md))
 	c.call.Decision.MutateResponse(header(md), &c.view, &facts)
+	if f := c.call.Filtered(); f.Responds() {
+		f.Response(facts.Status, header(md))
+	}
 }
 
 // replyFacts is what may be computed of a reply.

@@ -29,18 +29,13 @@ func (c *Call) steer(req *route.Request) {
 }
 
 // Responds reports whether [Call.Respond] has anything to do.
-func (c *Call) Responds() bool { return len(c.cookies) > 0 || c.filtered.Responds() }
+func (c *Call) Responds() bool { return len(c.cookies) > 0 }
 
-// Respond adds to the headers of a response what the mesh itself has to say to
-// the caller, before the operations of the route: cookies that were made for it,
-// and what filters registered.
-func (c *Call) Respond(status int, h route.HeaderMap) {
+// Respond adds to the headers of a response, before the operations of the route,
+// the cookies that were made for the caller.
+func (c *Call) Respond(h route.HeaderMap) {
 	for _, cookie := range c.cookies {
 		h.Add("set-cookie", cookie)
-	}
-	if c.filtered.Responds() {
-		c.filtered.Facts.Upstream = c.Upstream()
-		c.filtered.Response(status, h)
 	}
 }
 
