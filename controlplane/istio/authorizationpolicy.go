@@ -28,6 +28,8 @@ type authorizationPolicy struct {
 	selector map[string]string
 	action   security.AuthorizationPolicy_Action
 	dryRun   bool
+	// provider is the name of that of CUSTOM.
+	provider string
 	// policies are its rules, translated, by their names.
 	policies map[string]*rbacv3.Policy
 }
@@ -39,18 +41,19 @@ func newAuthorizationPolicies(opts Options) *authorizationPolicies {
 func (p *authorizationPolicies) add(o *object, spec *security.AuthorizationPolicy, a at) {
 	policy := &authorizationPolicy{
 		obj: o, selector: spec.GetSelector().GetMatchLabels(), action: spec.GetAction(),
-		policies: make(map[string]*rbacv3.Policy),
+		provider: spec.GetProvider().GetName(), policies: make(map[string]*rbacv3.Policy),
 	}
 	checkSelector(policy.selector, a.field("selector").field("matchLabels"))
-	if policy.action == security.AuthorizationPolicy_CUSTOM {
-		a.field("action").errorf("CUSTOM needs a provider of external authorization, and there is none: use ALLOW, DENY or AUDIT")
-	}
+	checkProvider(spec, a)
 	annotation := at{rep: a.rep, obj: o}.field("metadata").field("annotations").key(dryRunAnnotation)
 	switch o.annotations[dryRunAnnotation] {
 	case "true":
 		policy.dryRun = true
-		if policy.action == security.AuthorizationPolicy_AUDIT {
+		switch policy.action { //exhaustive:ignore
+		case security.AuthorizationPolicy_AUDIT:
 			annotation.errorf("is for ALLOW and DENY: AUDIT decides nothing anyway")
+		case security.AuthorizationPolicy_CUSTOM:
+			annotation.errorf("is for ALLOW and DENY: whether a request is asked about cannot be tried")
 		}
 	case "", "false":
 	default:
@@ -78,6 +81,38 @@ func (p *authorizationPolicies) add(o *object, spec *security.AuthorizationPolic
 		}
 	}
 	p.byNamespace[o.namespace] = append(p.byNamespace[o.namespace], policy)
+}
+
+// checkProvider checks what CUSTOM has, and only CUSTOM may have. It is decided
+// before tokens are looked at, as in Istio: a rule about them would match
+// nothing, and nobody would be asked.
+func checkProvider(spec *security.AuthorizationPolicy, a at) {
+	named := a.field("provider")
+	if spec.GetAction() != security.AuthorizationPolicy_CUSTOM {
+		if named.written() {
+			named.errorf("is for CUSTOM only: remove it")
+		}
+		return
+	}
+	if spec.GetProvider().GetName() == "" {
+		named.field("name").errorf("is required for CUSTOM: name an extension provider of the mesh configuration")
+	}
+	const before = "is not possible with CUSTOM, which is decided before tokens are looked at: use ALLOW or DENY"
+	for i, rule := range spec.GetRules() {
+		ra := a.field("rules").index(i)
+		for j := range rule.GetFrom() {
+			for _, name := range []string{"requestPrincipals", "notRequestPrincipals"} {
+				if f := ra.field("from").index(j).field("source").field(name); f.written() {
+					f.errorf(before)
+				}
+			}
+		}
+		for j, when := range rule.GetWhen() {
+			if strings.HasPrefix(when.GetKey(), "request.auth.") {
+				ra.field("when").index(j).field("key").errorf(before)
+			}
+		}
+	}
 }
 
 // of are the policies of a workload: those of the root namespace and of its own
@@ -157,7 +192,8 @@ func titles(sets [][]*authorizationPolicy) string {
 }
 
 // authorizationFilters are the HTTP filters of sets of policies, in Istio's
-// order: AUDIT, then DENY, then ALLOW.
+// order: AUDIT, then DENY, then ALLOW. Those of CUSTOM come before, and before
+// tokens are looked at.
 func authorizationFilters(sets [][]*authorizationPolicy) ([]*hcmv3.HttpFilter, error) {
 	var filters []*hcmv3.HttpFilter
 	for i, set := range sets {

@@ -38,6 +38,7 @@ func (r *registry) build() *Config {
 		r.buildHost(c, host)
 	}
 	r.resolveKeys(c)
+	r.resolveProviders(c)
 	if len(r.rep.problems) == 0 {
 		r.checkInbound(c)
 		r.checkClusters(c)

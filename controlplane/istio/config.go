@@ -13,7 +13,9 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// Options are what the documents do not say.
+// Options are what the documents do not say. The ConfigMap "istio", in whose
+// entry "mesh" Istio has the mesh configuration, may say it: then an option that
+// is set too must be the same.
 type Options struct {
 	// TrustDomain is the trust domain of every SPIFFE ID; "" means
 	// "cluster.local". It must be a valid one.
@@ -73,6 +75,7 @@ type Config struct {
 	warnings        []Problem
 	routeStatus     []RouteStatus
 	authorization   *authorizationPolicies
+	providers       map[string]*provider
 
 	// names are what there is by namespace: for those that do not see what is
 	// elsewhere, made when they ask.
@@ -87,18 +90,20 @@ type nameLists struct{ listeners, routes, clusters []string }
 // the order of the files. No document at all is a valid Config without
 // resources. What is allowed and hardly meant is in [Config.Warnings].
 func Parse(files []File, opts Options) (*Config, []Problem) {
+	rep := newReporter(files)
+	var objects []*object
+	for _, f := range files {
+		objects = append(objects, readFile(rep, f)...)
+	}
+	mesh, meshAt := applyMesh(rep, objects, &opts)
 	if opts.TrustDomain == "" {
 		opts.TrustDomain = "cluster.local"
 	}
 	if opts.RootNamespace == "" {
 		opts.RootNamespace = "istio-system"
 	}
-	rep := newReporter(files)
-	var objects []*object
-	for _, f := range files {
-		objects = append(objects, readFile(rep, f)...)
-	}
 	reg := newRegistry(rep, opts, objects)
+	reg.addProviders(mesh, meshAt)
 	config := reg.build()
 	if problems := rep.sorted(); len(problems) > 0 {
 		return nil, problems

@@ -88,6 +88,10 @@ func readDocument(rep *reporter, file string, root *yaml.Node) []*object {
 			apiVersion, obj.kind, strings.Join(known.apiVersions, ", "))
 		return nil
 	}
+	if obj.kind == kindConfigMap {
+		d.meshConfig(fields, whole)
+		return []*object{obj}
+	}
 	for _, f := range fields {
 		switch f.name {
 		case "apiVersion", "kind", "metadata", "status":

@@ -28,7 +28,7 @@ func FuzzParse(f *testing.F) {
 	// Documents with problems.
 	for _, table := range [][]problemCase{
 		documentProblems, serviceEntryProblems, mutualTLSProblems, destinationRuleProblems,
-		virtualServiceProblems, routeProblems, peerAuthenticationProblems, authorizationProblems, gatewayProblems,
+		virtualServiceProblems, routeProblems, peerAuthenticationProblems, authorizationProblems, gatewayProblems, meshProblems,
 	} {
 		for _, c := range table {
 			f.Add([]byte(c.yaml))

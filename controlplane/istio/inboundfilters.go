@@ -47,6 +47,17 @@ func (c *Config) inboundFor(node Node, port uint32) *inboundListener {
 
 func (c *Config) newInbound(mode mtlsMode, applied []int, policies [][]*authorizationPolicy) (*inboundListener, error) {
 	var filters []*hcmv3.HttpFilter
+	for i, set := range policies {
+		suffix := ""
+		if i > 0 {
+			suffix = "." + itoa(i)
+		}
+		custom, err := c.customFilters(set, suffix)
+		if err != nil {
+			return nil, err
+		}
+		filters = append(filters, custom...)
+	}
 	if m := c.jwtAuthn(applied); m != nil {
 		f, err := httpFilter(jwtFilter, m)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
+	mesh "istio.io/api/mesh/v1alpha1"
 	networking "istio.io/api/networking/v1alpha3"
 	security "istio.io/api/security/v1beta1"
 
@@ -49,6 +50,7 @@ var kinds = map[string]kind{
 		[]string{"security.istio.io/v1", "security.istio.io/v1beta1"},
 		func() any { return new(security.AuthorizationPolicy) },
 	},
+	kindConfigMap: {[]string{"v1"}, func() any { return new(mesh.MeshConfig) }},
 	kindHTTPRoute: {
 		[]string{"gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"},
 		func() any { return new(gatewayapi.HTTPRouteSpec) },
@@ -59,7 +61,7 @@ var kinds = map[string]kind{
 	},
 }
 
-const supportedKinds = "ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, HTTPRoute, GRPCRoute"
+const supportedKinds = "ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, HTTPRoute, GRPCRoute, or the ConfigMap istio"
 
 // refusal says why a kind is refused and what to do about it.
 func refusal(kind string) string {
@@ -180,10 +182,36 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 	"istio.security.v1beta1.ClaimToHeader": {"header", "claim"},
 	"istio.type.v1beta1.WorkloadSelector":  {"match_labels"},
 
-	"istio.security.v1beta1.AuthorizationPolicy": {"selector", "rules", "action"},
-	"istio.security.v1beta1.Rule":                {"from", "to", "when"},
-	"istio.security.v1beta1.Rule.From":           {"source"},
-	"istio.security.v1beta1.Rule.To":             {"operation"},
+	// access_log_*, default_providers, enable_prometheus_merge and default_config
+	// are in the configuration that Istio installs. They are for what proxies log
+	// and measure and whom they report to, and there are none.
+	"istio.mesh.v1alpha1.MeshConfig": {
+		"trust_domain", "trust_domain_aliases", "root_namespace", "extension_providers",
+		"access_log_file", "access_log_format", "access_log_encoding", "default_providers", "enable_prometheus_merge", "default_config",
+	},
+	"istio.mesh.v1alpha1.ProxyConfig":                 {"discovery_address"},
+	"istio.mesh.v1alpha1.MeshConfig.DefaultProviders": {"tracing", "metrics", "access_logging"},
+	"istio.mesh.v1alpha1.MeshConfig.ExtensionProvider": {
+		"name", "envoy_ext_authz_http", "envoy_ext_authz_grpc",
+	},
+	"istio.mesh.v1alpha1.MeshConfig.ExtensionProvider.EnvoyExternalAuthorizationHttpProvider": {
+		"service", "port", "timeout", "path_prefix", "fail_open", "clear_route_cache", "status_on_error",
+		"include_headers_in_check", "include_request_headers_in_check", "include_additional_headers_in_check",
+		"include_request_body_in_check", "headers_to_upstream_on_allow", "headers_to_downstream_on_deny",
+		"headers_to_downstream_on_allow",
+	},
+	"istio.mesh.v1alpha1.MeshConfig.ExtensionProvider.EnvoyExternalAuthorizationGrpcProvider": {
+		"service", "port", "timeout", "fail_open", "clear_route_cache", "status_on_error", "include_request_body_in_check",
+	},
+	"istio.mesh.v1alpha1.MeshConfig.ExtensionProvider.EnvoyExternalAuthorizationRequestBody": {
+		"max_request_bytes", "allow_partial_message", "pack_as_bytes",
+	},
+
+	"istio.security.v1beta1.AuthorizationPolicy":                   {"selector", "rules", "action", "provider"},
+	"istio.security.v1beta1.AuthorizationPolicy.ExtensionProvider": {"name"},
+	"istio.security.v1beta1.Rule":                                  {"from", "to", "when"},
+	"istio.security.v1beta1.Rule.From":                             {"source"},
+	"istio.security.v1beta1.Rule.To":                               {"operation"},
 	"istio.security.v1beta1.Source": {
 		"principals", "not_principals", "request_principals", "not_request_principals", "namespaces", "not_namespaces",
 		"service_accounts", "not_service_accounts", "ip_blocks", "not_ip_blocks", "remote_ip_blocks", "not_remote_ip_blocks",

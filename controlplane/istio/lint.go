@@ -37,6 +37,7 @@ const (
 	lintShadowedRoute
 	lintTimeoutExceedsCaller
 	lintUnknownHost
+	lintUnknownProvider
 	lintUnmatchedSelector
 	lintUnservedPort
 	lintUnusedDelegate
@@ -116,6 +117,10 @@ var lints = [...]Lint{
 	lintUnknownHost: {
 		"unknown-host", "No ServiceEntry has a host that the wildcard covers.",
 		"Correct the wildcard, or add the ServiceEntry.",
+	},
+	lintUnknownProvider: {
+		"unknown-provider", "An AuthorizationPolicy with CUSTOM names a provider that the mesh configuration does not have: every request is denied.",
+		"Add it to `extensionProviders`, in the entry `mesh` of the ConfigMap `istio`, or correct the name.",
 	},
 	lintUnmatchedSelector: {
 		"unmatched-selector", "A selector selects no workload.",

@@ -210,6 +210,10 @@ var lintCases = []lintCase{
 		`spec.selector.matchLabels: no endpoint of the namespace "shop" has these labels: the policy has no effect`,
 	}},
 	{"unmatched-selector", "of workloads that are there", peerPolicy("  selector: {matchLabels: {version: v1}}\n"), nil},
+	{"unknown-provider", "of nobody", policy("shop", "p", `{action: CUSTOM, provider: {name: gone}, rules: [{}]}`), []string{
+		`spec.provider.name: no extension provider of the mesh configuration is called "gone": every request is denied`,
+	}},
+	{"unknown-provider", "of the mesh configuration", providers + policy("shop", "p", `{action: CUSTOM, provider: {name: opa}, rules: [{}]}`), nil},
 	{"unserved-port", "the port of nobody", peerPolicy("  selector: {matchLabels: {version: v1}}\n  portLevelMtls: {80: {mode: STRICT}, 8080: {mode: STRICT}}\n"), []string{
 		`spec.portLevelMtls[80]: no selected endpoint serves port 80: the number is that of the process, targetPort, and not of the service`,
 	}},

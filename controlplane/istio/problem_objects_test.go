@@ -17,7 +17,7 @@ var documentProblems = []problemCase{
 		`x.yaml:2:7: Namespace shop: kind: "Namespace" is not read: namespaces and service accounts exist by being named; remove the document`,
 	}},
 	{name: "a kind that nobody knows", yaml: "apiVersion: v1\nkind: Thing\n", want: []string{
-		`x.yaml:2:7: Thing: kind: "Thing" is not supported: use one of ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, HTTPRoute, GRPCRoute`,
+		`x.yaml:2:7: Thing: kind: "Thing" is not supported: use one of ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, HTTPRoute, GRPCRoute, or the ConfigMap istio`,
 	}},
 	{name: "another API group", yaml: "apiVersion: networking.k8s.io/v1\nkind: ServiceEntry\nmetadata: {name: a}\n", want: []string{
 		`x.yaml:1:13: ServiceEntry default/a: apiVersion: "networking.k8s.io/v1" is not an API version of ServiceEntry: use networking.istio.io/v1, networking.istio.io/v1beta1, networking.istio.io/v1alpha3`,

@@ -52,6 +52,7 @@ func TestProblems(t *testing.T) {
 		"AuthorizationPolicy": authorizationProblems,
 		"Gateway API":         gatewayProblems,
 		"mirrors":             problemsWithMirrors,
+		"mesh configuration":  meshProblems,
 		"locality":            localityProblems,
 	}
 	for name, table := range tables {

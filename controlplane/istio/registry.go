@@ -27,6 +27,8 @@ type registry struct {
 	// requestPolicies are the RequestAuthentications, in the order of the files.
 	requestPolicies []*requestPolicy
 	policies        *authorizationPolicies
+	// providers are those of external authorization, by name.
+	providers map[string]*provider
 
 	// All of a kind, in the order of the files.
 	destinationRules []*destinationRule
@@ -49,6 +51,7 @@ func newRegistry(rep *reporter, opts Options, objects []*object) *registry {
 		delegates: make(map[string]*virtualService),
 		peers:     newPeerPolicies(opts.RootNamespace),
 		policies:  newAuthorizationPolicies(opts),
+		providers: make(map[string]*provider),
 		attached:  make(map[string][]*gatewayParent),
 	}
 	objects = r.unique(objects)

@@ -1,0 +1,310 @@
+package mesh_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/inboardmesh/inboard/mesh"
+	"github.com/inboardmesh/inboard/mesh/meshtest"
+)
+
+// checker is an authorization service with Envoy's API. It allows what says that
+// it is to be allowed, and tells the application who asked.
+type checker struct {
+	authv3.UnimplementedAuthorizationServer
+
+	mu    sync.Mutex
+	asked []*authv3.AttributeContext // guarded by mu
+}
+
+func (c *checker) Check(_ context.Context, r *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	c.mu.Lock()
+	c.asked = append(c.asked, r.GetAttributes())
+	c.mu.Unlock()
+	header := func(name, value string) []*corev3.HeaderValueOption {
+		return []*corev3.HeaderValueOption{{Header: &corev3.HeaderValue{Key: name, Value: value}}}
+	}
+	if r.GetAttributes().GetRequest().GetHttp().GetHeaders()["x-role"] != "admin" {
+		return &authv3.CheckResponse{Status: &rpcstatus.Status{Code: int32(codes.PermissionDenied)}, HttpResponse: &authv3.CheckResponse_DeniedResponse{
+			DeniedResponse: &authv3.DeniedHttpResponse{
+				Status: &typev3.HttpStatus{Code: typev3.StatusCode_Unauthorized}, Body: "who are you", Headers: header("x-reason", "role"),
+			},
+		}}, nil
+	}
+	return &authv3.CheckResponse{Status: &rpcstatus.Status{}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
+		Headers: header("x-user", r.GetAttributes().GetSource().GetPrincipal()), HeadersToRemove: []string{"x-secret"},
+	}}}, nil
+}
+
+func (c *checker) last() *authv3.AttributeContext {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.asked) == 0 {
+		return nil
+	}
+	return c.asked[len(c.asked)-1]
+}
+
+// ServeHTTP is the same service for HTTP.
+func (c *checker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body) // a caller that has gone is not answered
+	c.mu.Lock()
+	c.asked = append(c.asked, &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
+		Method: r.Method, Path: r.URL.Path, Body: string(body),
+	}}})
+	c.mu.Unlock()
+	if r.Header.Get("X-Role") != "admin" {
+		w.Header().Set("X-Reason", "role")
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = io.WriteString(w, "who are you")
+		return
+	}
+	w.Header().Set("X-User", "spiffe://cluster.local/ns/shop/sa/customer")
+	w.Header().Set("X-Envoy-Auth-Headers-To-Remove", "x-secret")
+}
+
+// served is what came to the payment.
+type served struct {
+	mu     sync.Mutex
+	header http.Header // guarded by mu; nil if nothing came
+	body   string      // guarded by mu
+}
+
+func (s *served) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body) // compared by the test
+	s.set(r.Header, string(body))
+}
+
+func (s *served) set(h http.Header, body string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.header, s.body = h.Clone(), body
+}
+
+func (s *served) take() (http.Header, string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h, body := s.header, s.body
+	s.header, s.body = nil, ""
+	return h, body
+}
+
+type servedRPC struct {
+	grpc_testing.UnimplementedTestServiceServer
+	served *served
+}
+
+func (s *servedRPC) UnaryCall(ctx context.Context, r *grpc_testing.SimpleRequest) (*grpc_testing.SimpleResponse, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	h := make(http.Header)
+	for name, values := range md {
+		h[http.CanonicalHeaderKey(name)] = values
+	}
+	s.served.set(h, string(r.GetPayload().GetBody()))
+	return &grpc_testing.SimpleResponse{}, nil
+}
+
+// customWorld is a payment that is asked about, and who is asked.
+type customWorld struct {
+	*meshtest.World
+
+	checker  *checker
+	authz    *meshtest.Instance
+	served   *served
+	customer *mesh.Mesh
+	conn     *grpc.ClientConn
+}
+
+func newCustomWorld(t *testing.T) *customWorld {
+	w := &customWorld{World: meshtest.New(t), checker: &checker{}, served: &served{}}
+	w.Service("payment.shop", meshtest.Labels(map[string]string{"app": "payment"}), meshtest.HTTP(80, w.served), meshtest.HTTP(81, w.served),
+		meshtest.GRPC(9090, func(s grpc.ServiceRegistrar) {
+			grpc_testing.RegisterTestServiceServer(s, &servedRPC{served: w.served})
+		}))
+	w.authz = w.Service("authz.shop", meshtest.HTTP(8000, w.checker),
+		meshtest.GRPC(9000, func(s grpc.ServiceRegistrar) { authv3.RegisterAuthorizationServer(s, w.checker) }))
+	w.customer = w.Workload(customer)
+	conn, err := grpc.NewClient("mesh:///payment.shop.svc.cluster.local:9090", w.customer.DialOptions()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	w.conn = conn
+	return w
+}
+
+// customYAML asks a provider about the payment. provider are the fields of both
+// kinds.
+func customYAML(name, body, spec string) string {
+	return authorizationYAML("shop", "", spec) + `---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: ` + name + `-grpc
+      envoyExtAuthzGrpc: {service: authz.shop.svc.cluster.local, port: 9000, timeout: 1s` + body + `}
+    - name: ` + name + `-http
+      envoyExtAuthzHttp:
+        {service: authz.shop.svc.cluster.local, port: 8000, timeout: 1s, pathPrefix: /check,
+        includeRequestHeadersInCheck: [x-role], headersToUpstreamOnAllow: [x-user], headersToDownstreamOnDeny: [x-reason]` + body + `}
+`
+}
+
+// customResult is what became of a call, of any protocol.
+type customResult struct {
+	status  int // of gRPC: 200 for OK
+	code    codes.Code
+	text    string
+	reason  []string
+	header  http.Header // nil if nothing came to the payment
+	payload string
+}
+
+func (w *customWorld) call(t *testing.T, protocol, path, role, body string) customResult {
+	t.Helper()
+	w.served.take()
+	var r customResult
+	if protocol == "gRPC" {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		ctx = metadata.AppendToOutgoingContext(ctx, "x-role", role, "x-secret", "s", "x-user", "mallory")
+		var trailer metadata.MD
+		_, err := grpc_testing.NewTestServiceClient(w.conn).UnaryCall(ctx, &grpc_testing.SimpleRequest{Payload: &grpc_testing.Payload{Body: []byte(body)}}, grpc.Trailer(&trailer))
+		r.code, r.text, r.reason = status.Code(err), status.Convert(err).Message(), trailer.Get("x-reason")
+	} else {
+		host := "payment.shop.svc.cluster.local:" + map[string]string{"HTTP/1.1": "80", "HTTP/2": "81"}[protocol]
+		resp := send(t, w.customer.Transport(), func(req *http.Request) {
+			req.Method, req.URL.Host, req.Host, req.URL.Path = http.MethodPost, host, host, path
+			req.Header = http.Header{"X-Role": {role}, "X-Secret": {"s"}, "X-User": {"mallory"}}
+			req.Body, req.ContentLength = io.NopCloser(bytes.NewReader([]byte(body))), int64(len(body))
+		})
+		r.status, r.text, r.reason = resp.StatusCode, readAll(t, resp), resp.Header.Values("X-Reason")
+	}
+	r.header, r.payload = w.served.take()
+	return r
+}
+
+// denied reports whether nothing came to the payment, and the caller was told.
+func (r *customResult) denied(protocol string, status int, code codes.Code) bool {
+	if protocol == "gRPC" {
+		return r.header == nil && r.code == code
+	}
+	return r.header == nil && r.status == status
+}
+
+// TestS35_CustomPoliciesAreDecidedByAService: a real server with Envoy's API, and one of
+// HTTP, decide about requests of each protocol.
+func TestS35_CustomPoliciesAreDecidedByAService(t *testing.T) {
+	t.Parallel()
+	paths := `["/pay", "` + grpc_testing.TestService_UnaryCall_FullMethodName + `"]`
+	for _, protocol := range []string{"HTTP/1.1", "HTTP/2", "gRPC"} {
+		for _, kind := range []string{"grpc", "http"} {
+			t.Run(protocol+"/"+kind, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					w := newCustomWorld(t)
+					w.Apply(customYAML("authz", "", `{selector: {matchLabels: {app: payment}}, action: CUSTOM, provider: {name: authz-`+kind+`}, rules: [{to: [{operation: {paths: `+paths+`}}]}]}`))
+					long := strings.Repeat("0123456789", 10_000)
+
+					r := w.call(t, protocol, "/pay", "admin", long)
+					if r.header == nil || r.payload != long {
+						t.Fatalf("allowed: %+v", r)
+					}
+					if user := strings.Join(r.header.Values("X-User"), ","); user != "spiffe://cluster.local/ns/shop/sa/customer" || r.header.Get("X-Secret") != "" {
+						t.Errorf("allowed: came with %v", r.header)
+					}
+
+					r = w.call(t, protocol, "/pay", "guest", "body")
+					if !r.denied(protocol, http.StatusUnauthorized, codes.Unauthenticated) || r.text != "who are you" || len(r.reason) != 1 {
+						t.Errorf("denied: %+v", r)
+					}
+
+					if protocol != "gRPC" { // of one method
+						if r := w.call(t, protocol, "/free", "guest", "body"); r.header == nil {
+							t.Errorf("not asked about: %+v", r)
+						}
+					}
+
+					w.authz.Kill()
+					if r := w.call(t, protocol, "/pay", "admin", "body"); !r.denied(protocol, http.StatusForbidden, codes.PermissionDenied) {
+						t.Errorf("without an answer: %+v", r)
+					}
+					w.authz.Restart()
+					if r := w.call(t, protocol, "/pay", "admin", "body"); r.header == nil {
+						t.Errorf("with the service back: %+v", r)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestS35_ACheckSeesTheBodyAndLeavesIt(t *testing.T) {
+	t.Parallel()
+	for _, protocol := range []string{"HTTP/1.1", "HTTP/2"} {
+		for _, kind := range []string{"grpc", "http"} {
+			t.Run(protocol+"/"+kind, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					w := newCustomWorld(t)
+					body := ", includeRequestBodyInCheck: {maxRequestBytes: 100, allowPartialMessage: PARTIAL}"
+					spec := `{selector: {matchLabels: {app: payment}}, action: CUSTOM, provider: {name: authz-` + kind + `}, rules: [{}]}`
+					long := strings.Repeat("0123456789", 10_000)
+
+					w.Apply(customYAML("authz", strings.Replace(body, "PARTIAL", "true", 1), spec))
+					if r := w.call(t, protocol, "/pay", "admin", long); r.payload != long {
+						t.Fatalf("a part was asked about: %d bytes arrived, %d", len(r.payload), r.status)
+					}
+					if got := w.checker.last().GetRequest().GetHttp().GetBody(); got != long[:100] {
+						t.Errorf("the service got %q", got)
+					}
+
+					w.Apply(customYAML("authz", strings.Replace(body, "PARTIAL", "false", 1), spec))
+					if r := w.call(t, protocol, "/pay", "admin", long[:100]); r.payload != long[:100] {
+						t.Errorf("the whole was asked about: %+v", r)
+					}
+					if r := w.call(t, protocol, "/pay", "admin", long); !r.denied(protocol, http.StatusRequestEntityTooLarge, 0) {
+						t.Errorf("a body that is too large: %+v", r)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Without a provider of that name, and with one whose service has no endpoint,
+// nothing is allowed.
+func TestV58_CustomWithoutAProviderDenies(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newCustomWorld(t)
+		w.Apply(customYAML("other", "", `{selector: {matchLabels: {app: payment}}, action: CUSTOM, provider: {name: authz-grpc}, rules: [{to: [{operation: {paths: [/pay]}}]}]}`))
+		for _, protocol := range []string{"HTTP/1.1", "HTTP/2", "gRPC"} {
+			if r := w.call(t, protocol, "/free", "admin", ""); !r.denied(protocol, http.StatusForbidden, codes.PermissionDenied) {
+				t.Errorf("%s: %+v", protocol, r)
+			}
+		}
+		if w.checker.last() != nil {
+			t.Error("somebody was asked")
+		}
+	})
+}
