@@ -215,6 +215,7 @@ func TestX40_X41_UnsubscribedEndpointsAreAskedForAnew(t *testing.T) {
 		h.expectSubscribe(s, eds, "", "", []string{"a"}, []string{"a"})
 		h.respond(s, eds, "v1", "n1", "a=endpoints")
 		h.expectACK(s, eds, "v1", "n1", "a")
+		synctest.Wait() // the watcher hears of it beside the ACK
 		w.cancel()
 		h.expectUnsubscribe(s, eds, "v1", "n1", nil, []string{"a"})
 		again := h.watch(eds, "a")

@@ -394,6 +394,7 @@ func TestX19_WildcardThatIsGivenUpAloneIsNamedFirst(t *testing.T) {
 		h.expectSubscribe(s, cds, "", "", nil, nil)
 		h.respond(s, cds, "v1", "n1", "a=1")
 		h.expectACK(s, cds, "v1", "n1")
+		synctest.Wait() // the watcher hears of it beside the ACK
 		all.cancel()
 		h.expectUnsubscribe(s, cds, "v1", "n1", []string{"*"}, nil)
 		h.expectUnsubscribe(s, cds, "", "n1", nil, nil)
