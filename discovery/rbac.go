@@ -1,6 +1,10 @@
 package discovery
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/inboardmesh/inboard/internal/condition"
+)
 
 // RBAC is Envoy's RBAC filter, for requests or for connections.
 type RBAC struct {
@@ -35,11 +39,14 @@ const (
 	RBACLog
 )
 
-// RBACPolicy matches if one of its permissions and one of its principals do.
+// RBACPolicy matches if one of its permissions and one of its principals do, and
+// the condition holds.
 type RBACPolicy struct {
 	Name        string
 	Permissions []RBACRule
 	Principals  []RBACRule
+	// Condition is an expression in CEL; nil for none.
+	Condition *condition.Condition
 }
 
 // RBACRule is Envoy's Permission or Principal: what is done, or who does it.

@@ -19,7 +19,7 @@ type Connection struct {
 func (c *Connection) subject() rbac.Subject {
 	s := rbac.Subject{Remote: c.Remote, Peer: c.Remote, Local: c.Local}
 	if c.TLS != nil {
-		s.ServerName = c.TLS.ServerName
+		s.ServerName, s.TLSVersion = c.TLS.ServerName, c.TLS.Version
 		if c.TLS.HandshakeComplete && len(c.TLS.PeerCertificates) > 0 {
 			s.Certificate = c.TLS.PeerCertificates[0]
 		}

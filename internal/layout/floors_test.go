@@ -46,6 +46,7 @@ var floors = map[string]place{
 	"health":               {1, dataPlane},
 	"tls/meshtls":          {1, dataPlane},
 	"internal/adstest":     {1, shared},
+	"internal/condition":   {1, dataPlane},
 	"internal/meshfail":    {1, dataPlane},
 
 	"tls/istioca":         {2, dataPlane},
@@ -137,6 +138,11 @@ var confinements = []confinement{
 		imported: "github.com/sony/gobreaker/...",
 		allowed:  []string{"breaker"},
 		reason:   "the breaker's library is a detail of breaker",
+	},
+	{
+		imported: "cel.dev/cel-go/...",
+		allowed:  []string{"internal/condition"},
+		reason:   "what an expression may ask, and what it means without an answer, is decided in one place",
 	},
 	{
 		imported: "github.com/go-jose/...",

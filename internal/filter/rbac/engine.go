@@ -13,8 +13,10 @@ import (
 	"crypto/x509"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/condition"
 	"github.com/inboardmesh/inboard/internal/route"
 )
 
@@ -26,6 +28,11 @@ type Subject struct {
 	Certificate *x509.Certificate
 	// ServerName is what the client asked for in its TLS hello.
 	ServerName string
+	// TLSVersion is 0 for plaintext.
+	TLSVersion uint16
+	// Protocol and Start are of the request.
+	Protocol string
+	Start    time.Time
 	// Remote is the client's address, which a trusted proxy may have told; it may
 	// be without a port. Peer and Local are the addresses of the connection.
 	Remote, Peer string
@@ -33,6 +40,7 @@ type Subject struct {
 
 	readings            readings
 	remote, peer, local addressOf
+	facts               *condition.Facts
 }
 
 // addressOf is an address that was read, if it could be.
@@ -82,6 +90,7 @@ type engine struct {
 type policy struct {
 	name                    string
 	permissions, principals []matcher
+	condition               *condition.Condition // nil for none
 }
 
 // matcher is one rule. With certain it reports whether the rule matches under
@@ -97,7 +106,7 @@ func newEngine(rules *discovery.RBACRules) *engine {
 	e := &engine{action: rules.Action, policies: make([]policy, len(rules.Policies))}
 	for i := range rules.Policies {
 		p := &rules.Policies[i]
-		e.policies[i] = policy{name: p.Name, permissions: compileAll(p.Permissions), principals: compileAll(p.Principals)}
+		e.policies[i] = policy{name: p.Name, permissions: compileAll(p.Permissions), principals: compileAll(p.Principals), condition: p.Condition}
 	}
 	return e
 }
@@ -108,7 +117,7 @@ func (e *engine) decide(s *Subject) (allowed bool, policy string, matched bool) 
 	certain := e.action == discovery.RBACAllow
 	for i := range e.policies {
 		p := &e.policies[i]
-		if anyOf(p.permissions, s, certain) && anyOf(p.principals, s, certain) {
+		if anyOf(p.permissions, s, certain) && anyOf(p.principals, s, certain) && (p.condition == nil || p.condition.Holds(s.asked(), certain)) {
 			policy, matched = p.name, true
 			break
 		}

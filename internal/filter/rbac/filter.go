@@ -47,9 +47,12 @@ func (f *Filter) Guards() bool { return f.rules != nil }
 
 // Request decides about a request.
 func (f *Filter) Request(_ context.Context, x *filter.Exchange) (*filter.Answer, error) {
-	s := Subject{Request: &x.Request, Certificate: x.Certificate(), Remote: x.Facts.Remote, Peer: x.Facts.Peer, Local: x.Facts.Local}
+	s := Subject{
+		Request: &x.Request, Certificate: x.Certificate(), Remote: x.Facts.Remote, Peer: x.Facts.Peer, Local: x.Facts.Local,
+		Protocol: x.Facts.Protocol, Start: x.Facts.Start,
+	}
 	if x.TLS != nil {
-		s.ServerName = x.TLS.ServerName
+		s.ServerName, s.TLSVersion = x.TLS.ServerName, x.TLS.Version
 	}
 	event := observe.AuthorizationEvent{
 		Listener: x.Listener, Method: x.Method, Path: x.Path, PeerID: x.Facts.PeerID, PeerAddress: x.Facts.Peer,

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/condition"
 	"github.com/inboardmesh/inboard/internal/filter"
 	"github.com/inboardmesh/inboard/internal/route"
 )
@@ -21,6 +22,8 @@ import (
 type reference struct {
 	x    *filter.Exchange
 	cert *x509.Certificate
+	// conditions are in words what those of the policies are compiled.
+	conditions map[*condition.Condition]*referenceCondition
 }
 
 func (r *reference) allowed(rules *discovery.RBACRules) bool {
@@ -33,7 +36,8 @@ func (r *reference) allowed(rules *discovery.RBACRules) bool {
 		for i := range p.Principals {
 			known = known || r.matches(&p.Principals[i], rules.Action != discovery.RBACAllow)
 		}
-		matched = matched || permitted && known
+		holds := p.Condition == nil || r.conditions[p.Condition].holds(r.x, r.cert, rules.Action != discovery.RBACAllow)
+		matched = matched || permitted && known && holds
 	}
 	switch rules.Action {
 	case discovery.RBACAllow:
@@ -118,7 +122,11 @@ func (r *reference) header(m *discovery.HeaderMatch, oneIsEnough bool) bool {
 }
 
 // random makes rules and requests of few words, so that they often meet.
-type random struct{ *rand.Rand }
+type random struct {
+	*rand.Rand
+
+	conditions []*referenceCondition
+}
 
 func (r random) pick(words ...string) string { return words[r.IntN(len(words))] }
 
@@ -182,6 +190,9 @@ func (r random) rules() *discovery.RBACRules {
 			p.Permissions = append(p.Permissions, r.rule(3))
 			p.Principals = append(p.Principals, r.rule(2))
 		}
+		if r.IntN(3) == 0 {
+			p.Condition = r.conditions[r.IntN(len(r.conditions))].compiled
+		}
 		rules.Policies = append(rules.Policies, p)
 	}
 	return rules
@@ -210,12 +221,16 @@ func (r random) exchange() (*filter.Exchange, *x509.Certificate) {
 
 func TestTheEngineAgreesWithTheReference(t *testing.T) {
 	t.Parallel()
-	r := random{rand.New(rand.NewPCG(1, 2))}
+	r := random{rand.New(rand.NewPCG(1, 2)), referenceConditions(t)}
+	conditions := make(map[*condition.Condition]*referenceCondition)
+	for _, c := range r.conditions {
+		conditions[c.compiled] = c
+	}
 	counts := map[bool]int{}
 	for range 100_000 {
 		rules := r.rules()
 		x, cert := r.exchange()
-		want := (&reference{x: x, cert: cert}).allowed(rules)
+		want := (&reference{x: x, cert: cert, conditions: conditions}).allowed(rules)
 		if got := allows(t, &discovery.RBAC{Rules: rules}, x); got != want {
 			t.Fatalf("allowed %t, want %t: %+v for %+v", got, want, rules, x)
 		}

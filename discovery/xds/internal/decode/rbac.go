@@ -45,11 +45,8 @@ var rbacFields = []messageFields{
 	},
 	{
 		message: (*rbacv3.Policy)(nil),
-		read:    "permissions principals",
-		instead: map[string]string{
-			"condition":         "write the condition with permissions and principals",
-			"checked_condition": "write the condition with permissions and principals",
-		},
+		read:    "permissions principals condition checked_condition",
+		instead: map[string]string{"cel_config": "the functions that it switches on are not there: use the standard ones"},
 	},
 	{
 		message: (*rbacv3.Permission)(nil),
@@ -123,6 +120,7 @@ func (d *decoder) rbacRules(at path, m *rbacv3.RBAC, http bool) *discovery.RBACR
 		for i, principal := range policy.GetPrincipals() {
 			p.Principals = append(p.Principals, d.principal(in.element("principals", i), principal, http))
 		}
+		p.Condition = d.condition(in, policy, http)
 		rules.Policies = append(rules.Policies, p)
 	}
 	return rules

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/condition"
 )
 
 func TestPoliciesAreInTheOrderOfTheirNames(t *testing.T) {
@@ -26,7 +27,7 @@ func TestPoliciesAreInTheOrderOfTheirNames(t *testing.T) {
 	for _, p := range rbac.Rules.Policies {
 		names = append(names, p.Name)
 	}
-	if !slices.Equal(names, []string{"a", "b"}) || rbac.Rules.Action != discovery.RBACDeny || !chain.StrictPaths {
+	if !slices.Equal(names, []string{"a", "b", "c"}) || rbac.Rules.Action != discovery.RBACDeny || !chain.StrictPaths {
 		t.Errorf("policies %v, action %d, strict %t", names, rbac.Rules.Action, chain.StrictPaths)
 	}
 	and := rbac.Rules.Policies[0].Permissions[0].Rules
@@ -57,6 +58,33 @@ func filtered(filter string) string {
 		"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
 		"routeConfig": {"name": "r"},
 		"httpFilters": [{"name": "f", "typedConfig": ` + filter + `}, {"name": "router", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]}}`
+}
+
+// conditional is a listener with one policy that has a condition.
+func conditional(condition string) string {
+	return filtered(`{"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "rules": {"policies": {"p": {
+		"permissions": [{"any": true}], "principals": [{"any": true}], ` + condition + `}}}}`)
+}
+
+// methodIsGet is the tree of 'request.method == "GET"'.
+const methodIsGet = `{"callExpr": {"function": "_==_", "args": [
+	{"selectExpr": {"operand": {"identExpr": {"name": "request"}}, "field": "method"}}, {"constExpr": {"stringValue": "GET"}}]}}`
+
+func TestConditionsAreCompiled(t *testing.T) {
+	t.Parallel()
+	for _, listener := range []string{conditional(`"condition": ` + methodIsGet), conditional(`"checkedCondition": {"expr": ` + methodIsGet + `}`)} {
+		_, l, err := Listener(marshal(t, fromJSON[listenerv3.Listener](t, listener)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		compiled := l.Inbound.Default.Filters[0].Config.(*discovery.RBAC).Rules.Policies[0].Condition
+		for method, want := range map[string]bool{"GET": true, "PUT": false} {
+			facts := &condition.Facts{Request: &condition.Request{Method: method}}
+			if got := compiled.Holds(facts, true); got != want {
+				t.Errorf("%s: %t", method, got)
+			}
+		}
+	}
 }
 
 func connections(permission string) string {
@@ -102,9 +130,26 @@ func TestBA10_V11_WhatIsNotUnderstoodIsRefused(t *testing.T) {
 		{"another pseudo-header", guarded(`{"header": {"name": ":protocol", "presentMatch": true}}`, any), where + `rules.policies["p"].permissions[0].header.name: ":protocol" is not supported`},
 		{"a header of a connection", connections(`{"header": {"name": "a", "presentMatch": true}}`), `default_filter_chain.filters[0].typed_config.rules.policies["p"].permissions[0].header: a connection has no requests`},
 		{"a path of a connection", connections(`{"notRule": {"urlPath": {"path": {"exact": "/"}}}}`), `default_filter_chain.filters[0].typed_config.rules.policies["p"].permissions[0].not_rule.url_path: a connection has no requests`},
-		{"an expression", filtered(`{"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "rules": {"policies": {"p": {
-			"permissions": [{"any": true}], "principals": [{"any": true}], "condition": {"constExpr": {"boolValue": true}}}}}}`),
-			where + `rules.policies["p"].condition: not supported: `},
+		{"an expression that asks about what is not there", conditional(`"condition": {"selectExpr": {"operand": {"identExpr": {"name": "response"}}, "field": "code"}}`),
+			where + `rules.policies["p"].condition: does not type-check: undeclared reference to 'response'`},
+		{"an expression that is a text", conditional(`"condition": {"constExpr": {"stringValue": "true"}}`),
+			where + `rules.policies["p"].condition: must be true or false: is of type string`},
+		{"an expression of no kind", conditional(`"condition": {"id": "1"}`), where + `rules.policies["p"].condition: `},
+		{"an expression that somebody else has checked", conditional(`"checkedCondition": {"typeMap": {"1": {"primitive": "BOOL"}}, "expr": {"id": "1", "identExpr": {"name": "a"}}}`),
+			where + `rules.policies["p"].checked_condition.expr: does not type-check: undeclared reference to 'a'`},
+		{"a checked expression without one", conditional(`"checkedCondition": {}`), where + `rules.policies["p"].checked_condition.expr: `},
+		{"two expressions", conditional(`"condition": {"constExpr": {"boolValue": true}}, "checkedCondition": {"expr": {"constExpr": {"boolValue": true}}}`),
+			where + `rules.policies["p"].checked_condition: must not be set beside condition`},
+		{"other functions", conditional(`"condition": {"constExpr": {"boolValue": true}}, "celConfig": {"enableStringFunctions": true}`),
+			where + `rules.policies["p"].cel_config: not supported: the functions that it switches on are not there`},
+		{"a constant of a kind that is deprecated", conditional(`"condition": {"constExpr": {"durationValue": "1s"}}`),
+			where + `rules.policies["p"].condition.const_expr.duration_value: not supported: call duration with a string`},
+		{"a request in the expression of a connection", `{"name": "l", "address": {"socketAddress": {"address": "::1", "portValue": 80}}, "defaultFilterChain": {"filters": [
+			{"name": "rbac", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC", "statPrefix": "s",
+				"rules": {"policies": {"p": {"permissions": [{"any": true}], "principals": [{"any": true}], "condition": ` + methodIsGet + `}}}}},
+			{"name": "hcm", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+			"routeConfig": {"name": "r"}, "httpFilters": [{"name": "router", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]}}`,
+			`default_filter_chain.filters[0].typed_config.rules.policies["p"].condition: does not type-check: undeclared reference to 'request'`},
 		{"a tree of matchers", filtered(`{"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "matcher": {}}`), where + `matcher: not supported: use rules`},
 		{"audit loggers", filtered(`{"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "rules": {"auditLoggingOptions": {"auditCondition": "ON_DENY"}}}`),
 			where + `rules.audit_logging_options: not supported: `},
@@ -128,6 +173,10 @@ func FuzzRBAC(f *testing.F) {
 		`{"policies": {"p": {"permissions": [{"any": true}], "principals": [{"any": true}]}}}`,
 		`{"action": "DENY", "policies": {"p": {"permissions": [{"notRule": {"header": {"name": "a", "exactMatch": "b"}}}], "principals": [{"sourceIp": {"addressPrefix": "::1"}}]}}}`,
 		`{"action": "LOG", "policies": {"p": {"permissions": [{"destinationPortRange": {"start": 1, "end": 2}}], "principals": [{"authenticated": {}}]}}}`,
+		`{"policies": {"p": {"permissions": [{"any": true}], "principals": [{"any": true}], "condition": ` + methodIsGet + `}}}`,
+		`{"policies": {"p": {"permissions": [{"any": true}], "principals": [{"any": true}], "checkedCondition": {"expr": {"comprehensionExpr": {"iterVar": "x",
+			"iterRange": {"listExpr": {"elements": [{"constExpr": {"int64Value": "1"}}]}}, "accuVar": "y", "accuInit": {"constExpr": {"boolValue": false}},
+			"loopCondition": {"constExpr": {"boolValue": true}}, "loopStep": {"identExpr": {"name": "y"}}, "result": {"identExpr": {"name": "y"}}}}}}}}`,
 		`{"policies": {"p": {"permissions": [{"metadata": {"filter": "f", "path": [{"key": "k"}], "value": {"nullMatch": {}}}}], "principals": [{"notId": {"remoteIp": {"addressPrefix": "::ffff:1.2.3.4", "prefixLen": 100}}}]}}}`,
 	} {
 		m := &rbacv3.RBAC{}
@@ -154,6 +203,15 @@ func FuzzRBAC(f *testing.F) {
 			}
 			for i := range rules.Policies {
 				p := &rules.Policies[i]
+				if p.Condition != nil { // it decides, whatever is asked
+					facts := &condition.Facts{}
+					if http {
+						facts.Request = &condition.Request{Paths: []string{"/"}, Hosts: []string{"a"}, Header: func(string) []string { return nil }}
+					}
+					if p.Condition.Holds(facts, true) && !p.Condition.Holds(facts, false) {
+						t.Errorf("policy %q is certain and not possible: %v", p.Name, m)
+					}
+				}
 				if len(p.Permissions) == 0 || len(p.Principals) == 0 {
 					t.Errorf("policy %q matches nothing: %v", p.Name, m)
 				}

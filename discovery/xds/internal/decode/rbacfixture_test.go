@@ -26,7 +26,12 @@ const guardedFixture = `{
           "rulesStatPrefix": "a.", "shadowRulesStatPrefix": "b.",
           "shadowRules": {"action": "DENY", "policies": {}},
           "rules": {"action": "DENY", "policies": {
-            "b": {"permissions": [{"any": true}], "principals": [{"any": true}]},
+            "b": {"permissions": [{"any": true}], "principals": [{"any": true}], "condition": {"id": "1", "callExpr": {"function": "_&&_", "args": [
+              {"callExpr": {"function": "startsWith", "target": {"selectExpr": {"operand": {"identExpr": {"name": "request"}}, "field": "url_path"}}, "args": [{"constExpr": {"stringValue": "/a"}}]}},
+              {"comprehensionExpr": {"iterVar": "x", "iterRange": {"listExpr": {"elements": [{"constExpr": {"int64Value": "1"}}]}}, "accuVar": "y", "accuInit": {"constExpr": {"boolValue": false}},
+                "loopCondition": {"constExpr": {"boolValue": true}}, "loopStep": {"identExpr": {"name": "y"}}, "result": {"identExpr": {"name": "y"}}}}]}}},
+            "c": {"permissions": [{"any": true}], "principals": [{"any": true}], "checkedCondition": {"expr": {"callExpr": {"function": "@in", "args": [
+              {"constExpr": {"stringValue": "k"}}, {"structExpr": {"entries": [{"mapKey": {"constExpr": {"stringValue": "k"}}, "value": {"constExpr": {"uint64Value": "1"}}}]}}]}}}},
             "a": {
               "permissions": [{"andRules": {"rules": [
                 {"orRules": {"rules": [{"header": {"name": "X-Role", "exactMatch": "admin"}}, {"header": {"name": "Host", "exactMatch": "a.b"}}]}},
