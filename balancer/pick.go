@@ -41,6 +41,11 @@ type PickInfo struct {
 	Match *Match
 	// Now is the time; the zero value lets Pick look at the clock if it must.
 	Now time.Time
+	// Part narrows the pick to a part of the traffic; the zero value is all of it.
+	Part Part
+	// PriorityBase is added to the priorities of hosts before they are compared
+	// with AvoidPriorities: how many there are before those of the set.
+	PriorityBase uint32
 	// InFlight is the requests in flight on all hosts, for
 	// [Config.HashBalanceFactor].
 	InFlight int64
@@ -49,7 +54,7 @@ type PickInfo struct {
 // avoids reports whether the host is one to avoid.
 func (i *PickInfo) avoids(h *Host) bool {
 	return slices.Contains(i.Avoid, h) || i.Omit != nil && i.Omit(h) ||
-		len(i.AvoidPriorities) > 0 && slices.Contains(i.AvoidPriorities, h.Priority())
+		len(i.AvoidPriorities) > 0 && slices.Contains(i.AvoidPriorities, i.PriorityBase+h.Priority())
 }
 
 // Pick returns the host for the next attempt, or [ErrNoEndpoint], or
@@ -72,7 +77,7 @@ func (s *Set) Pick(info PickInfo) (*Host, error) {
 			return h, nil
 		}
 	}
-	g := s.draw(snapshot, q)
+	g := s.draw(snapshot, q, info.Part)
 	if g == nil {
 		return nil, ErrPanic
 	}
@@ -87,7 +92,7 @@ func (s *Set) Pick(info PickInfo) (*Host, error) {
 // policy is asked first, so that it decides as long as it comes by there.
 func (s *Set) pickIn(snapshot *snapshot, q query, info *PickInfo) *Host {
 	for range redraws {
-		g := s.draw(snapshot, q)
+		g := s.draw(snapshot, q, info.Part)
 		if g == nil {
 			continue
 		}
@@ -123,7 +128,12 @@ func (s *Set) query(snapshot *snapshot, info *PickInfo) query {
 
 // draw returns the group for the next request. Policies that hash choose the
 // priority by the hash, too.
-func (s *Set) draw(snapshot *snapshot, q query) *group {
+func (s *Set) draw(snapshot *snapshot, q query, part Part) *group {
+	if part.At > 0 {
+		if c := snapshot.at(part); c != nil {
+			return c.pick()
+		}
+	}
 	if len(snapshot.choices) == 1 {
 		return snapshot.choices[0].pick()
 	}

@@ -165,7 +165,7 @@ func TestAHostThatLeftStaysValid(t *testing.T) {
 	if len(removed) != 2 {
 		t.Fatalf("%d hosts left, want 2", len(removed))
 	}
-	h := s.draw(old, query{}).pick(query{})
+	h := s.draw(old, query{}, Part{}).pick(query{})
 	h.Begin()
 	h.SetReachable(false)
 	h.SetReachable(true)

@@ -20,6 +20,8 @@ type snapshot struct {
 	// subsets is nil without them, and within them.
 	subsets *subsets
 	err     error
+	// capacity is what the set has to offer beside others.
+	capacity Capacity
 }
 
 // choice is the part of a priority that gets a share of the traffic: its healthy
@@ -32,6 +34,8 @@ type choice struct {
 	groups []*group
 	// order chooses one of several groups.
 	order chooser
+	// degraded says that the share is that of degraded hosts.
+	degraded bool
 }
 
 // pick returns the group for the next request, nil if it is to fail.
@@ -107,6 +111,7 @@ func (b *builder) build(hosts []*Host, spans []span) *snapshot {
 	s := &snapshot{hosts: hosts, hashing: b.config.Policy.hashes(), timed: b.config.timed()}
 	levels := b.levels(spans)
 	shares, panicking := divide(levels, b.config)
+	s.capacity = capacityOf(levels, b.config)
 	var below uint32
 	for i, level := range levels {
 		share := shares[i]
@@ -128,7 +133,9 @@ func (b *builder) build(hosts []*Host, spans []span) *snapshot {
 		}{{healthyHosts, share.healthy}, {degradedHosts, share.degraded}} {
 			if part.share > 0 {
 				below += part.share
-				s.choices = append(s.choices, b.choice(level, part.class, below))
+				made := b.choice(level, part.class, below)
+				made.degraded = part.class == degradedHosts
+				s.choices = append(s.choices, made)
 			}
 		}
 	}

@@ -19,7 +19,8 @@ type Target struct {
 	Listener *APIListener
 	// Routes is never nil.
 	Routes *RouteTable
-	// Clusters holds every cluster that a route of the table can choose.
+	// Clusters holds every cluster that a route of the table can choose, and what
+	// aggregate clusters consist of.
 	Clusters map[string]ClusterResult
 }
 
@@ -29,7 +30,10 @@ type ClusterResult struct {
 	Cluster *Cluster
 	// Endpoints is never nil if Err is nil; it may be empty.
 	Endpoints *Assignment
-	Err       error
+	// Leaves are, for an aggregate cluster, the clusters that have endpoints and
+	// that it comes to, in order. Each is beside it, without an error.
+	Leaves []string
+	Err    error
 }
 
 // APIListener is an xDS Listener with an api_listener: the client side of a
@@ -68,7 +72,12 @@ type FilterConfig interface{ filterConfig() }
 // Cluster is how to reach one set of endpoints.
 type Cluster struct {
 	Name string
-	// EDSName is the ClusterLoadAssignment to follow; "" if Static is set.
+	// Aggregate are the clusters that an aggregate cluster consists of, the
+	// preferred one first; they may be aggregates too. It is nil for a cluster with
+	// endpoints of its own.
+	Aggregate []string
+	// EDSName is the ClusterLoadAssignment to follow; "" if Static or Aggregate is
+	// set.
 	EDSName string
 	// Static is the inline assignment of a STATIC cluster.
 	Static *Assignment

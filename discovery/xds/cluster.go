@@ -1,6 +1,8 @@
 package xds
 
 import (
+	"slices"
+
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/discovery/xds/internal/decode"
 )
@@ -28,6 +30,8 @@ func (c *cluster) updateLocked(client watchClient, f follower) {
 	case config == nil:
 		c.leaveEndpointsLocked()
 		c.fail(c.config.err)
+	case len(config.Aggregate) > 0:
+		c.leaveEndpointsLocked() // what it consists of is resolved when all are up to date
 	case config.Static != nil:
 		c.leaveEndpointsLocked()
 		c.use(config, config.Static)
@@ -101,5 +105,6 @@ func (c *cluster) leaveLocked() {
 }
 
 func sameResult(a, b discovery.ClusterResult) bool {
-	return a.Cluster == b.Cluster && a.Endpoints == b.Endpoints && sameError(a.Err, b.Err)
+	return a.Cluster == b.Cluster && a.Endpoints == b.Endpoints && slices.Equal(a.Leaves, b.Leaves) &&
+		sameError(a.Err, b.Err)
 }

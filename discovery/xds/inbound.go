@@ -27,7 +27,7 @@ type inbound struct {
 	stopped  bool                                       // guarded by Mutex
 	listener *resource[discovery.Inbound]               // guarded by Mutex
 	routes   map[string]*resource[discovery.RouteTable] // guarded by Mutex; those of the newest listener
-	clusters map[string]*cluster                        // guarded by Mutex; those of current and next
+	clusters clusters                                   // guarded by Mutex; those of current and next
 	current  *inboundPlan                               // guarded by Mutex; in force, or nil
 	next     *inboundPlan                               // guarded by Mutex; not ready yet, or nil
 	last     discovery.Update[*discovery.Inbound]       // guarded by Mutex; what was published
@@ -46,7 +46,7 @@ func newInbound(address, listener string, client watchClient, p *publisher, noti
 	in := &inbound{
 		address: address, client: client, publisher: p, notify: notify,
 		routes:   make(map[string]*resource[discovery.RouteTable]),
-		clusters: make(map[string]*cluster),
+		clusters: make(clusters),
 	}
 	in.Lock()
 	defer in.Unlock()
@@ -119,28 +119,13 @@ func (in *inbound) readyLocked(p *inboundPlan) bool {
 // followClustersLocked follows exactly the clusters of the plans and brings each
 // up to date.
 func (in *inbound) followClustersLocked() {
-	wanted := make(map[string]struct{})
+	var wanted []string
 	for _, p := range []*inboundPlan{in.current, in.next} {
-		if p == nil {
-			continue
-		}
-		for _, name := range p.clusters {
-			wanted[name] = struct{}{}
-			if in.clusters[name] == nil {
-				in.clusters[name] = &cluster{
-					config: watchLocked(in.client, in, decode.ClusterURL, name, asIs[discovery.Cluster]),
-				}
-			}
+		if p != nil {
+			wanted = append(wanted, p.clusters...)
 		}
 	}
-	for name, c := range in.clusters {
-		if _, ok := wanted[name]; ok {
-			c.updateLocked(in.client, in)
-			continue
-		}
-		c.leaveLocked()
-		delete(in.clusters, name)
-	}
+	in.clusters.followLocked(in.client, in, wanted)
 }
 
 // filterClusters returns the clusters that the filters of a listener call,
@@ -268,15 +253,10 @@ func (in *inbound) assembleLocked() *discovery.Inbound {
 		return in.current.full
 	}
 	last := in.last.Value
-	same := last != nil && in.lastPlan == in.current
 	assembled := *in.current.full
 	assembled.Clusters = make(map[string]discovery.ClusterResult, len(in.current.clusters))
-	for _, name := range in.current.clusters {
-		result := in.clusters[name].result
-		same = same && sameResult(result, last.Clusters[name])
-		assembled.Clusters[name] = result
-	}
-	if same {
+	in.clusters.assemble(in.current.clusters, assembled.Clusters)
+	if last != nil && in.lastPlan == in.current && maps.EqualFunc(assembled.Clusters, last.Clusters, sameResult) {
 		return last
 	}
 	in.lastPlan = in.current

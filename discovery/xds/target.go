@@ -27,7 +27,7 @@ type target struct {
 	stopped  bool                             // guarded by Mutex
 	listener *resource[discovery.APIListener] // guarded by Mutex
 	routes   *resource[discovery.RouteTable]  // guarded by Mutex; nil for an inline table
-	clusters map[string]*cluster              // guarded by Mutex; those of current and next
+	clusters clusters                         // guarded by Mutex; those of current and next
 	current  *plan                            // guarded by Mutex; in force, or nil
 	next     *plan                            // guarded by Mutex; not ready yet, or nil
 
@@ -44,7 +44,7 @@ type plan struct {
 }
 
 func newTarget(name, listener string, client watchClient, p *publisher, notify func(discovery.Update[*discovery.Target])) *target {
-	t := &target{name: name, client: client, publisher: p, notify: notify, clusters: make(map[string]*cluster)}
+	t := &target{name: name, client: client, publisher: p, notify: notify, clusters: make(clusters)}
 	t.Lock()
 	defer t.Unlock()
 	t.listener = watchLocked(client, t, decode.ListenerURL, listener, outbound)
@@ -141,28 +141,13 @@ func clustersOf(table *discovery.RouteTable) []string {
 // followClustersLocked follows exactly the clusters of the plans and brings
 // each up to date.
 func (t *target) followClustersLocked() {
-	wanted := make(map[string]struct{})
+	var wanted []string
 	for _, p := range []*plan{t.current, t.next} {
-		if p == nil {
-			continue
-		}
-		for _, name := range p.clusters {
-			wanted[name] = struct{}{}
-			if t.clusters[name] == nil {
-				t.clusters[name] = &cluster{
-					config: watchLocked(t.client, t, decode.ClusterURL, name, asIs[discovery.Cluster]),
-				}
-			}
+		if p != nil {
+			wanted = append(wanted, p.clusters...)
 		}
 	}
-	for name, c := range t.clusters {
-		if _, ok := wanted[name]; ok {
-			c.updateLocked(t.client, t)
-			continue
-		}
-		c.leaveLocked()
-		delete(t.clusters, name)
-	}
+	t.clusters.followLocked(t.client, t, wanted)
 }
 
 // readyLocked reports whether a plan can be put into force.
@@ -216,13 +201,9 @@ func (t *target) assembleLocked() *discovery.Target {
 		Clusters: make(map[string]discovery.ClusterResult, len(t.current.clusters)),
 	}
 	last := t.last.Value
-	same := last != nil && last.Listener == assembled.Listener && last.Routes == assembled.Routes
-	for _, name := range t.current.clusters {
-		result := t.clusters[name].result
-		same = same && sameResult(result, last.Clusters[name])
-		assembled.Clusters[name] = result
-	}
-	if same {
+	t.clusters.assemble(t.current.clusters, assembled.Clusters)
+	if last != nil && last.Listener == assembled.Listener && last.Routes == assembled.Routes &&
+		maps.EqualFunc(assembled.Clusters, last.Clusters, sameResult) {
 		return last
 	}
 	return assembled

@@ -31,7 +31,11 @@ func clusterOf(from *upstream.Cluster, priority discovery.RoutingPriority) *Clus
 		}
 	}
 	c.Limits = limits(from, config, priority)
-	c.Endpoints = endpoints(from)
+	candidates, err := from.Candidates()
+	c.Endpoints = append(c.Endpoints, endpoints(from, candidates, err)...)
+	for _, leaf := range from.Leaves() {
+		c.Endpoints = append(c.Endpoints, endpoints(leaf, candidates, err)...)
+	}
 	c.secure(from, config)
 	return c
 }
@@ -47,8 +51,10 @@ func (c *Cluster) secure(from *upstream.Cluster, config *discovery.Cluster) {
 		c.MutualTLS = c.MutualTLS && c.Endpoints[i].Security == mutual
 	}
 	c.addPeers(config.TLS)
-	for e := range from.Endpoints {
-		c.addPeers(e.TLSSettings())
+	for _, cluster := range append([]*upstream.Cluster{from}, from.Leaves()...) {
+		for e := range cluster.Endpoints {
+			c.addPeers(e.TLSSettings())
+		}
 	}
 	slices.Sort(c.Peers)
 	c.Peers = slices.Compact(c.Peers)
@@ -78,8 +84,8 @@ func security(tls *discovery.UpstreamTLS) string {
 	return mutual
 }
 
-func endpoints(from *upstream.Cluster) []Endpoint {
-	candidates, err := from.Candidates()
+// endpoints describes those of a cluster, of which candidates get the next call.
+func endpoints(from *upstream.Cluster, candidates []*balancer.Host, err error) []Endpoint {
 	priorities := make(map[string]uint32)
 	if assignment := from.Assignment(); assignment != nil {
 		for _, l := range assignment.Localities {
@@ -88,7 +94,7 @@ func endpoints(from *upstream.Cluster) []Endpoint {
 			}
 		}
 	}
-	all := []Endpoint{}
+	var all []Endpoint
 	for running := range from.Endpoints {
 		h := running.Host()
 		config := h.Endpoint()

@@ -52,7 +52,6 @@ func (c *Call) begin() (a *Attempt, o outcome.Outcome, refused bool) {
 	c.Observed.Attempts++
 	a.call = c
 	a.isRetry = c.isRetry
-	a.Observed = observe.Attempt{Call: &c.Observed, Number: c.Observed.Attempts, Cluster: c.cluster.Name(), Start: c.now}
 	if c.hedging != nil {
 		own := c.pick // the call's may change while the attempt picks
 		own.Avoid = slices.Clip(own.Avoid)
@@ -60,6 +59,8 @@ func (c *Call) begin() (a *Attempt, o outcome.Outcome, refused bool) {
 	} else {
 		a.pick = &c.pick
 	}
+	a.cluster = c.cluster.Leaf(a.pick)
+	a.Observed = observe.Attempt{Call: &c.Observed, Number: c.Observed.Attempts, Cluster: a.cluster.Name(), Start: c.now}
 	if o, refused := a.admit(); refused {
 		return a, o, true
 	}
@@ -116,16 +117,22 @@ func isDeadlineExceeded(o *outcome.Outcome) bool {
 
 // admit takes the permits of the attempt, or says why it is refused.
 func (a *Attempt) admit() (o outcome.Outcome, refused bool) {
-	cluster := a.call.cluster
+	cluster := a.cluster
 	if err := cluster.Err(); err != nil {
 		a.releaseRetry()
 		return outcome.Outcome{Kind: outcome.NoConfig, Err: err}, true
+	}
+	if cluster != a.call.cluster {
+		if category, dropped := cluster.Dropped(); dropped {
+			a.releaseRetry()
+			return a.call.drop(category), true
+		}
 	}
 	if breaker := cluster.ErrorRate(); breaker != nil {
 		permit, err := breaker.Allow()
 		if err != nil {
 			a.releaseRetry()
-			a.call.overflowed("breaker")
+			a.Overflowed("breaker")
 			return outcome.Outcome{Kind: outcome.Overflow, Err: err}, true
 		}
 		a.errorRate = permit
@@ -134,7 +141,7 @@ func (a *Attempt) admit() (o outcome.Outcome, refused bool) {
 	if !gate.TryRequest() {
 		a.releaseRetry()
 		a.errorRate.Done(outcome.Ignored)
-		a.call.overflowed("requests")
+		a.Overflowed("requests")
 		return outcome.Outcome{Kind: outcome.Overflow, Err: errors.New("circuit breaker: too many requests")}, true
 	}
 	a.gate = gate
@@ -173,6 +180,9 @@ func (a *Attempt) bound() {
 func (a *Attempt) Pick() (*upstream.Endpoint, error) {
 	if a.host != nil {
 		a.unpick()
+		if err := a.move(); err != nil {
+			return nil, err
+		}
 	}
 	endpoint, permit, err := a.pickAdmitted()
 	if err != nil {
@@ -217,7 +227,7 @@ func (a *Attempt) pickAdmitted() (*upstream.Endpoint, breaker.Permit, error) {
 	info := *a.pick
 	info.Now = a.Observed.Start
 	for try := 1; ; try++ {
-		endpoint, err := a.call.cluster.Pick(info)
+		endpoint, err := a.cluster.Pick(info)
 		if err != nil {
 			return nil, breaker.Permit{}, err
 		}
@@ -226,7 +236,7 @@ func (a *Attempt) pickAdmitted() (*upstream.Endpoint, breaker.Permit, error) {
 			return endpoint, permit, nil
 		}
 		if try == tries {
-			a.call.overflowed("breaker")
+			a.Overflowed("breaker")
 			return nil, breaker.Permit{}, fmt.Errorf("endpoint %s: %w", endpoint.Address(), err)
 		}
 		info.Avoid = append(slices.Clip(info.Avoid), endpoint.Host())
@@ -236,11 +246,12 @@ func (a *Attempt) pickAdmitted() (*upstream.Endpoint, breaker.Permit, error) {
 // Priority is the routing priority, which selects the limits.
 func (a *Attempt) Priority() discovery.RoutingPriority { return a.call.priority() }
 
-// Cluster is the cluster that the attempt goes to.
-func (a *Attempt) Cluster() *upstream.Cluster { return a.call.cluster }
+// Cluster is the cluster that the attempt goes to: of an aggregate, the one with
+// the endpoint.
+func (a *Attempt) Cluster() *upstream.Cluster { return a.cluster }
 
 // Overflowed reports that a limit which the adapter watches refused the attempt.
-func (a *Attempt) Overflowed(resource string) { a.call.overflowed(resource) }
+func (a *Attempt) Overflowed(resource string) { a.call.overflowed(a.cluster, resource) }
 
 // Retries is how many times the retry policy has granted another attempt before
 // this one. Attempts that are repeated without asking it do not count (gRFC A6).

@@ -138,8 +138,10 @@ type Attempt struct {
 	lost bool
 
 	call *Call
-	pick *balancer.PickInfo
-	ctx  context.Context
+	// cluster is the call's, or one of those that an aggregate consists of.
+	cluster *upstream.Cluster
+	pick    *balancer.PickInfo
+	ctx     context.Context
 	// unconnected are the hosts that the attempt could not connect to.
 	unconnected []*balancer.Host
 	admitted
@@ -240,7 +242,7 @@ func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, d
 		return c.fail(outcome.NoConfig, errors.New("no such cluster"))
 	}
 	if category, dropped := c.cluster.Dropped(); dropped {
-		return c.answer(&filter.Answer{Status: http.StatusServiceUnavailable, Reason: "drop_overload " + category})
+		return c.drop(category)
 	}
 	c.plan(ctx, req)
 	c.adapter.Routed(&c.Decision)
@@ -402,7 +404,7 @@ func (c *Call) again(o *outcome.Outcome) bool {
 	c.attempt.releaseRetry()
 	if !gate.TryRetry() {
 		// The response that is there is given back (Envoy, retry overflow).
-		c.overflowed("retries")
+		c.overflowed(c.cluster, "retries")
 		return false
 	}
 	c.abandon(c.attempt, o)
@@ -460,6 +462,11 @@ func (c *Call) final(o outcome.Outcome) outcome.Outcome {
 
 func (c *Call) priority() discovery.RoutingPriority { return c.routingPriority }
 
+// drop answers a call that drop_overloads of an assignment refuse.
+func (c *Call) drop(category string) outcome.Outcome {
+	return c.answer(&filter.Answer{Status: http.StatusServiceUnavailable, Reason: "drop_overload " + category})
+}
+
 func (c *Call) answer(a *filter.Answer) outcome.Outcome {
 	c.Answer = a
 	o := outcome.Outcome{Kind: outcome.Local, Status: a.Status}
@@ -490,9 +497,9 @@ func (c *Call) failOutcome(o outcome.Outcome) outcome.Outcome {
 	return o
 }
 
-func (c *Call) overflowed(resource string) {
+func (c *Call) overflowed(cluster *upstream.Cluster, resource string) {
 	if hook := c.out.hooks.Overflowed; hook != nil {
-		hook(observe.OverflowEvent{Cluster: c.cluster.Name(), Resource: resource})
+		hook(observe.OverflowEvent{Cluster: cluster.Name(), Resource: resource})
 	}
 }
 

@@ -27,7 +27,7 @@ func (c *Call) remember(a *Attempt, o *outcome.Outcome) {
 		c.avoid(host)
 	}
 	if p.PriorityUpdates > 0 {
-		c.avoidPriorities(host)
+		c.avoidPriorities(a.pick.PriorityBase + host.Priority())
 	}
 }
 
@@ -45,11 +45,11 @@ func avoiding(list []*balancer.Host, h *balancer.Host) []*balancer.Host {
 // avoidPriorities is the previous_priorities plugin of Envoy: after each so many
 // attempts the priorities that they went to are avoided. When an attempt had
 // none left but these, they begin anew.
-func (c *Call) avoidPriorities(tried *balancer.Host) {
-	if slices.Contains(c.pick.AvoidPriorities, tried.Priority()) {
+func (c *Call) avoidPriorities(tried uint32) {
+	if slices.Contains(c.pick.AvoidPriorities, tried) {
 		c.priorities = nil
 	}
-	c.priorities = append(c.priorities, tried.Priority())
+	c.priorities = append(c.priorities, tried)
 	complete := len(c.priorities) - len(c.priorities)%int(c.policy.PriorityUpdates)
 	c.pick.AvoidPriorities = c.priorities[:complete]
 }
@@ -110,7 +110,7 @@ func (c *Call) throttled(o *outcome.Outcome) bool {
 		return false
 	}
 	if c.sequence.Remaining() > 0 {
-		c.overflowed("throttle")
+		c.overflowed(c.cluster, "throttle")
 	}
 	return true
 }

@@ -159,7 +159,7 @@ func (h *hedging) another() {
 	}
 	if !c.cluster.Gate(c.priority()).TryRetry() {
 		h.stopped = true
-		c.overflowed("retries")
+		c.overflowed(c.cluster, "retries")
 		return
 	}
 	for _, a := range h.running {

@@ -54,6 +54,7 @@ type clusterState struct {
 	transport *transports
 	errorRate *breaker.ErrorRate
 	throttle  *retry.Throttle // nil without one
+	leaves    []*Cluster      // of an aggregate, in order
 }
 
 func newCluster(m *Manager, name string) *Cluster {
@@ -67,9 +68,9 @@ func newCluster(m *Manager, name string) *Cluster {
 	return c
 }
 
-// apply takes over a new configuration. Parts that did not change, which are
+// apply takes over a new configuration, with the leaves of an aggregate. Parts that did not change, which are
 // the same pointers, cost nothing.
-func (c *Cluster) apply(r discovery.ClusterResult) {
+func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster) {
 	var ended []balancer.Ejection
 	defer func() { c.ejectionsChanged(ended) }() // without the lock
 	c.applyMu.Lock()
@@ -86,7 +87,7 @@ func (c *Cluster) apply(r discovery.ClusterResult) {
 		return
 	}
 	next := &clusterState{
-		config: r.Cluster, endpoints: r.Endpoints,
+		config: r.Cluster, endpoints: r.Endpoints, leaves: leaves,
 		tls: old.tls, matches: old.matches, transport: old.transport, errorRate: old.errorRate, throttle: old.throttle,
 	}
 	if next.endpoints == nil {

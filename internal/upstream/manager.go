@@ -80,7 +80,7 @@ func (m *Manager) Hold(results map[string]discovery.ClusterResult) map[string]*C
 	}
 	m.mu.Unlock()
 	for name, c := range held {
-		c.apply(results[name])
+		c.apply(results[name], leavesOf(held, results[name].Leaves))
 	}
 	return held
 }

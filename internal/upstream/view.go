@@ -37,4 +37,32 @@ func (e *Endpoint) TLSSettings() *discovery.UpstreamTLS {
 
 // Candidates are the endpoints of which Pick takes one for a first attempt now, or
 // why there is none.
-func (c *Cluster) Candidates() ([]*balancer.Host, error) { return c.set.Candidates() }
+func (c *Cluster) Candidates() ([]*balancer.Host, error) {
+	leaves := c.Leaves()
+	if len(leaves) == 0 {
+		return c.set.Candidates()
+	}
+	var all []*balancer.Host
+	var failure error
+	available := uint32(0)
+	for _, leaf := range leaves { // until those that come first suffice
+		if available >= 100 || !leaf.usable(&balancer.PickInfo{}) {
+			continue
+		}
+		hosts, err := leaf.Candidates()
+		if err != nil {
+			failure = err
+			continue
+		}
+		capacity := leaf.capacity()
+		available += capacity.Healthy + capacity.Degraded
+		all = append(all, hosts...)
+	}
+	if len(all) > 0 {
+		return all, nil
+	}
+	if failure == nil {
+		return leaves[0].Candidates()
+	}
+	return nil, failure
+}

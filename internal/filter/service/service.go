@@ -53,6 +53,7 @@ func (c *Client) Do(ctx context.Context, name string, req *http.Request, limit i
 	if cluster == nil {
 		return nil, fmt.Errorf("cluster %q: not configured", name)
 	}
+	cluster = cluster.Leaf(&balancer.PickInfo{})
 	if err := cluster.Err(); err != nil {
 		return nil, fmt.Errorf("cluster %q: %w", name, err)
 	}

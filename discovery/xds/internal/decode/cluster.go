@@ -16,7 +16,7 @@ import (
 var clusterFields = []messageFields{
 	{
 		message: (*clusterv3.Cluster)(nil),
-		read: "name type eds_cluster_config load_assignment connect_timeout lb_policy least_request_lb_config " +
+		read: "name type cluster_type eds_cluster_config load_assignment connect_timeout lb_policy least_request_lb_config " +
 			"round_robin_lb_config ring_hash_lb_config maglev_lb_config lb_subset_config common_lb_config load_balancing_policy circuit_breakers transport_socket transport_socket_matches " +
 			"typed_extension_protocol_options metadata outlier_detection health_checks",
 		// Metrics; Envoy's buffers, threads and start order; and the settings
@@ -57,8 +57,11 @@ const (
 	defaultBudgetRetries  = 3
 )
 
-// cluster decodes a Cluster of type EDS or STATIC.
+// cluster decodes a Cluster of type EDS or STATIC, or an aggregate.
 func (d *decoder) cluster(at path, m *clusterv3.Cluster) *discovery.Cluster {
+	if m.GetClusterType() != nil {
+		return d.aggregateCluster(at, m)
+	}
 	balancing := d.balancer(at, m)
 	c := &discovery.Cluster{
 		Name:           m.GetName(),

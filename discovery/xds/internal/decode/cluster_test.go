@@ -337,7 +337,7 @@ func TestX76_WhereEndpointsComeFrom(t *testing.T) {
 			}},
 		{"DNS", `{"name": "c", "type": "STRICT_DNS"}`, []string{"type: STRICT_DNS is not supported: use EDS or STATIC"}},
 		{"a custom type", `{"name": "c", "clusterType": {"name": "envoy.clusters.aggregate"}}`,
-			[]string{"cluster_type: not supported", "load_assignment: must be set for type STATIC"}},
+			[]string{`cluster_type.typed_config: "" is not supported here: must be "envoy.extensions.clusters.aggregate.v3.ClusterConfig"`}},
 	})
 }
 

@@ -56,6 +56,7 @@ func fixtures(tb testing.TB) []fixture {
 		{"cluster checked over TCP", fromJSON[clusterv3.Cluster](tb, tcpCheckFixture), cluster},
 		{"checked endpoints", fromJSON[endpointv3.ClusterLoadAssignment](tb, checkedEndpointsFixture), assignment},
 		{"assignment", fromJSON[endpointv3.ClusterLoadAssignment](tb, assignmentFixture), assignment},
+		{"aggregate cluster", fromJSON[clusterv3.Cluster](tb, aggregateFixture), cluster},
 		{"hashing routes", fromJSON[routev3.RouteConfiguration](tb, hashRoutesFixture), routes},
 	}
 	for _, text := range balancingFixtures {

@@ -22,6 +22,12 @@ const (
     "subsetSelectors": [{"keys": ["version", "stage"], "fallbackPolicy": "KEYS_SUBSET", "fallbackKeysSubset": ["version"]}, {"keys": ["version"]}]`
 )
 
+// aggregateFixture is an aggregate cluster.
+const aggregateFixture = `{"name": "all", "lbPolicy": "CLUSTER_PROVIDED", "connectTimeout": "2s",
+  "circuitBreakers": {"thresholds": [{"maxRetries": 7}]},
+  "clusterType": {"name": "envoy.clusters.aggregate", "typedConfig": {
+    "@type": "type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig", "clusters": ["near", "far"]}}}`
+
 // balancingFixtures are clusters with every way to balance.
 var balancingFixtures = []string{
 	clusterWith(`"lbPolicy": "RING_HASH", "ringHashLbConfig": {"minimumRingSize": 10, "maximumRingSize": 70},

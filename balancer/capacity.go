@@ -1,0 +1,129 @@
+package balancer
+
+// Capacity is what a set has to offer beside other sets, as an aggregate cluster
+// looks at the clusters that it consists of.
+type Capacity struct {
+	// Healthy and Degraded are how available its priorities are together, in
+	// percent of what the traffic needs, at most 100 each.
+	Healthy, Degraded uint32
+	// Hosts is how many it has, Priorities how many priorities they are in.
+	Hosts, Priorities int
+}
+
+func capacityOf(levels []*level, config Config) Capacity {
+	c := Capacity{Priorities: len(levels)}
+	available, _ := availabilities(levels, config.overprovisioning())
+	for i, l := range levels {
+		c.Healthy += available[i].healthy
+		c.Degraded += available[i].degraded
+		c.Hosts += l.sum.hosts
+	}
+	c.Healthy, c.Degraded = min(c.Healthy, 100), min(c.Degraded, 100)
+	return c
+}
+
+// Capacity returns what the set has to offer now. It is quick.
+func (s *Set) Capacity() Capacity { return s.snapshot.Load().capacity }
+
+// Part is a place in the traffic of a set: of the priorities that share it, it is
+// one that a pick takes. So several sets are one long list of priorities.
+type Part struct {
+	// At is the place, above 0 and at most 1; 0 draws one.
+	At float64
+	// Degraded says that the traffic is that of degraded hosts.
+	Degraded bool
+}
+
+// Chain divides traffic among n sets as if the priorities of each followed those of
+// the one before (Envoy docs, aggregate cluster): it returns which set a request
+// goes to, and the part of that set's traffic that it is of. random is a random
+// number, or a hash for what is to stay together. n must be at least 1.
+//
+// Without anything available the sets get traffic by their numbers of hosts: each
+// decides by its own panic mode what becomes of it.
+func Chain(n int, of func(i int) Capacity, random uint64) (i int, part Part) {
+	total, hosts := uint32(0), 0
+	for i := range n {
+		c := of(i)
+		total += c.Healthy + c.Degraded
+		hosts += c.Hosts
+	}
+	if total == 0 {
+		at := int(random % uint64(max(hosts, 1)))
+		for i := range n {
+			if at -= of(i).Hosts; at < 0 {
+				return i, Part{}
+			}
+		}
+		return 0, Part{}
+	}
+	// Places are in units of availability, of which there are at most 100.
+	total = min(total, 100)
+	const steps = 1 << 20
+	at := (float64(random%steps) + 0.5) / steps * float64(total)
+	for _, degraded := range [2]bool{false, true} {
+		for i := range n {
+			c := of(i)
+			available := c.Healthy
+			if degraded {
+				available = c.Degraded
+			}
+			if at < float64(available) {
+				return i, Part{At: at / float64(available), Degraded: degraded}
+			}
+			at -= float64(available)
+		}
+	}
+	return 0, Part{} // a capacity changed meanwhile
+}
+
+// at returns the choice that a part of the traffic is of, nil if there is none any
+// more.
+func (s *snapshot) at(part Part) *choice {
+	whole := uint32(0)
+	for i, before := 0, uint32(0); i < len(s.choices); i++ {
+		if s.choices[i].degraded == part.Degraded {
+			whole += s.choices[i].below - before
+		}
+		before = s.choices[i].below
+	}
+	left := part.At * float64(whole)
+	var last *choice
+	for i, before := 0, uint32(0); i < len(s.choices); i++ {
+		c := &s.choices[i]
+		if c.degraded == part.Degraded {
+			if last = c; left <= float64(c.below-before) {
+				return c
+			}
+			left -= float64(c.below - before)
+		}
+		before = c.below
+	}
+	return last
+}
+
+// Usable reports whether a pick would find a host that is reachable and not to be
+// avoided.
+func (s *Set) Usable(info *PickInfo) bool {
+	snapshot := s.snapshot.Load()
+	if snapshot.subsets != nil {
+		snapshot = snapshot.subsets.find(info.Match)
+	}
+	if snapshot.err != nil {
+		return false
+	}
+	search := search{revivals: s.revivals.Load(), random: s.random}
+	for i := range snapshot.choices {
+		for _, g := range snapshot.choices[i].groups {
+			if search.in(g, info) != nil {
+				return true
+			}
+		}
+	}
+	for _, g := range snapshot.reserve {
+		if search.in(g, info) != nil {
+			return true
+		}
+	}
+	return false
+}

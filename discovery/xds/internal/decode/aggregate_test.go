@@ -1,0 +1,51 @@
+package decode
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+
+	"github.com/inboardmesh/inboard/breaker"
+)
+
+// aggregateOf is an aggregate cluster with further fields, which begin with a comma.
+func aggregateOf(names, fields string) string {
+	return `{"name": "all", "clusterType": {"name": "envoy.clusters.aggregate", "typedConfig": {
+    "@type": "type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig", "clusters": [` + names + `]}}` + fields + `}`
+}
+
+func TestAnAggregateClusterIsDecoded(t *testing.T) {
+	t.Parallel()
+	c := decodeCluster(t, aggregateFixture)
+	if want := []string{"near", "far"}; !slices.Equal(c.Aggregate, want) || c.EDSName != "" || c.Static != nil {
+		t.Errorf("cluster %+v, want the clusters %q", c, want)
+	}
+	if want := (breaker.Limits{MaxConnections: 1024, MaxPendingRequests: 1024, MaxRequests: 1024, MaxRetries: 7}); c.Limits[0] != want {
+		t.Errorf("limits %+v, want %+v", c.Limits[0], want)
+	}
+}
+
+func TestWhatIsOfLeavesIsRefusedInAnAggregate(t *testing.T) {
+	t.Parallel()
+	for fields, want := range map[string]string{
+		`, "lbPolicy": "RING_HASH"`:                                           "lb_policy: RING_HASH is not supported for an aggregate",
+		`, "commonLbConfig": {}`:                                              "common_lb_config: not supported for an aggregate",
+		`, "outlierDetection": {}`:                                            "outlier_detection: not supported for an aggregate",
+		`, "circuitBreakers": {"thresholds": [{"maxRequests": 1}]}`:           "circuit_breakers.thresholds[0].max_requests: not supported",
+		`, "circuitBreakers": {"perHostThresholds": [{"maxConnections": 1}]}`: "circuit_breakers.per_host_thresholds: not supported",
+		`, "ringHashLbConfig": {}`:                                            "ring_hash_lb_config: not supported",
+	} {
+		_, _, err := Cluster(marshal(t, fromJSON[clusterv3.Cluster](t, aggregateOf(`"near"`, fields))))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q", fields, err, want)
+		}
+	}
+	for names, want := range map[string]string{"": "clusters", `""`: "clusters[0]: must not be empty"} {
+		_, _, err := Cluster(marshal(t, fromJSON[clusterv3.Cluster](t, aggregateOf(names, ""))))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("clusters [%s]: error %v, want %q", names, err, want)
+		}
+	}
+}

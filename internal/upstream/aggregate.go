@@ -1,0 +1,76 @@
+package upstream
+
+import (
+	"math/rand/v2"
+
+	"github.com/inboardmesh/inboard/balancer"
+)
+
+// Leaf returns the cluster that an attempt goes to, of which the limits, the
+// breaker and the endpoints are, and narrows info to what the attempt may pick
+// there. That is c itself unless c is an aggregate: then it is one of those that it
+// consists of, whose priorities follow one another. One without an endpoint that
+// can be reached, and that is not to be avoided, is passed over for the next.
+func (c *Cluster) Leaf(info *balancer.PickInfo) *Cluster {
+	leaves := c.state.Load().leaves
+	if len(leaves) == 0 {
+		return c
+	}
+	random := rand.Uint64()
+	if info.Hashed {
+		random = info.Hash
+	}
+	first, part := balancer.Chain(len(leaves), func(i int) balancer.Capacity { return leaves[i].capacity() }, random)
+	info.Part = part
+	if leaf := leafAt(leaves, first, info); leaf.usable(info) {
+		return leaf
+	}
+	info.Part = balancer.Part{}
+	for i := range leaves {
+		if i == first {
+			continue
+		}
+		if leaf := leafAt(leaves, i, info); leaf.usable(info) {
+			return leaf
+		}
+	}
+	return leafAt(leaves, first, info)
+}
+
+// leafAt returns a leaf. Before its priorities are those of the leaves before it.
+func leafAt(leaves []*Cluster, at int, info *balancer.PickInfo) *Cluster {
+	info.PriorityBase = 0
+	for _, before := range leaves[:at] {
+		info.PriorityBase += uint32(before.set.Capacity().Priorities)
+	}
+	return leaves[at]
+}
+
+// capacity is what the cluster offers to an aggregate.
+func (c *Cluster) capacity() balancer.Capacity {
+	if c.Err() != nil {
+		return balancer.Capacity{}
+	}
+	return c.set.Capacity()
+}
+
+// usable reports whether an attempt that goes to the cluster would find an endpoint.
+func (c *Cluster) usable(info *balancer.PickInfo) bool { return c.Err() == nil && c.set.Usable(info) }
+
+// Leaves are the clusters that an aggregate consists of, in order; nil for others.
+func (c *Cluster) Leaves() []*Cluster { return c.state.Load().leaves }
+
+// leavesOf finds the leaves of an aggregate among the clusters that are held with it.
+func leavesOf(held map[string]*Cluster, names []string) []*Cluster {
+	var leaves []*Cluster
+	for _, name := range names {
+		if c := held[name]; c != nil {
+			leaves = append(leaves, c)
+		}
+	}
+	return leaves
+}
+
+// Exhausted reports whether the cluster has no endpoint left that can be reached
+// and is not to be avoided.
+func (c *Cluster) Exhausted(info balancer.PickInfo) bool { return !c.usable(&info) }
