@@ -299,7 +299,6 @@ func specials() []scenario {
 		named("headers that are not canonical", scenario{script: []step{head, say(ok2)}, calls: []call{{header: http.Header{"x-lower": {"a", "b"}}}}}),
 		named("the response is closed unread", scenario{script: []step{head, say(chunked)}, calls: []call{{read: closeAtOnce}}}),
 		named("no answer at all", get(head, hangUp)),
-		named("the peer closes before the request", scenario{script: []step{hangUp}, calls: []call{{}}}),
 	}
 }
 

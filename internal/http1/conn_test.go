@@ -3,6 +3,7 @@ package http1_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -158,6 +159,58 @@ func TestADeadlineEndsTheExchange(t *testing.T) {
 				if c.Err() == nil {
 					t.Error("the connection is kept")
 				}
+			})
+		})
+	}
+}
+
+// The limit of an attempt is that of the head; the body has the time of the call.
+func TestTheLimitOfAnAttemptEndsWithTheHead(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name      string
+		head, end time.Duration // when the head comes, and the end of the body
+		want      string
+		took      time.Duration
+	}{
+		{name: "a head that is late", head: 2 * time.Second, want: "canceled", took: time.Second},
+		{name: "a body that takes longer than a head may", head: time.Second / 2, end: 5 * time.Second, took: 5 * time.Second},
+		{name: "a body that is late", head: time.Second / 2, end: time.Minute, want: "deadline", took: 10 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				client, peer := memnet.Pipe()
+				defer peer.Close()
+				go func() {
+					s := &server{conn: peer, br: bufio.NewReader(peer)}
+					_ = head(s) && pause(c.head)(s) && say(ok2[:len(ok2)-1])(s) && pause(c.end-c.head)(s) && say("k")(s)
+				}()
+				conn := http1.New(client, new(http1.Options))
+				defer conn.Close()
+				var call deadline.Context
+				start := time.Now()
+				call.Start(context.Background(), start.Add(10*time.Second), nil)
+				defer call.Stop()
+				var attempt deadline.Attempt
+				attempt.Start(&call, start.Add(time.Second), errBody)
+				defer attempt.Stop()
+				resp, err := conn.RoundTrip(newRequest(&attempt, t))
+				if err == nil {
+					attempt.Lift()
+					_, err = io.ReadAll(resp.Body)
+				}
+				if c.want == "canceled" {
+					if !errors.Is(err, errBody) { // the cause
+						t.Errorf("got %v", err)
+					}
+				} else if classOf(err) != c.want {
+					t.Errorf("got %v", err)
+				}
+				if took := time.Since(start); took != c.took {
+					t.Errorf("it took %v", took)
+				}
+				time.Sleep(time.Hour) // the server has said what it had to say
 			})
 		})
 	}

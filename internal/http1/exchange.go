@@ -26,6 +26,9 @@ type exchange struct {
 	unwatch func() bool
 	// aside is set if a goroutine writes the request, see writing.
 	aside *writing
+	// limit is when the exchange must have ended; zero without a limit. The head of
+	// the response may have less time.
+	limit time.Time
 	// keep is whether the connection can be used again, as far as the response's
 	// head tells.
 	keep bool
@@ -81,12 +84,18 @@ func (x *exchange) watch() error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	var limit time.Time
+	var head time.Time
+	if attempt, ok := ctx.(*deadline.Attempt); ok {
+		head, ctx = attempt.Limit(), attempt.Parent()
+	}
 	if bounded, ok := ctx.(*deadline.Context); ok {
 		ctx = bounded.Parent()
-		limit, _ = bounded.Deadline()
+		x.limit, _ = bounded.Deadline()
 	}
-	x.conn.setDeadline(limit)
+	if head.IsZero() || !x.limit.IsZero() && x.limit.Before(head) {
+		head = x.limit
+	}
+	x.conn.setDeadline(head)
 	if ctx.Done() != nil {
 		x.unwatch = context.AfterFunc(ctx, x.conn.cancel)
 	}
@@ -175,8 +184,9 @@ func (x *exchange) headEnded() error {
 	if x.aside != nil {
 		moved = x.aside.headEnded() || moved
 	}
+	c.setDeadline(x.limit)
 	if moved {
-		return c.conn.SetReadDeadline(c.deadline)
+		return c.conn.SetReadDeadline(x.limit)
 	}
 	return nil
 }

@@ -190,11 +190,12 @@ func rewritten(from *url.URL, escapedPath string) *url.URL {
 	return &to
 }
 
-// Carrier prepares the headers of an attempt. The first may use them as they
-// are; a later one must not touch what net/http may still read.
+// Carrier prepares the headers of an attempt. The first may use them as they are,
+// if no other runs beside it; a later one must not touch what net/http may still
+// read.
 func (x *exchange) Carrier(a *pipeline.Attempt) observe.Carrier {
 	headers := &x.firstHeaders
-	if a.Observed.Number == 1 {
+	if a.Observed.Number == 1 && a.Alone() {
 		headers.header = header(x.routed)
 	} else {
 		headers = &outgoing{header: header(copyHeader(x.routed))}

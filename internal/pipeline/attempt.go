@@ -86,7 +86,7 @@ func (a *Attempt) run() outcome.Outcome {
 // Started ends the per-try timeout: response headers have arrived. Attempt's
 // return does the same unless KeepPerTry is set. It reports whether they were in
 // time; if not, the attempt's context has ended or is about to.
-func (a *Attempt) Started() bool { return a.timer == nil || a.timer.Stop() }
+func (a *Attempt) Started() bool { return !a.answer.Started() || a.answer.Lift() }
 
 // settle finds out whose time it was, if the attempt ended because time was up.
 // The peer, which was told the deadline, may have noticed first; that must make
@@ -170,9 +170,12 @@ func (a *Attempt) bound() {
 		return
 	}
 	a.Deadline = deadline
-	cancel := a.cancelable()
-	a.timer = time.AfterFunc(limit, func() { cancel(errPerTryTimeout) })
+	a.answer.Start(a.ctx, deadline, errPerTryTimeout)
+	a.ctx = &a.answer
 }
+
+// Alone reports whether no other attempt of the call can run at the same time.
+func (a *Attempt) Alone() bool { return a.call.hedging == nil }
 
 // Pick chooses an endpoint of the call's cluster. Calling it again chooses
 // another one, for when the first turned out not to be connectable before
@@ -274,6 +277,7 @@ func (a *Attempt) end(o *outcome.Outcome, now time.Time) {
 	a.Started()
 	a.perTryIdle.stop()
 	a.streamIdle.stop()
+	a.answer.Stop()
 	if a.cancel != nil {
 		a.cancel(context.Canceled)
 	}

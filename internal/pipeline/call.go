@@ -145,7 +145,8 @@ type Attempt struct {
 	// unconnected are the hosts that the attempt could not connect to.
 	unconnected []*balancer.Host
 	admitted
-	timer  *time.Timer
+	// answer bounds the wait for the response's headers.
+	answer deadline.Attempt
 	cancel context.CancelCauseFunc
 
 	perTryIdle, streamIdle idleTimer

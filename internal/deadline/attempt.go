@@ -1,0 +1,152 @@
+package deadline
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Attempt bounds the wait for an answer: it ends at a limit unless that is lifted
+// before. Like a [Context] it becomes a real context when somebody first asks for
+// its end. It must not be copied. Safe for concurrent use once it is started.
+//
+// When it ends at its limit, Err is [context.Canceled] and the cause the one that
+// it was given; Deadline is its parent's, because the limit may be lifted.
+type Attempt struct {
+	parent context.Context
+	limit  time.Time
+	cause  error
+
+	real     atomic.Bool
+	mu       sync.Mutex
+	inner    context.Context         // guarded by mu until real
+	cancel   context.CancelCauseFunc // guarded by mu
+	timer    *time.Timer             // guarded by mu; nil if it needs none
+	lifted   bool                    // guarded by mu
+	canceled bool                    // guarded by mu
+}
+
+var _ context.Context = (*Attempt)(nil)
+
+// Start makes a, which must be zero, a child of parent that ends at limit with
+// that cause. It must be followed by Stop.
+func (a *Attempt) Start(parent context.Context, limit time.Time, cause error) {
+	a.parent, a.limit, a.cause = parent, limit, cause
+}
+
+// Started reports whether it was started.
+func (a *Attempt) Started() bool { return a.parent != nil }
+
+// Parent is the context that bounds it beside the limit.
+func (a *Attempt) Parent() context.Context { return a.parent }
+
+// Limit is when it ends; zero once that is lifted.
+func (a *Attempt) Limit() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.lifted {
+		return time.Time{}
+	}
+	return a.limit
+}
+
+// Lift ends the limit and leaves the parent's. It reports whether it was in time;
+// if not, the context has ended or is about to.
+func (a *Attempt) Lift() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.lifted:
+		return true
+	case a.inner == nil && time.Now().Before(a.limit):
+		a.lifted = true
+		return true
+	}
+	a.becomeLocked()
+	if a.timer == nil || !a.timer.Stop() {
+		return false
+	}
+	a.lifted = true
+	return true
+}
+
+// Stop cancels the context and lets go of its resources. It may be called again.
+func (a *Attempt) Stop() {
+	if a.parent == nil {
+		return
+	}
+	a.mu.Lock()
+	a.canceled = true
+	cancel, timer := a.cancel, a.timer
+	a.mu.Unlock()
+	if timer != nil {
+		timer.Stop()
+	}
+	if cancel != nil {
+		cancel(context.Canceled)
+	}
+}
+
+// Deadline is the parent's.
+func (a *Attempt) Deadline() (time.Time, bool) { return a.parent.Deadline() }
+
+// Done makes the real context.
+func (a *Attempt) Done() <-chan struct{} { return a.become().Done() }
+
+// Err is nil as long as neither the parent nor the limit has ended.
+func (a *Attempt) Err() error {
+	if !a.real.Load() && a.going() {
+		return nil
+	}
+	return a.become().Err()
+}
+
+// Value asks the real context, if there is one, see [Context.Value].
+func (a *Attempt) Value(key any) any {
+	if a.real.Load() {
+		return a.inner.Value(key)
+	}
+	return a.parent.Value(key)
+}
+
+// String keeps fmt from reading what other goroutines write.
+func (a *Attempt) String() string { return "mesh attempt" }
+
+func (a *Attempt) going() bool {
+	if a.parent.Err() != nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.canceled && (a.lifted || time.Now().Before(a.limit))
+}
+
+func (a *Attempt) become() context.Context {
+	if a.real.Load() {
+		return a.inner
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.becomeLocked()
+	return a.inner
+}
+
+func (a *Attempt) becomeLocked() {
+	if a.inner != nil {
+		return
+	}
+	ctx, cancel := context.WithCancelCause(a.parent)
+	a.inner, a.cancel = ctx, cancel
+	left := time.Until(a.limit)
+	switch {
+	case a.canceled:
+		cancel(context.Canceled) // nobody else has seen it yet
+	case a.lifted:
+	case left <= 0:
+		cancel(a.cause)
+	default:
+		a.timer = time.AfterFunc(left, func() { cancel(a.cause) })
+	}
+	a.real.Store(true)
+}
