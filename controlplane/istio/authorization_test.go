@@ -118,3 +118,30 @@ func TestV21_ATrustDomainAndItsAliasesAreTheSame(t *testing.T) {
 		}
 	}
 }
+
+// TestRequestPrincipalsArePartedAsByIstio: at the last slash, for an issuer may be
+// a URL.
+func TestRequestPrincipalsArePartedAsByIstio(t *testing.T) {
+	t.Parallel()
+	const present = `"safeRegex":{"regex":".+"}`
+	for value, want := range map[string][2]string{
+		"https://issuer.test/a/cook": {`"exact":"https://issuer.test/a"`, `"exact":"cook"`},
+		"issuer/":                    {`"exact":"issuer"`, `"exact":""`},
+		"issuer":                     {`"exact":"issuer"`, `"exact":""`},
+		"*":                          {present, present},
+		"https://issuer.test/*":      {`"exact":"https://issuer.test"`, present},
+		"issuer/co*":                 {`"exact":"issuer"`, `"prefix":"co"`},
+		"iss*":                       {`"prefix":"iss"`, present},
+		"*/cook":                     {present, `"exact":"cook"`},
+		"*.test/cook":                {`"suffix":".test"`, `"exact":"cook"`},
+		"*ok":                        {present, `"suffix":"ok"`},
+	} {
+		_, configs := rbacFilters(t, istio.Options{}, istio.Node{Namespace: "shop"},
+			policy("shop", "a", `{rules: [{from: [{source: {requestPrincipals: ["`+value+`"]}}]}]}`))
+		issuer := `{"key":"payload"},{"key":"iss"}],"value":{"stringMatch":{` + want[0] + `}}`
+		subject := `{"key":"payload"},{"key":"sub"}],"value":{"stringMatch":{` + want[1] + `}}`
+		if !strings.Contains(configs, issuer) || !strings.Contains(configs, subject) {
+			t.Errorf("%s: got %s", value, configs)
+		}
+	}
+}

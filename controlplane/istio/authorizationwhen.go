@@ -127,47 +127,25 @@ func claimMetadata(path []string, value *matcherv3.ValueMatcher) *rbacv3.Princip
 	return &rbacv3.Principal{Identifier: &rbacv3.Principal_SourcedMetadata{SourcedMetadata: &rbacv3.SourcedMetadata{MetadataMatcher: m}}}
 }
 
-// requestPrincipal compares "ISSUER/SUBJECT" of the token. Both may have slashes
-// of their own, so that a value means every way to part it.
+// requestPrincipal compares "ISSUER/SUBJECT" of the token, parted at the last
+// slash as Istio does: an issuer often is a URL. A star stands for the beginning
+// of the issuer or for the end of the subject.
 func (t *ruleTranslator) requestPrincipal(value string, _ at) *rbacv3.Principal {
-	text := func(claim string, match *matcherv3.StringMatcher) *rbacv3.Principal {
-		return claimMetadata([]string{claim}, &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{StringMatch: match}})
+	issuer, subject, parted := value, "", false
+	if i := strings.LastIndexByte(value, '/'); i >= 0 {
+		issuer, subject, parted = value[:i], value[i+1:], true
 	}
-	both := func(issuer, subject *matcherv3.StringMatcher) *rbacv3.Principal {
-		return allPrincipals([]*rbacv3.Principal{text("iss", issuer), text("sub", subject)})
+	switch _, kind := cutWildcard(value); {
+	case kind == present:
+		subject = "*"
+	case kind == ending && !parted:
+		issuer, subject = "*", value
+	case kind == beginning && !parted:
+		subject = "*"
 	}
-	rest, kind := cutWildcard(value)
-	if kind == present {
-		return both(regexMatch(".+"), regexMatch(".+"))
+	text := func(claim, value string) *rbacv3.Principal {
+		match := &matcherv3.ValueMatcher_StringMatch{StringMatch: wildcardMatch(value)}
+		return claimMetadata([]string{claim}, &matcherv3.ValueMatcher{MatchPattern: match})
 	}
-	or := &rbacv3.Principal_Set{}
-	for i := range len(rest) {
-		if rest[i] != '/' {
-			continue
-		}
-		issuer, subject := wildcardMatch(rest[:i]), wildcardMatch(rest[i+1:])
-		switch kind {
-		case beginning:
-			subject = &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: rest[i+1:]}}
-			if rest[i+1:] == "" {
-				subject = regexMatch(".*")
-			}
-		case ending:
-			issuer = &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Suffix{Suffix: rest[:i]}}
-			if i == 0 {
-				issuer = regexMatch(".*")
-			}
-		}
-		or.Ids = append(or.Ids, both(issuer, subject))
-	}
-	switch kind {
-	case beginning:
-		or.Ids = append(or.Ids, both(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: rest}}, regexMatch(".*")))
-	case ending:
-		or.Ids = append(or.Ids, both(regexMatch(".*"), &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Suffix{Suffix: rest}}))
-	}
-	if len(or.Ids) == 0 {
-		return notPrincipal(anyPrincipal()) // no issuer and subject make a text without a slash
-	}
-	return &rbacv3.Principal{Identifier: &rbacv3.Principal_OrIds{OrIds: or}}
+	return allPrincipals([]*rbacv3.Principal{text("iss", issuer), text("sub", subject)})
 }

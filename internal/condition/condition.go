@@ -30,6 +30,8 @@ const (
 type Condition struct {
 	program cel.Program
 	tree    *exprpb.Expr // with our numbers
+	// names is set if the expression can be true only by what values are.
+	names bool
 }
 
 // Equal reports whether two conditions are the same expression.
@@ -87,7 +89,7 @@ func Compile(expr *exprpb.Expr, request bool) (_ *Condition, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot be evaluated: %w", err)
 	}
-	return &Condition{program: program, tree: tree}, nil
+	return &Condition{program: program, tree: tree, names: names(checked.NativeRep())}, nil
 }
 
 func refusal(issues *cel.Issues) error {
@@ -131,6 +133,33 @@ func restrict(checked *ast.AST) error {
 	return errors.Join(problems...)
 }
 
+// names reports whether an expression is made only of what says what a value is,
+// and of nothing that could turn that around.
+func names(checked *ast.AST) bool {
+	all := true
+	ast.PostOrderVisit(checked.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		switch e.Kind() {
+		case ast.LiteralKind:
+			_, isBool := e.AsLiteral().(types.Bool)
+			all = all && !isBool
+		case ast.IdentKind, ast.SelectKind, ast.ListKind:
+		case ast.CallKind:
+			args := e.AsCall().Args()
+			switch e.AsCall().FunctionName() {
+			case operators.LogicalAnd, operators.LogicalOr, operators.In, operators.Index,
+				overloads.StartsWith, overloads.EndsWith, overloads.Contains, overloads.Matches:
+			case operators.Equals:
+				all = all && (args[0].Kind() == ast.LiteralKind || args[1].Kind() == ast.LiteralKind)
+			default:
+				all = false
+			}
+		default:
+			all = false
+		}
+	}))
+	return all
+}
+
 func literal(e ast.Expr) (string, bool) {
 	if e.Kind() != ast.LiteralKind {
 		return "", false
@@ -162,7 +191,7 @@ func unseen(name string) bool {
 // of the facts; without it, under any, where an expression without a value may be
 // true.
 func (c *Condition) Holds(facts *Facts, certain bool) bool {
-	e := &evaluation{facts: facts, certain: certain}
+	e := &evaluation{facts: facts, certain: certain, apart: !certain || !c.names}
 	for range maxReadings {
 		if c.holds(e) != certain {
 			return !certain

@@ -14,7 +14,9 @@
 //     match, and a DENY does.
 //   - A request that can be read in two ways (a header that is there twice, a path
 //     with escapes, a host with a port, a certificate with several names) is asked
-//     about in every reading: an ALLOW matches if all hold, a DENY if one does.
+//     about in every reading: an ALLOW matches if all hold, a DENY if one does. The
+//     parts of a value with commas are readings too, unless for an ALLOW that only
+//     says what values are, without "!", "!=" and the like.
 //
 // The text after "in" tells whether something is there: the expression
 // '"x-role" in request.headers && request.headers["x-role"] == "admin"' has a value

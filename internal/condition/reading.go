@@ -13,6 +13,8 @@ import (
 type evaluation struct {
 	facts   *Facts
 	certain bool
+	// apart has the parts of joined values looked at.
+	apart bool
 	// choices are the readings of now, in the order in which they were asked for.
 	choices []choice
 }
@@ -65,8 +67,9 @@ func (e *evaluation) next() bool {
 }
 
 // header returns the values that a header can be read as; none if it is missing.
-// Values that are there apart are one list, joined as Envoy does, and each alone;
-// what denies looks at the parts of a joined one too (decision D6).
+// Values that are there apart are one list, joined as Envoy does, and each alone.
+// What denies looks at the parts of a joined one too, without the space around
+// them (decision D6), and so does what allows by saying what a value is not.
 func (e *evaluation) header(name string) (readings []string, ok bool) {
 	add := func(value string) {
 		if !slices.Contains(readings, value) {
@@ -89,9 +92,10 @@ func (e *evaluation) header(name string) (readings []string, ok bool) {
 	add(strings.Join(values, ","))
 	for _, value := range values {
 		add(value)
-		if e.certain {
+		if !e.apart {
 			continue
 		}
+		add(strings.TrimSpace(value))
 		for part := range strings.SplitSeq(value, ",") {
 			add(strings.TrimSpace(part))
 		}

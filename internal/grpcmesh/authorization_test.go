@@ -30,9 +30,9 @@ func guarded(path string) *discovery.Inbound {
 	return in
 }
 
-// rawCall sends a :path as it is, and returns the gRPC status or what became of
-// the stream.
-func (f *fixture) rawCall(path string) string {
+// rawCall sends a :path and further fields as they are, and returns the gRPC
+// status or what became of the stream.
+func (f *fixture) rawCall(path string, fields ...[2]string) string {
 	f.tb.Helper()
 	conn, err := f.network.DialContext(f.tb.Context(), "tcp", endpoint)
 	if err != nil {
@@ -45,7 +45,7 @@ func (f *fixture) rawCall(path string) string {
 	_ = framer.WriteSettings()
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
-	for _, h := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":authority", "a"}, {":path", path}, {"content-type", "application/grpc"}, {"te", "trailers"}} {
+	for _, h := range append([][2]string{{":method", "POST"}, {":scheme", "http"}, {":authority", "a"}, {":path", path}, {"content-type", "application/grpc"}, {"te", "trailers"}}, fields...) {
 		_ = encoder.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
 	}
 	_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true})

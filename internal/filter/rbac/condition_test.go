@@ -73,14 +73,15 @@ func (c *referenceCondition) holds(x *filter.Exchange, cert *x509.Certificate, o
 }
 
 // valuesOf are the readings of a header, from the sentence of D6.
-func valuesOf(x *filter.Exchange, name string, oneIsEnough bool) []string {
+func valuesOf(x *filter.Exchange, name string, apart bool) []string {
 	values := x.Header.Values(name)
 	if len(values) == 0 {
 		return nil
 	}
 	all := append([]string{strings.Join(values, ",")}, values...)
-	if oneIsEnough {
+	if apart {
 		for _, v := range values {
+			all = append(all, strings.TrimSpace(v))
 			for part := range strings.SplitSeq(v, ",") {
 				all = append(all, strings.TrimSpace(part))
 			}
@@ -105,8 +106,8 @@ func referenceConditions(t testing.TB) []*referenceCondition {
 		{text: `request.headers["x-a"] == "a"`, verdicts: func(x *filter.Exchange, _ *x509.Certificate, one bool) []verdict {
 			return ofEach(valuesOf(x, "x-a", one), withoutValue, func(v string) bool { return v == "a" })
 		}},
-		{text: `"X-B" in request.headers && request.headers["x-b"] != "b"`, verdicts: func(x *filter.Exchange, _ *x509.Certificate, one bool) []verdict {
-			return ofEach(valuesOf(x, "x-b", one), no, func(v string) bool { return v != "b" })
+		{text: `"X-B" in request.headers && request.headers["x-b"] != "b"`, verdicts: func(x *filter.Exchange, _ *x509.Certificate, _ bool) []verdict {
+			return ofEach(valuesOf(x, "x-b", true), no, func(v string) bool { return v != "b" })
 		}},
 		{text: `request.url_path == "/é" || request.url_path.startsWith("/a")`, verdicts: func(x *filter.Exchange, _ *x509.Certificate, _ bool) []verdict {
 			decoded, _ := url.PathUnescape(x.Path)

@@ -227,7 +227,10 @@ func (m authority) match(s *Subject, _ bool) bool {
 
 // headerMatch compares a header. If it is there more than once, its readings are
 // the list, joined by commas as Envoy and gRPC have it, and each value alone
-// (decision D6).
+// (decision D6). What denies looks at the parts of a joined value too, and at
+// values without the space around them: what one sender joins another sends
+// apart, and not every protocol trims. Text that has commas of its own is not
+// taken apart where that would allow less.
 type headerMatch struct{ header *discovery.HeaderMatch }
 
 func (m headerMatch) match(s *Subject, certain bool) bool {
@@ -245,7 +248,7 @@ func (m headerMatch) match(s *Subject, certain bool) bool {
 	case 0:
 		return route.MatchHeaderValue(m.header, "", false)
 	case 1:
-		if strings.IndexByte(values[0], ',') < 0 || m.header.Kind == discovery.HeaderPresent {
+		if m.header.Kind == discovery.HeaderPresent || strings.IndexByte(values[0], ',') < 0 && strings.TrimSpace(values[0]) == values[0] {
 			return route.MatchHeaderValue(m.header, values[0], true)
 		}
 	}
@@ -256,18 +259,22 @@ func (m headerMatch) match(s *Subject, certain bool) bool {
 		if route.MatchHeaderValue(m.header, value, true) != certain {
 			return !certain
 		}
-		// What one sender joins, another sends apart. Text that has commas of its
-		// own is not to be taken apart where that would allow less.
-		if !certain && !m.header.Invert && m.matchesPart(value) {
-			return true
+		// Inverted, it is the rule that allows which names what is denied.
+		if certain == m.header.Invert && m.aPartMatches(value, !certain) {
+			return !certain
 		}
 	}
 	return certain
 }
 
-func (m headerMatch) matchesPart(value string) bool {
+// aPartMatches reports whether a part of a joined value matches, or does not if
+// that is what is wanted. The value itself is one, without the space around it.
+func (m headerMatch) aPartMatches(value string, want bool) bool {
+	if route.MatchHeaderValue(m.header, strings.TrimSpace(value), true) == want {
+		return true
+	}
 	for part := range strings.SplitSeq(value, ",") {
-		if route.MatchHeaderValue(m.header, strings.TrimSpace(part), true) {
+		if route.MatchHeaderValue(m.header, strings.TrimSpace(part), true) == want {
 			return true
 		}
 	}

@@ -104,12 +104,11 @@ func (r *reference) header(m *discovery.HeaderMatch, oneIsEnough bool) bool {
 		return route.MatchHeaderValue(m, "", false)
 	}
 	lines := append([]string{strings.Join(values, ",")}, values...)
-	if oneIsEnough && !m.Invert && m.Kind != discovery.HeaderPresent {
+	if oneIsEnough != m.Invert && m.Kind != discovery.HeaderPresent {
 		for _, v := range values {
+			lines = append(lines, strings.TrimSpace(v))
 			for part := range strings.SplitSeq(v, ",") {
-				if strings.Contains(v, ",") {
-					lines = append(lines, strings.TrimSpace(part))
-				}
+				lines = append(lines, strings.TrimSpace(part))
 			}
 		}
 	}
@@ -205,7 +204,7 @@ func (r random) exchange() (*filter.Exchange, *x509.Certificate) {
 		x.Facts.Peer = r.pick("10.1.0.1:1", "10.2.0.1:1", "[::ffff:10.1.0.1]:1", "[2001:db8::1]:1")
 		x.Facts.Local = &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 8080 + r.IntN(4)}
 		for range r.IntN(4) {
-			x.Headers.Add(r.pick("x-a", "x-b"), r.pick("a", "b", "a,b", "a, é", "", "A"))
+			x.Headers.Add(r.pick("x-a", "x-b"), r.pick("a", "b", "a,b", "a, é", "", "A", " a", "b\t"))
 		}
 		if r.IntN(2) == 0 {
 			x.SetMetadata("f", map[string]any{"k": r.pick("a", "b", "")})
