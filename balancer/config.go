@@ -79,6 +79,8 @@ type Config struct {
 	// LocalityWeighted spreads by locality weight; otherwise the localities of
 	// a priority are one set.
 	LocalityWeighted bool
+	// ZoneAware prefers the caller's locality; nil does not.
+	ZoneAware *ZoneAware
 	// OverprovisioningFactor is in percent; 0 means Envoy's default of 140.
 	OverprovisioningFactor uint32
 }

@@ -31,6 +31,10 @@ type PickInfo struct {
 	// AvoidPriorities is the priorities that are avoided as the hosts of Avoid
 	// are: others step in although they would get no traffic.
 	AvoidPriorities []uint32
+	// Beyond says that hosts of Avoid could not be connected to: priorities that get
+	// no traffic step in before one of them is picked again, reachable or not. The
+	// back-off of a host that refuses is over long before a slow retry comes.
+	Beyond bool
 	// Hash selects the host of a policy that hashes, if Hashed is true.
 	Hash   uint64
 	Hashed bool
@@ -172,7 +176,7 @@ func (s *Set) pickOther(snapshot *snapshot, g *group, first *Host, q query, info
 			}
 		}
 	}
-	if search.avoided != nil && len(info.AvoidPriorities) == 0 {
+	if search.avoided != nil && len(info.AvoidPriorities) == 0 && !info.Beyond {
 		return search.avoided
 	}
 	for _, other := range snapshot.reserve {

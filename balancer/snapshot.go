@@ -20,6 +20,8 @@ type snapshot struct {
 	// subsets is nil without them, and within them.
 	subsets *subsets
 	err     error
+	// zoneOff is why there is no zone aware routing.
+	zoneOff string
 	// capacity is what the set has to offer beside others.
 	capacity Capacity
 }
@@ -134,6 +136,12 @@ func (b *builder) build(hosts []*Host, spans []span) *snapshot {
 			if part.share > 0 {
 				below += part.share
 				made := b.choice(level, part.class, below)
+				if b.config.ZoneAware != nil && level.priority == 0 && part.class == healthyHosts {
+					var zoned choice
+					if zoned, s.zoneOff = b.zoned(level, below); s.zoneOff == "" {
+						made = zoned
+					}
+				}
 				made.degraded = part.class == degradedHosts
 				s.choices = append(s.choices, made)
 			}

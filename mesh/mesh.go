@@ -78,7 +78,7 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 	if err := m.startIdentities(ctx); err != nil {
 		return nil, err
 	}
-	m.source, err = xds.NewSource(m.withCertificates(s.bootstrap), xds.Options{Hooks: *s.hooks, Logger: s.logger})
+	m.source, err = xds.NewSource(m.withCertificates(s.bootstrap), xds.Options{Hooks: *s.hooks, Logger: s.logger, LocalCluster: s.localCluster})
 	if err != nil {
 		return nil, err
 	}
@@ -86,6 +86,7 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 	m.upstreams = upstream.NewManager(upstream.Options{
 		Name:     s.bootstrap.Node.ID,
 		Identity: m.identity, Dial: s.dial, Transport: s.transport, Hooks: s.hooks,
+		LocalCluster: s.localCluster, Locality: s.bootstrap.Node.Locality,
 	})
 	m.outbound = pipeline.NewOutbound(m.source, m.upstreams, s.hooks)
 	m.inbound = inbound.New(inbound.Options{Source: m.source, Upstreams: m.upstreams, Identity: m.identity, Hooks: s.hooks})

@@ -45,6 +45,7 @@ type settings struct {
 	transport      *http.Transport
 	dial           func(ctx context.Context, network, address string) (net.Conn, error)
 	outboundPolicy OutboundPolicy
+	localCluster   string
 }
 
 // WithBootstrap sets the bootstrap. The default is the environment's
@@ -121,6 +122,18 @@ const (
 // [AllowAny].
 func WithOutboundPolicy(p OutboundPolicy) Option {
 	return option(func(s *settings) { s.outboundPolicy = p })
+}
+
+// WithLocalCluster names the cluster of which this process is an endpoint, as the
+// control plane calls it ("outbound|80||cart.shop.svc.cluster.local"): Envoy's
+// local_cluster_name. The mesh follows it for zone aware routing
+// (zone_aware_lb_config), which compares where the callers are with where the
+// endpoints are; where this process is, the bootstrap's node.locality says. Without
+// either, or while the control plane does not have the cluster, clusters with zone
+// aware routing balance among all localities, and [Mesh.Explain] says why. The
+// default is none.
+func WithLocalCluster(name string) Option {
+	return option(func(s *settings) { s.localCluster = name })
 }
 
 // newSettings applies the options, fills in the defaults and validates all of

@@ -25,7 +25,7 @@ func FuzzTarget(f *testing.F) {
 	f.Fuzz(func(t *testing.T, script []byte) {
 		w := newWorld()
 		var last discovery.Update[*discovery.Target]
-		stop := newTarget(destination, destination, w, w.publisher, func(update discovery.Update[*discovery.Target]) {
+		stop := newTarget(destination, destination, "", w, w.publisher, func(update discovery.Update[*discovery.Target]) {
 			if update.Value == last.Value && sameError(update.Err, last.Err) {
 				t.Errorf("published twice: %+v", update)
 			}

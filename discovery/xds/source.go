@@ -20,6 +20,10 @@ type Options struct {
 	Hooks observe.Hooks
 	// Logger is told of what goes wrong; nil discards it.
 	Logger *slog.Logger
+	// LocalCluster is the name of the cluster of which this process is an endpoint:
+	// it comes with every target, if the control plane has it, for zone aware
+	// routing. "" is none.
+	LocalCluster string
 }
 
 // Source follows a control plane over one stream. Create it with [NewSource]
@@ -31,6 +35,7 @@ type Source struct {
 	channel   *channel
 	wg        sync.WaitGroup
 	close     func() error
+	local     string // Options.LocalCluster
 }
 
 var _ discovery.Source = (*Source)(nil)
@@ -55,7 +60,7 @@ func NewSource(config *bootstrap.Config, options Options) (*Source, error) {
 			"xds_server", server.URI, "unused", more)
 	}
 	server.DialOptions = append([]grpc.DialOption{grpc.WithUserAgent(userAgent + "/" + version)}, server.DialOptions...)
-	s := &Source{config: config, publisher: newPublisher(), channel: &channel{server: server}}
+	s := &Source{config: config, local: options.LocalCluster, publisher: newPublisher(), channel: &channel{server: server}}
 	s.client, err = ads.NewClient(ads.Options{
 		Servers: []ads.ServerConfig{{
 			Name:                          server.URI,
@@ -121,7 +126,7 @@ func decoder[V any](f func([]byte) (string, *V, error)) func([]byte) (string, an
 // A call of notify that has begun when stop is called may still be running when
 // stop has returned. After Close a watch is told nothing.
 func (s *Source) WatchTarget(name string, notify func(discovery.Update[*discovery.Target])) (stop func()) {
-	return newTarget(name, s.config.ListenerName(name), s.client, s.publisher, notify).stop
+	return newTarget(name, s.config.ListenerName(name), s.local, s.client, s.publisher, notify).stop
 }
 
 // WatchInbound follows the listener of this process at an address,

@@ -18,6 +18,7 @@ import (
 // cluster that cannot be had fails its own calls and holds nobody up.
 type target struct {
 	name      string
+	local     string // the caller's own cluster, or ""
 	client    watchClient
 	publisher *publisher
 	notify    func(discovery.Update[*discovery.Target])
@@ -43,8 +44,8 @@ type plan struct {
 	clusters []string
 }
 
-func newTarget(name, listener string, client watchClient, p *publisher, notify func(discovery.Update[*discovery.Target])) *target {
-	t := &target{name: name, client: client, publisher: p, notify: notify, clusters: make(clusters)}
+func newTarget(name, listener, local string, client watchClient, p *publisher, notify func(discovery.Update[*discovery.Target])) *target {
+	t := &target{name: name, local: local, client: client, publisher: p, notify: notify, clusters: make(clusters)}
 	t.Lock()
 	defer t.Unlock()
 	t.listener = watchLocked(client, t, decode.ListenerURL, listener, outbound)
@@ -147,6 +148,9 @@ func (t *target) followClustersLocked() {
 			wanted = append(wanted, p.clusters...)
 		}
 	}
+	if t.local != "" && len(wanted) > 0 {
+		wanted = append(wanted, t.local)
+	}
 	t.clusters.followLocked(t.client, t, wanted)
 }
 
@@ -202,6 +206,9 @@ func (t *target) assembleLocked() *discovery.Target {
 	}
 	last := t.last.Value
 	t.clusters.assemble(t.current.clusters, assembled.Clusters)
+	if c := t.clusters[t.local]; c != nil && c.told && c.result.Err == nil {
+		t.clusters.assemble([]string{t.local}, assembled.Clusters) // nobody waits for it
+	}
 	if last != nil && last.Listener == assembled.Listener && last.Routes == assembled.Routes &&
 		maps.EqualFunc(assembled.Clusters, last.Clusters, sameResult) {
 		return last
@@ -218,7 +225,7 @@ func (t *target) reasonLocked() error {
 		return referenced(t.routes.err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.clusters)) {
-		if err := t.clusters[name].waitingFor(); err != nil {
+		if err := t.clusters[name].waitingFor(); err != nil && name != t.local {
 			return referenced(err)
 		}
 	}
@@ -234,6 +241,9 @@ func (t *target) ambientLocked() error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.clusters)) {
 		t.clusters[name].ambient(&found)
+		if name == t.local {
+			found.add(t.clusters[name].result.Err)
+		}
 	}
 	return found.err()
 }

@@ -442,7 +442,7 @@ func TestStopInsideNotifyAndAfterwardsNothingIsTold(t *testing.T) {
 	w.set(staticCluster("a"))
 	calls := 0
 	var stop func()
-	stop = newTarget(destination, destination, w, w.publisher, func(discovery.Update[*discovery.Target]) {
+	stop = newTarget(destination, destination, "", w, w.publisher, func(discovery.Update[*discovery.Target]) {
 		calls++
 		stop()
 	}).stop

@@ -197,7 +197,7 @@ const destination = "payment:8080"
 // watchTarget follows the destination in w.
 func (w *world) watchTarget() (*recorder[*discovery.Target], func()) {
 	r := &recorder[*discovery.Target]{}
-	return r, newTarget(destination, destination, w, w.publisher, r.notify).stop
+	return r, newTarget(destination, destination, "", w, w.publisher, r.notify).stop
 }
 
 func apiListener(routeName string) *decode.ListenerResource {

@@ -21,6 +21,7 @@ func clusterOf(from *upstream.Cluster, priority discovery.RoutingPriority) *Clus
 		return c
 	}
 	c.Policy, c.Protocol = policyName(config.Balancer), protocolName(config.Protocol)
+	c.ZoneAware = from.ZoneRouting()
 	c.Outlier = config.Outlier.Ejects()
 	if b := from.ErrorRate(); b != nil {
 		c.Breaker = b.LastState().String()

@@ -162,6 +162,8 @@ type Cluster struct {
 	Policy   string   `json:"policy,omitempty"`
 	HashOf   []string `json:"hashOf,omitempty"`
 	Protocol string   `json:"protocol,omitempty"`
+	// ZoneAware is "on", "off: " and why, or "" without zone aware routing.
+	ZoneAware string `json:"zoneAware,omitempty"`
 	// MutualTLS is whether every endpoint is reached with mutual TLS. Peers are the
 	// identities and names of which an endpoint must prove one.
 	MutualTLS bool     `json:"mutualTLS"`

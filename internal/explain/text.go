@@ -92,6 +92,9 @@ func (c *Cluster) write(w *writer) {
 		policy += " of " + strings.Join(c.HashOf, ", ")
 	}
 	w.field("", "%s, %s", policy, c.Protocol)
+	if c.ZoneAware != "" {
+		w.field("", "zone aware routing is %s", c.ZoneAware)
+	}
 	if len(c.Peers) > 0 {
 		w.field("", "peers are %s", strings.Join(c.Peers, " or "))
 	}

@@ -90,7 +90,7 @@ func TestS19_LocalitySharesOverHTTPAndGRPC(t *testing.T) {
 	})
 }
 
-func TestBP7_G6_FailoverToTheNextPriority(t *testing.T) {
+func TestBP7_G5_G6_FailoverToTheNextPriority(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t)
@@ -167,6 +167,32 @@ func TestG6_AllPrimariesRefuse(t *testing.T) {
 		}
 		if got := s.calls.Load() + s.plain.Load(); got != 100 {
 			t.Errorf("the secondary got %d of 100 calls", got)
+		}
+	})
+}
+
+func TestG6_RetriesLeavePrimariesThatRefuseHoweverSlowTheyAre(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		primaries, secondary := block(1, 3), block(2, 1)
+		s := f.serveBoth(secondary[0])
+		// After a second the back-off of each primary is over, and it counts as
+		// reachable again.
+		route := connecting()
+		route.Forward.Retry.Backoff = retry.Backoff{Base: time.Second}
+		f.configure(route, placed(balancer.Config{}, located(0, 1, "a", 3, primaries...), located(1, 1, "b", 1, secondary...)))
+		calls := f.clients()
+		for i := range 10 {
+			if err := calls.callHTTP(context.Background()); err != nil {
+				t.Errorf("call %d: HTTP: %v", i, err)
+			}
+			if err := calls.callGRPC(context.Background()); err != nil {
+				t.Errorf("call %d: gRPC: %v", i, err)
+			}
+		}
+		if got := s.calls.Load() + s.plain.Load(); got != 20 {
+			t.Errorf("the secondary got %d of 20 calls", got)
 		}
 	})
 }

@@ -67,7 +67,9 @@ func newFixture(tb testing.TB, edit ...func(*grpcmesh.Options)) *fixture {
 		}
 		return f.network.DialContext(ctx, network, address)
 	}
-	upstreams := upstream.NewManager(upstream.Options{Identity: identity, Dial: dial, Hooks: hooks})
+	upstreams := upstream.NewManager(upstream.Options{
+		Identity: identity, Dial: dial, Hooks: hooks, LocalCluster: "own", Locality: balancer.Locality{Zone: "a"},
+	})
 	f.outbound = pipeline.NewOutbound(f.source, upstreams, hooks)
 	f.listeners = inbound.New(inbound.Options{Source: f.source, Identity: identity, Hooks: hooks})
 	options := grpcmesh.Options{Outbound: f.outbound, Listeners: f.listeners, Hooks: hooks, Dial: dial}

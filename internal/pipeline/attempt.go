@@ -219,7 +219,7 @@ func (a *Attempt) unpick() {
 	}
 	a.report(host, endpoint, &outcome.Outcome{Kind: outcome.ConnectFailure})
 	permit.Done(outcome.Failure)
-	a.pick.Avoid = avoiding(a.pick.Avoid, host)
+	a.pick.Avoid, a.pick.Beyond = avoiding(a.pick.Avoid, host), true
 	host.End()
 }
 

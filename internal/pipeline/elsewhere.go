@@ -20,6 +20,7 @@ func (c *Call) remember(a *Attempt, o *outcome.Outcome) {
 	if p.OmitCanary || len(p.OmitMetadata) > 0 {
 		c.pick.Omit = omitted(p)
 	}
+	c.pick.Beyond = c.pick.Beyond || a.pick.Beyond || o.Kind == outcome.ConnectFailure
 	if host == nil {
 		return
 	}

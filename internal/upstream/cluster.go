@@ -55,6 +55,7 @@ type clusterState struct {
 	errorRate *breaker.ErrorRate
 	throttle  *retry.Throttle // nil without one
 	leaves    []*Cluster      // of an aggregate, in order
+	local     *discovery.Assignment
 }
 
 func newCluster(m *Manager, name string) *Cluster {
@@ -68,9 +69,10 @@ func newCluster(m *Manager, name string) *Cluster {
 	return c
 }
 
-// apply takes over a new configuration, with the leaves of an aggregate. Parts that did not change, which are
+// apply takes over a new configuration, with the leaves of an aggregate and the
+// endpoints of the cluster that the caller is of. Parts that did not change, which are
 // the same pointers, cost nothing.
-func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster) {
+func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster, local *discovery.Assignment) {
 	var ended []balancer.Ejection
 	defer func() { c.ejectionsChanged(ended) }() // without the lock
 	c.applyMu.Lock()
@@ -87,7 +89,7 @@ func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster) {
 		return
 	}
 	next := &clusterState{
-		config: r.Cluster, endpoints: r.Endpoints, leaves: leaves,
+		config: r.Cluster, endpoints: r.Endpoints, leaves: leaves, local: local,
 		tls: old.tls, matches: old.matches, transport: old.transport, errorRate: old.errorRate, throttle: old.throttle,
 	}
 	if next.endpoints == nil {
@@ -115,8 +117,8 @@ func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster) {
 	if next.err != nil {
 		return
 	}
-	if changed || old.endpoints != next.endpoints {
-		config := next.config.Balancer
+	config := c.zoneAware(next.config.Balancer, local)
+	if changed || old.endpoints != next.endpoints || config.ZoneAware != nil && old.local != local {
 		if next.endpoints.OverprovisioningFactor != 0 {
 			config.OverprovisioningFactor = next.endpoints.OverprovisioningFactor
 		}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/tls/meshtls"
@@ -32,6 +33,10 @@ type Options struct {
 	// Transport is the template for HTTP connections. It is only cloned.
 	Transport *http.Transport
 	Hooks     *observe.Hooks
+	// LocalCluster is the name of the cluster of which this process is an endpoint,
+	// and Locality where it runs, for zone aware routing; zero if unknown.
+	LocalCluster string
+	Locality     balancer.Locality
 }
 
 // Manager owns the running clusters of one mesh. Safe for concurrent use.
@@ -52,6 +57,9 @@ type Manager struct {
 	// conns are all open connections, those of clusters that drain included.
 	conns  map[*conn]struct{} // guarded by mu
 	closed bool               // guarded by mu
+	// local is the newest assignment of the local cluster, nil without one; guarded
+	// by mu.
+	local *discovery.Assignment
 }
 
 // NewManager returns a manager without clusters. Close ends it.
@@ -78,9 +86,13 @@ func (m *Manager) Hold(results map[string]discovery.ClusterResult) map[string]*C
 		c.holders++
 		held[name] = c
 	}
+	if r := results[m.options.LocalCluster]; r.Err == nil && r.Endpoints != nil {
+		m.local = r.Endpoints
+	}
+	local := m.local
 	m.mu.Unlock()
 	for name, c := range held {
-		c.apply(results[name], leavesOf(held, results[name].Leaves))
+		c.apply(results[name], leavesOf(held, results[name].Leaves), local)
 	}
 	return held
 }

@@ -30,7 +30,7 @@ var balancingFields = []messageFields{
 	{
 		message: (*clusterv3.Cluster_CommonLbConfig)(nil),
 		read: "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config " +
-			"ignore_new_hosts_until_first_hc",
+			"ignore_new_hosts_until_first_hc zone_aware_lb_config",
 		// The first delays what is applied at once here; the second is for the
 		// hosts of sessions, which no filter pins.
 		harmless: "update_merge_window override_host_status",
@@ -49,7 +49,7 @@ var balancingFields = []messageFields{
 	{message: (*pickfirstv3.PickFirst)(nil), read: "shuffle_address_list"},
 	{message: (*randomv3.Random)(nil), read: "locality_lb_config"},
 	{message: (*wrrlocalityv3.WrrLocality)(nil), read: "endpoint_picking_policy"},
-	{message: (*commonv3.LocalityLbConfig)(nil), read: "locality_weighted_lb_config"},
+	{message: (*commonv3.LocalityLbConfig)(nil), read: "locality_weighted_lb_config zone_aware_lb_config"},
 	{message: (*commonv3.LocalityLbConfig_LocalityWeightedLbConfig)(nil)},
 }
 
@@ -78,6 +78,7 @@ func (d *decoder) balancer(at path, m *clusterv3.Cluster) balancing {
 		for name, set := range map[string]bool{
 			"locality_weighted_lb_config":  common.GetLocalityWeightedLbConfig() != nil,
 			"consistent_hashing_lb_config": common.GetConsistentHashingLbConfig() != nil,
+			"zone_aware_lb_config":         common.GetZoneAwareLbConfig() != nil,
 		} {
 			if set {
 				d.refusef(in.field(name), "must not be set beside load_balancing_policy: set it in the policy")
@@ -88,6 +89,7 @@ func (d *decoder) balancer(at path, m *clusterv3.Cluster) balancing {
 		}
 	} else {
 		b.Config = d.legacyPolicy(at, m)
+		d.zoneAware(in.field("zone_aware_lb_config"), common.GetZoneAwareLbConfig(), &b.Config)
 		b.LocalityWeighted = common.GetLocalityWeightedLbConfig() != nil
 		hashing(common.GetConsistentHashingLbConfig(), &b.Config)
 		b.Subsets = d.lbSubsets(at.field("lb_subset_config"), m.GetLbSubsetConfig())
@@ -183,16 +185,16 @@ func (d *decoder) typedPolicy(in path, a *anypb.Any, depth int) (b balancing, kn
 	switch m := m.(type) {
 	case *roundrobinv3.RoundRobin:
 		b.SlowStart = d.slowStart(in.field("slow_start_config"), m.GetSlowStartConfig(), m.GetSlowStartConfig() != nil)
-		b.LocalityWeighted = localityWeighted(m)
+		d.localityConfig(in, m, &b.Config)
 	case *leastrequestv3.LeastRequest:
 		b.Config = d.leastRequest(in, m.GetChoiceCount(), m.GetActiveRequestBias())
 		b.FullScan = m.GetSelectionMethod() == leastrequestv3.LeastRequest_FULL_SCAN ||
 			m.GetEnableFullScan().GetValue() //nolint:staticcheck // the deprecated field is still in use
 		b.SlowStart = d.slowStart(in.field("slow_start_config"), m.GetSlowStartConfig(), m.GetSlowStartConfig() != nil)
-		b.LocalityWeighted = localityWeighted(m)
+		d.localityConfig(in, m, &b.Config)
 	case *randomv3.Random:
 		b.Policy = balancer.Random
-		b.LocalityWeighted = localityWeighted(m)
+		d.localityConfig(in, m, &b.Config)
 	case *ringhashv3.RingHash:
 		b.Config, b.hash = d.typedRing(in, m)
 	case *maglevv3.Maglev:
@@ -229,9 +231,12 @@ func policyMessage(a *anypb.Any) proto.Message {
 	return nil
 }
 
-// localityWeighted tells whether a policy balances by locality weight.
-func localityWeighted(policy interface {
+// localityConfig decodes how a policy balances among localities.
+func (d *decoder) localityConfig(in path, policy interface {
 	GetLocalityLbConfig() *commonv3.LocalityLbConfig
-}) bool {
-	return policy.GetLocalityLbConfig().GetLocalityWeightedLbConfig() != nil
+}, config *balancer.Config,
+) {
+	m := policy.GetLocalityLbConfig()
+	config.LocalityWeighted = m.GetLocalityWeightedLbConfig() != nil
+	d.typedZoneAware(in.field("locality_lb_config").field("zone_aware_lb_config"), m.GetZoneAwareLbConfig(), config)
 }

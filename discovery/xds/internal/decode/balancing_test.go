@@ -31,6 +31,12 @@ func TestBL1to12_BalancersAreDecoded(t *testing.T) {
 		{Config: balancer.Config{
 			Policy: balancer.RingHash, MinRingSize: 10, MaxRingSize: 70, HashHostnames: true, HashBalanceFactor: 120,
 		}},
+		{Config: balancer.Config{FailOnPanic: true, ZoneAware: &balancer.ZoneAware{RoutingEnabled: 40, MinClusterSize: 3}}},
+		{Config: balancer.Config{
+			Policy: balancer.Random, FailOnPanic: true,
+			ZoneAware: &balancer.ZoneAware{RoutingEnabled: 40, MinClusterSize: 3, ForceLocal: 4, ByWeight: true},
+		}},
+		{Config: balancer.Config{Policy: balancer.Random, ZoneAware: &balancer.ZoneAware{RoutingEnabled: 100, ForceLocal: 1}}},
 		{Config: balancer.Config{Policy: balancer.Maglev, MaglevSize: 101, Subsets: subsets}},
 		{Config: balancer.Config{Policy: balancer.LeastRequest, SlowStart: slow}},
 		{Config: balancer.Config{SlowStart: slow}},

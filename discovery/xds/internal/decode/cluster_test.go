@@ -395,7 +395,6 @@ func TestBadClusters(t *testing.T) {
 			[]string{"least_request_lb_config.choice_count: value must be greater than or equal to 2"}},
 		{"no bias", clusterWith(`"lbPolicy": "LEAST_REQUEST", "leastRequestLbConfig": {"activeRequestBias": {"runtimeKey": "k"}}`),
 			[]string{"least_request_lb_config.active_request_bias.default_value: must be more than 0: is 0"}},
-		{"zones", clusterWith(`"commonLbConfig": {"zoneAwareLbConfig": {}}`), []string{"common_lb_config.zone_aware_lb_config: not supported"}},
 		{"a panic threshold of 101", clusterWith(`"commonLbConfig": {"healthyPanicThreshold": {"value": 101}}`),
 			[]string{"common_lb_config.healthy_panic_threshold.value: value must be inside range [0, 100]"}},
 		{"locality weights in the wrong place", clusterWith(`"commonLbConfig": {"localityWeightedLbConfig": {}}, "loadBalancingPolicy": {"policies": [` +

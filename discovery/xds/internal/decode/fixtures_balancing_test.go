@@ -32,6 +32,10 @@ const aggregateFixture = `{"name": "all", "lbPolicy": "CLUSTER_PROVIDED", "conne
 var balancingFixtures = []string{
 	clusterWith(`"lbPolicy": "RING_HASH", "ringHashLbConfig": {"minimumRingSize": 10, "maximumRingSize": 70},
       "commonLbConfig": {"consistentHashingLbConfig": {"useHostnameForHashing": true, "hashBalanceFactor": 120}}`),
+	clusterWith(`"commonLbConfig": {"zoneAwareLbConfig": {"routingEnabled": {"value": 40}, "minClusterSize": "3", "failTrafficOnPanic": true}}`),
+	typedPolicy("random.v3.Random", `"localityLbConfig": {"zoneAwareLbConfig": {"routingEnabled": {"value": 40}, "minClusterSize": "3",
+      "failTrafficOnPanic": true, "forceLocalZone": {"minSize": 4}, "localityBasis": "HEALTHY_HOSTS_WEIGHT"}}`),
+	typedPolicy("random.v3.Random", `"localityLbConfig": {"zoneAwareLbConfig": {"forceLocalityDirectRouting": true}}`),
 	clusterWith(`"lbPolicy": "MAGLEV", "maglevLbConfig": {"tableSize": 101}, "lbSubsetConfig": {` + subsetsFixture + `}`),
 	clusterWith(`"lbPolicy": "LEAST_REQUEST", "leastRequestLbConfig": {"slowStartConfig": ` + slowStartFixture + `}`),
 	clusterWith(`"roundRobinLbConfig": {"slowStartConfig": ` + slowStartFixture + `}`),
