@@ -125,11 +125,12 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 	"istio.networking.v1alpha3.LocalityLoadBalancerSetting.Failover":   {"from", "to"},
 	"istio.networking.v1alpha3.ConnectionPoolSettings":                 {"tcp", "http"},
 	"istio.networking.v1alpha3.ConnectionPoolSettings.TCPSettings": {
-		"max_connections", "connect_timeout", "max_connection_duration", "idle_timeout",
+		"max_connections", "connect_timeout", "tcp_keepalive", "max_connection_duration", "idle_timeout",
 	},
+	"istio.networking.v1alpha3.ConnectionPoolSettings.TCPSettings.TcpKeepalive": {"probes", "time", "interval"},
 	"istio.networking.v1alpha3.ConnectionPoolSettings.HTTPSettings": {
 		"http1_max_pending_requests", "http2_max_requests", "max_requests_per_connection",
-		"max_retries", "idle_timeout", "h2_upgrade_policy",
+		"max_retries", "idle_timeout", "h2_upgrade_policy", "use_client_protocol",
 	},
 	"istio.networking.v1alpha3.ClientTLSSettings": {"mode", "subject_alt_names", "sni", "credential_name"},
 
@@ -221,6 +222,13 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 		"hosts", "not_hosts", "ports", "not_ports", "methods", "not_methods", "paths", "not_paths",
 	},
 	"istio.security.v1beta1.Condition": {"key", "values", "not_values"},
+}
+
+// untranslated says why some fields are refused.
+var untranslated = map[protoreflect.FullName]string{
+	"istio.networking.v1alpha3.ConnectionPoolSettings.HTTPSettings.max_concurrent_streams": ": gRPC opens one connection to an endpoint, so that it would limit calls there: use http2MaxRequests",
+	"istio.networking.v1alpha3.ConnectionPoolSettings.HTTPSettings.http2_keep_alive":       ": a gRPC channel has one setting for all of its clusters: use tcpKeepalive",
+	"istio.networking.v1alpha3.OutlierDetection.consecutive_errors":                        ": it is deprecated: use consecutiveGatewayErrors",
 }
 
 func isTranslated(fd protoreflect.FieldDescriptor) bool {

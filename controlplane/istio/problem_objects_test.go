@@ -415,16 +415,16 @@ spec:
   trafficPolicy:
     outlierDetection: {consecutiveErrors: 3, outlierDetectionHttpErrorCodes: [429]}
     loadBalancer: {zoneAwareLbSetting: {}}
-    connectionPool: {http: {useClientProtocol: true}, tcp: {tcpKeepalive: {}}}
+    connectionPool: {http: {maxConcurrentStreams: 1, http2KeepAlive: {interval: 1s}}}
     portLevelSettings:
     - {port: {number: 8080}, loadBalancer: {simple: PASSTHROUGH}}
 `, want: []string{
 		"x.yaml:7:3: DestinationRule shop/a: spec.workloadSelector: is not supported: remove it",
-		"x.yaml:9:24: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.consecutiveErrors: is not supported: remove it",
+		"x.yaml:9:24: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.consecutiveErrors: is not supported: remove it: it is deprecated: use consecutiveGatewayErrors",
 		"x.yaml:9:46: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.outlierDetectionHttpErrorCodes: is not supported: remove it",
 		"x.yaml:10:20: DestinationRule shop/a: spec.trafficPolicy.loadBalancer.zoneAwareLbSetting: is not supported: remove it",
-		"x.yaml:11:29: DestinationRule shop/a: spec.trafficPolicy.connectionPool.http.useClientProtocol: is not supported: remove it",
-		"x.yaml:11:61: DestinationRule shop/a: spec.trafficPolicy.connectionPool.tcp.tcpKeepalive: is not supported: remove it",
+		"x.yaml:11:29: DestinationRule shop/a: spec.trafficPolicy.connectionPool.http.maxConcurrentStreams: is not supported: remove it: gRPC opens one connection to an endpoint, so that it would limit calls there: use http2MaxRequests",
+		"x.yaml:11:54: DestinationRule shop/a: spec.trafficPolicy.connectionPool.http.http2KeepAlive: is not supported: remove it: a gRPC channel has one setting for all of its clusters: use tcpKeepalive",
 		"x.yaml:13:53: DestinationRule shop/a: spec.trafficPolicy.portLevelSettings[0].loadBalancer.simple: PASSTHROUGH is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM",
 	}},
 	{name: "load balancers", yaml: `

@@ -64,7 +64,7 @@ var supportedFields = sync.OnceValue(func() fieldTable {
 		routeTableFields, routeFields, routeMatchFields, matcherFields, retryFields, mutationFields,
 		substitutionFields, pathTemplateFields, internalRedirectFields, hashPolicyFields,
 		mirrorFields, corsFields,
-		clusterFields, aggregateFields, outlierFields, balancingFields, consistentHashFields, subsetFields, slowStartFields, protocolFields, tlsFields,
+		clusterFields, aggregateFields, outlierFields, balancingFields, consistentHashFields, subsetFields, slowStartFields, protocolFields, keepAliveFields, tlsFields,
 		assignmentFields, healthCheckFields, commonFields,
 		jwtFields, serviceFields, extAuthzFields,
 	))
