@@ -9,6 +9,7 @@ import (
 	security "istio.io/api/security/v1beta1"
 
 	"github.com/inboardmesh/inboard/controlplane/istio/internal/gatewayapi"
+	"github.com/inboardmesh/inboard/controlplane/istio/internal/kubeapi"
 )
 
 // kind is a kind of document that is translated.
@@ -27,6 +28,10 @@ const (
 	kindHTTPRoute             = "HTTPRoute"
 	kindGRPCRoute             = "GRPCRoute"
 	kindAuthorization         = "AuthorizationPolicy"
+	kindService               = "Service"
+	kindEndpointSlice         = "EndpointSlice"
+	kindPod                   = "Pod"
+	kindNode                  = "Node"
 )
 
 var networkingVersions = []string{
@@ -59,15 +64,21 @@ var kinds = map[string]kind{
 		[]string{"gateway.networking.k8s.io/v1"},
 		func() any { return new(gatewayapi.GRPCRouteSpec) },
 	},
+	kindService:       {[]string{"v1"}, func() any { return new(kubeapi.ServiceSpec) }},
+	kindEndpointSlice: {[]string{"discovery.k8s.io/v1"}, func() any { return new(kubeapi.EndpointSlice) }},
+	kindPod:           {[]string{"v1"}, func() any { return new(kubeapi.PodSpec) }},
+	kindNode:          {[]string{"v1"}, func() any { return new(kubeapi.NodeSpec) }},
 }
 
-const supportedKinds = "ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, HTTPRoute, GRPCRoute, or the ConfigMap istio"
+const supportedKinds = "ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, HTTPRoute, GRPCRoute, Service, EndpointSlice, Pod, Node, or the ConfigMap istio"
 
 // refusal says why a kind is refused and what to do about it.
 func refusal(kind string) string {
 	switch kind {
-	case "Service", "Endpoints", "EndpointSlice", "Pod", "Deployment":
-		return "is not read: describe the service with a ServiceEntry of resolution STATIC"
+	case "Endpoints":
+		return "is not read: export the EndpointSlices, which say more"
+	case "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet":
+		return "is not read: export the Services, EndpointSlices and Pods, or describe the service with a ServiceEntry of resolution STATIC"
 	case "Namespace", "ServiceAccount":
 		return "is not read: namespaces and service accounts exist by being named; remove the document"
 	case "Gateway", "GatewayClass":
