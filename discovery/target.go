@@ -123,6 +123,8 @@ type Cluster struct {
 	IdleTimeout time.Duration
 	// MaxConnectionDuration closes a connection gracefully; 0 means no limit.
 	MaxConnectionDuration time.Duration
+	// KeepAlive is how TCP connections are probed; nil leaves that to the dialer.
+	KeepAlive *KeepAlive
 }
 
 // HTTPProtocol is the HTTP version towards an upstream.

@@ -114,6 +114,7 @@ type parityWorld struct {
 	closed   map[string]int              // guarded by mu; connections by cluster
 	ejected  map[string][]string         // guarded by mu; reasons of ejections by cluster
 	hellos   []byte                      // guarded by mu; the first bytes of connections
+	probed   []net.KeepAliveConfig       // guarded by mu; how connections are kept alive
 }
 
 // parityInstances are the payments; what is before the '-' is the label app.
@@ -196,6 +197,26 @@ func (c *helloConn) Write(b []byte) (int, error) {
 		c.world.hellos = append(c.world.hellos, b...)
 	})
 	return c.Conn.Write(b)
+}
+
+// SetKeepAliveConfig remembers the configuration: no program sees the probes.
+func (c *helloConn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
+	c.world.mu.Lock()
+	c.world.probed = append(c.world.probed, config)
+	c.world.mu.Unlock()
+	return c.Conn.(*net.TCPConn).SetKeepAliveConfig(config)
+}
+
+// keptAlive is how many connections were made with a configuration.
+func (w *parityWorld) keptAlive(config net.KeepAliveConfig) (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, probed := range w.probed {
+		if probed == config {
+			n++
+		}
+	}
+	return n
 }
 
 // greeted reports whether a connection began with bytes that contain text.

@@ -73,6 +73,28 @@ func parityLimitRows() []parityRow {
 			},
 		},
 		{
+			name: "breaker of each endpoint", routes: noRetries + toV1,
+			breaker: `{failureRatio: 1, minimumRequests: 3, window: 1m, openTime: 1h, scope: endpoint}`,
+			run: func(t *testing.T, p *parityProbe) {
+				counts := make(map[string]int)
+				var tripped string
+				for tripped == "" {
+					r := p.call(t, parityCall{script: "fail"})
+					if r.Instance == "" {
+						t.Fatalf("%v", r)
+					}
+					if counts[r.Instance]++; counts[r.Instance] == 3 {
+						tripped = r.Instance
+					}
+				}
+				for range 10 {
+					if r := p.call(t, parityCall{}); r.Instance == tripped || r.Instance == "" {
+						t.Errorf("the breaker of %s is open: %v", tripped, r)
+					}
+				}
+			},
+		},
+		{
 			name: "without the annotation there is no breaker", routes: noRetries + toV2,
 			run: func(t *testing.T, p *parityProbe) {
 				for range 30 {

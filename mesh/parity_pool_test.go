@@ -1,6 +1,7 @@
 package mesh_test
 
 import (
+	"net"
 	"testing"
 	"time"
 
@@ -133,6 +134,36 @@ func parityPoolRows() []parityRow {
 				}
 			},
 			why: grpcReplacesWorn,
+		},
+		{
+			name: "connectionPool.tcp.tcpKeepalive", routes: noRetries + toV2,
+			rule: "trafficPolicy: {connectionPool: {tcp: {tcpKeepalive: {probes: 3, time: 71s, interval: 9s}}}}",
+			run: func(t *testing.T, p *parityProbe) {
+				config := net.KeepAliveConfig{Enable: true, Idle: 71 * time.Second, Interval: 9 * time.Second, Count: 3}
+				before := p.world.keptAlive(config)
+				call(t, p)
+				if p.world.keptAlive(config) == before {
+					t.Error("the connection of the call is not kept alive")
+				}
+			},
+		},
+		{
+			name: "connectionPool.http.useClientProtocol", routes: noRetries + toV2,
+			rule: "trafficPolicy: {connectionPool: {http: {useClientProtocol: true, h2UpgradePolicy: UPGRADE}}}",
+			cases: []parityCase{{
+				name: "any call", want: by("v2"),
+				check: func(t *testing.T, p *parityProbe, r *parityResult) {
+					// An HTTP request is one of HTTP/1.1 until a handler passes one on
+					// that came over HTTP/2.
+					want := "HTTP/2.0"
+					if p.name != "gRPC" {
+						want = "HTTP/1.1"
+					}
+					if r.Reply.Proto != want {
+						t.Errorf("the payment got %s, want %s", r.Reply.Proto, want)
+					}
+				},
+			}},
 		},
 		proto("UPGRADE", "HTTP/2.0"),
 		proto("DO_NOT_UPGRADE", "HTTP/1.1"),

@@ -46,12 +46,12 @@ func breakerSettings(text string, a at) *structpb.Struct {
 	for i := 0; i+1 < len(content); i += 2 {
 		name, value := content[i].Value, content[i+1]
 		switch {
+		case seen[name]:
+			a.errorf("%q is set twice", name)
 		case name == "scope":
 			fields[name] = breakerScope(value, a)
 		case fields[name] == nil:
 			a.errorf("unknown field %q: use %s", name, strings.Join(append(sortedKeys(fields), "scope"), ", "))
-		case seen[name]:
-			a.errorf("%q is set twice", name)
 		default:
 			fields[name] = breakerField(name, value, a)
 		}

@@ -31,7 +31,9 @@ func (r *registry) build() *Config {
 		for _, s := range r.services[host] {
 			for _, p := range s.ports {
 				for _, e := range s.endpoints {
-					c.workloads.add(e, e.portFor(p))
+					if e.serves(p) {
+						c.workloads.add(e, e.portFor(p))
+					}
 				}
 			}
 		}
@@ -220,6 +222,9 @@ func (r *registry) buildClusters(b *hostBuild, s *service, rule *destinationRule
 
 func (r *registry) buildCluster(s *service, p *servicePort, rule *destinationRule, subset int) (builtCluster, error) {
 	endpoints, subsetName := s.endpoints, ""
+	if out := func(e *endpoint) bool { return !e.called(p) }; slices.ContainsFunc(endpoints, out) {
+		endpoints = slices.DeleteFunc(slices.Clone(endpoints), out)
+	}
 	if subset >= 0 {
 		spec := rule.spec.Subsets[subset]
 		subsetName = spec.Name

@@ -38,6 +38,7 @@ func (r *registry) cluster(name string, s *service, p *servicePort, rule *destin
 		c.ConnectTimeout = timeout
 	}
 	applyLoadBalancer(c, policy.lb)
+	applyKeepAlive(c, policy.pool.GetTcp().GetTcpKeepalive())
 	applyOutlier(c, policy.outlier)
 	applyLocality(c, policy)
 	if rule != nil && rule.breaker != nil {
@@ -101,6 +102,13 @@ func httpProtocol(p *servicePort, pool *networking.ConnectionPoolSettings) *http
 	}
 	o := &httpv3.HttpProtocolOptions{
 		UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit},
+	}
+	if pool.GetHttp().GetUseClientProtocol() {
+		o.UpstreamProtocolOptions = &httpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
+			UseDownstreamProtocolConfig: &httpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
+				HttpProtocolOptions: &corev3.Http1ProtocolOptions{}, Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+			},
+		}
 	}
 	common := &corev3.HttpProtocolOptions{
 		IdleTimeout:           pool.GetHttp().GetIdleTimeout(),

@@ -136,7 +136,7 @@ func (d *decoder) message(n *yaml.Node, m protoreflect.Message, a at) {
 			child.undecodable("has no value: write one, or remove the field")
 			continue
 		case !isTranslated(fd):
-			child.refuse("is not supported: remove it")
+			child.refuse("is not supported: remove it%s", untranslated[fd.FullName()])
 			d.obj.broken[a.path] = true
 			continue
 		case set[fd.Name()]:

@@ -119,6 +119,7 @@ func checkPool(pool *networking.ConnectionPoolSettings, a at) {
 		checkDuration(tcp.ConnectTimeout, ta.field("connectTimeout"))
 		checkDuration(tcp.MaxConnectionDuration, ta.field("maxConnectionDuration"))
 		checkDuration(tcp.IdleTimeout, ta.field("idleTimeout"))
+		checkKeepAlive(tcp.TcpKeepalive, ta.field("tcpKeepalive"))
 	}
 	if http := pool.GetHttp(); http != nil {
 		ha := a.field("http")

@@ -1,5 +1,5 @@
-// Package istio turns Istio's own YAML documents, and routes of Kubernetes'
-// Gateway API, into xDS resources.
+// Package istio turns Istio's own YAML documents, routes of Kubernetes' Gateway
+// API, and what kubectl exports of a cluster's services into xDS resources.
 //
 // [Parse] reads ServiceEntry, WorkloadEntry, DestinationRule, VirtualService,
 // PeerAuthentication, RequestAuthentication, HTTPRoute and GRPCRoute documents, as
@@ -26,6 +26,19 @@
 // then. Matches are ordered by the Gateway API's rules; an expression stands after
 // what is written out. What matches no rule has no route. Filters of a rule that
 // exclude each other are problems; [Config.Routes] has the status of each route.
+//
+// Services, EndpointSlices, Pods and Nodes are read as kubectl get -o yaml prints
+// them. A Service is the host NAME.NAMESPACE.svc.cluster.local, with the ports whose
+// appProtocol or name says that they speak HTTP, HTTP/2 or gRPC. An endpoint that
+// is ready is healthy, one that ends and still serves is draining, and no other is
+// called; its zone is the slice's, its region its Node's. Its labels, its service
+// account, and with that its mutual TLS are its Pod's: of an endpoint whose Pod is
+// in no document they are not known, which is a warning. A Pod with a service
+// account offers mutual TLS unless its label security.istio.io/tlsMode says
+// otherwise. Hints, hostnames and what is for kube-proxy are not looked at; an
+// ExternalName is refused. A WorkloadEntry with the annotation
+// proxy.istio.io/health-checks-enabled is called while its condition Healthy is
+// True.
 //
 // The meaning of every field and every default is Istio's, with four
 // differences, all on the safe side. A field, a value or a kind that is not

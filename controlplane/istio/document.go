@@ -97,10 +97,19 @@ func readDocument(rep *reporter, file string, root *yaml.Node) []*object {
 		case "apiVersion", "kind", "metadata", "status":
 		case "spec":
 		default:
-			whole.field(f.name).refuse("unknown field")
+			if !flatKinds[obj.kind] {
+				whole.field(f.name).refuse("unknown field")
+			}
 		}
 	}
+	if obj.kind == kindWorkloadEntry {
+		obj.healthy = d.condition(fields, whole, "Healthy")
+	}
 	obj.spec = known.newSpec()
+	if flatKinds[obj.kind] {
+		d.members(withoutHead(fields), reflect.ValueOf(obj.spec).Elem(), whole)
+		return []*object{obj}
+	}
 	if spec, ok := fields.get("spec"); ok && !isNull(spec.value) {
 		if m, ok := obj.spec.(proto.Message); ok {
 			d.message(spec.value, m.ProtoReflect(), whole.field("spec"))
@@ -131,7 +140,7 @@ func readList(rep *reporter, file string, fields fieldList, whole at) []*object 
 // change nothing.
 var bookkeeping = []string{
 	"creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers",
-	"generation", "managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid",
+	"generateName", "generation", "managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid",
 }
 
 func (d *decoder) metadata(fields fieldList, whole at) {
@@ -171,7 +180,9 @@ func (d *decoder) metadata(fields fieldList, whole at) {
 	case !isDNSSubdomain(d.obj.name):
 		meta.field("name").errorf("%q is not a name: use lower case letters, digits, '-' and '.'", d.obj.name)
 	}
-	if !isDNSLabel(d.obj.namespace) {
+	if clusterKinds[d.obj.kind] {
+		d.obj.namespace = ""
+	} else if !isDNSLabel(d.obj.namespace) {
 		meta.field("namespace").errorf("%q is not a namespace: use lower case letters, digits and '-', at most 63", d.obj.namespace)
 	}
 	d.annotations(meta.field("annotations"))
@@ -196,11 +207,16 @@ func (d *decoder) annotations(a at) {
 	for _, key := range sortedKeys(d.obj.annotations) {
 		domain, _, _ := strings.Cut(key, "/")
 		switch {
+		case d.obj.kind == kindPod || d.obj.kind == kindNode: // they are for who runs it
 		case key == breakerAnnotation && d.obj.kind == kindDestinationRule:
 		case key == breakerAnnotation:
 			a.key(key).refuse("belongs on a DestinationRule")
 		case strings.HasPrefix(key, "inboard."):
 			a.key(key).refuse("unknown annotation: only %q is known", breakerAnnotation)
+		case key == healthCheckAnnotation && d.obj.kind == kindWorkloadEntry:
+			if text := d.obj.annotations[key]; text != "true" && text != "false" {
+				a.key(key).errorf("%q is not one of true, false", text)
+			}
 		case key == dryRunAnnotation && d.obj.kind == kindAuthorization:
 		case domain == "istio.io" || strings.HasSuffix(domain, ".istio.io"):
 			a.key(key).refuse("annotations of Istio are not supported: remove it")

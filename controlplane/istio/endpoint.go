@@ -17,6 +17,9 @@ const (
 	// localityLabel is where Istio looks if an endpoint has no locality; it
 	// may be written with dots, since a label has no slashes.
 	localityLabel = "istio-locality"
+	// healthCheckAnnotation on a WorkloadEntry says that its status tells whether it
+	// is healthy; until it does, it is not.
+	healthCheckAnnotation = "proxy.istio.io/health-checks-enabled"
 )
 
 // endpoint is a WorkloadEntry, or an inline endpoint of a ServiceEntry.
@@ -33,6 +36,21 @@ type endpoint struct {
 	network        string
 	weight         uint32
 	serviceAccount string
+	health         corev3.HealthStatus
+	// sliced is one of an EndpointSlice, which serves no other port than ports, and
+	// unknown one whose pod is in no document: nobody knows its labels.
+	sliced, unknown bool
+	// pod is its name, "" if it is not known.
+	pod string
+}
+
+// serves reports whether the endpoint has a port of its service at all.
+func (e *endpoint) serves(p *servicePort) bool { return !e.sliced || e.ports[p.name] > 0 }
+
+// called reports whether clients may know the endpoint. One that is said not to be
+// healthy is left out, as in Istio, so that no panic threshold finds it.
+func (e *endpoint) called(p *servicePort) bool {
+	return e.serves(p) && e.health != corev3.HealthStatus_UNHEALTHY
 }
 
 // newEndpoint checks one endpoint. The labels are the caller's to set.
@@ -76,6 +94,9 @@ func workloadEndpoint(o *object, spec *networking.WorkloadEntry, a at) *endpoint
 		e.labels = make(map[string]string, len(o.labels))
 	}
 	maps.Copy(e.labels, o.labels)
+	if o.annotations[healthCheckAnnotation] == "true" && !o.healthy {
+		e.health = corev3.HealthStatus_UNHEALTHY
+	}
 	return e
 }
 
@@ -143,6 +164,7 @@ func lbEndpoint(e *endpoint, p *servicePort) *endpointv3.LbEndpoint {
 			Address: socketAddress(e.address, e.portFor(p)),
 		}},
 		LoadBalancingWeight: wrapperspb.UInt32(e.weight),
+		HealthStatus:        e.health,
 	}
 }
 

@@ -34,6 +34,9 @@ func FuzzParse(f *testing.F) {
 			f.Add([]byte(c.yaml))
 		}
 	}
+	// What kubectl exports, and what tells of its health.
+	f.Add([]byte(exported))
+	f.Add([]byte(healthEntries))
 	// Streams of documents.
 	for _, s := range []string{"", "---\n", "# nothing\n---\n...\n---\n", "\xff", "{}", "[]", "? {}\n", "&a [*a]", "<<: {kind: List}\nitems: ~\n"} {
 		f.Add([]byte(s))

@@ -9,6 +9,7 @@ import (
 	security "istio.io/api/security/v1beta1"
 
 	"github.com/inboardmesh/inboard/controlplane/istio/internal/gatewayapi"
+	"github.com/inboardmesh/inboard/controlplane/istio/internal/kubeapi"
 )
 
 // kind is a kind of document that is translated.
@@ -27,6 +28,10 @@ const (
 	kindHTTPRoute             = "HTTPRoute"
 	kindGRPCRoute             = "GRPCRoute"
 	kindAuthorization         = "AuthorizationPolicy"
+	kindService               = "Service"
+	kindEndpointSlice         = "EndpointSlice"
+	kindPod                   = "Pod"
+	kindNode                  = "Node"
 )
 
 var networkingVersions = []string{
@@ -59,15 +64,21 @@ var kinds = map[string]kind{
 		[]string{"gateway.networking.k8s.io/v1"},
 		func() any { return new(gatewayapi.GRPCRouteSpec) },
 	},
+	kindService:       {[]string{"v1"}, func() any { return new(kubeapi.ServiceSpec) }},
+	kindEndpointSlice: {[]string{"discovery.k8s.io/v1"}, func() any { return new(kubeapi.EndpointSlice) }},
+	kindPod:           {[]string{"v1"}, func() any { return new(kubeapi.PodSpec) }},
+	kindNode:          {[]string{"v1"}, func() any { return new(kubeapi.NodeSpec) }},
 }
 
-const supportedKinds = "ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, HTTPRoute, GRPCRoute, or the ConfigMap istio"
+const supportedKinds = "ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, HTTPRoute, GRPCRoute, Service, EndpointSlice, Pod, Node, or the ConfigMap istio"
 
 // refusal says why a kind is refused and what to do about it.
 func refusal(kind string) string {
 	switch kind {
-	case "Service", "Endpoints", "EndpointSlice", "Pod", "Deployment":
-		return "is not read: describe the service with a ServiceEntry of resolution STATIC"
+	case "Endpoints":
+		return "is not read: export the EndpointSlices, which say more"
+	case "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet":
+		return "is not read: export the Services, EndpointSlices and Pods, or describe the service with a ServiceEntry of resolution STATIC"
 	case "Namespace", "ServiceAccount":
 		return "is not read: namespaces and service accounts exist by being named; remove the document"
 	case "Gateway", "GatewayClass":
@@ -125,11 +136,12 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 	"istio.networking.v1alpha3.LocalityLoadBalancerSetting.Failover":   {"from", "to"},
 	"istio.networking.v1alpha3.ConnectionPoolSettings":                 {"tcp", "http"},
 	"istio.networking.v1alpha3.ConnectionPoolSettings.TCPSettings": {
-		"max_connections", "connect_timeout", "max_connection_duration", "idle_timeout",
+		"max_connections", "connect_timeout", "tcp_keepalive", "max_connection_duration", "idle_timeout",
 	},
+	"istio.networking.v1alpha3.ConnectionPoolSettings.TCPSettings.TcpKeepalive": {"probes", "time", "interval"},
 	"istio.networking.v1alpha3.ConnectionPoolSettings.HTTPSettings": {
 		"http1_max_pending_requests", "http2_max_requests", "max_requests_per_connection",
-		"max_retries", "idle_timeout", "h2_upgrade_policy",
+		"max_retries", "idle_timeout", "h2_upgrade_policy", "use_client_protocol",
 	},
 	"istio.networking.v1alpha3.ClientTLSSettings": {"mode", "subject_alt_names", "sni", "credential_name"},
 
@@ -221,6 +233,13 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 		"hosts", "not_hosts", "ports", "not_ports", "methods", "not_methods", "paths", "not_paths",
 	},
 	"istio.security.v1beta1.Condition": {"key", "values", "not_values"},
+}
+
+// untranslated says why some fields are refused.
+var untranslated = map[protoreflect.FullName]string{
+	"istio.networking.v1alpha3.ConnectionPoolSettings.HTTPSettings.max_concurrent_streams": ": gRPC opens one connection to an endpoint, so that it would limit calls there: use http2MaxRequests",
+	"istio.networking.v1alpha3.ConnectionPoolSettings.HTTPSettings.http2_keep_alive":       ": a gRPC channel has one setting for all of its clusters: use tcpKeepalive",
+	"istio.networking.v1alpha3.OutlierDetection.consecutive_errors":                        ": it is deprecated: use consecutiveGatewayErrors",
 }
 
 func isTranslated(fd protoreflect.FieldDescriptor) bool {

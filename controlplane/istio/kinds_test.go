@@ -2,6 +2,7 @@ package istio
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -42,14 +43,14 @@ func TestEveryKindHasItsFieldsListed(t *testing.T) {
 // checkStruct checks that what is said to be translated of a struct exists.
 func checkStruct(t *testing.T, of reflect.Type, seen map[reflect.Type]bool) {
 	t.Helper()
-	for of.Kind() == reflect.Pointer || of.Kind() == reflect.Slice {
+	for of.Kind() == reflect.Pointer || of.Kind() == reflect.Slice || of.Kind() == reflect.Map {
 		of = of.Elem()
 	}
 	if of.Kind() != reflect.Struct || seen[of] {
 		return
 	}
 	seen[of] = true
-	fields := translatedStructs[of.Name()]
+	fields := slices.Concat(translatedStructs[of.Name()], kubernetesMembers[of.Name()])
 	if len(fields) == 0 {
 		t.Errorf("no field of %s is translated", of.Name())
 	}

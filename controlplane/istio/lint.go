@@ -37,6 +37,8 @@ const (
 	lintShadowedRoute
 	lintTimeoutExceedsCaller
 	lintUnknownHost
+	lintUnknownPod
+	lintUnknownProtocol
 	lintUnknownProvider
 	lintUnmatchedSelector
 	lintUnservedPort
@@ -117,6 +119,14 @@ var lints = [...]Lint{
 	lintUnknownHost: {
 		"unknown-host", "No ServiceEntry has a host that the wildcard covers.",
 		"Correct the wildcard, or add the ServiceEntry.",
+	},
+	lintUnknownPod: {
+		"unknown-pod", "An EndpointSlice has an endpoint whose Pod is in no document: its labels and service account are not known, so that no subset selects it, and calls to it are not secured.",
+		"Export the Pods too, or give `tls` and `subjectAltNames` in a DestinationRule.",
+	},
+	lintUnknownProtocol: {
+		"unknown-protocol", "A port of a Service does not say that it speaks HTTP, HTTP/2 or gRPC: it is not in the mesh.",
+		"Set `appProtocol` of the port, or let its name begin with `http-`, `http2-` or `grpc-`.",
 	},
 	lintUnknownProvider: {
 		"unknown-provider", "An AuthorizationPolicy with CUSTOM names a provider that the mesh configuration does not have: every request is denied.",

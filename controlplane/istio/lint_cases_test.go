@@ -56,6 +56,28 @@ spec:
 ---
 `
 
+// kubernetesService is the Service cart.
+func kubernetesService(ports string) string {
+	return "apiVersion: v1\nkind: Service\nmetadata: {name: cart, namespace: shop}\nspec: {ports: " + ports + "}\n"
+}
+
+// cartSlice is the Service cart with endpoints, and one Pod.
+func cartSlice(endpoints string) string {
+	return kubernetesService("[{name: http, port: 80}]") + `---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: cart-a, namespace: shop, labels: {kubernetes.io/service-name: cart}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints:
+` + endpoints + `
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: cart-1, namespace: shop}
+`
+}
+
 var lintCases = []lintCase{
 	{"conflicting-route", "one kind of route only", gatewayHTTPRoute, nil},
 	{"conflicting-route", "an HTTPRoute beside a GRPCRoute", gatewayHTTPRoute + "---\n" + strings.NewReplacer("HTTPRoute", "GRPCRoute", "8080", "9090", "name: web", "name: rpc").Replace(gatewayHTTPRoute) + "---\n" + strings.NewReplacer("port: 8080", "port: 9090", "name: web", "name: lost").Replace(gatewayHTTPRoute), []string{
@@ -102,6 +124,18 @@ var lintCases = []lintCase{
 		`spec.host: "*.example.com": no ServiceEntry has such a host: it has no effect`,
 	}},
 	{"unknown-host", "a wildcard for something", document("DestinationRule", "shop", "a", "  host: '*.shop.svc.cluster.local'\n"), nil},
+	{"unknown-pod", "an endpoint without a Pod", cartSlice("- {addresses: [10.1.0.1]}"), []string{
+		`endpoints[0]: no document has the Pod of 10.1.0.1: its labels and service account are not known`,
+	}},
+	{"unknown-pod", "an endpoint with its Pod", cartSlice("- {addresses: [10.1.0.1], targetRef: {kind: Pod, name: cart-1}}"), nil},
+	{"unknown-protocol", "ports of whatever", kubernetesService("[{name: db, port: 1}, {port: 2}, {name: http, port: 3, appProtocol: redis}, {name: grpc-web, port: 4}, {name: http-a, port: 5, protocol: UDP}]"), []string{
+		`spec.ports[0]: port 1 is not in the mesh: nothing says that it speaks HTTP, HTTP/2 or gRPC`,
+		`spec.ports[1]: port 2 is not in the mesh: nothing says that it speaks HTTP, HTTP/2 or gRPC`,
+		`spec.ports[2]: port 3 is not in the mesh: nothing says that it speaks HTTP, HTTP/2 or gRPC`,
+		`spec.ports[3]: port 4 is not in the mesh: nothing says that it speaks HTTP, HTTP/2 or gRPC`,
+		`spec.ports[4]: port 5 is not in the mesh: nothing says that it speaks HTTP, HTTP/2 or gRPC`,
+	}},
+	{"unknown-protocol", "ports of the mesh", kubernetesService("[{name: http, port: 1}, {name: http2-a, port: 2}, {name: grpc-b, port: 3}, {port: 4, name: x, appProtocol: HTTP}, {name: y, port: 5, appProtocol: kubernetes.io/h2c}]"), nil},
 	{"unused-delegate", "a delegate of nobody", document("VirtualService", "shop", "a", "  http: [{"+payRoute+"}]\n"), []string{
 		`spec: has no hosts, and no VirtualService delegates to it: it has no effect`,
 	}},

@@ -16,7 +16,10 @@ type object struct {
 	annotations map[string]string
 	// created is zero if the document does not tell.
 	created time.Time
-	// spec is a message of istio.io/api, or a struct of the Gateway API.
+	// healthy tells that the condition Healthy of the status is True.
+	healthy bool
+	// spec is a message of istio.io/api, or a struct of the Gateway API or of
+	// Kubernetes'.
 	spec any
 
 	file string

@@ -10,14 +10,14 @@ var documentProblems = []problemCase{
 	{name: "no kind", yaml: "apiVersion: v1\n", want: []string{
 		"x.yaml:1:1: kind: is required, as in any Kubernetes document",
 	}},
-	{name: "a kind of Kubernetes", yaml: "apiVersion: v1\nkind: Service\nmetadata: {name: payment, namespace: shop}\n", want: []string{
-		`x.yaml:2:7: Service shop/payment: kind: "Service" is not read: describe the service with a ServiceEntry of resolution STATIC`,
+	{name: "a kind of Kubernetes", yaml: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: payment, namespace: shop}\n", want: []string{
+		`x.yaml:2:7: Deployment shop/payment: kind: "Deployment" is not read: export the Services, EndpointSlices and Pods, or describe the service with a ServiceEntry of resolution STATIC`,
 	}},
 	{name: "a namespace", yaml: "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n", want: []string{
 		`x.yaml:2:7: Namespace shop: kind: "Namespace" is not read: namespaces and service accounts exist by being named; remove the document`,
 	}},
 	{name: "a kind that nobody knows", yaml: "apiVersion: v1\nkind: Thing\n", want: []string{
-		`x.yaml:2:7: Thing: kind: "Thing" is not supported: use one of ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, HTTPRoute, GRPCRoute, or the ConfigMap istio`,
+		`x.yaml:2:7: Thing: kind: "Thing" is not supported: use one of ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, HTTPRoute, GRPCRoute, Service, EndpointSlice, Pod, Node, or the ConfigMap istio`,
 	}},
 	{name: "another API group", yaml: "apiVersion: networking.k8s.io/v1\nkind: ServiceEntry\nmetadata: {name: a}\n", want: []string{
 		`x.yaml:1:13: ServiceEntry default/a: apiVersion: "networking.k8s.io/v1" is not an API version of ServiceEntry: use networking.istio.io/v1, networking.istio.io/v1beta1, networking.istio.io/v1alpha3`,
@@ -415,16 +415,16 @@ spec:
   trafficPolicy:
     outlierDetection: {consecutiveErrors: 3, outlierDetectionHttpErrorCodes: [429]}
     loadBalancer: {zoneAwareLbSetting: {}}
-    connectionPool: {http: {useClientProtocol: true}, tcp: {tcpKeepalive: {}}}
+    connectionPool: {http: {maxConcurrentStreams: 1, http2KeepAlive: {interval: 1s}}}
     portLevelSettings:
     - {port: {number: 8080}, loadBalancer: {simple: PASSTHROUGH}}
 `, want: []string{
 		"x.yaml:7:3: DestinationRule shop/a: spec.workloadSelector: is not supported: remove it",
-		"x.yaml:9:24: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.consecutiveErrors: is not supported: remove it",
+		"x.yaml:9:24: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.consecutiveErrors: is not supported: remove it: it is deprecated: use consecutiveGatewayErrors",
 		"x.yaml:9:46: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.outlierDetectionHttpErrorCodes: is not supported: remove it",
 		"x.yaml:10:20: DestinationRule shop/a: spec.trafficPolicy.loadBalancer.zoneAwareLbSetting: is not supported: remove it",
-		"x.yaml:11:29: DestinationRule shop/a: spec.trafficPolicy.connectionPool.http.useClientProtocol: is not supported: remove it",
-		"x.yaml:11:61: DestinationRule shop/a: spec.trafficPolicy.connectionPool.tcp.tcpKeepalive: is not supported: remove it",
+		"x.yaml:11:29: DestinationRule shop/a: spec.trafficPolicy.connectionPool.http.maxConcurrentStreams: is not supported: remove it: gRPC opens one connection to an endpoint, so that it would limit calls there: use http2MaxRequests",
+		"x.yaml:11:54: DestinationRule shop/a: spec.trafficPolicy.connectionPool.http.http2KeepAlive: is not supported: remove it: a gRPC channel has one setting for all of its clusters: use tcpKeepalive",
 		"x.yaml:13:53: DestinationRule shop/a: spec.trafficPolicy.portLevelSettings[0].loadBalancer.simple: PASSTHROUGH is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM",
 	}},
 	{name: "load balancers", yaml: `

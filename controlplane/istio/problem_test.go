@@ -88,7 +88,7 @@ func checkProblems(t *testing.T, c problemCase) {
 func TestProblemsComeInTheOrderOfFilesAndLines(t *testing.T) {
 	t.Parallel()
 	files := []istio.File{
-		{Name: "z.yaml", Data: []byte("kind: Pod\n---\nkind: Gateway\n")},
+		{Name: "z.yaml", Data: []byte("kind: Ingress\n---\nkind: Gateway\n")},
 		{Name: "a.yaml", Data: []byte("kind: Sidecar\n")},
 	}
 	_, problems := istio.Parse(files, istio.Options{})
@@ -96,7 +96,7 @@ func TestProblemsComeInTheOrderOfFilesAndLines(t *testing.T) {
 	for _, p := range problems {
 		got = append(got, p.Object)
 	}
-	if want := []string{"Pod", "Gateway", "Sidecar"}; !slices.Equal(want, got) {
+	if want := []string{"Ingress", "Gateway", "Sidecar"}; !slices.Equal(want, got) {
 		t.Errorf("want %v, got %v", want, got)
 	}
 }

@@ -56,6 +56,7 @@ func newRegistry(rep *reporter, opts Options, objects []*object) *registry {
 	}
 	objects = r.unique(objects)
 	var workloads []*endpoint
+	cluster := newKubernetes()
 	for _, o := range objects {
 		spec := at{rep: rep, obj: o}.field("spec")
 		switch m := o.spec.(type) {
@@ -75,6 +76,8 @@ func newRegistry(rep *reporter, opts Options, objects []*object) *registry {
 			r.addHTTPRoute(o, m, spec)
 		case *gatewayapi.GRPCRouteSpec:
 			r.addGRPCRoute(o, m, spec)
+		default:
+			cluster.add(o)
 		}
 	}
 	slices.SortStableFunc(workloads, func(a, b *endpoint) int {
@@ -85,6 +88,7 @@ func newRegistry(rep *reporter, opts Options, objects []*object) *registry {
 			r.addService(o, m, at{rep: rep, obj: o}.field("spec"), workloads)
 		}
 	}
+	r.addKubernetes(cluster)
 	return r
 }
 

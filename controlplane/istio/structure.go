@@ -3,30 +3,37 @@ package istio
 import (
 	"math"
 	"reflect"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/inboardmesh/inboard/controlplane/istio/internal/kubeapi"
 )
 
-// structure fills a struct of the Gateway API from a YAML node, as message fills
+// structure fills a struct of the Gateway API or Kubernetes' from a YAML node, as message fills
 // a protobuf: by Kubernetes' rules for JSON, and as strictly.
 func (d *decoder) structure(n *yaml.Node, to reflect.Value, a at) {
 	entries, ok := d.mapping(n, a)
 	if !ok {
 		return
 	}
+	d.members(entries, to, a)
+}
+
+func (d *decoder) members(entries fieldList, to reflect.Value, a at) {
 	of := to.Type()
 	for _, e := range entries {
 		child := a.field(e.name)
 		i := fieldByTag(of, e.name)
 		switch {
+		case i < 0 && partialStructs[of.Name()]:
+		case isNull(e.value) && i >= 0 && of.PkgPath() == kubePackage: // so kubectl writes an empty list
 		case i < 0:
 			child.refuse("unknown field%s", tagSuggestion(of, e.name))
 			d.obj.broken[a.path] = true
 		case isNull(e.value):
 			child.undecodable("has no value: write one, or remove the field")
-		case !slices.Contains(translatedStructs[of.Name()], e.name):
+		case !isTranslatedMember(of.Name(), e.name):
 			child.refuse("is not supported: remove it")
 			d.obj.broken[a.path] = true
 		default:
@@ -49,7 +56,13 @@ func (d *decoder) fill(n *yaml.Node, to reflect.Value, a at) {
 		d.structure(n, to, a)
 	case reflect.Slice:
 		d.fillList(n, to, a)
+	case reflect.Map:
+		d.fillMap(n, to, a)
 	case reflect.String:
+		if to.Type() == reflect.TypeFor[kubeapi.IntOrString]() && n.Kind == yaml.ScalarNode && n.ShortTag() == "!!int" {
+			to.SetString(n.Value)
+			return
+		}
 		if text, ok := d.text(n, a); ok {
 			to.SetString(text)
 		}
@@ -84,6 +97,21 @@ func (d *decoder) fillList(n *yaml.Node, to reflect.Value, a at) {
 		d.fill(item, list.Index(i), child)
 	}
 	to.Set(list)
+}
+
+// fillMap fills a map of texts.
+func (d *decoder) fillMap(n *yaml.Node, to reflect.Value, a at) {
+	entries, ok := d.entries(n, a, a.key)
+	if !ok {
+		return
+	}
+	m := reflect.MakeMap(to.Type())
+	for _, e := range entries {
+		if text, ok := d.text(e.value, a.key(e.name)); ok {
+			m.SetMapIndex(reflect.ValueOf(e.name), reflect.ValueOf(text))
+		}
+	}
+	to.Set(m)
 }
 
 // fieldByTag is the index of the field with a name in JSON, -1 for none.

@@ -263,7 +263,10 @@ func (e *endpoint) describe() string {
 
 // endpointsField is where a service says what its endpoints are.
 func endpointsField(s *service) string {
-	if s.at.field("workloadSelector").written() {
+	switch {
+	case s.at.obj.kind == kindService:
+		return "selector"
+	case s.at.field("workloadSelector").written():
 		return "workloadSelector"
 	}
 	return "endpoints"

@@ -31,6 +31,10 @@ func (c *Config) inboundMode(node Node, port uint32) mtlsMode {
 		if e.serviceAccount != "" && node.ServiceAccount != "" && e.serviceAccount != node.ServiceAccount {
 			continue
 		}
+		if e.unknown {
+			// Any selector may be meant for it.
+			mode = stricter(mode, c.peers.strictest(nil, port))
+		}
 		mode = stricter(mode, c.peers.mode(e.namespace, e.labels, port))
 	}
 	return mode

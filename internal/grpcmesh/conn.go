@@ -33,9 +33,15 @@ type openedConn struct {
 // dial opens a connection to an endpoint.
 func (a *Adapter) dial(ctx context.Context, address string) (net.Conn, error) {
 	c := &clientConn{hooks: a.options.Hooks, address: address, began: time.Now()}
+	made := connectingOf(ctx)
 	var err error
-	if c.Conn, err = a.options.Dial(ctx, "tcp", address); err != nil {
-		if made := connectingOf(ctx); made != nil {
+	if c.Conn, err = a.options.Dial(ctx, "tcp", address); err == nil && made != nil {
+		if err = made.endpoint.KeepAlive(c.Conn); err != nil {
+			_ = c.Conn.Close() // it was never used
+		}
+	}
+	if err != nil {
+		if made != nil {
 			c.failed(made.endpoint.Cluster(), err)
 		}
 		return nil, err

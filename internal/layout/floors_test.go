@@ -79,6 +79,7 @@ var floors = map[string]place{
 	"internal/filter/service":  {4, dataPlane},
 
 	"controlplane/istio/internal/gatewayapi": {1, controlPlane},
+	"controlplane/istio/internal/kubeapi":    {1, controlPlane},
 
 	"controlplane/istio": {2, controlPlane},
 	"controlplane/ca":    {2, controlPlane},

@@ -132,6 +132,10 @@ func (e *Endpoint) connect(ctx context.Context, d *dialed, state *clusterState, 
 	if err != nil {
 		return nil, err
 	}
+	if err := e.KeepAlive(network); err != nil {
+		_ = network.Close() // it was never used
+		return nil, err
+	}
 	d.raw = &rawConn{Conn: network}
 	if secure == nil {
 		return d.raw, nil

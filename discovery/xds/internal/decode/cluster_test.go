@@ -74,6 +74,7 @@ func TestClusterDecodesEveryField(t *testing.T) {
 		MaxRequestsPerConnection: 100,
 		IdleTimeout:              time.Minute,
 		MaxConnectionDuration:    time.Hour,
+		KeepAlive:                &discovery.KeepAlive{Probes: 3, Time: time.Minute, Interval: 5 * time.Second},
 	}
 	if diff := cmp.Diff(want, decodeCluster(t, edsClusterFixture), sameModel); diff != "" {
 		t.Errorf("cluster (-want +got):\n%s", diff)

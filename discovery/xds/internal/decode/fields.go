@@ -64,7 +64,7 @@ var supportedFields = sync.OnceValue(func() fieldTable {
 		routeTableFields, routeFields, routeMatchFields, matcherFields, retryFields, mutationFields,
 		substitutionFields, pathTemplateFields, internalRedirectFields, hashPolicyFields,
 		mirrorFields, corsFields,
-		clusterFields, aggregateFields, outlierFields, balancingFields, zoneFields, consistentHashFields, subsetFields, slowStartFields, protocolFields, tlsFields,
+		clusterFields, aggregateFields, outlierFields, balancingFields, zoneFields, consistentHashFields, subsetFields, slowStartFields, protocolFields, tlsFields, keepAliveFields,
 		assignmentFields, healthCheckFields, commonFields,
 		jwtFields, serviceFields, extAuthzFields,
 	))

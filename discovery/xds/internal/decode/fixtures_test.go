@@ -202,6 +202,7 @@ const permissiveFixture = `{
 }`
 
 const edsClusterFixture = `{
+  "upstreamConnectionOptions": {"tcpKeepalive": {"keepaliveProbes": 3, "keepaliveTime": 60, "keepaliveInterval": 5}},
   "name": "outbound|80||payment.shop",
   "type": "EDS",
   "edsClusterConfig": {"serviceName": "payment-endpoints", "edsConfig": {"ads": {}, "resourceApiVersion": "V3"}},
