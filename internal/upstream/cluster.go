@@ -122,7 +122,8 @@ func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster, local *dis
 		if next.endpoints.OverprovisioningFactor != 0 {
 			config.OverprovisioningFactor = next.endpoints.OverprovisioningFactor
 		}
-		_, removed := c.set.Update(config, next.endpoints.Localities)
+		localities := config.Subsetting.Choose(c.manager.options.client(), next.endpoints.Localities)
+		_, removed := c.set.Update(config, localities)
 		for _, h := range removed {
 			endpointOf(h).drain()
 		}
@@ -268,6 +269,16 @@ func (c *Cluster) Pick(info balancer.PickInfo) (*Endpoint, error) {
 		return nil, err
 	}
 	return endpointOf(h), nil
+}
+
+// Holds reports whether the cluster has an endpoint with the address, whatever its
+// health.
+func (c *Cluster) Holds(address string) bool { return c.set.Holds(address) }
+
+// CanPick reports whether a pinned pick finds its endpoint.
+func (c *Cluster) CanPick(info balancer.PickInfo) bool {
+	_, err := c.set.Pick(info)
+	return err == nil
 }
 
 // Dropped draws drop_overloads, one after the other, and returns the category

@@ -63,8 +63,8 @@ var supportedFields = sync.OnceValue(func() fieldTable {
 		listenerFields, connectionManagerFields, arrivalFields, httpFilterFields, faultFields, rbacFields, conditionFields, metadataMatchFields,
 		routeTableFields, routeFields, routeMatchFields, matcherFields, retryFields, mutationFields,
 		substitutionFields, pathTemplateFields, internalRedirectFields, hashPolicyFields,
-		mirrorFields, corsFields,
-		clusterFields, aggregateFields, outlierFields, balancingFields, zoneFields, consistentHashFields, subsetFields, slowStartFields, protocolFields, tlsFields,
+		mirrorFields, corsFields, sessionFields,
+		clusterFields, aggregateFields, outlierFields, balancingFields, ownBalancingFields, zoneFields, consistentHashFields, subsetFields, slowStartFields, protocolFields, tlsFields,
 		assignmentFields, healthCheckFields, commonFields,
 		jwtFields, serviceFields, extAuthzFields,
 	))
