@@ -89,6 +89,11 @@ func (s *Set) Holds(address string) bool {
 	return s.snapshot.Load().addresses.find(address) != nil
 }
 
+// Pins reports whether a pick would find the host that it is pinned to.
+func (s *Set) Pins(info PickInfo) bool {
+	return info.Pinned != "" && s.pinned(s.snapshot.Load(), &info) != nil
+}
+
 // status is what is known of the host's health from all sides.
 func (h *Host) status() Health {
 	checked := h.Check().class()

@@ -42,7 +42,7 @@ func (c *Call) pin() *filter.Answer {
 	case !pin.Strict:
 	case !c.cluster.Holds(pin.Address):
 		return &filter.Answer{Status: pin.Missing, Reason: "stateful session: the endpoint is not in the cluster"}
-	case !c.cluster.CanPick(c.pick):
+	case !c.cluster.Pins(c.pick):
 		return &filter.Answer{Status: http.StatusServiceUnavailable, Reason: "stateful session: the endpoint cannot be used"}
 	}
 	return nil

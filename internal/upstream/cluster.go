@@ -271,16 +271,6 @@ func (c *Cluster) Pick(info balancer.PickInfo) (*Endpoint, error) {
 	return endpointOf(h), nil
 }
 
-// Holds reports whether the cluster has an endpoint with the address, whatever its
-// health.
-func (c *Cluster) Holds(address string) bool { return c.set.Holds(address) }
-
-// CanPick reports whether a pinned pick finds its endpoint.
-func (c *Cluster) CanPick(info balancer.PickInfo) bool {
-	_, err := c.set.Pick(info)
-	return err == nil
-}
-
 // Dropped draws drop_overloads, one after the other, and returns the category
 // that drops this call (gRFC A27).
 func (c *Cluster) Dropped() (category string, dropped bool) {
