@@ -14,7 +14,10 @@ const (
 	// Random takes any endpoint, by weight.
 	Random
 	// RingHash sends what has the same hash to the same endpoint, by Envoy's
-	// ring: when an endpoint leaves, only what it had goes elsewhere.
+	// ring: when an endpoint leaves, only what it had goes elsewhere, as long as
+	// the others keep their numbers of points. These follow from the ring's size
+	// and the number of endpoints, so that with a minimum size, such as the
+	// default, a little of what the others had moves, too.
 	RingHash
 	// Maglev does so by a table, which is more even than a ring and moves a
 	// little more when an endpoint leaves.
