@@ -14,7 +14,10 @@ const (
 	// Random takes any endpoint, by weight.
 	Random
 	// RingHash sends what has the same hash to the same endpoint, by Envoy's
-	// ring: when an endpoint leaves, only what it had goes elsewhere.
+	// ring: when an endpoint leaves, only what it had goes elsewhere, as long as
+	// the others keep their numbers of points. These follow from the ring's size
+	// and the number of endpoints, so that with a minimum size, such as the
+	// default, a little of what the others had moves, too.
 	RingHash
 	// Maglev does so by a table, which is more even than a ring and moves a
 	// little more when an endpoint leaves.
@@ -65,10 +68,17 @@ type Config struct {
 	DecayTime time.Duration
 	// Shuffle lets each client have an order of its own for PickFirst.
 	Shuffle bool
+	// Subsetting gives each client some of the endpoints only. It is for whoever
+	// calls [Set.Update], see [Subsetting.Choose].
+	Subsetting Subsetting
 	// Subsets divides the endpoints by their metadata; nil does not.
 	Subsets *Subsets
 	// Custom is for CustomPolicy, and must be set with it.
 	Custom *Custom
+	// Pinnable is the states of health in which a host is picked by
+	// [PickInfo.Pinned] (Envoy's override_host_status); the zero value means
+	// [Unknown] and [Healthy], as in gRFC A55.
+	Pinnable HealthSet
 	// PanicThreshold is Envoy's healthy_panic_threshold in percent: below that
 	// share of healthy endpoints all are used. 0 means never. Envoy's default
 	// of 50 is filled in by the decoder.

@@ -41,6 +41,11 @@ type PickInfo struct {
 	// Prefer is a locality whose hosts are picked as long as one of them is
 	// reachable, may get traffic and is not to be avoided; nil prefers none.
 	Prefer *Locality
+	// Pinned is the address of the host that is picked as long as it can be used,
+	// outside of subsets and priorities too; "" pins to none. With Strict no other
+	// is picked: see [ErrPinned].
+	Pinned string
+	Strict bool
 	// Match is the subset to pick from, with [Config.Subsets].
 	Match *Match
 	// Now is the time; the zero value lets Pick look at the clock if it must.
@@ -69,6 +74,14 @@ func (i *PickInfo) avoids(h *Host) bool {
 // that get none step in; if these are unreachable too, one is picked anyway.
 func (s *Set) Pick(info PickInfo) (*Host, error) {
 	snapshot := s.snapshot.Load()
+	if info.Pinned != "" {
+		if h := s.pinned(snapshot, &info); h != nil {
+			return h, nil
+		}
+		if info.Strict {
+			return nil, ErrPinned
+		}
+	}
 	if snapshot.subsets != nil {
 		snapshot = snapshot.subsets.find(info.Match)
 	}

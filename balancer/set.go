@@ -19,6 +19,8 @@ type Set struct {
 	// revivals counts how often a host became reachable, from 1.
 	revivals atomic.Uint64
 	random   func() uint64
+	// pinning is true since a pick was pinned for the first time.
+	pinning atomic.Bool
 	// outlier is the policy of outlier detection, nil without one. It changes
 	// under mu.
 	outlier atomic.Pointer[OutlierConfig]
@@ -156,6 +158,7 @@ func (s *Set) rebuildLocked(hosts []*Host) {
 	if s.config.Subsets != nil {
 		next.subsets = b.divide(next, s.spans)
 	}
+	next.addresses, next.pinnable = s.addressesLocked(hosts), s.config.Pinnable
 	s.snapshot.Store(next)
 	s.cursors = b.cursors
 	s.stale = false

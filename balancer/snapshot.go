@@ -24,6 +24,9 @@ type snapshot struct {
 	zoneOff string
 	// capacity is what the set has to offer beside others.
 	capacity Capacity
+	// addresses and pinnable are for picks that are pinned; nil within subsets.
+	addresses *addresses
+	pinnable  HealthSet
 }
 
 // choice is the part of a priority that gets a share of the traffic: its healthy

@@ -78,13 +78,14 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 	if err := m.startIdentities(ctx); err != nil {
 		return nil, err
 	}
-	m.source, err = xds.NewSource(m.withCertificates(s.bootstrap), xds.Options{Hooks: *s.hooks, Logger: s.logger, LocalCluster: s.localCluster})
+	m.source, err = xds.NewSource(m.withCertificates(s.bootstrap), xds.Options{Hooks: *s.hooks, Logger: s.logger, LocalCluster: s.localCluster, Balancers: s.balancers})
 	if err != nil {
 		return nil, err
 	}
 	m.closers = append(m.closers, m.source.Close)
 	m.upstreams = upstream.NewManager(upstream.Options{
-		Name:     s.bootstrap.Node.ID,
+		Name:   s.bootstrap.Node.ID,
+		Number: s.number, Numbered: s.numbered,
 		Identity: m.identity, Dial: s.dial, Transport: s.transport, Hooks: s.hooks,
 		LocalCluster: s.localCluster, Locality: s.bootstrap.Node.Locality,
 	})

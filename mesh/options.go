@@ -10,12 +10,14 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
 
+	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/otel/meshotel"
@@ -46,6 +48,9 @@ type settings struct {
 	dial           func(ctx context.Context, network, address string) (net.Conn, error)
 	outboundPolicy OutboundPolicy
 	localCluster   string
+	balancers      map[string]balancer.Custom
+	number         uint32
+	numbered       bool
 }
 
 // WithBootstrap sets the bootstrap. The default is the environment's
@@ -136,6 +141,30 @@ func WithLocalCluster(name string) Option {
 	return option(func(s *settings) { s.localCluster = name })
 }
 
+// WithBalancer adds a load-balancing policy of the application. Clusters ask for it
+// by its name: in load_balancing_policy, by a TypedStruct whose type ends in it, or
+// in their metadata, by "inboard.balancer": {"policy": name, "config": {...}}. A
+// cluster that asks for a policy which is not there is rejected. See
+// [balancer.Custom] for what newPicker is given and when. The names that begin with
+// "inboard." are the mesh's.
+func WithBalancer(name string, newPicker func(hosts []*balancer.Host, config map[string]any) balancer.Picker) Option {
+	return option(func(s *settings) {
+		if s.balancers == nil {
+			s.balancers = make(map[string]balancer.Custom)
+		}
+		s.balancers[name] = balancer.Custom{Name: name, New: newPicker}
+	})
+}
+
+// WithClientNumber says which of the clients of its clusters this process is,
+// counted from 0, such as the ordinal of its pod in a StatefulSet. It makes the
+// parts that clients of a cluster with "inboard.subsetting" have of its endpoints
+// even, see [balancer.Subsetting]; without it they are drawn by the name of the
+// node.
+func WithClientNumber(n uint32) Option {
+	return option(func(s *settings) { s.number, s.numbered = n, true })
+}
+
 // newSettings applies the options, fills in the defaults and validates all of
 // it together.
 func newSettings(options []Option) (*settings, error) {
@@ -148,6 +177,11 @@ func newSettings(options []Option) (*settings, error) {
 		var err error
 		if s.bootstrap, err = bootstrap.FromEnvironment(); err != nil {
 			errs = append(errs, err)
+		}
+	}
+	for name, b := range s.balancers {
+		if name == "" || strings.HasPrefix(name, "inboard.") || b.New == nil {
+			errs = append(errs, fmt.Errorf("balancer %q: must have a function and a name that does not begin with %q", name, "inboard."))
 		}
 	}
 	for instance, source := range s.identities {

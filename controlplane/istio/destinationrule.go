@@ -12,11 +12,11 @@ import (
 // destinationRule is the DestinationRule of one host, or of all that a wildcard
 // covers.
 type destinationRule struct {
-	at      at
-	spec    *networking.DestinationRule
-	host    string
-	exports exports
-	breaker *structpb.Struct
+	at       at
+	spec     *networking.DestinationRule
+	host     string
+	exports  exports
+	metadata map[string]*structpb.Struct
 }
 
 func (r *registry) addRule(o *object, spec *networking.DestinationRule, a at) {
@@ -38,10 +38,7 @@ func (r *registry) addRule(o *object, spec *networking.DestinationRule, a at) {
 		at: a, spec: spec, host: fullHost(spec.Host, o.namespace),
 		exports: newExports(o, spec.ExportTo, a.field("exportTo")),
 	}
-	if text, ok := o.annotations[breakerAnnotation]; ok {
-		annotation := at{rep: r.rep, obj: o}.field("metadata").field("annotations").key(breakerAnnotation)
-		rule.breaker = breakerSettings(text, annotation)
-	}
+	rule.metadata = ruleMetadata(o.annotations, at{rep: r.rep, obj: o}.field("metadata").field("annotations"))
 	if !checkPattern(rule.host, true, a.field("host")) {
 		return
 	}

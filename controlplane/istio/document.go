@@ -208,11 +208,11 @@ func (d *decoder) annotations(a at) {
 		domain, _, _ := strings.Cut(key, "/")
 		switch {
 		case d.obj.kind == kindPod || d.obj.kind == kindNode: // they are for who runs it
-		case key == breakerAnnotation && d.obj.kind == kindDestinationRule:
-		case key == breakerAnnotation:
+		case ruleAnnotations[key] != nil && d.obj.kind == kindDestinationRule:
+		case ruleAnnotations[key] != nil:
 			a.key(key).refuse("belongs on a DestinationRule")
 		case strings.HasPrefix(key, "inboard."):
-			a.key(key).refuse("unknown annotation: only %q is known", breakerAnnotation)
+			a.key(key).refuse("unknown annotation: use one of %s", strings.Join(sortedKeys(ruleAnnotations), ", "))
 		case key == healthCheckAnnotation && d.obj.kind == kindWorkloadEntry:
 			if text := d.obj.annotations[key]; text != "true" && text != "false" {
 				a.key(key).errorf("%q is not one of true, false", text)

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
 	"github.com/inboardmesh/inboard/discovery/xds/internal/ads"
@@ -24,6 +25,9 @@ type Options struct {
 	// it comes with every target, if the control plane has it, for zone aware
 	// routing. "" is none.
 	LocalCluster string
+	// Balancers are policies of the application, by the names that clusters ask
+	// for them by.
+	Balancers map[string]balancer.Custom
 }
 
 // Source follows a control plane over one stream. Create it with [NewSource]
@@ -72,7 +76,7 @@ func NewSource(config *bootstrap.Config, options Options) (*Source, error) {
 		Types: []ads.Type{
 			{URL: decode.ListenerURL, Name: "Listener", FullStateInSotW: true, Decode: decoder(decode.Listener)},
 			{URL: decode.RouteURL, Name: "RouteConfiguration", Decode: decoder(decode.RouteConfiguration)},
-			{URL: decode.ClusterURL, Name: "Cluster", FullStateInSotW: true, Decode: decoder(decode.Cluster)},
+			{URL: decode.ClusterURL, Name: "Cluster", FullStateInSotW: true, Decode: decoder(decode.Clusters(options.Balancers))},
 			{URL: decode.EndpointURL, Name: "ClusterLoadAssignment", Decode: decoder(decode.Assignment)},
 		},
 		Node:   node,

@@ -68,8 +68,26 @@ type Exchange struct {
 	// matches: filters run all the same, for one of them may change that.
 	Decision route.Decision
 
+	// Pin is where the request should go, on the way out; the zero value leaves
+	// that to the balancer.
+	Pin Pin
+	// Upstream is the address of the endpoint that has answered, when the headers
+	// of its response are seen, "" if none has. It is for the way out.
+	Upstream string
+
 	reroute   bool
 	responses []OnResponse
+}
+
+// Pin is the endpoint of a session.
+type Pin struct {
+	// Address is "host:port". It comes from the caller: unless an endpoint of the
+	// request's cluster has it, nothing goes there.
+	Address string
+	// Strict answers the request if the endpoint cannot be used, with the status
+	// Missing if the cluster does not have it and with 503 otherwise.
+	Strict  bool
+	Missing int
 }
 
 // OnResponse changes the headers of a response before they are sent. status is

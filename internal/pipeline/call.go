@@ -249,6 +249,9 @@ func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, d
 	c.adapter.Routed(&c.Decision)
 	c.customize()
 	c.steer(req)
+	if answer := c.pin(); answer != nil {
+		return c.answer(answer)
+	}
 	c.bound(ctx, config)
 	c.sequence = c.policy.Start()
 	if left, late := c.late(0); late {
@@ -346,7 +349,12 @@ func (c *Call) filter(ctx context.Context, config *Config, req *route.Request) (
 
 // Filtered is what the filters have left of the call: what they want to do with
 // the response, above all. It is nil if none ran.
-func (c *Call) Filtered() *filter.Exchange { return c.filtered }
+func (c *Call) Filtered() *filter.Exchange {
+	if c.filtered != nil {
+		c.filtered.Upstream = c.Upstream()
+	}
+	return c.filtered
+}
 
 // attempts makes attempts until one is final.
 func (c *Call) attempts() outcome.Outcome {

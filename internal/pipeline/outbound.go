@@ -21,6 +21,7 @@ import (
 	"github.com/inboardmesh/inboard/internal/filter"
 	"github.com/inboardmesh/inboard/internal/filter/cors"
 	"github.com/inboardmesh/inboard/internal/filter/fault"
+	"github.com/inboardmesh/inboard/internal/filter/session"
 	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/internal/upstream"
@@ -108,6 +109,8 @@ func (o *Outbound) buildFilter(config discovery.FilterConfig) (filter.Filter, er
 		return o.faults.Filter(config), nil
 	case *discovery.CORS:
 		return cors.New(config), nil
+	case *discovery.StatefulSession:
+		return session.New(config), nil
 	}
 	return nil, errors.New("not supported on the way out")
 }

@@ -1,9 +1,11 @@
 package pipeline
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/internal/filter"
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/outcome"
 )
@@ -26,6 +28,24 @@ func (c *Call) steer(req *route.Request) {
 		policies = forward.Hash
 	}
 	c.pick.Hash, c.pick.Hashed, c.cookies = route.Hash(policies, req)
+}
+
+// pin takes the call to the endpoint of its session, if a filter has found one. A
+// strict session whose endpoint the cluster does not have is answered.
+func (c *Call) pin() *filter.Answer {
+	if c.filtered == nil || c.filtered.Pin.Address == "" {
+		return nil
+	}
+	pin := &c.filtered.Pin
+	c.pick.Pinned, c.pick.Strict = pin.Address, pin.Strict
+	switch {
+	case !pin.Strict:
+	case !c.cluster.Holds(pin.Address):
+		return &filter.Answer{Status: pin.Missing, Reason: "stateful session: the endpoint is not in the cluster"}
+	case !c.cluster.Pins(c.pick):
+		return &filter.Answer{Status: http.StatusServiceUnavailable, Reason: "stateful session: the endpoint cannot be used"}
+	}
+	return nil
 }
 
 // Responds reports whether [Call.Respond] has anything to do.

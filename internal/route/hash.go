@@ -21,7 +21,7 @@ func Hash(policies []discovery.HashPolicy, req *Request) (sum uint64, ok bool, c
 		value, found := hashed(p, req)
 		if !found && p.NewCookie != nil {
 			value, found = newCookie(), true
-			cookies = append(cookies, setCookie(p.Cookie, value, p.NewCookie))
+			cookies = append(cookies, SetCookie(p.Cookie, value, p.NewCookie))
 		}
 		if found {
 			sum = bits.RotateLeft64(sum, 1) ^ xxhash.Sum64String(value)
@@ -73,8 +73,8 @@ func newCookie() string {
 	return strconv.FormatUint(rand.Uint64(), 16) //nolint:gosec // see above
 }
 
-// setCookie is a Set-Cookie header as Envoy writes it.
-func setCookie(name, value string, c *discovery.NewCookie) string {
+// SetCookie is a Set-Cookie header as Envoy writes it.
+func SetCookie(name, value string, c *discovery.NewCookie) string {
 	var b strings.Builder
 	b.WriteString(name + `="` + value + `"`)
 	if c.TTL > 0 {

@@ -16,6 +16,9 @@ func (c *Cluster) Leaf(info *balancer.PickInfo) *Cluster {
 	if len(leaves) == 0 {
 		return c
 	}
+	if i := pinning(leaves, info); i >= 0 {
+		return leafAt(leaves, i, info)
+	}
 	random := rand.Uint64()
 	if info.Hashed {
 		random = info.Hash

@@ -122,7 +122,8 @@ func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster, local *dis
 		if next.endpoints.OverprovisioningFactor != 0 {
 			config.OverprovisioningFactor = next.endpoints.OverprovisioningFactor
 		}
-		_, removed := c.set.Update(config, next.endpoints.Localities)
+		localities := config.Subsetting.Choose(c.manager.options.client(), next.endpoints.Localities)
+		_, removed := c.set.Update(config, localities)
 		for _, h := range removed {
 			endpointOf(h).drain()
 		}

@@ -37,6 +37,14 @@ type Options struct {
 	// and Locality where it runs, for zone aware routing; zero if unknown.
 	LocalCluster string
 	Locality     balancer.Locality
+	// Number is this process's among all that call the same clusters, if Numbered
+	// is true, see [balancer.Client].
+	Number   uint32
+	Numbered bool
+}
+
+func (o *Options) client() balancer.Client {
+	return balancer.Client{Name: o.Name, Number: o.Number, Numbered: o.Numbered}
 }
 
 // Manager owns the running clusters of one mesh. Safe for concurrent use.

@@ -4,6 +4,7 @@ import (
 	"math"
 	"strings"
 
+	xdstypev3 "github.com/cncf/xds/go/xds/type/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	cswrrv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/client_side_weighted_round_robin/v3"
@@ -12,6 +13,7 @@ import (
 	maglevv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/maglev/v3"
 	pickfirstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/pick_first/v3"
 	randomv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/random/v3"
+	subsettingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/random_subsetting/v3"
 	ringhashv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/ring_hash/v3"
 	roundrobinv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/round_robin/v3"
 	subsetv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/subset/v3"
@@ -30,10 +32,9 @@ var balancingFields = []messageFields{
 	{
 		message: (*clusterv3.Cluster_CommonLbConfig)(nil),
 		read: "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config " +
-			"ignore_new_hosts_until_first_hc zone_aware_lb_config",
-		// The first delays what is applied at once here; the second is for the
-		// hosts of sessions, which no filter pins.
-		harmless: "update_merge_window override_host_status",
+			"ignore_new_hosts_until_first_hc zone_aware_lb_config override_host_status",
+		// It delays what is applied at once here.
+		harmless: "update_merge_window",
 	},
 	{message: (*clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig)(nil)},
 	{message: (*clusterv3.LoadBalancingPolicy)(nil), read: "policies"},
@@ -94,6 +95,8 @@ func (d *decoder) balancer(at path, m *clusterv3.Cluster) balancing {
 		hashing(common.GetConsistentHashingLbConfig(), &b.Config)
 		b.Subsets = d.lbSubsets(at.field("lb_subset_config"), m.GetLbSubsetConfig())
 	}
+	b.Pinnable = pinnable(common.GetOverrideHostStatus())
+	d.ownBalancing(at.field("metadata"), m.GetMetadata(), &b)
 	// Envoy truncates it to full percents.
 	b.PanicThreshold = math.Trunc(d.percent(in.field("healthy_panic_threshold"), common.GetHealthyPanicThreshold(), defaultPanicThreshold))
 	return b
@@ -175,6 +178,9 @@ func (d *decoder) balancingPolicy(at path, m *clusterv3.LoadBalancingPolicy, dep
 
 // typedPolicy decodes one policy. known is false for one that is not supported.
 func (d *decoder) typedPolicy(in path, a *anypb.Any, depth int) (b balancing, known bool) {
+	if is(a, (*xdstypev3.TypedStruct)(nil)) {
+		return d.named(in, a)
+	}
 	m := policyMessage(a)
 	if m == nil {
 		return balancing{}, false
@@ -209,6 +215,8 @@ func (d *decoder) typedPolicy(in path, a *anypb.Any, depth int) (b balancing, kn
 			d.refusef(in.field("subset_lb_policy"), "subsets of subsets are not supported")
 		}
 		b.Subsets = d.typedSubsets(in, m)
+	case *subsettingv3.RandomSubsetting:
+		b = d.subsetting(in, m, depth)
 	case *wrrlocalityv3.WrrLocality:
 		b = d.balancingPolicy(in.field("endpoint_picking_policy"), m.GetEndpointPickingPolicy(), depth+1)
 		b.LocalityWeighted = true
@@ -222,7 +230,7 @@ func policyMessage(a *anypb.Any) proto.Message {
 	for _, m := range []proto.Message{
 		&roundrobinv3.RoundRobin{}, &leastrequestv3.LeastRequest{}, &randomv3.Random{}, &ringhashv3.RingHash{},
 		&maglevv3.Maglev{}, &cswrrv3.ClientSideWeightedRoundRobin{}, &pickfirstv3.PickFirst{}, &subsetv3.Subset{},
-		&wrrlocalityv3.WrrLocality{},
+		&wrrlocalityv3.WrrLocality{}, &subsettingv3.RandomSubsetting{},
 	} {
 		if is(a, m) {
 			return m

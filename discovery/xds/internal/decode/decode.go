@@ -9,6 +9,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
 )
 
@@ -44,11 +45,21 @@ func RouteConfiguration(value []byte) (string, *discovery.RouteTable, error) {
 	return m.GetName(), table, err
 }
 
-// Cluster decodes an envoy.config.cluster.v3.Cluster.
-func Cluster(value []byte) (string, *discovery.Cluster, error) {
-	m := &clusterv3.Cluster{}
-	cluster, err := resource(value, m, m.GetName, (*decoder).cluster)
-	return m.GetName(), cluster, err
+// Cluster decodes an envoy.config.cluster.v3.Cluster for a process without
+// policies of its own.
+func Cluster(value []byte) (string, *discovery.Cluster, error) { return Clusters(nil)(value) }
+
+// Clusters returns the decoder of clusters for a process with policies of its own,
+// by their names.
+func Clusters(policies map[string]balancer.Custom) func(value []byte) (string, *discovery.Cluster, error) {
+	return func(value []byte) (string, *discovery.Cluster, error) {
+		m := &clusterv3.Cluster{}
+		cluster, err := resource(value, m, m.GetName, func(d *decoder, at path, m *clusterv3.Cluster) *discovery.Cluster {
+			d.policies = policies
+			return d.cluster(at, m)
+		})
+		return m.GetName(), cluster, err
+	}
 }
 
 // Assignment decodes an envoy.config.endpoint.v3.ClusterLoadAssignment. A
@@ -62,6 +73,8 @@ func Assignment(value []byte) (string, *discovery.Assignment, error) {
 // decoder collects the problems of one resource.
 type decoder struct {
 	problems problems
+	// policies are the application's own.
+	policies map[string]balancer.Custom
 }
 
 // resource takes value through the three gates.

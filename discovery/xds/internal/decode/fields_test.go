@@ -57,6 +57,8 @@ func fixtures(tb testing.TB) []fixture {
 		{"checked endpoints", fromJSON[endpointv3.ClusterLoadAssignment](tb, checkedEndpointsFixture), assignment},
 		{"assignment", fromJSON[endpointv3.ClusterLoadAssignment](tb, assignmentFixture), assignment},
 		{"aggregate cluster", fromJSON[clusterv3.Cluster](tb, aggregateFixture), cluster},
+		{"listener with sessions", fromJSON[listenerv3.Listener](tb, sessionFixture), listener},
+		{"routes with sessions", fromJSON[routev3.RouteConfiguration](tb, sessionRoutesFixture), routes},
 		{"hashing routes", fromJSON[routev3.RouteConfiguration](tb, hashRoutesFixture), routes},
 	}
 	for _, text := range balancingFixtures {

@@ -85,7 +85,7 @@ func (d *decoder) httpFilters(at path, list []*hcmv3.HttpFilter) (filters []disc
 func knownFilter(a *anypb.Any) bool {
 	return is(a, (*routerv3.Router)(nil)) || is(a, (*faultv3.HTTPFault)(nil)) ||
 		is(a, (*authzv3.ExtAuthz)(nil)) || is(a, (*authzv3.ExtAuthzPerRoute)(nil)) ||
-		isCORS(a) ||
+		isCORS(a) || isSession(a) ||
 		is(a, (*jwtv3.JwtAuthentication)(nil)) || is(a, (*jwtv3.PerRouteConfig)(nil)) ||
 		is(a, (*httprbacv3.RBAC)(nil)) || is(a, (*httprbacv3.RBACPerRoute)(nil))
 }
@@ -102,6 +102,8 @@ func (d *decoder) filterConfig(at path, a *anypb.Any) discovery.FilterConfig {
 	switch {
 	case isCORS(a):
 		return d.cors(at, a)
+	case isSession(a):
+		return d.session(at, a)
 	case is(a, (*httprbacv3.RBAC)(nil)):
 		m := &httprbacv3.RBAC{}
 		if !d.unpack(at, a, m) {
@@ -167,6 +169,9 @@ func (d *decoder) filterOverride(at path, a *anypb.Any) (discovery.FilterOverrid
 	}
 	if override, ok := d.extAuthzSwitch(a); ok {
 		return override, true
+	}
+	if sessionOff(a) {
+		return discovery.FilterOverride{Disabled: true}, true
 	}
 	config := d.filterConfig(at, a)
 	return discovery.FilterOverride{Config: config}, config != nil

@@ -1,0 +1,104 @@
+package grpcmesh_test
+
+import (
+	"encoding/base64"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/discovery"
+)
+
+// A caller stays with one backend, while it drains too, until it is gone. What the
+// caller brings reaches no backend of another cluster.
+func TestS22_BL10_StickyCookie(t *testing.T) {
+	t.Parallel()
+	for _, strict := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFixture(t)
+			stranger := &backend{}
+			f.serve("10.0.9.9:9090", stranger)
+			backends, c := balanced(f, 2, balancer.Config{Pinnable: balancer.NewHealthSet(balancer.Unknown, balancer.Healthy, balancer.Draining)})
+			session := &discovery.StatefulSession{Cookie: "session", NewCookie: &discovery.NewCookie{}, Strict: strict, StatusMissing: 503}
+			configure := func(endpoints ...balancer.Endpoint) {
+				c.Endpoints = &discovery.Assignment{Name: "main", Localities: []discovery.LocalityEndpoints{{Weight: 1, Endpoints: endpoints}}}
+				f.source.setTarget(target, &discovery.Target{
+					Name:     target,
+					Listener: &discovery.APIListener{Name: target, Filters: []discovery.HTTPFilter{{Name: "session", Config: session}}},
+					Routes: &discovery.RouteTable{Name: target, VirtualHosts: []*discovery.VirtualHost{{
+						Name: target, Domains: []string{"*"}, Routes: []*discovery.Route{forward("main")},
+					}}},
+					Clusters: clustersByName([]discovery.ClusterResult{c}),
+				})
+				synctest.Wait()
+			}
+			ends := []balancer.Endpoint{{Address: "10.0.1.1:9090"}, {Address: "10.0.1.2:9090"}}
+			configure(ends...)
+			client := f.client()
+			call := func(cookie string) (set string, err error) {
+				ctx := withTimeout(t)
+				if cookie != "" {
+					ctx = metadata.AppendToOutgoingContext(ctx, "cookie", "session="+cookie)
+				}
+				var header metadata.MD
+				_, err = client.EmptyCall(ctx, &grpc_testing.Empty{}, grpc.Header(&header))
+				if values := header.Get("set-cookie"); len(values) > 0 {
+					set, _, _ = strings.Cut(strings.TrimPrefix(values[0], `session="`), `"`)
+				}
+				return set, err
+			}
+			state := func(address string) string { return base64.StdEncoding.EncodeToString([]byte(address)) }
+
+			cookie, err := call("")
+			mine := 0
+			if backends[1].calls.Load() == 1 {
+				mine = 1
+			}
+			if want := state(ends[mine].Address); err != nil || cookie != want {
+				t.Fatalf("the cookie is %q, %v, want %q", cookie, err, want)
+			}
+			stays := func(when string) {
+				t.Helper()
+				before := backends[mine].calls.Load()
+				for range 10 {
+					if set, err := call(cookie); set != "" || err != nil {
+						t.Errorf("%s: the cookie is set to %q, %v", when, set, err)
+					}
+				}
+				if got := backends[mine].calls.Load() - before; got != 10 {
+					t.Errorf("%s: %d of 10 calls stayed", when, got)
+				}
+			}
+			stays("in the beginning")
+			ends[mine].Health = balancer.Draining
+			configure(ends...)
+			stays("while the backend drains")
+			before := backends[mine].calls.Load()
+			for range 10 {
+				if _, err := call(""); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if backends[mine].calls.Load() != before {
+				t.Error("a new caller came to the backend that drains")
+			}
+			configure(ends[1-mine])
+			for _, gone := range []string{cookie, state("10.0.9.9:9090"), state("10.0.9.8:9090")} {
+				set, err := call(gone)
+				if strict && status.Code(err) != codes.Unavailable || !strict && (err != nil || set != state(ends[1-mine].Address)) {
+					t.Errorf("to a backend that is not there: cookie %q, %v", set, err)
+				}
+			}
+			if n := stranger.calls.Load(); n != 0 {
+				t.Errorf("%d calls reached the backend of another cluster", n)
+			}
+		})
+	}
+}
