@@ -5,16 +5,20 @@ import (
 	"strconv"
 	"strings"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/inboardmesh/inboard/internal/filter"
 	"github.com/inboardmesh/inboard/internal/route"
 )
 
+// The gRPC statuses of requests that cannot be served.
+const (
+	grpcDeadlineExceeded = 4
+	grpcUnavailable      = 14
+)
+
 // fail answers a request that cannot be served.
-func (s *serving) fail(w http.ResponseWriter, view *route.Request, status int, code codes.Code, text string) {
+func (s *serving) fail(w http.ResponseWriter, view *route.Request, status int, code uint32, text string) {
 	if route.IsGRPC(view) {
-		s.answer(w, view, &filter.Answer{IsGRPC: true, Code: uint32(code), Reason: text})
+		s.answer(w, view, &filter.Answer{IsGRPC: true, Code: code, Reason: text})
 		return
 	}
 	http.Error(w, text, status)

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/inboardmesh/inboard/internal/arrival"
 	"github.com/inboardmesh/inboard/internal/deadline"
 	"github.com/inboardmesh/inboard/internal/filter"
@@ -142,7 +140,7 @@ func (s *serving) serve(w http.ResponseWriter) {
 	if rec.status == 0 && ctx == &s.deadline && r.Context().Err() == nil && ctx.Err() != nil {
 		// An application that gives up when its time is over, as it would for a
 		// caller that has gone, has not answered: its silence is no 200.
-		s.fail(rec, &view, http.StatusGatewayTimeout, codes.DeadlineExceeded, "the deadline passed")
+		s.fail(rec, &view, http.StatusGatewayTimeout, grpcDeadlineExceeded, "the deadline passed")
 	}
 }
 
@@ -183,18 +181,18 @@ func (s *serving) answered(ctx context.Context, view *route.Request, w http.Resp
 	}
 	switch r := s.decision.Route; {
 	case err != nil:
-		s.fail(w, view, http.StatusGatewayTimeout, codes.DeadlineExceeded, "the deadline passed in a filter")
+		s.fail(w, view, http.StatusGatewayTimeout, grpcDeadlineExceeded, "the deadline passed in a filter")
 	case answer != nil:
 		s.answer(w, view, answer)
 	case r == nil:
-		s.fail(w, view, http.StatusNotFound, codes.Unavailable, "no route")
+		s.fail(w, view, http.StatusNotFound, grpcUnavailable, "no route")
 	case r.Direct != nil:
 		s.answer(w, view, &filter.Answer{Status: r.Direct.Status, Body: r.Direct.Body, Reason: string(r.Direct.Body)})
 	case r.Redirect != nil:
 		facts := s.facts()
 		s.answer(w, view, pipeline.Redirect(&s.decision, view, &facts))
 	case !r.Local:
-		s.fail(w, view, http.StatusNotFound, codes.Unavailable, "the route leads to another process")
+		s.fail(w, view, http.StatusNotFound, grpcUnavailable, "the route leads to another process")
 	default:
 		return false
 	}
