@@ -386,8 +386,16 @@ const (
 type Fault struct {
 	Delay *FaultDelay
 	Abort *FaultAbort
+	// RateLimit slows the bodies of responses down.
+	RateLimit *FaultRateLimit
 	// Headers must all match for a fault to be injected.
 	Headers []HeaderMatch
+	// UpstreamCluster is the cluster that a request must be on its way to; "" is
+	// any. A request that has arrived is on its way to none.
+	UpstreamCluster string
+	// DownstreamNodes are the nodes one of which must have sent a request, by its
+	// header x-envoy-downstream-service-node; nil is any.
+	DownstreamNodes []string
 	// MaxActive caps the faults that are active at once; 0 means no cap.
 	MaxActive uint32
 }
@@ -403,6 +411,19 @@ type FaultDelay struct {
 	// PerMillion of the calls are delayed. A request may ask for a smaller share of
 	// its kind, in the header x-envoy-fault-delay-request-percentage, in units of
 	// Unit millionths; it cannot ask for a larger one.
+	PerMillion uint32
+	Unit       uint32
+}
+
+// FaultRateLimit limits how fast the body of a response passes: that of a gRPC call
+// is its messages.
+type FaultRateLimit struct {
+	// KiBPerSecond is the limit, unless FromHeader lets a request say it: in the
+	// header x-envoy-fault-throughput-response. Without it there is no limit.
+	KiBPerSecond uint64
+	FromHeader   bool
+	// PerMillion of the responses are limited. PerMillion and Unit are as in
+	// [FaultDelay], with the header x-envoy-fault-throughput-response-percentage.
 	PerMillion uint32
 	Unit       uint32
 }

@@ -270,7 +270,7 @@ func filters(all []discovery.HTTPFilter, d *route.Decision, req *route.Request) 
 		config, ok := d.Filter(&all[i])
 		f := Filter{Name: all[i].Name, Enabled: ok, Effect: "it is switched off for the route"}
 		if ok {
-			f.Enabled, f.Effect = effect(config, req)
+			f.Enabled, f.Effect = effect(config, req, d)
 		}
 		explained = append(explained, f)
 	}
@@ -296,7 +296,7 @@ func corsEffect(policy *discovery.CORS, req *route.Request) (enabled bool, text 
 }
 
 // effect says what a filter does to a request.
-func effect(config discovery.FilterConfig, req *route.Request) (enabled bool, text string) {
+func effect(config discovery.FilterConfig, req *route.Request, d *route.Decision) (enabled bool, text string) {
 	if cors, ok := config.(*discovery.CORS); ok {
 		return corsEffect(cors, req)
 	}
@@ -305,8 +305,8 @@ func effect(config discovery.FilterConfig, req *route.Request) (enabled bool, te
 		return true, strings.TrimPrefix(fmt.Sprintf("%T", config), "*discovery.")
 	}
 	var parts []string
-	if d := fault.Delay; d != nil && d.PerMillion > 0 {
-		parts = append(parts, fmt.Sprintf("delays %s by %s", share(d.PerMillion), delayOf(d)))
+	if delay := fault.Delay; delay != nil && delay.PerMillion > 0 {
+		parts = append(parts, fmt.Sprintf("delays %s by %s", share(delay.PerMillion), delayOf(delay)))
 	}
 	if a := fault.Abort; a != nil && a.PerMillion > 0 {
 		with := fmt.Sprintf("status %d", a.HTTPStatus)
@@ -318,8 +318,21 @@ func effect(config discovery.FilterConfig, req *route.Request) (enabled bool, te
 		}
 		parts = append(parts, fmt.Sprintf("aborts %s with %s", share(a.PerMillion), with))
 	}
+	if l := fault.RateLimit; l != nil && l.PerMillion > 0 {
+		to := fmt.Sprintf("%d KiB/s", l.KiBPerSecond)
+		if l.FromHeader {
+			to = "what the request asks for"
+		}
+		parts = append(parts, fmt.Sprintf("slows the responses of %s down to %s", share(l.PerMillion), to))
+	}
 	if len(parts) == 0 {
 		return false, "no fault is set for the route"
+	}
+	if fault.UpstreamCluster != "" && fault.UpstreamCluster != d.ClusterName(req) {
+		return false, "the fault is for calls to the cluster " + fault.UpstreamCluster
+	}
+	if len(fault.DownstreamNodes) > 0 {
+		parts = append(parts, "if sent by one of the nodes "+strings.Join(fault.DownstreamNodes, ", "))
 	}
 	for i := range fault.Headers {
 		if !route.MatchHeader(&fault.Headers[i], req) {

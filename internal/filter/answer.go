@@ -10,7 +10,8 @@ import (
 // a direct response, a redirect.
 type Answer struct {
 	// Status is the HTTP status. For an abort with a gRPC status, IsGRPC is
-	// true and Code holds it.
+	// true and Code holds it; over HTTP it is a 200 with a header grpc-status, as
+	// from Envoy, whatever the request was.
 	Status int
 	IsGRPC bool
 	Code   uint32

@@ -8,7 +8,7 @@ import (
 	"github.com/inboardmesh/inboard/internal/filter"
 )
 
-func TestA33_HTTPStatusAsGRPCStatus(t *testing.T) {
+func TestBF5_HTTPStatusAsGRPCStatus(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[int]codes.Code{
 		200: codes.Unknown, 400: codes.Internal, 401: codes.Unauthenticated, 403: codes.PermissionDenied,

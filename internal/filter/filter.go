@@ -77,6 +77,10 @@ type Exchange struct {
 
 	reroute   bool
 	responses []OnResponse
+	// pace is that of the response's body, nil without a limit; ends are called when
+	// the exchange is over.
+	pace *Pace
+	ends []func()
 }
 
 // Pin is the endpoint of a session.
@@ -122,6 +126,39 @@ func (x *Exchange) ClearRoute() { x.reroute = true }
 // or the mesh answers. What was registered last is called first, after the
 // operations of the route.
 func (x *Exchange) Respond(f OnResponse) { x.responses = append(x.responses, f) }
+
+// LimitBody has the body of the application's response pass no faster than so many
+// bytes per second; the slowest limit holds. It is for filters that do not end the
+// request.
+func (x *Exchange) LimitBody(bytesPerSecond uint64) {
+	if p := newPace(bytesPerSecond); x.pace == nil || p.rate < x.pace.rate {
+		x.pace = p
+	}
+}
+
+// Pace is that of the response's body; nil, on which all methods work, if it is not
+// limited.
+func (x *Exchange) Pace() *Pace {
+	if x == nil {
+		return nil
+	}
+	return x.pace
+}
+
+// AtEnd has f called when the exchange is over: the response has passed whole, or
+// has failed.
+func (x *Exchange) AtEnd(f func()) { x.ends = append(x.ends, f) }
+
+// End ends the exchange. Whoever made it calls End once, whatever became of it; on
+// nil it does nothing.
+func (x *Exchange) End() {
+	if x == nil {
+		return
+	}
+	for _, f := range x.ends {
+		f()
+	}
+}
 
 // Responds reports whether [Exchange.Response] has anything to do.
 func (x *Exchange) Responds() bool { return x != nil && len(x.responses) > 0 }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/inboardmesh/inboard/internal/arrival"
+	"github.com/inboardmesh/inboard/internal/filter"
 	"github.com/inboardmesh/inboard/internal/inbound"
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/route"
@@ -30,16 +31,18 @@ type server struct {
 }
 
 func (s *server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (reply any, err error) {
-	err = s.serve(ctx, info.FullMethod, false, func(ctx context.Context, _ *replyHeader) error {
-		reply, err = handler(ctx, req)
-		return err
+	err = s.serve(ctx, info.FullMethod, false, func(ctx context.Context, _ *replyHeader, pace *filter.Pace) error {
+		if reply, err = handler(ctx, req); err != nil {
+			return err
+		}
+		return passed(ctx, pace, reply)
 	})
 	return reply, err
 }
 
 func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	return s.serve(ss.Context(), info.FullMethod, true, func(ctx context.Context, reply *replyHeader) error {
-		return handler(srv, &serverStream{ServerStream: ss, ctx: ctx, reply: reply})
+	return s.serve(ss.Context(), info.FullMethod, true, func(ctx context.Context, reply *replyHeader, pace *filter.Pace) error {
+		return handler(srv, &serverStream{ServerStream: ss, ctx: ctx, reply: reply, pace: pace})
 	})
 }
 
@@ -48,6 +51,7 @@ type serverStream struct {
 	grpc.ServerStream
 	ctx   context.Context
 	reply *replyHeader // nil if the route leaves the response's headers alone
+	pace  *filter.Pace // nil if messages pass as fast as they can
 }
 
 func (s *serverStream) Context() context.Context { return s.ctx }
@@ -72,11 +76,14 @@ func (s *serverStream) SendMsg(m any) error {
 			return err
 		}
 	}
+	if err := passed(s.ctx, s.pace, m); err != nil {
+		return err
+	}
 	return s.ServerStream.SendMsg(m)
 }
 
 // serve runs one call. The deadline that the caller sent is in ctx already.
-func (s *server) serve(ctx context.Context, method string, streaming bool, handler func(context.Context, *replyHeader) error) (err error) {
+func (s *server) serve(ctx context.Context, method string, streaming bool, handler func(context.Context, *replyHeader, *filter.Pace) error) (err error) {
 	if method == "" || method[0] != '/' {
 		// No policy would find it (gRPC over HTTP/2, Path).
 		return status.Errorf(codes.Unimplemented, "malformed method name %q", method)
@@ -162,6 +169,7 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 		kept := tlsInfo.State // which most calls need not keep
 		a.tls = &kept
 	}
+	defer func() { a.exchange.End() }()
 	if err := a.admit(ctx, ln, chain, call); err != nil {
 		local, done = true, true
 		return err
@@ -179,7 +187,7 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 		}
 		ctx = grpc.NewContextWithServerTransportStream(ctx, reply)
 	}
-	if err = handler(ctx, reply); err == nil && reply != nil {
+	if err = handler(ctx, reply, a.exchange.Pace()); err == nil && reply != nil {
 		err = reply.flush()
 	}
 	done = true

@@ -254,6 +254,10 @@ func (s *clientStream) RecvMsg(m any) error {
 		case err == nil:
 			a.pipeline.Moved()
 			s.began(a)
+			if err := passed(s.call.Context(), s.call.Filtered().Pace(), m); err != nil {
+				s.expire()
+				return err
+			}
 			if !s.desc.ServerStreams {
 				s.succeed()
 			}

@@ -61,6 +61,12 @@ func (a *Adapter) unaryClient(
 		return u.result(o)
 	}
 	u.mutateReply()
+	if last.err == nil {
+		if err := passed(u.call.Context(), u.call.Filtered().Pace(), u.response); err != nil {
+			u.call.Finish(lateOutcome(err))
+			return err
+		}
+	}
 	u.call.Finish(o)
 	return last.err
 }

@@ -9,6 +9,21 @@ import (
 	"github.com/inboardmesh/inboard/internal/route"
 )
 
+// The gRPC statuses of requests that cannot be served.
+const (
+	grpcDeadlineExceeded = 4
+	grpcUnavailable      = 14
+)
+
+// fail answers a request that cannot be served.
+func (s *serving) fail(w http.ResponseWriter, view *route.Request, status int, code uint32, text string) {
+	if route.IsGRPC(view) {
+		s.answer(w, view, &filter.Answer{IsGRPC: true, Code: code, Reason: text})
+		return
+	}
+	http.Error(w, text, status)
+}
+
 // answer writes a response that the mesh gives. A gRPC request gets it as a
 // status, as from Envoy.
 func (s *serving) answer(w http.ResponseWriter, view *route.Request, a *filter.Answer) {
@@ -17,9 +32,7 @@ func (s *serving) answer(w http.ResponseWriter, view *route.Request, a *filter.A
 		h.Add(a.Headers[i].Name, a.Headers[i].Value)
 	}
 	if a.IsGRPC || route.IsGRPC(view) {
-		h.Set("Content-Type", "application/grpc")
-		h.Set("Grpc-Status", strconv.FormatUint(uint64(a.GRPCCode()), 10))
-		h.Set("Grpc-Message", grpcMessage(a.Reason))
+		setGRPCStatus(h, a)
 		w.WriteHeader(http.StatusOK)
 		return
 	}
@@ -28,6 +41,14 @@ func (s *serving) answer(w http.ResponseWriter, view *route.Request, a *filter.A
 	}
 	w.WriteHeader(a.Status)
 	_, _ = w.Write(a.Body) // the peer went away: nothing is left to do
+}
+
+// setGRPCStatus makes headers those of a response without messages (gRPC over
+// HTTP/2, Trailers-Only).
+func setGRPCStatus(h http.Header, a *filter.Answer) {
+	h.Set("Content-Type", "application/grpc")
+	h.Set("Grpc-Status", strconv.FormatUint(uint64(a.GRPCCode()), 10))
+	h.Set("Grpc-Message", grpcMessage(a.Reason))
 }
 
 // grpcMessage escapes what a header cannot hold (gRPC over HTTP/2,

@@ -324,6 +324,9 @@ func (x *exchange) deliver(o *outcome.Outcome) *http.Response {
 		return resp
 	}
 	x.received, x.outcome = resp.Body, *o
+	if pace := x.call.Filtered().Pace(); pace != nil {
+		x.received = newPacedBody(resp.Body, &x.call, pace)
+	}
 	body := (*responseBody)(x)
 	if writer, ok := resp.Body.(io.Writer); ok {
 		// A 101 response: its body is the upgraded connection.
@@ -342,38 +345,36 @@ func (x *exchange) finish(o outcome.Outcome) {
 	x.body.end()
 }
 
-// answer is a response that the mesh gives itself.
+// answer is a response that the mesh gives itself. A gRPC request gets it as a
+// status, as from Envoy.
 func (x *exchange) answer() *http.Response {
 	a := x.call.Answer
 	resp := &http.Response{
-		Status:     strconv.Itoa(a.Status) + " " + http.StatusText(a.Status),
-		StatusCode: a.Status,
-		Proto:      "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header:        make(http.Header),
-		Body:          io.NopCloser(bytes.NewReader(a.Body)),
-		ContentLength: int64(len(a.Body)),
-		Request:       x.request,
-	}
-	if x.request.Method == http.MethodHead {
-		resp.Body = http.NoBody
-	}
-	if a.IsGRPC {
-		resp.StatusCode, resp.Status = http.StatusOK, "200 OK"
-		resp.Header.Set("Content-Type", "application/grpc")
-		resp.Header.Set("Grpc-Status", strconv.FormatUint(uint64(a.Code), 10))
-		resp.Header.Set("Grpc-Message", a.Reason)
-		return resp
-	}
-	if a.Location != "" {
-		resp.Header.Set("Location", a.Location)
-	}
-	if len(a.Body) > 0 {
-		resp.Header.Set("Content-Type", "text/plain; charset=utf-8")
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header:  make(http.Header),
+		Body:    http.NoBody,
+		Request: x.request,
 	}
 	for _, h := range a.Headers {
 		resp.Header.Add(h.Name, h.Value)
 	}
-	x.mutateResponse(resp.Header, a.Status)
+	if view := x.view(x.request.Header); a.IsGRPC || route.IsGRPC(&view) {
+		resp.StatusCode = http.StatusOK
+		setGRPCStatus(resp.Header, a)
+	} else {
+		resp.StatusCode, resp.ContentLength = a.Status, int64(len(a.Body))
+		if a.Location != "" {
+			resp.Header.Set("Location", a.Location)
+		}
+		if len(a.Body) > 0 {
+			resp.Header.Set("Content-Type", "text/plain; charset=utf-8")
+		}
+		if x.request.Method != http.MethodHead {
+			resp.Body = io.NopCloser(bytes.NewReader(a.Body))
+		}
+	}
+	resp.Status = strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode)
+	x.mutateResponse(resp.Header, resp.StatusCode)
 	return resp
 }
 

@@ -133,11 +133,14 @@ func (s *serving) serve(w http.ResponseWriter) {
 	}
 	facts := s.facts()
 	s.decision.MutateRequest(s.headers, &view, &facts)
+	if pace := s.exchange.Pace(); pace != nil && r.Method != http.MethodHead {
+		rec.paced = &pacedWriter{ResponseWriter: w, pace: pace, request: &s.passed}
+	}
 	h.Next.ServeHTTP(rec.wrapped(), &s.passed)
 	if rec.status == 0 && ctx == &s.deadline && r.Context().Err() == nil && ctx.Err() != nil {
 		// An application that gives up when its time is over, as it would for a
 		// caller that has gone, has not answered: its silence is no 200.
-		http.Error(rec, "the deadline passed", http.StatusGatewayTimeout) //nolint:gocritic // it is the last statement
+		s.fail(rec, &view, http.StatusGatewayTimeout, grpcDeadlineExceeded, "the deadline passed")
 	}
 }
 
@@ -178,18 +181,18 @@ func (s *serving) answered(ctx context.Context, view *route.Request, w http.Resp
 	}
 	switch r := s.decision.Route; {
 	case err != nil:
-		http.Error(w, "the deadline passed in a filter", http.StatusGatewayTimeout)
+		s.fail(w, view, http.StatusGatewayTimeout, grpcDeadlineExceeded, "the deadline passed in a filter")
 	case answer != nil:
 		s.answer(w, view, answer)
 	case r == nil:
-		http.Error(w, "no route", http.StatusNotFound)
+		s.fail(w, view, http.StatusNotFound, grpcUnavailable, "no route")
 	case r.Direct != nil:
 		s.answer(w, view, &filter.Answer{Status: r.Direct.Status, Body: r.Direct.Body, Reason: string(r.Direct.Body)})
 	case r.Redirect != nil:
 		facts := s.facts()
 		s.answer(w, view, pipeline.Redirect(&s.decision, view, &facts))
 	case !r.Local:
-		http.Error(w, "the route leads to another process", http.StatusNotFound)
+		s.fail(w, view, http.StatusNotFound, grpcUnavailable, "the route leads to another process")
 	default:
 		return false
 	}
@@ -253,6 +256,7 @@ func (s *serving) mutateResponse(h http.Header, status int) {
 
 // end reports the call, also when the application panicked.
 func (s *serving) end(ctx context.Context, rec *recorder) {
+	s.exchange.End()
 	s.call.Outcome = outcome.Outcome{Kind: outcome.Response, Status: rec.status, Sent: true}
 	if s.call.Outcome.Status == 0 {
 		s.call.Outcome.Status = http.StatusOK

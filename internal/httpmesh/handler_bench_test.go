@@ -53,13 +53,21 @@ func strict(routes ...*discovery.Route) *discovery.Inbound {
 // there from a client of the mesh: over mutual TLS, with a deadline and a trace.
 func newBenchHandler(tb testing.TB, hooks *observe.Hooks, next http.Handler, routes ...*discovery.Route) (http.Handler, *http.Request) {
 	tb.Helper()
+	return newFilteredHandler(tb, hooks, next, nil, routes...)
+}
+
+// newFilteredHandler is newBenchHandler with filters.
+func newFilteredHandler(tb testing.TB, hooks *observe.Hooks, next http.Handler, filters []discovery.HTTPFilter, routes ...*discovery.Route) (http.Handler, *http.Request) {
+	tb.Helper()
+	in := strict(routes...)
+	in.Chains[0].Filters = filters
 	ca := tlstest.NewCA(tb)
 	identity, err := meshtls.NewIdentity(ca.Workload(tb, "spiffe://cluster.local/ns/shop/sa/payment"), []*x509.Certificate{ca.Certificate})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	listeners := inbound.New(inbound.Options{
-		Source: served{strict(routes...)}, Hooks: hooks,
+		Source: served{in}, Hooks: hooks,
 		Identity: func(string) (meshtls.Source, error) { return meshtls.NewStatic(identity), nil },
 	})
 	inner, err := net.Listen("tcp", "127.0.0.1:0")

@@ -14,6 +14,8 @@ type recorder struct {
 	status int
 	// mutates changes the headers of the response; nil if there is nothing to do.
 	mutates *serving
+	// paced writes the body if that must not pass as fast as it can; nil mostly.
+	paced *pacedWriter
 }
 
 // Unwrap is for [http.ResponseController].
@@ -26,12 +28,18 @@ func (r *recorder) WriteHeader(status int) {
 
 func (r *recorder) Write(p []byte) (int, error) {
 	r.started(http.StatusOK)
+	if r.paced != nil {
+		return r.paced.Write(p)
+	}
 	return r.ResponseWriter.Write(p)
 }
 
 // WriteString spares the copy that Write would need of a string.
 func (r *recorder) WriteString(s string) (int, error) {
 	r.started(http.StatusOK)
+	if r.paced != nil {
+		return r.paced.Write([]byte(s))
+	}
 	return io.WriteString(r.ResponseWriter, s)
 }
 
@@ -87,5 +95,8 @@ func (r http1Recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 func (r http1Recorder) ReadFrom(src io.Reader) (int64, error) {
 	r.started(http.StatusOK)
+	if r.paced != nil {
+		return io.Copy(r.paced, src)
+	}
 	return r.ResponseWriter.(io.ReaderFrom).ReadFrom(src)
 }

@@ -525,6 +525,7 @@ func (c *Call) Finish(o outcome.Outcome) {
 		c.attempt.end(&o, now)
 	}
 	c.timeout.Stop()
+	c.filtered.End()
 	c.Observed.Outcome = o
 	c.Observed.End = now
 	if c.mirror != nil {

@@ -23,7 +23,7 @@ func faulty(f *discovery.Fault) func(*discovery.Target) {
 	}
 }
 
-func TestAnAbortAnswersWithoutAnAttempt(t *testing.T) {
+func TestBF6_AnAbortAnswersWithoutAnAttempt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
@@ -83,7 +83,7 @@ func TestARouteOverridesTheFault(t *testing.T) {
 	})
 }
 
-func TestADeadlineMayPassInADelay(t *testing.T) {
+func TestBF6_ADeadlineMayPassInADelay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)

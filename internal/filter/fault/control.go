@@ -16,12 +16,16 @@ import (
 const (
 	delayHeader      = "x-envoy-fault-delay-request"
 	delayShare       = "x-envoy-fault-delay-request-percentage"
+	rateHeader       = "x-envoy-fault-throughput-response"
+	rateShare        = "x-envoy-fault-throughput-response-percentage"
 	abortHeader      = "x-envoy-fault-abort-request"
 	abortGRPCHeader  = "x-envoy-fault-abort-grpc-request"
 	abortShare       = "x-envoy-fault-abort-request-percentage"
 	leastStatus      = 200
 	greatestStatus   = 599
 	greatestGRPCCode = 16 // UNAUTHENTICATED
+
+	kibibyte = 1 << 10
 )
 
 // drawDelay says whether a request is delayed, and for how long.
@@ -38,6 +42,23 @@ func drawDelay(d *discovery.FaultDelay, req *route.Request) (time.Duration, bool
 		wait, share = time.Duration(ms)*time.Millisecond, smaller(req, delayShare, share, d.Unit)
 	}
 	return wait, route.Draw(share)
+}
+
+// drawRate says whether the body of a response is slowed down, and to how many bytes
+// per second.
+func drawRate(l *discovery.FaultRateLimit, req *route.Request) (uint64, bool) {
+	if l == nil {
+		return 0, false
+	}
+	limit, share := l.KiBPerSecond, l.PerMillion
+	if l.FromHeader {
+		var ok bool
+		if limit, ok = number(req, rateHeader, math.MaxUint64); !ok {
+			return 0, false
+		}
+		share = smaller(req, rateShare, share, l.Unit)
+	}
+	return min(limit, math.MaxUint64/kibibyte) * kibibyte, limit > 0 && route.Draw(share)
 }
 
 // drawAbort is the answer to a request that is aborted; nil for one that is not.

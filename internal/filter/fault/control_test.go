@@ -15,7 +15,7 @@ type values map[string][]string
 
 func (v values) Values(name string) []string { return v[name] }
 
-func TestHeadersControlFaults(t *testing.T) {
+func TestBF4_HeadersControlFaults(t *testing.T) {
 	t.Parallel()
 	const percent = 10_000
 	delay := &discovery.FaultDelay{FromHeader: true, PerMillion: everyCall, Unit: percent}
@@ -77,7 +77,7 @@ func TestHeadersControlFaults(t *testing.T) {
 	}
 }
 
-func TestAShareOfAHeaderIsInUnitsOfTheConfiguration(t *testing.T) {
+func TestBF4_AShareOfAHeaderIsInUnitsOfTheConfiguration(t *testing.T) {
 	t.Parallel()
 	// 4 standard deviations of 10,000 draws of 20 % are 160.
 	const n, want, tolerance = 10_000, 2000, 160

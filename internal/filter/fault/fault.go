@@ -1,9 +1,10 @@
-// Package fault is the fault injection filter: it delays and aborts a share of
-// the requests, for tests of those who call.
+// Package fault is the fault injection filter: it delays and aborts a share of the
+// requests, and slows responses down, for tests of those who call.
 package fault
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,25 +32,33 @@ type injector struct {
 }
 
 // Request waits for the delay, if one is drawn, and returns the abort, if one is
-// drawn. Delay and abort are drawn independently, the delay comes first (Envoy
-// fault filter). It returns early when ctx ends.
+// drawn. Delay, abort and the limit of the response's rate are drawn independently,
+// the delay comes before the abort (Envoy fault filter). It returns early when ctx
+// ends.
 func (j *injector) Request(ctx context.Context, x *filter.Exchange) (*filter.Answer, error) {
 	fault := j.fault
-	for i := range fault.Headers {
-		if !route.MatchHeader(&fault.Headers[i], &x.Request) {
-			return nil, nil
-		}
-	}
-	wait, delay := drawDelay(fault.Delay, &x.Request)
-	answer := drawAbort(fault.Abort, &x.Request)
-	if !delay && answer == nil {
+	if !concerns(fault, &x.Request, &x.Decision) {
 		return nil, nil
 	}
+	rate, limit := drawRate(fault.RateLimit, &x.Request)
+	wait, delay := drawDelay(fault.Delay, &x.Request)
+	answer := drawAbort(fault.Abort, &x.Request)
+	if !limit && !delay && answer == nil {
+		return nil, nil
+	}
+	limit = limit && answer == nil // there is no response to slow down
 	if fault.MaxActive > 0 {
 		if !j.faults.enter(fault) {
 			return nil, nil
 		}
-		defer j.faults.leave(fault)
+		if limit {
+			x.AtEnd(func() { j.faults.leave(fault) }) // it lasts as long as the response
+		} else {
+			defer j.faults.leave(fault)
+		}
+	}
+	if limit {
+		x.LimitBody(rate)
 	}
 	if delay {
 		timer := time.NewTimer(wait)
@@ -62,6 +71,27 @@ func (j *injector) Request(ctx context.Context, x *filter.Exchange) (*filter.Ans
 	}
 	return answer, nil
 }
+
+// concerns reports whether a request is of those that a fault is for.
+func concerns(fault *discovery.Fault, req *route.Request, d *route.Decision) bool {
+	if fault.UpstreamCluster != "" && fault.UpstreamCluster != d.ClusterName(req) {
+		return false
+	}
+	if fault.DownstreamNodes != nil && (req.Header == nil || !slices.ContainsFunc(req.Header.Values(nodeHeader), func(node string) bool {
+		return slices.Contains(fault.DownstreamNodes, node)
+	})) {
+		return false
+	}
+	for i := range fault.Headers {
+		if !route.MatchHeader(&fault.Headers[i], req) {
+			return false
+		}
+	}
+	return true
+}
+
+// nodeHeader names the node that sent a request.
+const nodeHeader = "x-envoy-downstream-service-node"
 
 // enter counts a fault in, unless as many as are allowed are active already.
 func (f *Faults) enter(fault *discovery.Fault) bool {

@@ -15,7 +15,7 @@ import (
 
 const everyCall = 1_000_000 // per million
 
-func TestS28_DelayAndAbortAreDrawnIndependently(t *testing.T) {
+func TestS28_BF1_DelayAndAbortAreDrawnIndependently(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const draws = 10_000
@@ -54,7 +54,7 @@ func TestS28_DelayAndAbortAreDrawnIndependently(t *testing.T) {
 	})
 }
 
-func TestMaxActiveFaults(t *testing.T) {
+func TestBF3_MaxActiveFaults(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const calls = 10

@@ -1,20 +1,42 @@
 package decode
 
 import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"golang.org/x/net/http/httpguts"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/inboardmesh/inboard/discovery"
 )
 
 var corsFields = []messageFields{
 	{message: (*corsv3.Cors)(nil)},
-	{
-		message: (*corsv3.CorsPolicy)(nil),
-		read: "allow_origin_string_match allow_methods allow_headers expose_headers max_age allow_credentials " +
-			"filter_enabled shadow_enabled allow_private_network_access forward_not_matching_preflights",
-	},
+	{message: (*corsv3.CorsPolicy)(nil), read: corsPolicyFields},
+	{message: (*routev3.CorsPolicy)(nil), read: corsPolicyFields},
+}
+
+const corsPolicyFields = "allow_origin_string_match allow_methods allow_headers expose_headers max_age allow_credentials " +
+	"filter_enabled shadow_enabled allow_private_network_access forward_not_matching_preflights"
+
+// corsFilter is the name by which control planes configure the CORS filter.
+const corsFilter = "envoy.filters.http.cors"
+
+// corsPolicy is a CorsPolicy: the filter's, or the one that routes and virtual
+// hosts had before.
+type corsPolicy interface {
+	GetAllowOriginStringMatch() []*matcherv3.StringMatcher
+	GetAllowMethods() string
+	GetAllowHeaders() string
+	GetExposeHeaders() string
+	GetMaxAge() string
+	GetAllowCredentials() *wrapperspb.BoolValue
+	GetFilterEnabled() *corev3.RuntimeFractionalPercent
+	GetShadowEnabled() *corev3.RuntimeFractionalPercent
+	GetAllowPrivateNetworkAccess() *wrapperspb.BoolValue
+	GetForwardNotMatchingPreflights() *wrapperspb.BoolValue
 }
 
 // isCORS tells whether a holds the configuration of the CORS filter: of a
@@ -33,6 +55,28 @@ func (d *decoder) cors(at path, a *anypb.Any) discovery.FilterConfig {
 	if !d.unpack(at, a, m) {
 		return nil
 	}
+	return d.corsPolicy(at, m)
+}
+
+// legacyCORS adds the cors field of a route or a virtual host to the overrides of
+// filters, where they say nothing of CORS (Envoy: typed_per_filter_config goes
+// first).
+func (d *decoder) legacyCORS(at path, m *routev3.CorsPolicy, overrides map[string]discovery.FilterOverride) map[string]discovery.FilterOverride {
+	if m == nil {
+		return overrides
+	}
+	policy := d.corsPolicy(at, m)
+	if _, ok := overrides[corsFilter]; ok {
+		return overrides
+	}
+	if overrides == nil {
+		overrides = make(map[string]discovery.FilterOverride, 1)
+	}
+	overrides[corsFilter] = discovery.FilterOverride{Config: policy}
+	return overrides
+}
+
+func (d *decoder) corsPolicy(at path, m corsPolicy) *discovery.CORS {
 	c := &discovery.CORS{
 		AllowMethods: d.corsValue(at.field("allow_methods"), m.GetAllowMethods()), AllowHeaders: d.corsValue(at.field("allow_headers"), m.GetAllowHeaders()),
 		ExposeHeaders: d.corsValue(at.field("expose_headers"), m.GetExposeHeaders()), MaxAge: d.corsValue(at.field("max_age"), m.GetMaxAge()),

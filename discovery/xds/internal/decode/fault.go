@@ -11,7 +11,7 @@ import (
 var faultFields = []messageFields{
 	{
 		message: (*faultv3.HTTPFault)(nil),
-		read:    "delay abort headers max_active_faults",
+		read:    "delay abort headers max_active_faults response_rate_limit upstream_cluster downstream_nodes",
 		// There is no runtime that could override anything; the rest is for
 		// metrics and access logs.
 		harmless: "delay_percent_runtime abort_percent_runtime delay_duration_runtime " +
@@ -20,6 +20,9 @@ var faultFields = []messageFields{
 	},
 	{message: (*commonfaultv3.FaultDelay)(nil), read: "fixed_delay header_delay percentage"},
 	{message: (*commonfaultv3.FaultDelay_HeaderDelay)(nil)},
+	{message: (*commonfaultv3.FaultRateLimit)(nil), read: "fixed_limit header_limit percentage"},
+	{message: (*commonfaultv3.FaultRateLimit_FixedLimit)(nil), read: "limit_kbps"},
+	{message: (*commonfaultv3.FaultRateLimit_HeaderLimit)(nil)},
 	{message: (*faultv3.FaultAbort)(nil), read: "http_status grpc_status header_abort percentage"},
 	{message: (*faultv3.FaultAbort_HeaderAbort)(nil)},
 }
@@ -32,6 +35,8 @@ func (d *decoder) fault(at path, m *faultv3.HTTPFault) *discovery.Fault {
 	f := &discovery.Fault{
 		Headers:   d.headerMatches(at, "headers", m.GetHeaders()),
 		MaxActive: m.GetMaxActiveFaults().GetValue(),
+
+		UpstreamCluster: m.GetUpstreamCluster(), DownstreamNodes: m.GetDownstreamNodes(),
 	}
 	if delay := m.GetDelay(); delay != nil {
 		f.Delay = &discovery.FaultDelay{
@@ -46,9 +51,19 @@ func (d *decoder) fault(at path, m *faultv3.HTTPFault) *discovery.Fault {
 	if abort := m.GetAbort(); abort != nil {
 		f.Abort = d.faultAbort(at.field("abort"), abort)
 	}
+	if limit := m.GetResponseRateLimit(); limit != nil {
+		f.RateLimit = &discovery.FaultRateLimit{
+			KiBPerSecond: limit.GetFixedLimit().GetLimitKbps(),
+			FromHeader:   limit.GetHeaderLimit() != nil,
+			PerMillion:   perMillion(limit.GetPercentage()),
+		}
+		if f.RateLimit.FromHeader {
+			f.RateLimit.Unit = unit(limit.GetPercentage())
+		}
+	}
 	if m.GetMaxActiveFaults() != nil && f.MaxActive == 0 {
 		// In the model 0 means no cap; here it means that no fault is allowed.
-		f.Delay, f.Abort = nil, nil
+		f.Delay, f.Abort, f.RateLimit = nil, nil, nil
 	}
 	return f
 }

@@ -43,6 +43,7 @@ func fixtures(tb testing.TB) []fixture {
 		{"guarded listener", fromJSON[listenerv3.Listener](tb, guardedFixture), listener},
 		{"routes", fromJSON[routev3.RouteConfiguration](tb, routesFixture), routes},
 		{"rewrites", fromJSON[routev3.RouteConfiguration](tb, rewritesFixture), routes},
+		{"older routes", fromJSON[routev3.RouteConfiguration](tb, olderRoutesFixture), routes},
 		{"mirrors", fromJSON[routev3.RouteConfiguration](tb, mirrorsFixture), routes},
 		{"EDS cluster", fromJSON[clusterv3.Cluster](tb, edsClusterFixture), cluster},
 		{"TLS to the outside", fromJSON[clusterv3.Cluster](tb, outsideClusterFixture), cluster},

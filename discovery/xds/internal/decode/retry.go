@@ -24,6 +24,10 @@ var retryFields = []messageFields{
 			"retriable_headers retriable_request_headers",
 		// The host predicates are exact here: nothing is selected more than once.
 		harmless: "host_selection_retry_max_attempts",
+		instead: map[string]string{
+			"retry_options_predicates": "no predicate of that kind is known",
+			"refresh_cluster_on_retry": "all attempts of a call go to one cluster",
+		},
 	},
 	{message: (*routev3.RetryPolicy_RetryHostPredicate)(nil), read: "name typed_config"},
 	// The type of the configuration says which one it is.

@@ -20,6 +20,12 @@ var routeFields = []messageFields{
 		// stat_prefix names metrics; decorator names Envoy's spans and tracing
 		// samples them.
 		harmless: "stat_prefix decorator tracing",
+		instead: map[string]string{
+			"filter_action":                  "it is for filters that route by themselves, of which there is none",
+			"per_request_buffer_limit_bytes": "how much of a body is kept for retries is not configurable",
+			"request_body_buffer_limit":      "how much of a body is kept for retries is not configurable",
+			"route_specifiers":               "no route specifier is known: write the routes out",
+		},
 	},
 	{
 		message: (*routev3.RouteAction)(nil),
@@ -27,7 +33,20 @@ var routeFields = []messageFields{
 			"prefix_rewrite regex_rewrite path_rewrite_policy path_rewrite " +
 			"host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex append_x_forwarded_host " +
 			"timeout retry_policy priority max_stream_duration idle_timeout internal_redirect_policy hedge_policy hash_policy metadata_match " +
-			"request_mirror_policies",
+			"request_mirror_policies cors max_grpc_timeout grpc_timeout_offset internal_redirect_action max_internal_redirects",
+		// A call to a cluster that is not there fails with an error of the mesh,
+		// which has no HTTP status. Early data, which TLS here never sends, is
+		// within every policy about it.
+		harmless: "cluster_not_found_response_code early_data_policy",
+		instead: map[string]string{
+			"inline_cluster_specifier_plugin": "no cluster specifier plugin is known: use cluster, cluster_header or weighted_clusters",
+			"host_rewrite":                    "use host_rewrite_literal, host_rewrite_header or host_rewrite_path_regex",
+			"flush_timeout":                   "use idle_timeout, which also covers a caller that does not read",
+			"retry_policy_typed_config":       "use retry_policy",
+			"rate_limits":                     "there is no rate limit service here",
+			"include_vh_rate_limits":          "there is no rate limit service here",
+			"upgrade_configs":                 "an upgrade is the application's, and no filter decides about it",
+		},
 	},
 	{
 		message: (*routev3.RouteAction_MaxStreamDuration)(nil),
@@ -49,7 +68,11 @@ var routeFields = []messageFields{
 		read: "https_redirect scheme_redirect host_redirect port_redirect path_redirect prefix_rewrite " +
 			"regex_rewrite path_rewrite response_code strip_query",
 	},
-	{message: (*routev3.DirectResponseAction)(nil), read: "status body"},
+	{
+		message: (*routev3.DirectResponseAction)(nil),
+		read:    "status body",
+		instead: map[string]string{"body_format": "a body is sent as it is in body"},
+	},
 	{message: (*corev3.DataSource)(nil), read: "inline_bytes inline_string"},
 	{message: (*routev3.NonForwardingAction)(nil)},
 }
@@ -68,6 +91,7 @@ func (t *tableDecoder) route(at path, m *routev3.Route, host *discovery.VirtualH
 	switch action := m.GetAction().(type) {
 	case *routev3.Route_Route:
 		r.Forward = t.forward(at.field("route"), action.Route, &r.Match.Path, host)
+		r.Filters = t.legacyCORS(at.field("route").field("cors"), action.Route.GetCors(), r.Filters) //nolint:staticcheck // the deprecated field is still in use
 		t.routeMetadata(at.field("metadata"), m.GetMetadata(), r.Forward)
 	case *routev3.Route_Redirect:
 		r.Redirect = t.redirect(at.field("redirect"), action.Redirect)
@@ -117,6 +141,9 @@ func (t *tableDecoder) forward(at path, m *routev3.RouteAction, match *discovery
 	if m.GetHedgePolicy() != nil {
 		f.Hedge = t.hedgePolicy(at.field("hedge_policy"), m.GetHedgePolicy())
 	}
+	if f.InternalRedirect == nil {
+		f.InternalRedirect = t.internalRedirect(at, legacyRedirect(m))
+	}
 	f.IdleTimeout = t.optionalDuration(at.field("idle_timeout"), m.GetIdleTimeout())
 	if limits := m.GetMaxStreamDuration(); limits != nil {
 		in := at.field("max_stream_duration")
@@ -124,6 +151,7 @@ func (t *tableDecoder) forward(at path, m *routev3.RouteAction, match *discovery
 		f.GRPCTimeoutHeaderMax = t.optionalDuration(in.field("grpc_timeout_header_max"), limits.GetGrpcTimeoutHeaderMax())
 		f.GRPCTimeoutHeaderOffset = t.duration(in.field("grpc_timeout_header_offset"), limits.GetGrpcTimeoutHeaderOffset())
 	}
+	t.legacyTimeouts(at, m, f)
 	return f
 }
 

@@ -12,6 +12,7 @@ var routeMatchFields = []messageFields{
 		read: "prefix path safe_regex path_separated_prefix path_match_policy case_sensitive runtime_fraction " +
 			"headers query_parameters cookies grpc",
 		instead: map[string]string{
+			"connect_matcher":  "tunnels of CONNECT requests are not for the mesh to route",
 			"dynamic_metadata": "nothing here makes metadata of a request: match its headers",
 			"filter_state":     "nothing here keeps state of a request: match its headers",
 			"tls_context":      "whether TLS is needed is said by the listener's filter chains",

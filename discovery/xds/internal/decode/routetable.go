@@ -21,16 +21,33 @@ var routeTableFields = []messageFields{
 		zero: "validate_clusters",
 		// Metadata is for filters and access logs that are not there.
 		harmless: "metadata",
+		instead: map[string]string{
+			"vhds":                  "virtual hosts come with their table: use virtual_hosts",
+			"internal_only_headers": "use request_headers_to_remove",
+			"vhost_header":          "the virtual host is found by the authority",
+			"ignore_path_parameters_in_path_matching": "policies and the application would read different paths",
+			"route_specifiers":                        "no route specifier is known: write the routes out",
+		},
 	},
 	{message: (*routev3.ClusterSpecifierPlugin)(nil), read: "extension is_optional"},
 	{
 		message: (*routev3.VirtualHost)(nil),
 		read: "name domains routes request_headers_to_add request_headers_to_remove " +
 			"response_headers_to_add response_headers_to_remove typed_per_filter_config retry_policy " +
-			"include_request_attempt_count include_is_timeout_retry_header hedge_policy request_mirror_policies",
+			"include_request_attempt_count include_is_timeout_retry_header hedge_policy request_mirror_policies cors",
 		// virtual_clusters name metrics. Metadata is for filters and access
 		// logs that are not there.
 		harmless: "virtual_clusters metadata",
+		instead: map[string]string{
+			"matcher":                           "use routes",
+			"require_tls":                       "whether TLS is needed is said by the listener's filter chains",
+			"rate_limits":                       "there is no rate limit service here",
+			"include_attempt_count_in_response": "the caller is in this process: observe its attempts",
+			"retry_policy_typed_config":         "use retry_policy",
+			"per_request_buffer_limit_bytes":    "how much of a body is kept for retries is not configurable",
+			"request_body_buffer_limit":         "how much of a body is kept for retries is not configurable",
+			"route_specifiers":                  "no route specifier is known: write the routes out",
+		},
 	},
 }
 
@@ -107,6 +124,7 @@ func (t *tableDecoder) virtualHost(at path, m *routev3.VirtualHost, domains map[
 		Headers: t.headerMutations(at, m),
 		Filters: t.filterOverrides(at, m.GetTypedPerFilterConfig()),
 	}
+	host.Filters = t.legacyCORS(at.field("cors"), m.GetCors(), host.Filters) //nolint:staticcheck // the deprecated field is still in use
 	host.Hedge = t.hedgePolicy(at.field("hedge_policy"), m.GetHedgePolicy())
 	host.Retry, host.RetryHeaders = t.retryPolicy(at.field("retry_policy"), m.GetRetryPolicy())
 	for i, domain := range m.GetDomains() {
