@@ -85,7 +85,7 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 	m.closers = append(m.closers, m.source.Close)
 	m.upstreams = upstream.NewManager(upstream.Options{
 		Name:     s.bootstrap.Node.ID,
-		Identity: m.identity, Dial: s.dial, Transport: s.transport, Hooks: s.hooks,
+		Identity: m.identity, Dial: s.dial, Lookup: s.lookup, Transport: s.transport, Hooks: s.hooks,
 	})
 	m.outbound = pipeline.NewOutbound(m.source, m.upstreams, s.hooks)
 	m.inbound = inbound.New(inbound.Options{Source: m.source, Upstreams: m.upstreams, Identity: m.identity, Hooks: s.hooks})

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -44,6 +45,7 @@ type settings struct {
 	logger         *slog.Logger
 	transport      *http.Transport
 	dial           func(ctx context.Context, network, address string) (net.Conn, error)
+	lookup         func(ctx context.Context, network, host string) ([]netip.Addr, error)
 	outboundPolicy OutboundPolicy
 }
 
@@ -104,6 +106,15 @@ func WithTransport(template *http.Transport) Option {
 // is a [net.Dialer] with TCP keep-alive.
 func WithDialer(dial func(ctx context.Context, network, address string) (net.Conn, error)) Option {
 	return option(func(s *settings) { s.dial = dial })
+}
+
+// WithLookup finds the addresses of host names, for endpoints that the control plane
+// tells the names of (STRICT_DNS and LOGICAL_DNS clusters, ServiceEntries of
+// resolution DNS). network is "ip", "ip4" or "ip6". It is called on goroutines of
+// the mesh, several at a time, each with a context of 10 s. The default is
+// [net.Resolver.LookupNetIP] of [net.DefaultResolver].
+func WithLookup(lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)) Option {
+	return option(func(s *settings) { s.lookup = lookup })
 }
 
 // OutboundPolicy is what happens to calls to hosts that the control plane does

@@ -133,7 +133,7 @@ items:
   spec: {address: localhost}
 - 7
 `, want: []string{
-		`x.yaml:7:19: WorkloadEntry default/a: spec.address: "localhost" is not an IP address: names and sockets are not supported`,
+		`x.yaml:7:19: WorkloadEntry default/a: spec.address: "localhost" is not an IP address: names are for a ServiceEntry with resolution DNS, sockets are not supported`,
 		"x.yaml:8:3: expected a mapping, found the number 7",
 	}},
 	{name: "a List without a list", yaml: "kind: List\nitems: {}\n", want: []string{
@@ -143,7 +143,7 @@ items:
 
 var serviceEntryProblems = []problemCase{
 	{name: "a service without anything", yaml: "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: a}\n", want: []string{
-		"x.yaml:1:1: ServiceEntry default/a: spec.resolution: is required: use STATIC and list the endpoints",
+		"x.yaml:1:1: ServiceEntry default/a: spec.resolution: is required: use STATIC and list the endpoints, or DNS",
 		"x.yaml:1:1: ServiceEntry default/a: spec.ports: is required",
 		"x.yaml:1:1: ServiceEntry default/a: spec.hosts: is required",
 	}},
@@ -170,14 +170,52 @@ spec:
   hosts: [a.example.com]
   addresses: [10.1.0.1]
   exportTo: ["*", "."]
-  resolution: DNS
+  resolution: NONE
   location: OUTSIDE
   ports: [{name: http, number: 80, protocol: HTTP}]
 `, want: []string{
 		"x.yaml:6:3: ServiceEntry default/a: spec.addresses: is not supported: remove it",
 		`x.yaml:7:14: ServiceEntry default/a: spec.exportTo[0]: "*" cannot stand with others: keep one of them`,
-		"x.yaml:8:15: ServiceEntry default/a: spec.resolution: DNS is not supported: use STATIC and list the endpoints",
+		"x.yaml:8:15: ServiceEntry default/a: spec.resolution: NONE is not supported: use STATIC and list the endpoints, or DNS",
 		`x.yaml:9:13: ServiceEntry default/a: spec.location: "OUTSIDE" is not one of MESH_EXTERNAL, MESH_INTERNAL`,
+	}},
+	{name: "names of endpoints", yaml: `
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: a}
+spec:
+  hosts: [a.example.com]
+  resolution: DNS
+  ports: [{name: http, number: 80, protocol: HTTP}]
+  endpoints: [{address: one.example.com}, {address: "*.example.com"}, {address: unix:///a}, {address: one.example.com}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: b}
+spec:
+  hosts: [b.example.com]
+  resolution: DNS_ROUND_ROBIN
+  ports: [{name: http, number: 80, protocol: HTTP}]
+  endpoints: [{address: one.example.com}, {address: two.example.com}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: c}
+spec:
+  hosts: [c.example.com]
+  resolution: DNS
+  ports: [{name: http, number: 80, protocol: HTTP}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: c}
+spec: {host: c.example.com, trafficPolicy: {outlierDetection: {}, loadBalancer: {localityLbSetting: {enabled: true, failoverPriority: [region]}}}}
+`, want: []string{
+		`x.yaml:8:53: ServiceEntry default/a: spec.endpoints[1].address: "*.example.com" is neither an IP address nor a host name: write names in lower case`,
+		`x.yaml:8:81: ServiceEntry default/a: spec.endpoints[2].address: "unix:///a" is neither an IP address nor a host name: write names in lower case`,
+		"x.yaml:8:103: ServiceEntry default/a: spec.endpoints[3].address: one.example.com:80 is already an endpoint: ServiceEntry default/a (x.yaml:1)",
+		"x.yaml:17:14: ServiceEntry default/b: spec.endpoints: 2 endpoints: resolution DNS_ROUND_ROBIN can have one, or none for the host itself",
+		`x.yaml:24:15: ServiceEntry default/c: spec.resolution: cluster "outbound|80||c.example.com": localityLbSetting needs resolution STATIC: the endpoints of a DNS cluster are the same for all clients`,
 	}},
 	{name: "ports", yaml: `
 apiVersion: networking.istio.io/v1
@@ -214,7 +252,7 @@ spec:
   - {address: 10.0.0.3}
 `, want: []string{
 		`x.yaml:4:1: ServiceEntry default/a: spec.location: cluster "outbound|80||a.example.com": the endpoints offer mutual TLS, but Istio uses none towards MESH_EXTERNAL, the default: set location to MESH_INTERNAL, or set trafficPolicy.tls.mode in a DestinationRule for the host`,
-		`x.yaml:9:14: ServiceEntry default/a: spec.endpoints[0].address: "a.example.com" is not an IP address: names and sockets are not supported`,
+		`x.yaml:9:14: ServiceEntry default/a: spec.endpoints[0].address: "a.example.com" is not an IP address: names are for a ServiceEntry with resolution DNS, sockets are not supported`,
 		"x.yaml:10:33: ServiceEntry default/a: spec.endpoints[1].ports[https]: no port of the ServiceEntry has this name",
 		"x.yaml:10:51: ServiceEntry default/a: spec.endpoints[1].ports[http]: 0 is not a port: use 1..65535",
 		`x.yaml:11:60: ServiceEntry default/a: spec.endpoints[2].locality: "a/b/c/d" is not a locality: write region/zone/subzone`,

@@ -33,9 +33,15 @@ type openedConn struct {
 // dial opens a connection to an endpoint.
 func (a *Adapter) dial(ctx context.Context, address string) (net.Conn, error) {
 	c := &clientConn{hooks: a.options.Hooks, address: address, began: time.Now()}
+	made := connectingOf(ctx)
 	var err error
-	if c.Conn, err = a.options.Dial(ctx, "tcp", address); err != nil {
-		if made := connectingOf(ctx); made != nil {
+	if made != nil {
+		c.Conn, err = made.endpoint.Dial(ctx, address)
+	} else {
+		c.Conn, err = a.options.Dial(ctx, "tcp", address)
+	}
+	if err != nil {
+		if made != nil {
 			c.failed(made.endpoint.Cluster(), err)
 		}
 		return nil, err

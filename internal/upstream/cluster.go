@@ -38,6 +38,10 @@ type Cluster struct {
 	// generation counts the changes after which connections must be new ones.
 	generation atomic.Uint64
 
+	// names resolves the names of a cluster of type DNS, nil for others. It is
+	// replaced under applyMu.
+	names atomic.Pointer[resolution]
+
 	// applyMu lets one update run at a time.
 	applyMu sync.Mutex
 	// draining is guarded by applyMu.
@@ -116,15 +120,7 @@ func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster) {
 		return
 	}
 	if changed || old.endpoints != next.endpoints {
-		config := next.config.Balancer
-		if next.endpoints.OverprovisioningFactor != 0 {
-			config.OverprovisioningFactor = next.endpoints.OverprovisioningFactor
-		}
-		_, removed := c.set.Update(config, next.endpoints.Localities)
-		for _, h := range removed {
-			endpointOf(h).drain()
-		}
-		ended = ejectedAmong(removed)
+		ended = c.updateEndpoints(next)
 	}
 	c.reweigher.follow(&next.config.Balancer)
 	ended = append(ended, c.setOutlier(next.config.Outlier)...)
@@ -135,6 +131,21 @@ func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster) {
 	for h := range c.set.Hosts() {
 		endpointOf(h).followBreaker(next.config.EndpointBreaker)
 	}
+}
+
+// updateEndpoints takes over the endpoints of a state and returns the ejections that
+// end with those that are gone. The caller holds applyMu.
+func (c *Cluster) updateEndpoints(state *clusterState) []balancer.Ejection {
+	c.followNames(state)
+	config := state.config.Balancer
+	if state.endpoints.OverprovisioningFactor != 0 {
+		config.OverprovisioningFactor = state.endpoints.OverprovisioningFactor
+	}
+	_, removed := c.set.Update(config, c.names.Load().localities(state.endpoints.Localities))
+	for _, h := range removed {
+		endpointOf(h).drain()
+	}
+	return ejectedAmong(removed)
 }
 
 // reconfigure makes the endpoints follow a new configuration, with new
@@ -201,6 +212,7 @@ func (c *Cluster) drain() {
 	defer c.applyMu.Unlock()
 	c.draining = true
 	c.reweigher.stop()
+	c.stopNames()
 	ended = c.setOutlier(nil)
 	c.track([2]bool{})
 	for h := range c.set.Hosts() {
@@ -214,6 +226,7 @@ func (c *Cluster) close() {
 	c.applyMu.Lock()
 	defer c.applyMu.Unlock()
 	c.reweigher.stop()
+	c.stopNames()
 	ended = c.setOutlier(nil)
 	c.track([2]bool{})
 	for h := range c.set.Hosts() {
@@ -263,6 +276,9 @@ func (c *Cluster) Pick(info balancer.PickInfo) (*Endpoint, error) {
 	}
 	h, err := c.set.Pick(info)
 	if err != nil {
+		if r := c.names.Load(); r != nil {
+			err = errors.Join(err, r.err())
+		}
 		return nil, err
 	}
 	return endpointOf(h), nil
