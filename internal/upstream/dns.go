@@ -306,9 +306,15 @@ func (c *Cluster) readdress(r *resolution) {
 	}
 }
 
-// Await waits until the names of a cluster of type DNS have been asked for once, so
-// that its first calls find endpoints. Other clusters are not waited for.
+// Await waits until the names of a cluster of type DNS, or of those that an aggregate
+// consists of, have been asked for once, so that its first calls find endpoints.
+// Other clusters are not waited for.
 func (c *Cluster) Await(ctx context.Context) error {
+	for _, leaf := range c.state.Load().leaves {
+		if err := leaf.Await(ctx); err != nil {
+			return err
+		}
+	}
 	r := c.names.Load()
 	if r == nil {
 		return nil
