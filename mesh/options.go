@@ -23,6 +23,7 @@ import (
 	"github.com/inboardmesh/inboard/tls/filesource"
 	"github.com/inboardmesh/inboard/tls/istioca"
 	"github.com/inboardmesh/inboard/tls/meshtls"
+	"github.com/inboardmesh/inboard/tls/sds"
 	"github.com/inboardmesh/inboard/tls/spiffe"
 )
 
@@ -257,7 +258,7 @@ func (s *settings) checkBootstrap() []error {
 }
 
 // errPlugin is wrapped by the error for a plugin that the mesh does not have.
-var errPlugin = errors.New("the mesh has file_watcher, istio_ca and spiffe_workload_api")
+var errPlugin = errors.New("the mesh has file_watcher, istio_ca, spiffe_workload_api and sds")
 
 // provider prepares one certificate provider. The error begins with the path
 // below that of the provider.
@@ -298,6 +299,20 @@ func (s *settings) provider(name string, p bootstrap.CertificateProvider) (provi
 		config.Name, config.OnChange = name, s.certificateChanged
 		return func(ctx context.Context) (meshtls.Source, io.Closer, error) {
 			source, err := spiffe.New(ctx, config)
+			if err != nil {
+				return nil, nil, err
+			}
+			return source, closerFunc(source.Close), nil
+		}, nil
+	}
+	if p.Plugin == "sds" {
+		config, err := sds.ParseConfig(p.Config)
+		if err != nil {
+			return nil, fmt.Errorf(".config: %w", err)
+		}
+		config.Name, config.OnChange = name, s.certificateChanged
+		return func(ctx context.Context) (meshtls.Source, io.Closer, error) {
+			source, err := sds.New(ctx, config)
 			if err != nil {
 				return nil, nil, err
 			}
