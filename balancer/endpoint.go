@@ -30,7 +30,8 @@ func (l Locality) String() string {
 
 // Endpoint is one address of a cluster, as configured. It is immutable.
 type Endpoint struct {
-	// Address is "host:port" with a literal IP address.
+	// Address is "host:port" with a literal IP address or, for an endpoint that is
+	// known by its name only, that.
 	Address string
 	// Hostname is the endpoint's name, or "".
 	Hostname string

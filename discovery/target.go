@@ -79,8 +79,11 @@ type Cluster struct {
 	// EDSName is the ClusterLoadAssignment to follow; "" if Static or Aggregate is
 	// set.
 	EDSName string
-	// Static is the inline assignment of a STATIC cluster.
+	// Static is the inline assignment of a cluster that is not of type EDS.
 	Static *Assignment
+	// DNS tells that the addresses of Static may begin with names, and how they
+	// are resolved; nil is that they do not.
+	DNS *DNS
 
 	Balancer balancer.Config
 	// Hash stands in for the hash policies of routes, if it is not nil.

@@ -86,7 +86,7 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 	m.upstreams = upstream.NewManager(upstream.Options{
 		Name:   s.bootstrap.Node.ID,
 		Number: s.number, Numbered: s.numbered,
-		Identity: m.identity, Dial: s.dial, Transport: s.transport, Hooks: s.hooks,
+		Identity: m.identity, Dial: s.dial, Lookup: s.lookup, Transport: s.transport, Hooks: s.hooks,
 		LocalCluster: s.localCluster, Locality: s.bootstrap.Node.Locality,
 	})
 	m.outbound = pipeline.NewOutbound(m.source, m.upstreams, s.hooks)

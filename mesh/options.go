@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"github.com/inboardmesh/inboard/tls/filesource"
 	"github.com/inboardmesh/inboard/tls/istioca"
 	"github.com/inboardmesh/inboard/tls/meshtls"
+	"github.com/inboardmesh/inboard/tls/sds"
 	"github.com/inboardmesh/inboard/tls/spiffe"
 )
 
@@ -46,6 +48,7 @@ type settings struct {
 	logger         *slog.Logger
 	transport      *http.Transport
 	dial           func(ctx context.Context, network, address string) (net.Conn, error)
+	lookup         func(ctx context.Context, network, host string) ([]netip.Addr, error)
 	outboundPolicy OutboundPolicy
 	localCluster   string
 	balancers      map[string]balancer.Custom
@@ -110,6 +113,15 @@ func WithTransport(template *http.Transport) Option {
 // is a [net.Dialer] with TCP keep-alive.
 func WithDialer(dial func(ctx context.Context, network, address string) (net.Conn, error)) Option {
 	return option(func(s *settings) { s.dial = dial })
+}
+
+// WithLookup finds the addresses of host names, for endpoints that the control plane
+// tells the names of (STRICT_DNS and LOGICAL_DNS clusters, ServiceEntries of
+// resolution DNS). network is "ip", "ip4" or "ip6". It is called on goroutines of
+// the mesh, several at a time, each with a context of 10 s. The default is
+// [net.Resolver.LookupNetIP] of [net.DefaultResolver].
+func WithLookup(lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)) Option {
+	return option(func(s *settings) { s.lookup = lookup })
 }
 
 // OutboundPolicy is what happens to calls to hosts that the control plane does
@@ -293,7 +305,7 @@ func (s *settings) checkBootstrap() []error {
 }
 
 // errPlugin is wrapped by the error for a plugin that the mesh does not have.
-var errPlugin = errors.New("the mesh has file_watcher, istio_ca and spiffe_workload_api")
+var errPlugin = errors.New("the mesh has file_watcher, istio_ca, spiffe_workload_api and sds")
 
 // provider prepares one certificate provider. The error begins with the path
 // below that of the provider.
@@ -334,6 +346,20 @@ func (s *settings) provider(name string, p bootstrap.CertificateProvider) (provi
 		config.Name, config.OnChange = name, s.certificateChanged
 		return func(ctx context.Context) (meshtls.Source, io.Closer, error) {
 			source, err := spiffe.New(ctx, config)
+			if err != nil {
+				return nil, nil, err
+			}
+			return source, closerFunc(source.Close), nil
+		}, nil
+	}
+	if p.Plugin == "sds" {
+		config, err := sds.ParseConfig(p.Config)
+		if err != nil {
+			return nil, fmt.Errorf(".config: %w", err)
+		}
+		config.Name, config.OnChange = name, s.certificateChanged
+		return func(ctx context.Context) (meshtls.Source, io.Closer, error) {
+			source, err := sds.New(ctx, config)
 			if err != nil {
 				return nil, nil, err
 			}

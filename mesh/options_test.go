@@ -35,13 +35,13 @@ func TestNewReportsTheMistakesOfTheBootstrapTogether(t *testing.T) {
 		}, nil, []string{
 			`mesh: bootstrap: $.certificate_providers["a b"].config.private_key_file: is required: the key of certificate_file`,
 			`$.certificate_providers.default.config.token_file: is required: the path of the file with the token for the first certificate`,
-			`bootstrap: $.certificate_providers.other.plugin_name: "vault" is unknown: the mesh has file_watcher, istio_ca and spiffe_workload_api; others come in by mesh.WithIdentity("other", source)`,
+			`bootstrap: $.certificate_providers.other.plugin_name: "vault" is unknown: the mesh has file_watcher, istio_ca, spiffe_workload_api and sds; others come in by mesh.WithIdentity("other", source)`,
 		}},
 		{"an unknown plugin alone", bootstrap.Config{
 			Servers:              []bootstrap.Server{insecure},
 			CertificateProviders: map[string]bootstrap.CertificateProvider{"good": good, "other": provider("vault", `{}`)},
 		}, nil, []string{
-			`mesh: bootstrap: $.certificate_providers.other.plugin_name: "vault" is unknown: the mesh has file_watcher, istio_ca and spiffe_workload_api; others come in by mesh.WithIdentity("other", source)`,
+			`mesh: bootstrap: $.certificate_providers.other.plugin_name: "vault" is unknown: the mesh has file_watcher, istio_ca, spiffe_workload_api and sds; others come in by mesh.WithIdentity("other", source)`,
 		}},
 		{"servers, certificates for them, and options", bootstrap.Config{
 			Servers: []bootstrap.Server{

@@ -31,9 +31,12 @@ func (r *registry) build() *Config {
 		for _, s := range r.services[host] {
 			for _, p := range s.ports {
 				for _, e := range s.endpoints {
-					if e.serves(p) {
-						c.workloads.add(e, e.portFor(p))
+					// The host of a service that has no endpoints is nobody's
+					// workload.
+					if e.at == s.hostAt || !e.serves(p) {
+						continue
 					}
+					c.workloads.add(e, e.portFor(p))
 				}
 			}
 		}
@@ -152,7 +155,9 @@ func (r *registry) buildHost(c *Config, host string) {
 		}
 		for _, built := range r.buildClusters(b, s, r.ruleIn(s, namespace)) {
 			b.clusters.put(built.name, space, built.cluster)
-			b.assignments.put(built.name, space, built.assignment)
+			if s.dns == notNamed {
+				b.assignments.put(built.name, space, built.assignment)
+			}
 		}
 	}
 	b.managers.into(c.managers)
@@ -243,5 +248,9 @@ func (r *registry) buildCluster(s *service, p *servicePort, rule *destinationRul
 		secure = func(e *endpoint) bool { return r.offersMutualTLS(e, p) }
 	}
 	built := builtCluster{name, cluster, newPlacement(name, p, endpoints, setting, secure, s.at.field(endpointsField(s)))}
+	if s.dns != notNamed {
+		s.dns.apply(s, cluster, built.assignment)
+		return built, validate(cluster)
+	}
 	return built, validate(built.assignment.common)
 }

@@ -11,7 +11,9 @@
 //   - Listener "host:port" with an API listener, and
 //     "xds.istio.io/grpc/lds/inbound/IP:PORT" for a listener of the node;
 //   - RouteConfiguration "outbound|PORT||HOST";
-//   - Cluster and ClusterLoadAssignment "outbound|PORT|SUBSET|HOST".
+//   - Cluster and ClusterLoadAssignment "outbound|PORT|SUBSET|HOST"; the cluster of
+//     a ServiceEntry whose names clients resolve (DNS, DNS_ROUND_ROBIN) has its
+//     endpoints in it.
 //
 // What a node gets depends on its namespace and labels, as in Istio: it sees what
 // is exported to it (exportTo), a DestinationRule is looked for in its

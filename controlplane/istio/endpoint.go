@@ -53,17 +53,23 @@ func (e *endpoint) called(p *servicePort) bool {
 	return e.serves(p) && e.health != corev3.HealthStatus_UNHEALTHY
 }
 
-// newEndpoint checks one endpoint. The labels are the caller's to set.
-func newEndpoint(namespace string, spec *networking.WorkloadEntry, a at) *endpoint {
+// newEndpoint checks one endpoint; named allows a host name in the place of the
+// address. The labels are the caller's to set.
+func newEndpoint(namespace string, spec *networking.WorkloadEntry, a at, named bool) *endpoint {
 	e := &endpoint{
 		at: a, namespace: namespace,
 		address: spec.Address, ports: spec.Ports,
 		locality: spec.Locality, network: spec.Network, weight: spec.Weight, serviceAccount: spec.ServiceAccount,
 	}
-	if address, err := netip.ParseAddr(spec.Address); err != nil || address.Zone() != "" {
-		a.field("address").errorf("%q is not an IP address: names and sockets are not supported", spec.Address)
-	} else {
+	address, err := netip.ParseAddr(spec.Address)
+	switch {
+	case err == nil && address.Zone() == "":
 		e.address = address.Unmap().String()
+	case named && isDNSSubdomain(spec.Address):
+	case named:
+		a.field("address").errorf("%q is neither an IP address nor a host name: write names in lower case", spec.Address)
+	default:
+		a.field("address").errorf("%q is not an IP address: names are for a ServiceEntry with resolution DNS, sockets are not supported", spec.Address)
 	}
 	for _, name := range sortedKeys(spec.Ports) {
 		if !isDNSLabel(name) {
@@ -88,7 +94,7 @@ func newEndpoint(namespace string, spec *networking.WorkloadEntry, a at) *endpoi
 // workloadEndpoint is the endpoint of a WorkloadEntry document. Its labels are
 // those of the spec and of the metadata; the latter win, as in Istio.
 func workloadEndpoint(o *object, spec *networking.WorkloadEntry, a at) *endpoint {
-	e := newEndpoint(o.namespace, spec, a)
+	e := newEndpoint(o.namespace, spec, a, false)
 	e.labels = maps.Clone(spec.Labels)
 	if e.labels == nil {
 		e.labels = make(map[string]string, len(o.labels))

@@ -164,7 +164,7 @@ items:
   spec: {address: localhost}
 - 7
 `, want: []string{
-		`x.yaml:7:19: WorkloadEntry default/a: spec.address: "localhost" is not an IP address: names and sockets are not supported`,
+		`x.yaml:7:19: WorkloadEntry default/a: spec.address: "localhost" is not an IP address: names are for a ServiceEntry with resolution DNS, sockets are not supported`,
 		"x.yaml:8:3: expected a mapping, found the number 7",
 	}},
 	{name: "a List without a list", yaml: "kind: List\nitems: {}\n", want: []string{
@@ -174,7 +174,7 @@ items:
 
 var serviceEntryProblems = []problemCase{
 	{name: "a service without anything", yaml: "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: a}\n", want: []string{
-		"x.yaml:1:1: ServiceEntry default/a: spec.resolution: is required: use STATIC and list the endpoints",
+		"x.yaml:1:1: ServiceEntry default/a: spec.resolution: is required: use STATIC and list the endpoints, or DNS",
 		"x.yaml:1:1: ServiceEntry default/a: spec.ports: is required",
 		"x.yaml:1:1: ServiceEntry default/a: spec.hosts: is required",
 	}},
@@ -201,13 +201,13 @@ spec:
   hosts: [a.example.com]
   addresses: [10.1.0.1]
   exportTo: ["*", "."]
-  resolution: DNS
+  resolution: NONE
   location: OUTSIDE
   ports: [{name: http, number: 80, protocol: HTTP}]
 `, want: []string{
 		"x.yaml:6:3: ServiceEntry default/a: spec.addresses: is not supported: remove it",
 		`x.yaml:7:14: ServiceEntry default/a: spec.exportTo[0]: "*" cannot stand with others: keep one of them`,
-		"x.yaml:8:15: ServiceEntry default/a: spec.resolution: DNS is not supported: use STATIC and list the endpoints",
+		"x.yaml:8:15: ServiceEntry default/a: spec.resolution: NONE is not supported: use STATIC and list the endpoints, or DNS",
 		`x.yaml:9:13: ServiceEntry default/a: spec.location: "OUTSIDE" is not one of MESH_EXTERNAL, MESH_INTERNAL`,
 	}},
 	{name: "ports", yaml: `
@@ -245,7 +245,7 @@ spec:
   - {address: 10.0.0.3}
 `, want: []string{
 		`x.yaml:4:1: ServiceEntry default/a: spec.location: cluster "outbound|80||a.example.com": the endpoints offer mutual TLS, but Istio uses none towards MESH_EXTERNAL, the default: set location to MESH_INTERNAL, or set trafficPolicy.tls.mode in a DestinationRule for the host`,
-		`x.yaml:9:14: ServiceEntry default/a: spec.endpoints[0].address: "a.example.com" is not an IP address: names and sockets are not supported`,
+		`x.yaml:9:14: ServiceEntry default/a: spec.endpoints[0].address: "a.example.com" is not an IP address: names are for a ServiceEntry with resolution DNS, sockets are not supported`,
 		"x.yaml:10:33: ServiceEntry default/a: spec.endpoints[1].ports[https]: no port of the ServiceEntry has this name",
 		"x.yaml:10:51: ServiceEntry default/a: spec.endpoints[1].ports[http]: 0 is not a port: use 1..65535",
 		`x.yaml:11:60: ServiceEntry default/a: spec.endpoints[2].locality: "a/b/c/d" is not a locality: write region/zone/subzone`,

@@ -44,6 +44,7 @@ func TestProblems(t *testing.T) {
 	tables := map[string][]problemCase{
 		"document":            documentProblems,
 		"ServiceEntry":        serviceEntryProblems,
+		"DNS":                 dnsProblems,
 		"mutual TLS":          mutualTLSProblems,
 		"DestinationRule":     destinationRuleProblems,
 		"VirtualService":      virtualServiceProblems,

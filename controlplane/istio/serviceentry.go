@@ -15,6 +15,7 @@ type service struct {
 	hostAt   at
 	exports  exports
 	external bool
+	dns      dnsMode
 	ports    []*servicePort
 	// endpoints are all endpoints, in a fixed order.
 	endpoints []*endpoint
@@ -36,14 +37,11 @@ func (s *service) hasPort(number uint32) bool {
 
 func (r *registry) addService(o *object, spec *networking.ServiceEntry, a at, workloads []*endpoint) {
 	visible := newExports(o, spec.ExportTo, a.field("exportTo"))
-	if resolution := a.field("resolution"); !resolution.written() {
-		resolution.errorf("is required: use STATIC and list the endpoints")
-	} else if spec.Resolution != networking.ServiceEntry_STATIC {
-		resolution.errorf("%v is not supported: use STATIC and list the endpoints", spec.Resolution)
-	}
+	dns := resolutionOf(spec, a.field("resolution"))
 	ports := servicePorts(spec.Ports, a.field("ports"))
 	endpoints := r.serviceEndpoints(o, spec, a, ports, workloads)
 	checkDuplicates(endpoints, ports)
+	dns.checkEndpoints(endpoints, a)
 	sans := spec.SubjectAltNames
 	for i, san := range sans {
 		if san == "" {
@@ -68,7 +66,8 @@ func (r *registry) addService(o *object, spec *networking.ServiceEntry, a at, wo
 		r.services[host] = append(r.services[host], &service{
 			host: host, at: a, hostAt: hostAt, exports: visible,
 			external: spec.Location == networking.ServiceEntry_MESH_EXTERNAL,
-			ports:    ports, endpoints: endpoints,
+			dns:      dns,
+			ports:    ports, endpoints: dns.endpointsOf(host, hostAt, a, endpoints),
 			sans: sans, given: len(spec.SubjectAltNames) > 0,
 		})
 	}
@@ -121,7 +120,7 @@ func (r *registry) serviceEndpoints(o *object, spec *networking.ServiceEntry, a 
 		endpoints := make([]*endpoint, 0, len(spec.Endpoints))
 		for i, e := range spec.Endpoints {
 			ea := a.field("endpoints").index(i)
-			ep := newEndpoint(o.namespace, e, ea)
+			ep := newEndpoint(o.namespace, e, ea, spec.Resolution != networking.ServiceEntry_STATIC)
 			ep.labels = e.Labels
 			for _, name := range sortedKeys(e.Ports) {
 				if !slices.ContainsFunc(ports, func(p *servicePort) bool { return p.name == name }) {

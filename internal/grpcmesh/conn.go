@@ -35,10 +35,15 @@ func (a *Adapter) dial(ctx context.Context, address string) (net.Conn, error) {
 	c := &clientConn{hooks: a.options.Hooks, address: address, began: time.Now()}
 	made := connectingOf(ctx)
 	var err error
-	if c.Conn, err = a.options.Dial(ctx, "tcp", address); err == nil && made != nil {
-		if err = made.endpoint.KeepAlive(c.Conn); err != nil {
-			_ = c.Conn.Close() // it was never used
+	if made != nil {
+		c.Conn, err = made.endpoint.Dial(ctx, address)
+		if err == nil {
+			if err = made.endpoint.KeepAlive(c.Conn); err != nil {
+				_ = c.Conn.Close() // it was never used
+			}
 		}
+	} else {
+		c.Conn, err = a.options.Dial(ctx, "tcp", address)
 	}
 	if err != nil {
 		if made != nil {

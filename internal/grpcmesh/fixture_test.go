@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -44,6 +45,8 @@ type fixture struct {
 	above []grpc.ServerOption
 	// dial replaces the network's DialContext if it is not nil.
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// lookup is the resolver; nil is none.
+	lookup upstream.Lookup
 }
 
 // newFixture starts a mesh. It is closed, and checked for what is left, when
@@ -67,8 +70,14 @@ func newFixture(tb testing.TB, edit ...func(*grpcmesh.Options)) *fixture {
 		}
 		return f.network.DialContext(ctx, network, address)
 	}
+	lookup := func(ctx context.Context, network, host string) ([]netip.Addr, error) {
+		if f.lookup == nil {
+			return nil, errors.New("no resolver")
+		}
+		return f.lookup(ctx, network, host)
+	}
 	upstreams := upstream.NewManager(upstream.Options{
-		Identity: identity, Dial: dial, Hooks: hooks, LocalCluster: "own", Locality: balancer.Locality{Zone: "a"},
+		Identity: identity, Dial: dial, Lookup: lookup, Hooks: hooks, LocalCluster: "own", Locality: balancer.Locality{Zone: "a"},
 	})
 	f.outbound = pipeline.NewOutbound(f.source, upstreams, hooks)
 	f.listeners = inbound.New(inbound.Options{Source: f.source, Identity: identity, Hooks: hooks})

@@ -81,6 +81,9 @@ type subConn struct {
 	// ended, in Unix nanoseconds.
 	idle      *time.Timer
 	idleSince atomic.Int64
+	// stay ends the wait for the endpoint to leave its cluster, which the channel
+	// is not told of if the answer of a resolver is the reason.
+	stay func() bool
 }
 
 // end is the done of calls.
@@ -142,6 +145,7 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 
 func (p *policy) forgetLocked(endpoint *upstream.Endpoint, c *subConn) balancer.SubConn {
 	delete(p.conns, endpoint)
+	c.stay()
 	p.setLocked(c, connectivity.Shutdown)
 	return c.sc
 }
@@ -232,9 +236,24 @@ func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (c *subConn, stat
 	if err != nil {
 		return nil, connectivity.TransientFailure, err
 	}
+	c.stay = endpoint.AfterLeaving(func() { p.left(endpoint, c) })
 	p.conns[endpoint] = c
 	p.counts[c.state]++
 	return c, c.state, nil
+}
+
+// left lets go of the sub-connection to an endpoint that has left its cluster. Calls
+// that wait for it are sent elsewhere.
+func (p *policy) left(endpoint *upstream.Endpoint, c *subConn) {
+	p.mu.Lock()
+	if p.closed || p.conns[endpoint] != c {
+		p.mu.Unlock()
+		return
+	}
+	gone := p.forgetLocked(endpoint, c)
+	p.mu.Unlock()
+	gone.Shutdown() // calls on it end where they are
+	p.publish()
 }
 
 // stateChanged takes note of a sub-connection's new state, and tells the

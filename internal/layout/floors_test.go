@@ -52,6 +52,7 @@ var floors = map[string]place{
 	"tls/istioca":         {2, dataPlane},
 	"tls/filesource":      {2, dataPlane},
 	"tls/spiffe":          {2, dataPlane},
+	"tls/sds":             {2, dataPlane},
 	"otel/meshotel":       {2, dataPlane},
 	"discovery":           {2, dataPlane},
 	"discovery/bootstrap": {2, dataPlane},
@@ -109,8 +110,9 @@ type confinement struct {
 var confinements = []confinement{
 	{
 		imported: "github.com/envoyproxy/go-control-plane/...",
-		// The authorization service is spoken to in Envoy's API.
-		allowed: []string{"discovery/xds/...", "controlplane/...", "internal/adstest", "internal/filter/extauthz"},
+		// The authorization service and the secret discovery service are spoken to
+		// in Envoy's API.
+		allowed: []string{"discovery/xds/...", "controlplane/...", "internal/adstest", "internal/filter/extauthz", "tls/sds"},
 		reason:  "Envoy's protobufs end at the decoders: above them there is only the model of discovery",
 	},
 	{
@@ -126,7 +128,7 @@ var confinements = []confinement{
 	{
 		imported: "google.golang.org/grpc/...",
 		allowed: []string{
-			"discovery/...", "controlplane/...", "tls/istioca", "tls/spiffe", "internal/adstest",
+			"discovery/...", "controlplane/...", "tls/istioca", "tls/spiffe", "tls/sds", "internal/adstest",
 			"internal/meshfail", "internal/filter", "internal/pipeline", "internal/grpcmesh", "internal/worldtest", "internal/ask", "internal/offline", "mesh/...", "admin", "cmd/...", "examples/...",
 		},
 		reason: "the leaves are neutral of the protocol and must not pull grpc-go in",

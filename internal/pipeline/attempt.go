@@ -75,6 +75,11 @@ func (c *Call) begin() (a *Attempt, o outcome.Outcome, refused bool) {
 
 // run takes an attempt that has begun to its outcome.
 func (a *Attempt) run() outcome.Outcome {
+	if err := a.call.cluster.Await(a.ctx); err != nil {
+		o := outcome.Outcome{Kind: outcome.NoEndpoint, Err: err}
+		a.settle(&o)
+		return o
+	}
 	o := a.call.adapter.Attempt(a.ctx, a)
 	if !a.KeepPerTry {
 		a.Started()

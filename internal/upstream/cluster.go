@@ -38,6 +38,10 @@ type Cluster struct {
 	// generation counts the changes after which connections must be new ones.
 	generation atomic.Uint64
 
+	// names resolves the names of a cluster of type DNS, nil for others. It is
+	// replaced under applyMu.
+	names atomic.Pointer[resolution]
+
 	// applyMu lets one update run at a time.
 	applyMu sync.Mutex
 	// draining is guarded by applyMu.
@@ -119,15 +123,7 @@ func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster, local *dis
 	}
 	config := c.zoneAware(next.config.Balancer, local)
 	if changed || old.endpoints != next.endpoints || config.ZoneAware != nil && old.local != local {
-		if next.endpoints.OverprovisioningFactor != 0 {
-			config.OverprovisioningFactor = next.endpoints.OverprovisioningFactor
-		}
-		localities := config.Subsetting.Choose(c.manager.options.client(), next.endpoints.Localities)
-		_, removed := c.set.Update(config, localities)
-		for _, h := range removed {
-			endpointOf(h).drain()
-		}
-		ended = ejectedAmong(removed)
+		ended = c.updateEndpoints(next)
 	}
 	c.reweigher.follow(&next.config.Balancer)
 	ended = append(ended, c.setOutlier(next.config.Outlier)...)
@@ -138,6 +134,22 @@ func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster, local *dis
 	for h := range c.set.Hosts() {
 		endpointOf(h).followBreaker(next.config.EndpointBreaker)
 	}
+}
+
+// updateEndpoints takes over the endpoints of a state and returns the ejections that
+// end with those that are gone. The caller holds applyMu.
+func (c *Cluster) updateEndpoints(state *clusterState) []balancer.Ejection {
+	c.followNames(state)
+	config := c.zoneAware(state.config.Balancer, state.local)
+	if state.endpoints.OverprovisioningFactor != 0 {
+		config.OverprovisioningFactor = state.endpoints.OverprovisioningFactor
+	}
+	localities := c.names.Load().localities(state.endpoints.Localities)
+	_, removed := c.set.Update(config, config.Subsetting.Choose(c.manager.options.client(), localities))
+	for _, h := range removed {
+		endpointOf(h).drain()
+	}
+	return ejectedAmong(removed)
 }
 
 // reconfigure makes the endpoints follow a new configuration, with new
@@ -204,6 +216,7 @@ func (c *Cluster) drain() {
 	defer c.applyMu.Unlock()
 	c.draining = true
 	c.reweigher.stop()
+	c.stopNames()
 	ended = c.setOutlier(nil)
 	c.track([2]bool{})
 	for h := range c.set.Hosts() {
@@ -217,6 +230,7 @@ func (c *Cluster) close() {
 	c.applyMu.Lock()
 	defer c.applyMu.Unlock()
 	c.reweigher.stop()
+	c.stopNames()
 	ended = c.setOutlier(nil)
 	c.track([2]bool{})
 	for h := range c.set.Hosts() {
@@ -266,6 +280,9 @@ func (c *Cluster) Pick(info balancer.PickInfo) (*Endpoint, error) {
 	}
 	h, err := c.set.Pick(info)
 	if err != nil {
+		if r := c.names.Load(); r != nil {
+			err = errors.Join(err, r.err())
+		}
 		return nil, err
 	}
 	return endpointOf(h), nil

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,10 @@ type Endpoint struct {
 	failures int               // guarded by mu; connects failed in a row
 	retry    *time.Timer       // guarded by mu; makes the host reachable again
 
+	// life ends when the endpoint has left its cluster, or the cluster ends.
+	life context.Context
+	end  context.CancelFunc
+
 	checks healthCheck
 	// errorRate is the endpoint's own breaker, nil without one.
 	errorRate atomic.Pointer[breaker.ErrorRate]
@@ -47,6 +52,7 @@ type poolKey struct {
 
 func newEndpoint(c *Cluster, h *balancer.Host) *Endpoint {
 	e := &Endpoint{cluster: c, host: h, address: h.Endpoint().Address, pools: make(map[poolKey]*pool)}
+	e.life, e.end = context.WithCancel(context.Background())
 	e.checks.init(e)
 	if config := c.Config(); config != nil {
 		e.followBreaker(config.EndpointBreaker)
@@ -75,6 +81,10 @@ func (e *Endpoint) Draining() bool {
 	defer e.mu.Unlock()
 	return e.draining
 }
+
+// AfterLeaving calls f on a goroutine of its own when the endpoint has left its
+// cluster, at once if it has, unless stop is called before.
+func (e *Endpoint) AfterLeaving(f func()) (stop func() bool) { return context.AfterFunc(e.life, f) }
 
 // ConnectFailed tells the balancer to avoid the endpoint for a while.
 func (e *Endpoint) ConnectFailed() {
@@ -133,6 +143,7 @@ func (e *Endpoint) drain() {
 	e.checks.stop()
 	e.mu.Lock()
 	e.draining = true
+	defer e.end() // without the lock
 	e.reachableLocked()
 	pools := e.poolsLocked()
 	e.mu.Unlock()
@@ -167,6 +178,7 @@ func (e *Endpoint) close() {
 	e.checks.stop()
 	e.mu.Lock()
 	e.draining = true
+	defer e.end() // without the lock
 	e.reachableLocked()
 	pools := e.poolsLocked()
 	e.mu.Unlock()

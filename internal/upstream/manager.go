@@ -30,6 +30,8 @@ type Options struct {
 	Identity func(instance string) (meshtls.Source, error)
 	// Dial opens connections to endpoints.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Lookup resolves names; nil is the process's resolver.
+	Lookup Lookup
 	// Transport is the template for HTTP connections. It is only cloned.
 	Transport *http.Transport
 	Hooks     *observe.Hooks
@@ -73,6 +75,9 @@ type Manager struct {
 // NewManager returns a manager without clusters. Close ends it.
 func NewManager(options Options) *Manager {
 	ctx, cancel := context.WithCancel(context.Background())
+	if options.Lookup == nil {
+		options.Lookup = net.DefaultResolver.LookupNetIP
+	}
 	return &Manager{options: options, systemRoots: meshtls.NewSystemRoots(), ctx: ctx, cancel: cancel, clusters: make(map[string]*Cluster), conns: make(map[*conn]struct{})}
 }
 

@@ -128,7 +128,7 @@ func (e *Endpoint) connect(ctx context.Context, d *dialed, state *clusterState, 
 	// counts as made under the old ones and is replaced.
 	secure := state.tlsOf(e)
 	d.security = secure.security()
-	network, err := e.cluster.manager.options.Dial(ctx, "tcp", address)
+	network, err := e.Dial(ctx, address)
 	if err != nil {
 		return nil, err
 	}

@@ -88,6 +88,9 @@ func (c *Client) try(ctx context.Context, cluster *upstream.Cluster, req *http.R
 		return nil, errors.New("circuit breaker: too many requests")
 	}
 	defer gate.ReleaseRequest()
+	if err := cluster.Await(ctx); err != nil {
+		return nil, err
+	}
 	var tried []*balancer.Host
 	for {
 		endpoint, err := cluster.Pick(balancer.PickInfo{Avoid: tried})

@@ -37,15 +37,22 @@ const defaultOverprovisioning = 140
 
 // edsAssignment decodes the resource.
 func (d *decoder) edsAssignment(at path, m *endpointv3.ClusterLoadAssignment) *discovery.Assignment {
-	return d.assignment(at, m, true)
+	return d.assignment(at, m, assignmentRules{weighted: true})
 }
 
-// assignment decodes a ClusterLoadAssignment. weighted leaves out the
-// localities without a weight.
-func (d *decoder) assignment(at path, m *endpointv3.ClusterLoadAssignment, weighted bool) *discovery.Assignment {
+// assignmentRules are what differs between the sources of assignments.
+type assignmentRules struct {
+	// weighted leaves out the localities without a weight.
+	weighted bool
+	// names allows names in the place of IP addresses.
+	names bool
+}
+
+// assignment decodes a ClusterLoadAssignment.
+func (d *decoder) assignment(at path, m *endpointv3.ClusterLoadAssignment, rules assignmentRules) *discovery.Assignment {
 	a := &discovery.Assignment{
 		Name:                   m.GetClusterName(),
-		Localities:             d.localities(at, m.GetEndpoints(), weighted),
+		Localities:             d.localities(at, m.GetEndpoints(), rules),
 		OverprovisioningFactor: defaultOverprovisioning,
 	}
 	if factor := m.GetPolicy().GetOverprovisioningFactor(); factor != nil {
@@ -69,7 +76,7 @@ type localityKey struct {
 // localities decodes and checks the localities as gRFC A27 asks: no gap in the
 // priorities, no locality twice in a priority, no endpoint twice, and weights
 // whose sum fits 32 bits.
-func (d *decoder) localities(at path, list []*endpointv3.LocalityLbEndpoints, weighted bool) []discovery.LocalityEndpoints {
+func (d *decoder) localities(at path, list []*endpointv3.LocalityLbEndpoints, rules assignmentRules) []discovery.LocalityEndpoints {
 	var localities []discovery.LocalityEndpoints
 	seen := make(map[localityKey]path, len(list))
 	weights := make(map[uint32]uint64)
@@ -84,7 +91,7 @@ func (d *decoder) localities(at path, list []*endpointv3.LocalityLbEndpoints, we
 			},
 			Weight:    m.GetLoadBalancingWeight().GetValue(),
 			Priority:  m.GetPriority(),
-			Endpoints: d.endpoints(in, i, m.GetLbEndpoints(), endpoints),
+			Endpoints: d.endpoints(in, i, m.GetLbEndpoints(), endpoints, rules),
 		}
 		key := localityKey{locality: l.Locality, priority: l.Priority}
 		if first, ok := seen[key]; ok {
@@ -96,7 +103,7 @@ func (d *decoder) localities(at path, list []*endpointv3.LocalityLbEndpoints, we
 		if weights[l.Priority] > math.MaxUint32 {
 			d.refusef(in.field("load_balancing_weight"), "the weights of priority %d add up to more than %d", l.Priority, uint32(math.MaxUint32))
 		}
-		if l.Weight > 0 || !weighted {
+		if l.Weight > 0 || !rules.weighted {
 			localities = append(localities, l)
 		}
 	}
@@ -124,7 +131,7 @@ type endpointPlace struct{ locality, endpoint int }
 type endpointPlaces map[string]endpointPlace
 
 // endpoints decodes the endpoints of one locality.
-func (d *decoder) endpoints(at path, locality int, list []*endpointv3.LbEndpoint, places endpointPlaces) []balancer.Endpoint {
+func (d *decoder) endpoints(at path, locality int, list []*endpointv3.LbEndpoint, places endpointPlaces, rules assignmentRules) []balancer.Endpoint {
 	if len(list) == 0 {
 		return nil
 	}
@@ -133,7 +140,7 @@ func (d *decoder) endpoints(at path, locality int, list []*endpointv3.LbEndpoint
 	for i, m := range list {
 		in := at.element("lb_endpoints", i)
 		e := balancer.Endpoint{
-			Address:  d.socketAddress(in.field("endpoint").field("address"), m.GetEndpoint().GetAddress()),
+			Address:  d.endpointAddress(in.field("endpoint").field("address"), m.GetEndpoint().GetAddress(), rules),
 			Hostname: m.GetEndpoint().GetHostname(),
 			Weight:   m.GetLoadBalancingWeight().GetValue(),
 			Health:   healthStatus(m.GetHealthStatus()),
@@ -152,6 +159,14 @@ func (d *decoder) endpoints(at path, locality int, list []*endpointv3.LbEndpoint
 		endpoints[i] = e
 	}
 	return endpoints
+}
+
+// endpointAddress decodes the address of an endpoint.
+func (d *decoder) endpointAddress(at path, m *corev3.Address, rules assignmentRules) string {
+	if rules.names {
+		return d.namedAddress(at, m)
+	}
+	return d.socketAddress(at, m)
 }
 
 // healthStatus converts a HealthStatus. One that this version does not know is not

@@ -18,13 +18,15 @@ var clusterFields = []messageFields{
 		message: (*clusterv3.Cluster)(nil),
 		read: "name type cluster_type eds_cluster_config load_assignment connect_timeout lb_policy least_request_lb_config " +
 			"round_robin_lb_config ring_hash_lb_config maglev_lb_config lb_subset_config common_lb_config load_balancing_policy circuit_breakers transport_socket transport_socket_matches " +
-			"typed_extension_protocol_options metadata outlier_detection health_checks upstream_connection_options",
-		// Metrics; Envoy's buffers, threads and start order; and the settings
-		// of DNS and original-destination clusters, which are refused.
+			"typed_extension_protocol_options metadata outlier_detection health_checks upstream_connection_options " +
+			"dns_refresh_rate dns_jitter dns_failure_refresh_rate dns_lookup_family",
+		// Metrics; Envoy's buffers, threads and start order; the settings of
+		// original-destination clusters, which are refused; and which resolver is
+		// asked, which clusters of type DNS refuse. The process's resolver does
+		// not tell how long an answer holds.
 		harmless: "alt_stat_name stats_matcher track_timeout_budgets track_cluster_stats " +
 			"per_connection_buffer_limit_bytes wait_for_warm_on_init cleanup_interval " +
-			"dns_refresh_rate dns_jitter dns_failure_refresh_rate respect_dns_ttl dns_lookup_family " +
-			"dns_resolvers use_tcp_for_dns_lookups dns_resolution_config typed_dns_resolver_config " +
+			"respect_dns_ttl dns_resolvers use_tcp_for_dns_lookups dns_resolution_config typed_dns_resolver_config " +
 			// What the control plane has taken out is not used here, whatever its
 			// health.
 			"ignore_health_on_host_removal",
@@ -35,6 +37,7 @@ var clusterFields = []messageFields{
 			"max_requests_per_connection":  "use typed_extension_protocol_options",
 		},
 	},
+	{message: (*clusterv3.Cluster_RefreshRate)(nil), read: "base_interval max_interval"},
 	{message: (*clusterv3.Cluster_TransportSocketMatch)(nil), read: "name match transport_socket"},
 	{message: (*clusterv3.Cluster_EdsClusterConfig)(nil), read: "eds_config service_name"},
 	{message: (*clusterv3.CircuitBreakers)(nil), read: "thresholds per_host_thresholds"},
@@ -57,7 +60,8 @@ const (
 	defaultBudgetRetries  = 3
 )
 
-// cluster decodes a Cluster of type EDS or STATIC, or an aggregate.
+// cluster decodes a Cluster of type EDS, STATIC, STRICT_DNS or LOGICAL_DNS, or an
+// aggregate.
 func (d *decoder) cluster(at path, m *clusterv3.Cluster) *discovery.Cluster {
 	if m.GetClusterType() != nil {
 		return d.aggregateCluster(at, m)
@@ -128,19 +132,24 @@ func (d *decoder) endpointSource(at path, m *clusterv3.Cluster, c *discovery.Clu
 			d.refusef(at.field("load_assignment"), "must not be set for type EDS")
 		}
 		c.EDSName = d.edsName(at, m)
-	case clusterv3.Cluster_STATIC:
+	case clusterv3.Cluster_STATIC, clusterv3.Cluster_STRICT_DNS, clusterv3.Cluster_LOGICAL_DNS:
 		if m.GetEdsClusterConfig() != nil {
-			d.refusef(at.field("eds_cluster_config"), "must not be set for type STATIC")
+			d.refusef(at.field("eds_cluster_config"), "must not be set for type %s", m.GetType())
 		}
 		if m.GetLoadAssignment() == nil {
-			d.refusef(at.field("load_assignment"), "must be set for type STATIC")
+			d.refusef(at.field("load_assignment"), "must be set for type %s", m.GetType())
 			return
+		}
+		if m.GetType() != clusterv3.Cluster_STATIC {
+			c.DNS = d.dns(at, m)
 		}
 		// Envoy looks at locality weights only if it balances by them; the rule
 		// of gRFC A27 is for EDS.
-		c.Static = d.assignment(at.field("load_assignment"), m.GetLoadAssignment(), c.Balancer.LocalityWeighted)
+		c.Static = d.assignment(at.field("load_assignment"), m.GetLoadAssignment(), assignmentRules{
+			weighted: c.Balancer.LocalityWeighted, names: c.DNS != nil,
+		})
 	default:
-		d.refusef(at.field("type"), "%s is not supported: use EDS or STATIC", m.GetType())
+		d.refusef(at.field("type"), "%s is not supported: use EDS, STATIC, STRICT_DNS or LOGICAL_DNS", m.GetType())
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -156,6 +157,69 @@ func TestClusterDecodesStaticEndpoints(t *testing.T) {
 	if got.EDSName != "" || got.Protocol != discovery.HTTPDownstream || got.TLS.RootInstance != "old" {
 		t.Errorf("EDS name %q, protocol %v, TLS %+v", got.EDSName, got.Protocol, got.TLS)
 	}
+}
+
+// namedCluster is a cluster of a type of DNS with endpoints at these addresses.
+func namedCluster(kind, fields string, addresses ...string) string {
+	var endpoints []string
+	for _, address := range addresses {
+		endpoints = append(endpoints, `{"endpoint": {"address": {"socketAddress": {"address": "`+address+`", "portValue": 80}}}}`)
+	}
+	return `{"name": "c", "type": "` + kind + `", "loadAssignment": {"clusterName": "c", "endpoints": [{"lbEndpoints": [` +
+		strings.Join(endpoints, ",") + `]}]}` + fields + `}`
+}
+
+func TestClusterDecodesNames(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, kind, fields string
+		want               discovery.DNS
+	}{
+		{"the defaults", "STRICT_DNS", "", discovery.DNS{Refresh: 5 * time.Second}},
+		{"one endpoint", "LOGICAL_DNS", "", discovery.DNS{Logical: true, Refresh: 5 * time.Second}},
+		{"everything", "STRICT_DNS", `, "dnsRefreshRate": "2s", "dnsJitter": "0.1s", "respectDnsTtl": true, "dnsLookupFamily": "V4_PREFERRED",
+			"dnsFailureRefreshRate": {"baseInterval": "1s", "maxInterval": "4s"}`, discovery.DNS{
+			Refresh: 2 * time.Second, Jitter: 100 * time.Millisecond, Family: discovery.DNSV4Preferred,
+			FailureBase: time.Second, FailureMax: 4 * time.Second,
+		}},
+		{"ten times as long after failures", "STRICT_DNS", `, "dnsFailureRefreshRate": {"baseInterval": "1s"}, "dnsLookupFamily": "ALL"`, discovery.DNS{
+			Refresh: 5 * time.Second, Family: discovery.DNSAll, FailureBase: time.Second, FailureMax: 10 * time.Second,
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := decodeCluster(t, namedCluster(tt.kind, tt.fields, "api.example."))
+			if c.DNS == nil || *c.DNS != tt.want {
+				t.Errorf("DNS %+v, want %+v", c.DNS, tt.want)
+			}
+			if got := c.Static.Localities[0].Endpoints[0].Address; got != "api.example.:80" || c.EDSName != "" {
+				t.Errorf("endpoint %q, EDS name %q", got, c.EDSName)
+			}
+		})
+	}
+	if got := decodeCluster(t, namedCluster("STRICT_DNS", "", "fd00::1")).Static.Localities[0].Endpoints[0].Address; got != "[fd00::1]:80" {
+		t.Errorf("an address became %q", got)
+	}
+}
+
+func TestNamesThatCannotBeResolved(t *testing.T) {
+	t.Parallel()
+	const at = "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address."
+	wantClusterErrors(t, []clusterCase{
+		{"none", namedCluster("STRICT_DNS", "", "a b"), []string{at + `address: "a b" is neither an IP address nor a host name`}},
+		{"a socket", namedCluster("STRICT_DNS", "", "unix:/a"), []string{at + `address: "unix:/a" is neither an IP address nor a host name`}},
+		{"a name of a STATIC cluster", namedCluster("STATIC", "", "a"), []string{at + `address: "a" is not an IP address`}},
+		{"two in one", namedCluster("LOGICAL_DNS", "", "a", "b"), []string{"load_assignment.endpoints: must be one locality with one endpoint for type LOGICAL_DNS"}},
+		{"failures that pass too soon", namedCluster("STRICT_DNS", `, "dnsFailureRefreshRate": {"baseInterval": "2s", "maxInterval": "1s"}`, "a"),
+			[]string{"dns_failure_refresh_rate.max_interval: 1s must not be less than base_interval, 2s"}},
+		{"no refresh", namedCluster("STRICT_DNS", `, "dnsRefreshRate": "0s"`, "a"), []string{"dns_refresh_rate: value must be greater than 1ms"}},
+		{"another resolver", namedCluster("STRICT_DNS", `, "useTcpForDnsLookups": true, "dnsResolvers": [{"socketAddress": {"address": "10.0.0.1", "portValue": 53}}]`, "a"),
+			[]string{
+				"dns_resolvers: not supported for type STRICT_DNS: the process's resolver is asked",
+				"use_tcp_for_dns_lookups: not supported for type STRICT_DNS: the process's resolver is asked",
+			}},
+	})
 }
 
 func TestBalancingPolicies(t *testing.T) {
@@ -336,7 +400,11 @@ func TestX76_WhereEndpointsComeFrom(t *testing.T) {
 			[]string{
 				"load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address: must be set",
 			}},
-		{"DNS", `{"name": "c", "type": "STRICT_DNS"}`, []string{"type: STRICT_DNS is not supported: use EDS or STATIC"}},
+		{"names without any", `{"name": "c", "type": "STRICT_DNS"}`, []string{"load_assignment: must be set for type STRICT_DNS"}},
+		{"where a connection was going to", `{"name": "c", "type": "ORIGINAL_DST", "lbPolicy": "CLUSTER_PROVIDED"}`, []string{
+			"lb_policy: CLUSTER_PROVIDED is not supported: use ROUND_ROBIN, LEAST_REQUEST, RANDOM, RING_HASH or MAGLEV",
+			"type: ORIGINAL_DST is not supported: use EDS, STATIC, STRICT_DNS or LOGICAL_DNS",
+		}},
 		{"a custom type", `{"name": "c", "clusterType": {"name": "envoy.clusters.aggregate"}}`,
 			[]string{`cluster_type.typed_config: "" is not supported here: must be "envoy.extensions.clusters.aggregate.v3.ClusterConfig"`}},
 	})

@@ -48,6 +48,7 @@ func fixtures(tb testing.TB) []fixture {
 		{"EDS cluster", fromJSON[clusterv3.Cluster](tb, edsClusterFixture), cluster},
 		{"TLS to the outside", fromJSON[clusterv3.Cluster](tb, outsideClusterFixture), cluster},
 		{"secrets of istiod", fromJSON[clusterv3.Cluster](tb, istiodClusterFixture), cluster},
+		{"named cluster", fromJSON[clusterv3.Cluster](tb, namedClusterFixture), cluster},
 		{"static cluster", fromJSON[clusterv3.Cluster](tb, staticClusterFixture), cluster},
 		{"weighted localities", fromJSON[clusterv3.Cluster](tb, wrrLocalityClusterFixture), cluster},
 		{"random cluster", fromJSON[clusterv3.Cluster](tb, randomClusterFixture), cluster},

@@ -267,6 +267,16 @@ const staticClusterFixture = `{
     "useDownstreamProtocolConfig": {"httpProtocolOptions": {}, "http2ProtocolOptions": {}}}}
 }`
 
+// namedClusterFixture is as istiod writes a ServiceEntry of resolution DNS.
+const namedClusterFixture = `{
+  "name": "named",
+  "type": "STRICT_DNS",
+  "dnsRefreshRate": "60s", "dnsJitter": "0.1s", "respectDnsTtl": true, "dnsLookupFamily": "V4_ONLY",
+  "dnsFailureRefreshRate": {"baseInterval": "2s", "maxInterval": "10s"},
+  "loadAssignment": {"clusterName": "named", "endpoints": [{"lbEndpoints": [{"endpoint": {"address":
+    {"socketAddress": {"address": "api.example", "portValue": 443}}}}]}]}
+}`
+
 // outsideClusterFixture is TLS to a server outside the mesh.
 const outsideClusterFixture = `{
   "name": "outside",

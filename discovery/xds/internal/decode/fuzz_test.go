@@ -112,7 +112,7 @@ func checkRoute(t *testing.T, r *discovery.Route) {
 }
 
 func FuzzCluster(f *testing.F) {
-	for _, text := range []string{edsClusterFixture, staticClusterFixture, outsideClusterFixture, istiodClusterFixture, wrrLocalityClusterFixture, randomClusterFixture, roundRobinClusterFixture} {
+	for _, text := range []string{edsClusterFixture, staticClusterFixture, namedClusterFixture, outsideClusterFixture, istiodClusterFixture, wrrLocalityClusterFixture, randomClusterFixture, roundRobinClusterFixture} {
 		seed(f, fromJSON[clusterv3.Cluster](f, text))
 	}
 	f.Fuzz(func(t *testing.T, value []byte) {
@@ -122,6 +122,9 @@ func FuzzCluster(f *testing.F) {
 		}
 		if (c.EDSName == "") == (c.Static == nil) {
 			t.Fatalf("not exactly one source of endpoints: %+v", c)
+		}
+		if c.DNS != nil && (c.Static == nil || c.DNS.Refresh <= 0 || c.DNS.FailureMax < c.DNS.FailureBase) {
+			t.Fatalf("names that cannot be resolved: %+v", c.DNS)
 		}
 		if c.TLS != nil && c.TLS.RootInstance == "" && (!c.TLS.SystemRoots || len(c.TLS.SANs)+len(c.TLS.Names) == 0) {
 			t.Fatalf("TLS without roots: %+v", c.TLS)

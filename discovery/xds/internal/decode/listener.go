@@ -122,23 +122,31 @@ func (d *decoder) inbound(at path, m *listenerv3.Listener) *discovery.Inbound {
 
 // socketAddress decodes an address that must be an IP address and a port.
 func (d *decoder) socketAddress(at path, m *corev3.Address) string {
+	host, port, ok := d.tcpAddress(at, m)
+	if !ok {
+		return ""
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		d.refusef(at.field("socket_address").field("address"), "%q is not an IP address", host)
+		return ""
+	}
+	return netip.AddrPortFrom(ip, port).String()
+}
+
+// tcpAddress decodes an address whose host may be anything.
+func (d *decoder) tcpAddress(at path, m *corev3.Address) (host string, port uint16, ok bool) {
 	socket := m.GetSocketAddress()
 	if socket == nil {
 		d.refusef(at.field("socket_address"), "must be set")
-		return ""
+		return "", 0, false
 	}
 	if socket.GetProtocol() != corev3.SocketAddress_TCP {
 		d.refusef(at.field("socket_address").field("protocol"), "%s is not supported: use TCP", socket.GetProtocol())
 	}
-	ip, err := netip.ParseAddr(socket.GetAddress())
-	if err != nil {
-		d.refusef(at.field("socket_address").field("address"), "%q is not an IP address", socket.GetAddress())
-		return ""
+	if n := socket.GetPortValue(); n == 0 || n > 65535 {
+		d.refusef(at.field("socket_address").field("port_value"), "must be between 1 and 65535: is %d", n)
+		return "", 0, false
 	}
-	port := socket.GetPortValue()
-	if port == 0 || port > 65535 {
-		d.refusef(at.field("socket_address").field("port_value"), "must be between 1 and 65535: is %d", port)
-		return ""
-	}
-	return netip.AddrPortFrom(ip, uint16(port)).String()
+	return socket.GetAddress(), uint16(socket.GetPortValue()), true
 }
