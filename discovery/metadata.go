@@ -1,5 +1,7 @@
 package discovery
 
+import "strings"
+
 // MetadataMatch is Envoy's MetadataMatcher: it compares a value in the dynamic
 // metadata of a request, in the namespace of a filter.
 type MetadataMatch struct {
@@ -9,6 +11,11 @@ type MetadataMatch struct {
 	Value ValueMatch
 	// Invert matches what does not match, a missing value too.
 	Invert bool
+}
+
+// Name is where the value is: "filter:key:key".
+func (m *MetadataMatch) Name() string {
+	return strings.Join(append([]string{m.Filter}, m.Path...), ":")
 }
 
 // Matches reports whether metadata satisfies the matcher. Values are those of

@@ -114,6 +114,13 @@ func guardedServer(t *testing.T, rules *discovery.RBACRules, next http.Handler) 
 	in := strict()
 	in.Chains[0].TLS, in.Chains[0].Match.TransportProtocol = nil, "raw_buffer"
 	in.Chains[0].Filters = []discovery.HTTPFilter{{Name: "rbac", Config: &discovery.RBAC{Rules: rules}}}
+	return serveInbound(t, in, next)
+}
+
+// serveInbound serves an application under a configuration, over HTTP/1.1 and
+// HTTP/2 without TLS.
+func serveInbound(t *testing.T, in *discovery.Inbound, next http.Handler) string {
+	t.Helper()
 	listeners := inbound.New(inbound.Options{Source: served{in}, Hooks: &observe.Hooks{}})
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
