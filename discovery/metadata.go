@@ -1,6 +1,9 @@
 package discovery
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // MetadataMatch is Envoy's MetadataMatcher: it compares a value in the dynamic
 // metadata of a request, in the namespace of a filter.
@@ -92,12 +95,7 @@ func (m *ValueMatch) Matches(value any) bool {
 		return ok && b == m.Bool
 	case ValueList:
 		list, _ := value.([]any)
-		for _, element := range list {
-			if m.any(element) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(list, m.any)
 	case ValueOr:
 		return m.any(value)
 	}
