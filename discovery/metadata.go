@@ -1,5 +1,10 @@
 package discovery
 
+import (
+	"slices"
+	"strings"
+)
+
 // MetadataMatch is Envoy's MetadataMatcher: it compares a value in the dynamic
 // metadata of a request, in the namespace of a filter.
 type MetadataMatch struct {
@@ -9,6 +14,11 @@ type MetadataMatch struct {
 	Value ValueMatch
 	// Invert matches what does not match, a missing value too.
 	Invert bool
+}
+
+// Name is where the value is: "filter:key:key".
+func (m *MetadataMatch) Name() string {
+	return strings.Join(append([]string{m.Filter}, m.Path...), ":")
 }
 
 // Matches reports whether metadata satisfies the matcher. Values are those of
@@ -85,12 +95,7 @@ func (m *ValueMatch) Matches(value any) bool {
 		return ok && b == m.Bool
 	case ValueList:
 		list, _ := value.([]any)
-		for _, element := range list {
-			if m.any(element) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(list, m.any)
 	case ValueOr:
 		return m.any(value)
 	}

@@ -88,6 +88,9 @@ type RouteMatch struct {
 	Headers []HeaderMatch
 	Query   []QueryMatch
 	Cookies []CookieMatch
+	// Metadata is what filters must have left. It is looked at when a filter has
+	// the request routed again: before the first one there is none.
+	Metadata []MetadataMatch
 	// GRPC matches gRPC requests only.
 	GRPC bool
 	// PerMillion is runtime_fraction in millionths; nil matches always.

@@ -139,6 +139,50 @@ var authorizationCases = []struct {
 	{"an AUDIT decides nothing", []string{`{action: AUDIT, rules: [{}]}`}, []authorized{{customer, "/public", "", true}}},
 }
 
+// wordedCases are policies whose words could be read for more, or less, than they
+// say.
+var wordedCases = []struct {
+	name  string
+	spec  string
+	calls []authorized
+}{
+	{"V7: a header in upper case", `{action: DENY, rules: [{when: [{key: "request.headers[X-ROLE]", values: [admin]}]}]}`, []authorized{
+		{customer, "/public", "admin", false}, {customer, "/public", "user", true},
+	}},
+	{"V9: a dot in a principal is a dot", `{rules: [{from: [{source: {principals: ["cluster.local/ns/shop/sa/custome."]}}]}]}`, []authorized{{customer, "/public", "", false}}},
+	{"V9: a dot in a trust domain is a dot", `{rules: [{from: [{source: {principals: ["cluster.local/*"]}}]}]}`, []authorized{{customer, "/public", "", true}}},
+	{"V9: a namespace is a whole one", `{rules: [{from: [{source: {namespaces: [sho]}}]}]}`, []authorized{{customer, "/public", "", false}}},
+	{"V9: a dot in a namespace is a dot", `{rules: [{from: [{source: {namespaces: ["sh.p"]}}]}]}`, []authorized{{customer, "/public", "", false}}},
+	{"V9: nor does the end of a namespace begin one", `{rules: [{from: [{source: {namespaces: ["*op"]}}]}]}`, []authorized{
+		{customer, "/public", "", true}, {stranger, "/public", "", false},
+	}},
+	{"V9: a service account is a whole one", `{rules: [{from: [{source: {serviceAccounts: [shop/custome]}}]}]}`, []authorized{{customer, "/public", "", false}}},
+	{"V9: a dot in a path is a dot", `{rules: [{to: [{operation: {paths: ["/publi.", "/grpc.testing.TestService/EmptyCal."]}}]}]}`, []authorized{{customer, "/public", "", false}}},
+	{"V9: a dot in a host is a dot", `{rules: [{to: [{operation: {hosts: ["paymentxshop", "payment.shopxsvc.cluster.local:80", "payment.shop.svc.cluster.loca."]}}]}]}`, []authorized{{customer, "/public", "", false}}},
+	{"V10: a star of a template is one segment", `{rules: [{to: [{operation: {paths: ["/{*}"]}}]}]}`, []authorized{{customer, "/admin/x", "", false}}},
+	{"V10: nor is it none", `{rules: [{to: [{operation: {paths: ["/admin/x/{*}", "/grpc.testing.TestService/UnaryCall/{*}"]}}]}]}`, []authorized{{customer, "/admin/x", "", false}}},
+	{"V10: two stars are several", `{action: DENY, rules: [{to: [{operation: {paths: ["/{**}"]}}]}]}`, []authorized{{customer, "/admin/x", "", false}, {customer, "/public", "", false}}},
+}
+
+// TestV07_V09_V10_PoliciesMeanWhatTheySay over each protocol.
+func TestV07_V09_V10_PoliciesMeanWhatTheySay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newGuardedWorld(t)
+		for _, tt := range wordedCases {
+			w.Apply(authorizationYAML("shop", "", tt.spec))
+			for _, protocol := range []string{"HTTP/1.1", "HTTP/2", "gRPC"} {
+				for _, call := range tt.calls {
+					w.check(t, protocol, call)
+				}
+			}
+			if t.Failed() {
+				t.Fatalf("in %q", tt.name)
+			}
+		}
+	})
+}
+
 func authorizationYAML(namespace, annotations string, specs ...string) string {
 	yaml := `
 apiVersion: networking.istio.io/v1

@@ -2,9 +2,9 @@
 // API, and what kubectl exports of a cluster's services into xDS resources.
 //
 // [Parse] reads ServiceEntry, WorkloadEntry, DestinationRule, VirtualService,
-// PeerAuthentication, RequestAuthentication, HTTPRoute and GRPCRoute documents, as
-// kubectl takes them,
-// and gives either a [Config] or every problem that the documents have, each with
+// PeerAuthentication, RequestAuthentication, AuthorizationPolicy, HTTPRoute and
+// GRPCRoute documents and the ConfigMap of Istio's mesh configuration, as kubectl
+// takes them, and gives either a [Config] or every problem that the documents have, each with
 // its file, line, column, object and field. A Config answers what resource a node
 // gets for a name, in the dialect that Istio speaks to proxyless gRPC clients:
 //

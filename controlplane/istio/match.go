@@ -65,7 +65,7 @@ func checkMatchHeaders(headers map[string]*networking.StringMatch, a at) {
 		ha := a.key(name)
 		switch {
 		case strings.HasPrefix(name, "@"):
-			ha.refuse("matching the claims of a token is not supported")
+			ha.refuse("claims are known to servers, and this is a route of clients: use an AuthorizationPolicy with the condition request.auth.claims")
 		case strings.HasPrefix(name, ":"):
 			ha.refuse("pseudo headers cannot be matched here: use uri, method or authority")
 		case !isHeaderName(name):

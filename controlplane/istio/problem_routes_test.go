@@ -217,7 +217,7 @@ spec:
 		"x.yaml:9:24: VirtualService shop/a: spec.http[0].match[0].method.prefix: must not be empty",
 		"x.yaml:10:26: VirtualService shop/a: spec.http[0].match[0].authority.regex: must have 1..1024 characters",
 		"x.yaml:11:17: VirtualService shop/a: spec.http[0].match[0].headers[:method]: pseudo headers cannot be matched here: use uri, method or authority",
-		"x.yaml:11:42: VirtualService shop/a: spec.http[0].match[0].headers[@request.auth.claims.a]: matching the claims of a token is not supported",
+		"x.yaml:11:42: VirtualService shop/a: spec.http[0].match[0].headers[@request.auth.claims.a]: claims are known to servers, and this is a route of clients: use an AuthorizationPolicy with the condition request.auth.claims",
 		"x.yaml:11:80: VirtualService shop/a: spec.http[0].match[0].headers[a b]: is not the name of a header",
 		"x.yaml:11:99: VirtualService shop/a: spec.http[0].match[0].headers[x-null]: must not be empty",
 		"x.yaml:12:35: VirtualService shop/a: spec.http[0].match[0].withoutHeaders[x].regex: not an RE2 expression: error parsing regexp: missing closing ]: `[`",

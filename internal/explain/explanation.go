@@ -91,7 +91,7 @@ type Mismatch struct {
 	Index int    `json:"index"`
 	Name  string `json:"name"`
 	// Condition is the first one that is not met: "path", "header x-user",
-	// "query v", "cookie c", "grpc" or "fraction". Want is what it asks for and Got
+	// "query v", "cookie c", "metadata f:k", "grpc" or "fraction". Want is what it asks for and Got
 	// what the request has.
 	Condition string `json:"condition"`
 	Want      string `json:"want"`

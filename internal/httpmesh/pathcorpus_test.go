@@ -114,6 +114,13 @@ func guardedServer(t *testing.T, rules *discovery.RBACRules, next http.Handler) 
 	in := strict()
 	in.Chains[0].TLS, in.Chains[0].Match.TransportProtocol = nil, "raw_buffer"
 	in.Chains[0].Filters = []discovery.HTTPFilter{{Name: "rbac", Config: &discovery.RBAC{Rules: rules}}}
+	return serveInbound(t, in, next)
+}
+
+// serveInbound serves an application under a configuration, over HTTP/1.1 and
+// HTTP/2 without TLS.
+func serveInbound(t *testing.T, in *discovery.Inbound, next http.Handler) string {
+	t.Helper()
 	listeners := inbound.New(inbound.Options{Source: served{in}, Hooks: &observe.Hooks{}})
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -187,10 +194,10 @@ func rawHTTP2(t *testing.T, address, target string) string {
 	}
 }
 
-// TestG20_V01_V02_V03_V04_BA12_PathCorpus: every way to write a denied path, over
+// TestG20_V01_V02_V03_V04_BA12_BH4_PathCorpus: every way to write a denied path, over
 // raw HTTP/1.1 and raw HTTP/2, against four kinds of applications. With a DENY of
 // the path, and with an ALLOW of what is beside it, no secret gets out.
-func TestG20_V01_V02_V03_V04_BA12_PathCorpus(t *testing.T) {
+func TestG20_V01_V02_V03_V04_BA12_BH4_PathCorpus(t *testing.T) {
 	t.Parallel()
 	pathRule := func(kind discovery.StringMatchKind, value string) discovery.RBACRule {
 		return discovery.RBACRule{Kind: discovery.RBACPath, Text: &discovery.StringMatch{Kind: kind, Value: value}}

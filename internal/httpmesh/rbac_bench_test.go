@@ -9,6 +9,7 @@ import (
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/inbound"
+	"github.com/inboardmesh/inboard/internal/tokentest"
 	"github.com/inboardmesh/inboard/observe"
 )
 
@@ -20,7 +21,8 @@ func (d *discarding) Write(p []byte) (int, error) { return len(p), nil }
 func (d *discarding) WriteHeader(int)             {}
 
 // BenchmarkAuthorization is a request through a handler without policies, and
-// behind ten ALLOW policies of which the last matches, by method, path and header.
+// behind ten ALLOW policies of which the last matches, by method, path and header;
+// then with a token too, which is known after the first request.
 func BenchmarkAuthorization(b *testing.B) {
 	rules := &discovery.RBACRules{}
 	for i := range 10 {
@@ -34,12 +36,15 @@ func BenchmarkAuthorization(b *testing.B) {
 			Principals: []discovery.RBACRule{{Kind: discovery.RBACAny}},
 		})
 	}
+	issuer := tokentest.New("https://issuer.test")
+	policies := discovery.HTTPFilter{Name: "rbac", Config: &discovery.RBAC{Rules: rules}}
 	for _, bb := range []struct {
 		name    string
 		filters []discovery.HTTPFilter
 	}{
 		{"without", nil},
-		{"10 policies", []discovery.HTTPFilter{{Name: "rbac", Config: &discovery.RBAC{Rules: rules}}}},
+		{"10 policies", []discovery.HTTPFilter{policies}},
+		{"a token and 10 policies", []discovery.HTTPFilter{tokens(b, issuer, false), policies}},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			in := strict()
@@ -61,9 +66,11 @@ func BenchmarkAuthorization(b *testing.B) {
 			}
 			req.RemoteAddr = "127.0.0.1:4000"
 			req.Header.Set("X-Role", "admin")
+			bearer := []string{"Bearer " + issuer.Token(nil)}
 			w := &discarding{header: make(http.Header)}
 			b.ReportAllocs()
 			for b.Loop() {
+				req.Header["Authorization"] = bearer // the filter takes it away
 				handler.ServeHTTP(w, req)
 			}
 			if served != b.N {

@@ -11,7 +11,7 @@ import (
 
 // onlyPath reports whether a route asks for nothing but its path.
 func onlyPath(m *discovery.RouteMatch) bool {
-	return len(m.Headers)+len(m.Query)+len(m.Cookies) == 0 && !m.GRPC && m.PerMillion == nil
+	return len(m.Headers)+len(m.Query)+len(m.Cookies)+len(m.Metadata) == 0 && !m.GRPC && m.PerMillion == nil
 }
 
 // matchRest reports whether a request meets every condition of a route but that
@@ -33,6 +33,7 @@ const (
 	headerCondition
 	queryCondition
 	cookieCondition
+	metadataCondition
 	grpcCondition
 )
 
@@ -55,6 +56,11 @@ func unmet(m *discovery.RouteMatch, req *Request) condition {
 	for i := range m.Cookies {
 		if !matchCookie(&m.Cookies[i], req) {
 			return condition{cookieCondition, i}
+		}
+	}
+	for i := range m.Metadata {
+		if !m.Metadata[i].Matches(req.Metadata) {
+			return condition{metadataCondition, i}
 		}
 	}
 	if m.GRPC && !IsGRPC(req) {

@@ -356,6 +356,35 @@ func TestBU2_Cookies(t *testing.T) {
 	}
 }
 
+func TestBU2_Metadata(t *testing.T) {
+	t.Parallel()
+	cook := discovery.MetadataMatch{
+		Filter: "jwt", Path: []string{"payload", "role"},
+		Value: discovery.ValueMatch{Kind: discovery.ValueString, String: discovery.StringMatch{Value: "cook"}},
+	}
+	other := cook
+	other.Invert = true
+	for _, tt := range []struct {
+		name     string
+		metadata Metadata
+		want     bool
+	}{
+		{"that", Metadata{"jwt": {"payload": map[string]any{"role": "cook"}}}, true},
+		{"another", Metadata{"jwt": {"payload": map[string]any{"role": "guest"}}}, false},
+		{"of another filter", Metadata{"rbac": {"payload": map[string]any{"role": "cook"}}}, false},
+		{"none", nil, false},
+	} {
+		req := get("payment", "/")
+		req.Metadata = tt.metadata
+		for _, m := range []discovery.MetadataMatch{cook, other} {
+			table := matching(to("it", discovery.RouteMatch{Metadata: []discovery.MetadataMatch{m}}), to("rest", discovery.RouteMatch{}))
+			if got := chosen(table, req) == "it"; got != (tt.want != m.Invert) {
+				t.Errorf("%s, inverted %t: match is %t", tt.name, m.Invert, got)
+			}
+		}
+	}
+}
+
 func TestBU2_OnlyGRPC(t *testing.T) {
 	t.Parallel()
 	table := matching(to("it", discovery.RouteMatch{GRPC: true}))

@@ -30,8 +30,8 @@ type Trace struct {
 
 // Miss is the first condition of a route that a request does not meet.
 type Miss struct {
-	// Condition is "path", "header NAME", "query NAME", "cookie NAME", "grpc" or
-	// "fraction".
+	// Condition is "path", "header NAME", "query NAME", "cookie NAME", "metadata PATH",
+	// "grpc" or "fraction".
 	Condition string
 	// Want is what the route asks for and Got what the request has; a value that
 	// is not there is "(none)".
@@ -113,6 +113,9 @@ func missOf(m *discovery.RouteMatch, req *Request) Miss {
 			Condition: "cookie " + k.Name, Name: k.Name,
 			Want: inverted(k.Invert) + describeString(&k.String), Got: quoted(cookieValue(req, k.Name)),
 		}
+	case metadataCondition:
+		name := m.Metadata[c.index].Name()
+		return Miss{Condition: "metadata " + name, Name: name, Want: "what filters leave", Got: "(hidden)"}
 	case grpcCondition:
 		return Miss{Condition: "grpc", Want: "a gRPC request", Got: "content-type " + quoted(headerValue(req, "content-type"))}
 	case everyCondition:
@@ -147,6 +150,10 @@ func Describe(m *discovery.RouteMatch, secret func(name string) bool) string {
 	for i := range m.Cookies {
 		k := &m.Cookies[i]
 		add("cookie", k.Name, "cookie", inverted(k.Invert)+describeString(&k.String))
+	}
+	for i := range m.Metadata {
+		// Claims of a token are nobody else's business.
+		parts = append(parts, "metadata "+inverted(m.Metadata[i].Invert)+m.Metadata[i].Name()+" (hidden)")
 	}
 	if m.GRPC {
 		parts = append(parts, "gRPC")

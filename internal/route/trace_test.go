@@ -127,6 +127,10 @@ func TestATraceSaysWhyARouteDidNotMatch(t *testing.T) {
 			Miss{Condition: "cookie c", Name: "c", Want: `exact "2"`, Got: `"1"`},
 		},
 		{
+			"what no filter has left", discovery.RouteMatch{Metadata: []discovery.MetadataMatch{{Filter: "jwt", Path: []string{"payload", "role"}}}},
+			Miss{Condition: "metadata jwt:payload:role", Name: "jwt:payload:role", Want: "what filters leave", Got: "(hidden)"},
+		},
+		{
 			"no gRPC", discovery.RouteMatch{GRPC: true},
 			Miss{Condition: "grpc", Want: "a gRPC request", Got: "content-type " + absent},
 		},

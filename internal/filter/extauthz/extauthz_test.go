@@ -318,7 +318,7 @@ func TestV58_WithoutAnAnswerNothingIsAllowed(t *testing.T) {
 		}},
 		{"failing, over HTTP", httpConfig, func(t *testing.T, hooks *observe.Hooks) *service.Client {
 			t.Helper()
-			address, _ := startHTTP(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) })
+			address, _ := startHTTP(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
 			return client(t, address, discovery.HTTP1, hooks)
 		}},
 	} {
@@ -376,7 +376,7 @@ func TestAnHTTPServiceDecides(t *testing.T) {
 	if answer := run(t, f, x); answer != nil {
 		t.Fatalf("%+v", answer)
 	}
-	if got.Method != "POST" || got.RequestURI != "/check/pay?a=b&t=1" || got.Host != "shop" || body != "0123456789" ||
+	if got.Method != http.MethodPost || got.RequestURI != "/check/pay?a=b&t=1" || got.Host != "shop" || body != "0123456789" ||
 		got.Header.Get("X-Secret") != "s" || got.Header.Get("X-Hidden") != "" || got.Header.Get("Cookie") != "" ||
 		got.Header.Get("Authorization") != "Basic x" || got.Header.Get("X-Added") != "yes" {
 		t.Errorf("asked %v %v, body %q", got.RequestURI, got.Header, body)
@@ -400,6 +400,37 @@ func TestAnHTTPServiceDecides(t *testing.T) {
 	c.FailureModeAllow = true
 	if answer := run(t, extauthz.New(c, nil, &observe.Hooks{}), exchange(headers{})); answer == nil || answer.Status != 413 {
 		t.Errorf("a large body: %+v", answer)
+	}
+}
+
+// TestV53_V08_AFailedCheckTellsNothing: nor does a header that is no text make it
+// fail.
+func TestV53_V08_AFailedCheckTellsNothing(t *testing.T) {
+	t.Parallel()
+	address, stop := startGRPC(t, &authz{})
+	stop()
+	answer := run(t, extauthz.New(grpcConfig(), client(t, address, discovery.HTTP2, &observe.Hooks{}), &observe.Hooks{}), exchange(headers{}))
+	if answer == nil || answer.Status != 403 || answer.Body != nil || answer.Headers != nil || answer.Reason != "authorization failed" {
+		t.Errorf("got %+v", answer)
+	}
+
+	asked := 0
+	a := &authz{answer: func(_ context.Context, r *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+		asked++
+		if r.GetAttributes().GetRequest().GetHttp().GetHeaders()["x-role"] == "admin" {
+			return ok(&authv3.OkHttpResponse{}), nil
+		}
+		return denied(&authv3.DeniedHttpResponse{}), nil
+	}}
+	address, _ = startGRPC(t, a)
+	f := extauthz.New(grpcConfig(), client(t, address, discovery.HTTP2, &observe.Hooks{}), &observe.Hooks{})
+	for _, value := range []string{"admin\xff", "\x80admin", "admin\x00", " admin", "admin "} {
+		if answer := run(t, f, exchange(headers{"x-role": {value}, "x-\xff": {"\xff"}})); answer == nil || answer.Status != 403 {
+			t.Errorf("%q: %+v", value, answer)
+		}
+	}
+	if asked != 5 {
+		t.Errorf("asked %d times", asked)
 	}
 }
 

@@ -35,6 +35,34 @@ func TestG21_BadTokensAreRefused(t *testing.T) {
 	}
 }
 
+// TestV36_ATokenIsForItsProvider: another one does not take it, whatever of it is
+// forged, nor from where the other's are.
+func TestV36_ATokenIsForItsProvider(t *testing.T) {
+	t.Parallel()
+	a, b := tokentest.New("https://a.test"), tokentest.New("https://b.test")
+	providers := map[string]*discovery.JWTProvider{"a": provider(t, a), "b": provider(t, b)}
+	anyIssuer := provider(t, b)
+	anyIssuer.Issuer = ""
+	providers["b's keys, any issuer"] = anyIssuer
+	for _, tt := range []struct {
+		name, needs, token string
+		want               int
+	}{
+		{"its own", "b", b.Token(nil), 200},
+		{"that of another", "b", a.Token(nil), 401},
+		{"that of another, which says it is its own", "b", a.Token(object{"iss": b.Name}), 401},
+		{"that of another, with a key of its own", "a", b.Token(object{"iss": a.Name}), 401},
+		{"that of another, for which the issuer does not matter", "b's keys, any issuer", a.Token(nil), 401},
+	} {
+		f := build(t, config(required(tt.needs), providers))
+		for range 2 { // the second time what is remembered counts
+			if got := status(t, f, exchange(bearer(tt.token))); got != tt.want {
+				t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+			}
+		}
+	}
+}
+
 func TestS37_Requirements(t *testing.T) {
 	t.Parallel()
 	a, b := tokentest.New("https://a.test"), tokentest.New("https://b.test")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -65,6 +66,58 @@ func TestV32_WithoutKeysEveryTokenIsRefused(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestV34_TwoTokensWhoseKeysAreFetched: whichever comes first, all must be good.
+func TestV34_TwoTokensWhoseKeysAreFetched(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		i := tokentest.New(tokentest.Name)
+		good, other := i.Token(nil), i.Token(object{"sub": "other"})
+		bad, unknown := i.Token(object{"exp": 1}), tokentest.New("https://unknown.test").Token(nil)
+		for _, tt := range []struct {
+			tokens []string
+			want   int
+		}{
+			{[]string{good, good}, 200},
+			{[]string{good, other}, 200},
+			{[]string{good, bad}, 401}, {[]string{bad, good}, 401},
+			{[]string{good, unknown}, 401}, {[]string{unknown, good}, 401},
+			{[]string{good, "x"}, 401}, {[]string{"x", good}, 401},
+			{[]string{good, ""}, 401}, {[]string{"", good}, 401},
+			{[]string{bad, bad}, 401},
+		} {
+			s := newIssuer()
+			s.serve(i.Keys(), nil)
+			f, store := remoteFilter(t, s, i, nil) // keys that were not fetched yet
+			for range 2 {
+				if got := status(t, f, exchange(bearer(tt.tokens...))); got != tt.want {
+					t.Errorf("%.20q: %d, want %d", tt.tokens, got, tt.want)
+				}
+			}
+			store.Close()
+		}
+	})
+}
+
+// TestV53_ARefusalTellsNothingOfTheFailure: not who was asked, nor why in vain.
+func TestV53_ARefusalTellsNothingOfTheFailure(t *testing.T) {
+	t.Parallel()
+	i := tokentest.New(tokentest.Name)
+	s := newIssuer()
+	s.serve("", errors.New("dial 10.1.2.3:443: certificate of CN=secret"))
+	f, store := remoteFilter(t, s, i, nil)
+	defer store.Close()
+	answer, err := f.Request(t.Context(), exchange(bearer(i.Token(nil))))
+	if err != nil || answer == nil {
+		t.Fatal(answer, err)
+	}
+	text := fmt.Sprint(answer.Status, string(answer.Body), answer.Reason, answer.Headers)
+	for _, part := range []string{"10.1.2.3", "secret", "issuer.test", "dial", i.Name} {
+		if strings.Contains(text, part) {
+			t.Errorf("%q is told in %q", part, text)
+		}
 	}
 }
 

@@ -254,6 +254,54 @@ func TestV06_D6_ARepeatedHeaderDeniesByOneValueAndAllowsByAll(t *testing.T) {
 	}
 }
 
+// What is no text is compared byte by byte: no byte ends a value, stands for
+// another or is passed over.
+func TestV08_ValuesAreComparedAsBytes(t *testing.T) {
+	t.Parallel()
+	// White space around a value is seen by some applications and not by others.
+	for _, value := range []string{"admin ", "admin\n"} {
+		x := func() *filter.Exchange {
+			return exchange(func(x *filter.Exchange) { x.Headers.(headers)["x-role"] = []string{value} })
+		}
+		rule := header("x-role", exact("admin"))
+		if allows(t, &discovery.RBAC{Rules: policies(discovery.RBACDeny, rule)}, x()) {
+			t.Errorf("%q: DENY does not deny", value)
+		}
+		if allows(t, &discovery.RBAC{Rules: policies(discovery.RBACAllow, rule)}, x()) {
+			t.Errorf("%q: ALLOW allows", value)
+		}
+	}
+	for _, tt := range []struct {
+		name, value string
+		match       *discovery.StringMatch
+		want        bool
+	}{
+		{"a zero at the end", "admin\x00", exact("admin"), false},
+		{"a zero, which the policy has too", "admin\x00", exact("admin\x00"), true},
+		{"a zero inside a prefix", "ad\x00min", prefix("admin"), false},
+		{"a byte that is no text at the end", "admin\x80", exact("admin"), false},
+		{"Latin-1 is not UTF-8", "caf\xe9", exact("café"), false},
+		{"UTF-8", "café", exact("café"), true},
+		{"any byte in an expression", "\xff\x80admin\xff", matchRegex(".*admin.*"), true},
+		{"a byte of no class in an expression", "adm\xffin", matchRegex("[a-z]+"), false},
+		{"a zero in an expression", "admin\x00", matchRegex("admin"), false},
+
+		{"a space that a prefix does not mind", "admin ", prefix("admin"), true},
+		{"a full-width letter", "\uff41dmin", exact("admin"), false},
+	} {
+		x := func() *filter.Exchange {
+			return exchange(func(x *filter.Exchange) { x.Headers.(headers)["x-role"] = []string{tt.value} })
+		}
+		rule := header("x-role", tt.match)
+		if got := !allows(t, &discovery.RBAC{Rules: policies(discovery.RBACDeny, rule)}, x()); got != tt.want {
+			t.Errorf("%s: DENY denies %t", tt.name, got)
+		}
+		if got := allows(t, &discovery.RBAC{Rules: policies(discovery.RBACAllow, rule)}, x()); got != tt.want {
+			t.Errorf("%s: ALLOW allows %t", tt.name, got)
+		}
+	}
+}
+
 func TestBA06_AMissingHeaderMatchesNothing(t *testing.T) {
 	t.Parallel()
 	present := func(want, invert bool) discovery.RBACRule {
@@ -407,7 +455,7 @@ func TestBA09_MetadataAndServerNames(t *testing.T) {
 	}
 }
 
-func TestV05_AHostIsTheSameHoweverItIsWritten(t *testing.T) {
+func TestV05_BH4_AHostIsTheSameHoweverItIsWritten(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		host, rule string

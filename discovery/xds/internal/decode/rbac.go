@@ -160,6 +160,7 @@ func (d *decoder) permission(at path, m *rbacv3.Permission, http bool) discovery
 		}
 		return discovery.RBACRule{Kind: discovery.RBACPort, Start: uint32(start), End: uint32(end)}
 	case *rbacv3.Permission_Metadata:
+		//nolint:staticcheck // the deprecated field is still in use
 		return d.rbacMetadata(discovery.RBACMetadata, d.dynamicMatch(at.field("metadata"), r.Metadata))
 	case *rbacv3.Permission_SourcedMetadata:
 		return d.sourcedMetadata(at.field("sourced_metadata"), r.SourcedMetadata)
@@ -196,7 +197,7 @@ func (d *decoder) principal(at path, m *rbacv3.Principal, http bool) discovery.R
 		return text(discovery.RBACPrincipal, d.stringMatch(at.field("authenticated").field("principal_name"), name))
 	case *rbacv3.Principal_SourceIp:
 		// Deprecated: the address of the peer, whatever a proxy says.
-		return d.address(at.field("source_ip"), discovery.RBACDirectIP, p.SourceIp)
+		return d.address(at.field("source_ip"), discovery.RBACDirectIP, p.SourceIp) //nolint:staticcheck // see above
 	case *rbacv3.Principal_DirectRemoteIp:
 		return d.address(at.field("direct_remote_ip"), discovery.RBACDirectIP, p.DirectRemoteIp)
 	case *rbacv3.Principal_RemoteIp:
@@ -208,6 +209,7 @@ func (d *decoder) principal(at path, m *rbacv3.Principal, http bool) discovery.R
 		d.needsRequest(in, http)
 		return text(discovery.RBACPath, d.stringMatch(in.field("path"), p.UrlPath.GetPath()))
 	case *rbacv3.Principal_Metadata:
+		//nolint:staticcheck // the deprecated field is still in use
 		return d.rbacMetadata(discovery.RBACMetadata, d.dynamicMatch(at.field("metadata"), p.Metadata))
 	case *rbacv3.Principal_SourcedMetadata:
 		return d.sourcedMetadata(at.field("sourced_metadata"), p.SourcedMetadata)

@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -163,6 +164,24 @@ func TestBA10_V11_WhatIsNotUnderstoodIsRefused(t *testing.T) {
 				t.Errorf("got %v, want %s", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestBA5_V07_NamesOfHeadersHaveNoCase: however a policy writes a name, it is that
+// of the header; and "host" is the authority.
+func TestBA5_V07_NamesOfHeadersHaveNoCase(t *testing.T) {
+	t.Parallel()
+	for written, want := range map[string]string{"x-role": "x-role", "X-Role": "x-role", "X-ROLE": "x-role", "Host": ":authority", ":authority": ":authority"} {
+		rule := fmt.Sprintf(`{"header": {"name": %q, "exactMatch": "admin"}}`, written)
+		_, l, err := Listener(marshal(t, fromJSON[listenerv3.Listener](t, guarded(rule, rule))))
+		if err != nil {
+			t.Errorf("%s: %v", written, err)
+			continue
+		}
+		p := l.Inbound.Default.Filters[0].Config.(*discovery.RBAC).Rules.Policies[0]
+		if got := [2]string{p.Permissions[0].Header.Name, p.Principals[0].Header.Name}; got != [2]string{want, want} {
+			t.Errorf("%s: got %q, want %q", written, got, want)
+		}
 	}
 }
 

@@ -34,7 +34,7 @@ func TestExpressionsMatchTheWholeString(t *testing.T) {
 	}
 }
 
-func TestBU10_ExpressionsAreBounded(t *testing.T) {
+func TestBU10_V46_ExpressionsAreBounded(t *testing.T) {
 	t.Parallel()
 	longest := strings.Repeat("x", maxRegexSource)
 	if _, err := compileRegex(longest); err != nil {

@@ -22,7 +22,9 @@ const rewritesFixture = `{
           "@type": "type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig",
           "pathTemplate": "/videos/{lang}/{file}.m4s"}},
         "grpc": {},
-        "cookies": [{"name": "canary", "stringMatch": {"exact": "yes"}, "invertMatch": true}]
+        "cookies": [{"name": "canary", "stringMatch": {"exact": "yes"}, "invertMatch": true}],
+        "dynamicMetadata": [{"filter": "envoy.filters.http.jwt_authn", "path": [{"key": "payload"}, {"key": "role"}],
+          "value": {"stringMatch": {"exact": "cook"}}, "invert": true}]
       },
       "requestHeadersToAdd": [{"header": {"key": "x-from", "value": "%REQ(x-user?:authority):8% at %START_TIME(%s)%"}}],
       "responseHeadersToAdd": [{"header": {"key": "x-by", "value": "%UPSTREAM_REMOTE_ADDRESS%"}}],
@@ -93,7 +95,11 @@ func TestRouteConfigurationDecodesRewrites(t *testing.T) {
 					Regex: &discovery.Regex{Source: template, Program: program},
 				},
 				Cookies: []discovery.CookieMatch{{Name: "canary", String: discovery.StringMatch{Value: "yes"}, Invert: true}},
-				GRPC:    true,
+				Metadata: []discovery.MetadataMatch{{
+					Filter: "envoy.filters.http.jwt_authn", Path: []string{"payload", "role"}, Invert: true,
+					Value: discovery.ValueMatch{Kind: discovery.ValueString, String: discovery.StringMatch{Value: "cook"}},
+				}},
+				GRPC: true,
 			},
 			Headers: discovery.HeaderMutations{
 				RequestAdd: []discovery.HeaderValue{{Name: "x-from", Format: &discovery.Format{
@@ -204,8 +210,8 @@ func TestBadRewrites(t *testing.T) {
 			[]string{route + "route.weighted_clusters.use_hash_policy: needs a hash_policy"}},
 		{"an unknown predicate", redirecting(`{"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}`),
 			[]string{route + `route.internal_redirect_policy.predicates[0].typed_config: internal redirect predicate "envoy.config.core.v3.Locality" is not supported: use one of AllowListedRoutesConfig, PreviousRoutesConfig, SafeCrossSchemeConfig`}},
-		{"dynamic metadata", tableWith(`{"match": {"prefix": "/", "dynamicMetadata": [{"filter": "f", "path": [{"key": "k"}], "value": {"presentMatch": true}}]}, "nonForwardingAction": {}}`),
-			[]string{route + "match.dynamic_metadata: not supported: nothing here makes metadata of a request: match its headers"}},
+		{"metadata under no key", tableWith(`{"match": {"prefix": "/", "dynamicMetadata": [{"filter": "f", "path": [{"key": ""}], "value": {"presentMatch": true}}]}, "nonForwardingAction": {}}`),
+			[]string{route + `match.dynamic_metadata[0].path[0].key: value length must be at least 1 runes`}},
 		{"a command of responses for a request", `{"name": "r", "requestHeadersToAdd": [{"header": {"key": "x", "value": "%RESP(x)%"}}]}`,
 			[]string{`request_headers_to_add[0].header.value: "%RESP(x)%": command RESP is for responses only`}},
 	})

@@ -10,12 +10,11 @@ var routeMatchFields = []messageFields{
 	{
 		message: (*routev3.RouteMatch)(nil),
 		read: "prefix path safe_regex path_separated_prefix path_match_policy case_sensitive runtime_fraction " +
-			"headers query_parameters cookies grpc",
+			"headers query_parameters cookies grpc dynamic_metadata",
 		instead: map[string]string{
-			"connect_matcher":  "tunnels of CONNECT requests are not for the mesh to route",
-			"dynamic_metadata": "nothing here makes metadata of a request: match its headers",
-			"filter_state":     "nothing here keeps state of a request: match its headers",
-			"tls_context":      "whether TLS is needed is said by the listener's filter chains",
+			"connect_matcher": "tunnels of CONNECT requests are not for the mesh to route",
+			"filter_state":    "nothing here keeps state of a request: match its headers",
+			"tls_context":     "whether TLS is needed is said by the listener's filter chains",
 		},
 	},
 	{message: (*routev3.RouteMatch_GrpcRouteMatchOptions)(nil)},
@@ -36,6 +35,9 @@ func (d *decoder) routeMatch(at path, m *routev3.RouteMatch) discovery.RouteMatc
 		Query:   d.queryMatches(at, m.GetQueryParameters()),
 		Cookies: d.cookieMatches(at, m.GetCookies()),
 		GRPC:    m.GetGrpc() != nil,
+	}
+	for i, metadata := range m.GetDynamicMetadata() {
+		match.Metadata = append(match.Metadata, *d.dynamicMatch(at.element("dynamic_metadata", i), metadata))
 	}
 	if f := m.GetRuntimeFraction(); f != nil {
 		match.PerMillion = new(perMillion(f.GetDefaultValue()))
