@@ -256,7 +256,7 @@ func TestV06_D6_ARepeatedHeaderDeniesByOneValueAndAllowsByAll(t *testing.T) {
 
 // What is no text is compared byte by byte: no byte ends a value, stands for
 // another or is passed over.
-func TestV08_ValuesAreComparedAsBytes(t *testing.T) {
+func TestV08_WhiteSpaceAroundAValueIsSeen(t *testing.T) {
 	t.Parallel()
 	// White space around a value is seen by some applications and not by others.
 	for _, value := range []string{"admin ", "admin\n"} {
