@@ -10,7 +10,6 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	networking "istio.io/api/networking/v1alpha3"
 )
@@ -40,10 +39,8 @@ func (r *registry) cluster(name string, s *service, p *servicePort, rule *destin
 	applyLoadBalancer(c, policy.lb)
 	applyOutlier(c, policy.outlier)
 	applyLocality(c, policy)
-	if rule != nil && rule.breaker != nil {
-		c.Metadata = &corev3.Metadata{
-			FilterMetadata: map[string]*structpb.Struct{breakerAnnotation: rule.breaker},
-		}
+	if rule != nil {
+		c.Metadata = filterMetadata(rule.metadata)
 	}
 	options, err := pack(httpProtocol(p, policy.pool))
 	if err != nil {

@@ -16,7 +16,8 @@ type destinationRule struct {
 	spec    *networking.DestinationRule
 	host    string
 	exports exports
-	breaker *structpb.Struct
+	// metadata is that of every cluster, from annotations; nil without any.
+	metadata map[string]*structpb.Struct
 }
 
 func (r *registry) addRule(o *object, spec *networking.DestinationRule, a at) {
@@ -38,10 +39,7 @@ func (r *registry) addRule(o *object, spec *networking.DestinationRule, a at) {
 		at: a, spec: spec, host: fullHost(spec.Host, o.namespace),
 		exports: newExports(o, spec.ExportTo, a.field("exportTo")),
 	}
-	if text, ok := o.annotations[breakerAnnotation]; ok {
-		annotation := at{rep: r.rep, obj: o}.field("metadata").field("annotations").key(breakerAnnotation)
-		rule.breaker = breakerSettings(text, annotation)
-	}
+	rule.metadata = r.readAnnotations(o, breakerAnnotation, throttleAnnotation)
 	if !checkPattern(rule.host, true, a.field("host")) {
 		return
 	}

@@ -196,11 +196,11 @@ func (d *decoder) annotations(a at) {
 	for _, key := range sortedKeys(d.obj.annotations) {
 		domain, _, _ := strings.Cut(key, "/")
 		switch {
-		case key == breakerAnnotation && d.obj.kind == kindDestinationRule:
-		case key == breakerAnnotation:
-			a.key(key).refuse("belongs on a DestinationRule")
+		case annotationOwner(key) == d.obj.kind:
+		case annotationOwner(key) != "":
+			a.key(key).refuse("belongs on a %s", annotationOwner(key))
 		case strings.HasPrefix(key, "inboard."):
-			a.key(key).refuse("unknown annotation: only %q is known", breakerAnnotation)
+			a.key(key).refuse("unknown annotation: known are %s", knownAnnotations)
 		case key == dryRunAnnotation && d.obj.kind == kindAuthorization:
 		case domain == "istio.io" || strings.HasSuffix(domain, ".istio.io"):
 			a.key(key).refuse("annotations of Istio are not supported: remove it")
