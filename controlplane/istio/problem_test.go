@@ -46,6 +46,7 @@ func TestProblems(t *testing.T) {
 		"ServiceEntry":        serviceEntryProblems,
 		"mutual TLS":          mutualTLSProblems,
 		"DestinationRule":     destinationRuleProblems,
+		"annotations":         annotationProblems,
 		"VirtualService":      virtualServiceProblems,
 		"HTTP route":          routeProblems,
 		"PeerAuthentication":  peerAuthenticationProblems,

@@ -32,6 +32,7 @@ type batteryReader struct {
 	name  string
 	fails bool
 	heavy bool // not for bodies of several MiB
+	slow  bool
 	read  func(content []byte) io.Reader
 }
 
@@ -39,7 +40,7 @@ var batteryReaders = []batteryReader{
 	{name: "at once", read: func(p []byte) io.Reader { return bytes.NewReader(p) }},
 	{name: "its end with its last bytes", read: func(p []byte) io.Reader { return iotest.DataErrReader(bytes.NewReader(p)) }},
 	{name: "in small pieces", heavy: true, read: func(p []byte) io.Reader { return &pieces{Reader: bytes.NewReader(p), most: 700} }},
-	{name: "slowly", read: func(p []byte) io.Reader {
+	{name: "slowly", slow: true, read: func(p []byte) io.Reader {
 		return &pieces{Reader: bytes.NewReader(p), most: len(p)/4 + 1, pause: 5 * time.Millisecond}
 	}},
 	{name: "half of it, and fails", fails: true, read: func(p []byte) io.Reader {
@@ -159,6 +160,9 @@ func TestBR14_BR15_TheBatteryOfBodies(t *testing.T) {
 					size: size, reader: reader, fault: &batteryFaults[j],
 					known: n%2 == 0, getBody: n/2%2 == 0, trailer: n%2 == 1 && n/4%2 == 0,
 				}
+				// In a bubble nobody may wait for the lock that a slow reader holds, as
+				// an attempt would for the one that it replaces.
+				bc.getBody = bc.getBody || reader.slow
 				name := fmt.Sprintf("%d bytes, given %s, %s, length known %t, GetBody %t, trailers %t",
 					size, reader.name, bc.fault.name, bc.known, bc.getBody, bc.trailer)
 				t.Run(name, func(t *testing.T) {
