@@ -97,6 +97,7 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 		m.inbound.Close,
 	)
 	m.transport = httpmesh.NewTransport(m.outbound, m.around())
+	m.transport.DeadlineHeader = s.deadlineHeader
 	m.grpc = grpcmesh.New(grpcmesh.Options{
 		Outbound: m.outbound, Listeners: m.inbound, Hooks: s.hooks,
 		Dial: s.dial, AllowUnknown: s.outboundPolicy == AllowAny,
@@ -254,7 +255,9 @@ func (m *Mesh) Handler(next http.Handler) http.Handler {
 	if next == nil {
 		next = http.DefaultServeMux //nolint:forbidigo // as net/http has it
 	}
-	return &httpmesh.Handler{Listeners: m.inbound, Hooks: m.settings.hooks, Next: next}
+	return &httpmesh.Handler{
+		Listeners: m.inbound, Hooks: m.settings.hooks, Next: next, DeadlineHeader: m.settings.deadlineHeader,
+	}
 }
 
 // DialOptions are the options of a gRPC channel through the mesh:

@@ -16,10 +16,13 @@ import (
 
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/net/http/httpguts"
 	"golang.org/x/time/rate"
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
+	"github.com/inboardmesh/inboard/internal/httpmesh"
+	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/otel/meshotel"
 	"github.com/inboardmesh/inboard/tls/filesource"
@@ -54,6 +57,7 @@ type settings struct {
 	balancers      map[string]balancer.Custom
 	number         uint32
 	numbered       bool
+	deadlineHeader string
 }
 
 // WithBootstrap sets the bootstrap. The default is the environment's
@@ -177,6 +181,42 @@ func WithClientNumber(n uint32) Option {
 	return option(func(s *settings) { s.number, s.numbered = n, true })
 }
 
+// WithDeadlineHeader sets the HTTP header in which callers say how long they still
+// wait, as a whole number of milliseconds: requests carry it if their time is
+// limited, and listeners read it, for they cannot take longer than their caller
+// waits. All of a mesh's callers and callees must have the same. The default is
+// x-envoy-expected-rq-timeout-ms, which Envoy writes and reads; "" is the default.
+// It must not be a header with a meaning of its own. Calls over gRPC have
+// grpc-timeout, whatever is set here.
+func WithDeadlineHeader(name string) Option {
+	return option(func(s *settings) { s.deadlineHeader = name })
+}
+
+// checkDeadlineHeader makes the name canonical. The headers that it must not be are
+// those that net/http, gRPC or the mesh gives another meaning.
+func (s *settings) checkDeadlineHeader() error {
+	name := s.deadlineHeader
+	if name == "" {
+		s.deadlineHeader = httpmesh.DefaultDeadlineHeader
+		return nil
+	}
+	const example = `use a name of your own, such as "x-deadline-ms"`
+	if !httpguts.ValidHeaderFieldName(name) {
+		return fmt.Errorf("deadline header %q is not the name of a header: %s", name, example)
+	}
+	s.deadlineHeader = http.CanonicalHeaderKey(name)
+	switch s.deadlineHeader {
+	case "Host", "Content-Length", "Content-Type", "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer",
+		"Transfer-Encoding", "Upgrade", "Expect", "Cookie", "Authorization", "Grpc-Timeout",
+		"Traceparent", "Tracestate", "Baggage", "X-Envoy-Attempt-Count":
+		return fmt.Errorf("deadline header %q has another meaning: %s", name, example)
+	}
+	if pipeline.IsControl(s.deadlineHeader) {
+		return fmt.Errorf("deadline header %q controls calls and is removed from what arrives: %s", name, example)
+	}
+	return nil
+}
+
 // newSettings applies the options, fills in the defaults and validates all of
 // it together.
 func newSettings(options []Option) (*settings, error) {
@@ -206,6 +246,9 @@ func newSettings(options []Option) (*settings, error) {
 	}
 	if s.outboundPolicy > RegistryOnly {
 		errs = append(errs, fmt.Errorf("outbound policy %d is unknown: use AllowAny or RegistryOnly", s.outboundPolicy))
+	}
+	if err := s.checkDeadlineHeader(); err != nil {
+		errs = append(errs, err)
 	}
 	if s.logger == nil {
 		s.logger = slog.Default()

@@ -1,6 +1,7 @@
 package mesh_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -64,6 +65,33 @@ func TestNewReportsTheMistakesOfTheBootstrapTogether(t *testing.T) {
 			}
 			if diff := cmp.Diff(tt.want, strings.Split(err.Error(), "\n")); diff != "" {
 				t.Errorf("mistakes (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestADeadlineHeaderMustHaveAMeaningOfItsOwn(t *testing.T) {
+	t.Parallel()
+	config := bootstrap.Config{Servers: []bootstrap.Server{{URI: "127.0.0.1:1", ChannelCreds: bootstrap.Credentials{Type: "insecure"}}}}
+	for name, want := range map[string]string{
+		"":                    "",
+		"x-deadline-ms":       "",
+		"a b":                 `deadline header "a b" is not the name of a header: use a name of your own, such as "x-deadline-ms"`,
+		":path":               `deadline header ":path" is not the name of a header: use a name of your own, such as "x-deadline-ms"`,
+		"content-length":      `deadline header "content-length" has another meaning: use a name of your own, such as "x-deadline-ms"`,
+		"grpc-timeout":        `deadline header "grpc-timeout" has another meaning: use a name of your own, such as "x-deadline-ms"`,
+		"X-Envoy-Max-Retries": `deadline header "X-Envoy-Max-Retries" controls calls and is removed from what arrives: use a name of your own, such as "x-deadline-ms"`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m, err := mesh.New(t.Context(), mesh.WithBootstrap(&config), mesh.WithDeadlineHeader(name))
+			if err == nil {
+				if err := m.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+			if got := fmt.Sprint(err); want == "" && err != nil || want != "" && got != "mesh: "+want {
+				t.Errorf("got %v, want %q", err, want)
 			}
 		})
 	}

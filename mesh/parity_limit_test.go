@@ -53,7 +53,7 @@ func parityLimitRows() []parityRow {
 		},
 		{
 			name: "breaker opens and recovers", routes: noRetries + toV2,
-			breaker: `{failureRatio: 0.5, minimumRequests: 4, window: 10s, openTime: 500ms, halfOpenProbes: 1}`,
+			ruleAnnotations: `inboard.breaker: "{failureRatio: 0.5, minimumRequests: 4, window: 10s, openTime: 500ms, halfOpenProbes: 1}"`,
 			run: func(t *testing.T, p *parityProbe) {
 				by("v2").check(t, p.parityProtocol, p.call(t, parityCall{}))
 				start := time.Now()
@@ -74,7 +74,7 @@ func parityLimitRows() []parityRow {
 		},
 		{
 			name: "breaker of each endpoint", routes: noRetries + toV1,
-			breaker: `{failureRatio: 1, minimumRequests: 3, window: 1m, openTime: 1h, scope: endpoint}`,
+			ruleAnnotations: `inboard.breaker: "{failureRatio: 1, minimumRequests: 3, window: 1m, openTime: 1h, scope: endpoint}"`,
 			run: func(t *testing.T, p *parityProbe) {
 				counts := make(map[string]int)
 				var tripped string

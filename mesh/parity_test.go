@@ -22,8 +22,9 @@ type parityRow struct {
 	// virtualService, rule and service are further fields of the three specs,
 	// each on a line of its own.
 	virtualService, rule, service string
-	// breaker is the annotation of the DestinationRule.
-	breaker string
+	// annotations are those of the VirtualService, ruleAnnotations those of the
+	// DestinationRule, as "name: value".
+	annotations, ruleAnnotations string
 	// endpoints are those of the ServiceEntry, unless service says itself which
 	// they are; nil are parityEndpoints.
 	endpoints []parityEndpoint
@@ -176,6 +177,9 @@ func parityHost(i int) string { return fmt.Sprintf("row-%d.shop.svc.cluster.loca
 func (row *parityRow) yaml(i int, addresses map[string]parityAddress) string {
 	var b strings.Builder
 	document := func(kind, annotations string) {
+		if annotations != "" {
+			annotations = ", annotations: {" + annotations + "}"
+		}
 		fmt.Fprintf(&b, "---\napiVersion: networking.istio.io/v1\nkind: %s\nmetadata: {name: row-%d, namespace: shop%s}\nspec:\n", kind, i, annotations)
 	}
 	fields := func(lines string) {
@@ -204,15 +208,11 @@ func (row *parityRow) yaml(i int, addresses map[string]parityAddress) string {
 	spec(row.service, "hosts: [HOST]", "resolution: STATIC", "location: MESH_INTERNAL",
 		"ports: [{number: 80, name: http, protocol: HTTP}, {number: 82, name: http2, protocol: HTTP2}, {number: 9090, name: grpc, protocol: GRPC}]",
 		endpoints)
-	annotations := ""
-	if row.breaker != "" {
-		annotations = fmt.Sprintf(", annotations: {inboard.breaker: %q}", row.breaker)
-	}
-	document("DestinationRule", annotations)
+	document("DestinationRule", row.ruleAnnotations)
 	spec(row.rule, "host: HOST",
 		"subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}, {name: none, labels: {version: none}}]")
 	if row.routes != "" {
-		document("VirtualService", "")
+		document("VirtualService", row.annotations)
 		spec(row.virtualService, "hosts: [HOST]")
 		b.WriteString("  http:\n")
 		fields(row.routes)
@@ -254,7 +254,7 @@ func parityRows() []parityRow {
 		parityMatchRows(), parityActionRows(), parityRetryRows(), parityServiceRows(),
 		parityPoolRows(), paritySourceRows(), parityGatewayRows(), parityLimitRows(), parityOutlierRows(), parityBalancerRows(), parityTLSRows(), parityPeerRows(),
 		parityLocalityRows(), parityHashRows(),
-		parityTokenRows(), parityKubernetesRows(), parityAuthorizationRows(),
+		parityTokenRows(), parityKubernetesRows(), parityAuthorizationRows(), parityAnnotationRows(),
 	} {
 		rows = append(rows, group...)
 	}

@@ -23,27 +23,6 @@ const (
 	subsettingAnnotation = "inboard.subsetting"
 )
 
-// ruleAnnotations are the annotations of destination rules, with what reads them.
-var ruleAnnotations = map[string]func(text string, a at) *structpb.Struct{
-	breakerAnnotation: breakerSettings, balancerAnnotation: balancerSettings, subsettingAnnotation: subsettingSettings,
-}
-
-// ruleMetadata reads the annotations of a destination rule; nil without any.
-func ruleMetadata(annotations map[string]string, a at) map[string]*structpb.Struct {
-	var metadata map[string]*structpb.Struct
-	for _, name := range sortedKeys(ruleAnnotations) {
-		text, ok := annotations[name]
-		if !ok {
-			continue
-		}
-		if metadata == nil {
-			metadata = make(map[string]*structpb.Struct)
-		}
-		metadata[name] = ruleAnnotations[name](text, a.key(name))
-	}
-	return metadata
-}
-
 // annotationObject reads an object whose fields are like the example's.
 func annotationObject(text, example string, a at) *structpb.Struct {
 	var document any

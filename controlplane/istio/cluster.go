@@ -40,8 +40,8 @@ func (r *registry) cluster(name string, s *service, p *servicePort, rule *destin
 	applyKeepAlive(c, policy.pool.GetTcp().GetTcpKeepalive())
 	applyOutlier(c, policy.outlier)
 	applyLocality(c, policy)
-	if rule != nil && rule.metadata != nil {
-		c.Metadata = &corev3.Metadata{FilterMetadata: rule.metadata}
+	if rule != nil {
+		c.Metadata = filterMetadata(rule.metadata)
 	}
 	options, err := pack(httpProtocol(p, policy.pool))
 	if err != nil {

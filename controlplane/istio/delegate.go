@@ -14,6 +14,7 @@ import (
 func (r *registry) resolve(vs *virtualService) {
 	for i, http := range vs.spec.Http {
 		own := newRule(http, vs.at.field("http").index(i))
+		own.metadata = vs.metadata
 		if http.Delegate == nil {
 			vs.rules = append(vs.rules, own)
 			continue
@@ -81,6 +82,7 @@ func (r *rule) delegated(to *virtualService) []*rule {
 			continue
 		}
 		merged.spec.Name = joined(r.spec.Name, spec.Name)
+		merged.metadata = over(r.metadata, to.metadata)
 		from, into := r.spec.ProtoReflect(), merged.spec.ProtoReflect()
 		for _, name := range inheritable {
 			field := from.Descriptor().Fields().ByName(name)

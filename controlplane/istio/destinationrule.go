@@ -12,10 +12,11 @@ import (
 // destinationRule is the DestinationRule of one host, or of all that a wildcard
 // covers.
 type destinationRule struct {
-	at       at
-	spec     *networking.DestinationRule
-	host     string
-	exports  exports
+	at      at
+	spec    *networking.DestinationRule
+	host    string
+	exports exports
+	// metadata is that of every cluster, from annotations; nil without any.
 	metadata map[string]*structpb.Struct
 }
 
@@ -38,7 +39,7 @@ func (r *registry) addRule(o *object, spec *networking.DestinationRule, a at) {
 		at: a, spec: spec, host: fullHost(spec.Host, o.namespace),
 		exports: newExports(o, spec.ExportTo, a.field("exportTo")),
 	}
-	rule.metadata = ruleMetadata(o.annotations, at{rep: r.rep, obj: o}.field("metadata").field("annotations"))
+	rule.metadata = r.readAnnotations(o, breakerAnnotation, throttleAnnotation, balancerAnnotation, subsettingAnnotation)
 	if !checkPattern(rule.host, true, a.field("host")) {
 		return
 	}

@@ -208,11 +208,11 @@ func (d *decoder) annotations(a at) {
 		domain, _, _ := strings.Cut(key, "/")
 		switch {
 		case d.obj.kind == kindPod || d.obj.kind == kindNode: // they are for who runs it
-		case ruleAnnotations[key] != nil && d.obj.kind == kindDestinationRule:
-		case ruleAnnotations[key] != nil:
-			a.key(key).refuse("belongs on a DestinationRule")
+		case annotationOwner(key) == d.obj.kind:
+		case annotationOwner(key) != "":
+			a.key(key).refuse("belongs on a %s", annotationOwner(key))
 		case strings.HasPrefix(key, "inboard."):
-			a.key(key).refuse("unknown annotation: use one of %s", strings.Join(sortedKeys(ruleAnnotations), ", "))
+			a.key(key).refuse("unknown annotation: known are %s", knownAnnotations)
 		case key == healthCheckAnnotation && d.obj.kind == kindWorkloadEntry:
 			if text := d.obj.annotations[key]; text != "true" && text != "false" {
 				a.key(key).errorf("%q is not one of true, false", text)

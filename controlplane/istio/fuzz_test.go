@@ -27,7 +27,7 @@ func FuzzParse(f *testing.F) {
 	}
 	// Documents with problems.
 	for _, table := range [][]problemCase{
-		documentProblems, serviceEntryProblems, mutualTLSProblems, destinationRuleProblems,
+		documentProblems, serviceEntryProblems, mutualTLSProblems, destinationRuleProblems, annotationProblems,
 		virtualServiceProblems, routeProblems, peerAuthenticationProblems, authorizationProblems, gatewayProblems, meshProblems,
 	} {
 		for _, c := range table {

@@ -120,7 +120,7 @@ metadata:
 spec: {address: 10.0.0.1}
 `, want: []string{
 		"x.yaml:7:5: WorkloadEntry default/a: metadata.annotations[inboard.breaker]: belongs on a DestinationRule",
-		`x.yaml:8:5: WorkloadEntry default/a: metadata.annotations[inboard.braker]: unknown annotation: use one of inboard.balancer, inboard.breaker, inboard.subsetting`,
+		`x.yaml:8:5: WorkloadEntry default/a: metadata.annotations[inboard.braker]: unknown annotation: known are inboard.balancer, inboard.breaker, inboard.deadline, inboard.hedge, inboard.retry_throttle, inboard.subsetting`,
 		"x.yaml:9:5: WorkloadEntry default/a: metadata.annotations[networking.istio.io/exportTo]: annotations of Istio are not supported: remove it",
 	}},
 	{name: "annotations that say nothing of load balancing", yaml: `
@@ -573,39 +573,5 @@ spec:
 		`x.yaml:13:34: DestinationRule shop/a: spec.subsets[0].labels[version]: "version": "*" is not a label: wildcards are not supported`,
 		`x.yaml:14:12: DestinationRule shop/a: spec.subsets[1].name: "v1" is the name of two subsets`,
 		`x.yaml:15:12: DestinationRule shop/a: spec.subsets[2].name: "V2" is not the name of a subset: use lower case letters, digits and '-'`,
-	}},
-	{name: "a breaker", yaml: `
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata:
-  name: a
-  namespace: shop
-  annotations:
-    inboard.breaker: "{failureRatio: 1.5, minimumRequests: 0, window: soon, openTime: 0s, halfOpenProbes: [], ratio: 1, window: 1s}"
-spec: {host: payment}
-`, want: []string{
-		`x.yaml:7:22: DestinationRule shop/a: metadata.annotations[inboard.breaker]: failureRatio: "1.5" is not greater than 0 and at most 1`,
-		`x.yaml:7:22: DestinationRule shop/a: metadata.annotations[inboard.breaker]: minimumRequests: "0" is not a whole number in 1..4294967295`,
-		`x.yaml:7:22: DestinationRule shop/a: metadata.annotations[inboard.breaker]: window: "soon" is not a positive duration like 10s`,
-		`x.yaml:7:22: DestinationRule shop/a: metadata.annotations[inboard.breaker]: openTime: "0s" is not a positive duration like 10s`,
-		`x.yaml:7:22: DestinationRule shop/a: metadata.annotations[inboard.breaker]: halfOpenProbes: "" is not a whole number in 1..4294967295`,
-		`x.yaml:7:22: DestinationRule shop/a: metadata.annotations[inboard.breaker]: unknown field "ratio": use failureRatio, halfOpenProbes, minimumRequests, openTime, window, scope`,
-		`x.yaml:7:22: DestinationRule shop/a: metadata.annotations[inboard.breaker]: "window" is set twice`,
-	}},
-	{name: "a breaker that is no object", yaml: `
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: a, namespace: shop, annotations: {inboard.breaker: "on"}}
-spec: {host: payment}
-`, want: []string{
-		"x.yaml:3:69: DestinationRule shop/a: metadata.annotations[inboard.breaker]: expected an object like {failureRatio: 0.5, minimumRequests: 20, window: 10s, openTime: 5s, halfOpenProbes: 3}",
-	}},
-	{name: "a breaker that is not YAML", yaml: `
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: a, namespace: shop, annotations: {inboard.breaker: "{"}}
-spec: {host: payment}
-`, want: []string{
-		"x.yaml:3:69: DestinationRule shop/a: metadata.annotations[inboard.breaker]: not valid YAML: line 1: did not find expected node content",
 	}},
 }

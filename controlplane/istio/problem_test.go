@@ -47,6 +47,7 @@ func TestProblems(t *testing.T) {
 		"DNS":                 dnsProblems,
 		"mutual TLS":          mutualTLSProblems,
 		"DestinationRule":     destinationRuleProblems,
+		"annotations":         annotationProblems,
 		"VirtualService":      virtualServiceProblems,
 		"HTTP route":          routeProblems,
 		"PeerAuthentication":  peerAuthenticationProblems,

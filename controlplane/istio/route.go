@@ -108,7 +108,7 @@ func (r *registry) virtualRoute(from *rule, match *networking.HTTPMatchRequest, 
 		action := forward(from, nil)
 		r.destinations(http, port, action, &ops, from.field("route"))
 		action.RequestMirrorPolicies = r.mirrors(from, port)
-		route.Action = &routev3.Route_Route{Route: action}
+		route.Action, route.Metadata = &routev3.Route_Route{Route: action}, filterMetadata(from.metadata)
 	}
 	route.RequestHeadersToAdd, route.RequestHeadersToRemove = ops.requestAdd, ops.requestRemove
 	route.ResponseHeadersToAdd, route.ResponseHeadersToRemove = ops.responseAdd, ops.responseRemove

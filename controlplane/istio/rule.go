@@ -1,6 +1,7 @@
 package istio
 
 import (
+	"google.golang.org/protobuf/types/known/structpb"
 	networking "istio.io/api/networking/v1alpha3"
 )
 
@@ -14,6 +15,9 @@ type rule struct {
 	inherited map[string]at
 	// matches are where the elements of spec.match are written.
 	matches []at
+	// metadata is that of the routes that lead to a destination, from annotations
+	// of the VirtualService; nil without any.
+	metadata map[string]*structpb.Struct
 }
 
 func newRule(spec *networking.HTTPRoute, a at) *rule {

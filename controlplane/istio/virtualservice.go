@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/types/known/structpb"
 	networking "istio.io/api/networking/v1alpha3"
 )
 
@@ -20,6 +21,8 @@ type virtualService struct {
 	rules []*rule
 	// used tells of a delegate that somebody delegates to it.
 	used bool
+	// metadata is from annotations; nil without any.
+	metadata map[string]*structpb.Struct
 	// routes are the rules' translations by port.
 	routes map[uint32][]sourcedRoute
 }
@@ -28,6 +31,7 @@ func (r *registry) addVirtualService(o *object, spec *networking.VirtualService,
 	vs := &virtualService{
 		at: a, spec: spec, exports: newExports(o, spec.ExportTo, a.field("exportTo")),
 		hosts: make([]string, len(spec.Hosts)), routes: make(map[uint32][]sourcedRoute),
+		metadata: r.readAnnotations(o, hedgeAnnotation, deadlineAnnotation),
 	}
 	checkGateways(spec.Gateways, a.field("gateways"))
 	if len(spec.Http) == 0 {

@@ -36,13 +36,13 @@ func TestBR19_TheApplicationsHeadersControlItsCall(t *testing.T) {
 			rw.WriteHeader(http.StatusServiceUnavailable)
 		})
 		req := newRequest(t.Context(), t, http.MethodGet, paymentURL, nil)
-		req.Header.Set("x-envoy-retry-on", "gateway-error")
-		req.Header.Set("x-envoy-max-retries", "2")
+		req.Header.Set("X-Envoy-Retry-On", "gateway-error")
+		req.Header.Set("X-Envoy-Max-Retries", "2")
 		_ = readAll(t, w.do(req))
 		if got := strings.Join(seen, " "); got != "1 2 3" {
 			t.Errorf("the attempts said that they were %q", got)
 		}
-		if req.Header.Get("x-envoy-retry-on") == "" {
+		if req.Header.Get("X-Envoy-Retry-On") == "" {
 			t.Error("the caller's request was changed")
 		}
 		w.idle()

@@ -17,9 +17,9 @@ import (
 	"github.com/inboardmesh/inboard/outcome"
 )
 
-// expectedTimeout tells the next hop how long its caller still waits, in
+// DefaultDeadlineHeader tells the next hop how long its caller still waits, in
 // milliseconds. It is the header of Envoy's router.
-const expectedTimeout = "X-Envoy-Expected-Rq-Timeout-Ms"
+const DefaultDeadlineHeader = "X-Envoy-Expected-Rq-Timeout-Ms"
 
 // The headers of Envoy's router that tell an upstream of the attempts before.
 const (
@@ -29,10 +29,9 @@ const (
 
 // exchange is one call: the HTTP adapter of the pipeline.
 type exchange struct {
-	call    pipeline.Call
-	send    sender
-	channel uint64
-	request *http.Request // the caller's; never changed
+	call      pipeline.Call
+	transport *Transport
+	request   *http.Request // the caller's; never changed
 
 	// routed is the request's headers with the operations of the configuration,
 	// url and host the request's, rewritten. Every attempt sends them.
@@ -57,7 +56,7 @@ type exchange struct {
 var _ pipeline.Adapter = (*exchange)(nil)
 
 func (t *Transport) newExchange(target *pipeline.Target, req *http.Request) *exchange {
-	x := &exchange{send: t.send, channel: t.channel, request: req}
+	x := &exchange{transport: t, request: req}
 	t.outbound.Prepare(&x.call, target, x)
 	x.describe(req.URL.Scheme)
 	return x
@@ -123,7 +122,7 @@ func (x *exchange) view(h http.Header) route.Request {
 	c := &x.call.Observed
 	return route.Request{
 		Method: c.Method, Scheme: c.Scheme, Host: c.Host,
-		Path: c.Path, Query: x.request.URL.RawQuery, Header: header(h), Channel: x.channel,
+		Path: c.Path, Query: x.request.URL.RawQuery, Header: header(h), Channel: x.transport.channel,
 	}
 }
 
@@ -208,12 +207,12 @@ func (x *exchange) Carrier(a *pipeline.Attempt) observe.Carrier {
 		headers.set(timeoutRetry, "true")
 	}
 	if a.Deadline.IsZero() {
-		delete(headers.header, expectedTimeout)
+		delete(headers.header, x.transport.DeadlineHeader)
 		return headers
 	}
 	// A hop never gets more time than its caller has left.
 	left := a.Deadline.Sub(a.Observed.Start).Milliseconds()
-	headers.set(expectedTimeout, strconv.FormatInt(max(left, 1), 10))
+	headers.set(x.transport.DeadlineHeader, strconv.FormatInt(max(left, 1), 10))
 	return headers
 }
 
@@ -237,7 +236,7 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 		req.Body, req.GetBody = body, nil
 		x.body.watch(x.call.Context()) //nolint:contextcheck // the call's, of which ctx is one attempt
 	}
-	resp, failure := x.send(endpoint, req, a.Priority()) //nolint:bodyclose // delivered or abandoned
+	resp, failure := x.transport.send(endpoint, req, a.Priority()) //nolint:bodyclose // delivered or abandoned
 	if failure != nil {
 		if err := x.body.failure(); err != nil {
 			return outcome.Outcome{Kind: outcome.BodyFailure, Sent: true, Err: err}

@@ -21,7 +21,7 @@ func (t *Transport) Explain(req *http.Request) (*explain.Explanation, error) {
 	bodiless := *req
 	bodiless.Body = nil
 	headers := header(copyHeader(req.Header))
-	x := &exchange{request: &bodiless}
+	x := &exchange{transport: t, request: &bodiless}
 	x.describe(req.URL.Scheme)
 	x.call.Observed.Start = time.Now()
 	q := &explain.Question{

@@ -28,6 +28,9 @@ type Handler struct {
 	Listeners *inbound.Listeners
 	Hooks     *observe.Hooks
 	Next      http.Handler
+	// DeadlineHeader is the canonical name of the header in which callers say how
+	// long they still wait; "" is [DefaultDeadlineHeader].
+	DeadlineHeader string
 }
 
 var _ http.Handler = (*Handler)(nil)
@@ -284,7 +287,7 @@ func (s *serving) end(ctx context.Context, rec *recorder) {
 // limit is how long the request may take: as long as the configuration says, and
 // no longer than its caller waits; 0 is without a limit.
 func (s *serving) limit() time.Duration {
-	limit, waits := s.chain.Config.MaxStreamDuration, callerWaits(s.request.Header)
+	limit, waits := s.chain.Config.MaxStreamDuration, s.callerWaits()
 	if limit <= 0 || waits > 0 && waits < limit {
 		return waits
 	}
@@ -293,8 +296,12 @@ func (s *serving) limit() time.Duration {
 
 // callerWaits is how long the caller said that it still waits, or 0. The caller
 // can only shorten: an unreadable value is ignored.
-func callerWaits(h http.Header) time.Duration {
-	values := h[expectedTimeout]
+func (s *serving) callerWaits() time.Duration {
+	name := s.handler.DeadlineHeader
+	if name == "" {
+		name = DefaultDeadlineHeader
+	}
+	values := s.request.Header[name]
 	if len(values) != 1 {
 		return 0
 	}

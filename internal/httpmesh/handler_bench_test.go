@@ -87,7 +87,7 @@ func newFilteredHandler(tb testing.TB, hooks *observe.Hooks, next http.Handler, 
 	req := newBenchRequest(tb)
 	req = req.WithContext(context.WithValue(tb.Context(), http.LocalAddrContextKey, inner.Addr()))
 	req.RequestURI = "/charge?order=7"
-	req.Header.Set(expectedTimeout, "2000")
+	req.Header.Set(DefaultDeadlineHeader, "2000")
 	req.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")
 	customer, err := meshtls.NewIdentity(ca.Workload(tb, "spiffe://cluster.local/ns/shop/sa/customer"), []*x509.Certificate{ca.Certificate})
 	if err != nil {

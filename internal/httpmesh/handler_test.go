@@ -32,7 +32,7 @@ func TestAnApplicationThatGivesUpAtItsDeadlineHasNotAnswered(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			handler, req := newBenchHandler(t, &observe.Hooks{}, tt.serve)
-			req.Header.Set(expectedTimeout, "50")
+			req.Header.Set(DefaultDeadlineHeader, "50")
 			rec := httptest.NewRecorder()
 			handler.ServeHTTP(rec, req)
 			if rec.Code != tt.want {

@@ -3,6 +3,7 @@ package httpmesh
 import (
 	"bytes"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -51,9 +52,7 @@ func TestOnlyWhatMayBeRepeatedIsHedged(t *testing.T) {
 					rw.WriteHeader(http.StatusAccepted)
 				})
 				req := newRequest(t.Context(), t, tt.method, paymentURL, tt.body)
-				for name, values := range tt.header {
-					req.Header[name] = values
-				}
+				maps.Copy(req.Header, tt.header)
 				begin := time.Now()
 				resp := w.do(req)
 				_ = readAll(t, resp)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -40,6 +41,9 @@ type world struct {
 	hooks     *observe.Hooks
 	handlers  sync.WaitGroup
 	served    atomic.Int64
+	// dialed is told of each connection to an endpoint and may replace it; nil
+	// does not. It is set before the first call.
+	dialed func(net.Conn) net.Conn
 
 	mu       sync.Mutex
 	calls    []observe.Call    // guarded by mu; as they ended
@@ -64,7 +68,7 @@ func newWorld(t *testing.T, target *discovery.Target, payment http.HandlerFunc) 
 		},
 	}
 	w.hooks = hooks
-	w.upstreams = upstream.NewManager(upstream.Options{Dial: w.network.DialContext, Hooks: hooks})
+	w.upstreams = upstream.NewManager(upstream.Options{Dial: w.dial, Hooks: hooks})
 	w.outbound = pipeline.NewOutbound(fixed{target}, w.upstreams, hooks)
 	w.transport = NewTransport(w.outbound, nil)
 	t.Cleanup(func() {
@@ -83,6 +87,14 @@ func newWorld(t *testing.T, target *discovery.Target, payment http.HandlerFunc) 
 		w.serve(paymentAddress, payment)
 	}
 	return w
+}
+
+func (w *world) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := w.network.DialContext(ctx, network, address)
+	if err == nil && w.dialed != nil {
+		conn = w.dialed(conn)
+	}
+	return conn, err
 }
 
 func (w *world) serve(address string, handler http.HandlerFunc) *http.Server {

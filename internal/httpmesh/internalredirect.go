@@ -94,7 +94,7 @@ func (x *exchange) next(passed *chain) (next *exchange, decided pipeline.Decided
 	} else if req.Body, req.GetBody, ok = x.body.whole(); !ok {
 		return nil, decided, false
 	}
-	next = &exchange{send: x.send, channel: x.channel, request: req}
+	next = &exchange{transport: x.transport, request: req}
 	x.call.Succeed(&next.call, next)
 	next.describe(to.Scheme)
 	// Whatever the redirect says, it is the mesh that does the TLS.

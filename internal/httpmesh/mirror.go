@@ -19,8 +19,8 @@ const mirrorResponseLimit = 1 << 20
 // whole, which the attempts do; nothing is read for them. Only as much of a body
 // is kept as for a replay, and a larger one is not copied.
 type copies struct {
-	send    sender
-	mirrors []*pipeline.Mirror
+	transport *Transport
+	mirrors   []*pipeline.Mirror
 	// request is as it is routed, and has nothing of the caller's that the caller
 	// may change when its call has ended. It has no body.
 	request *http.Request
@@ -30,7 +30,7 @@ type copies struct {
 
 // mirror has copies of the request sent.
 func (x *exchange) mirror(mirrors []*pipeline.Mirror) {
-	c := &copies{send: x.send, mirrors: mirrors, trailer: x.request.Trailer, host: x.host}
+	c := &copies{transport: x.transport, mirrors: mirrors, trailer: x.request.Trailer, host: x.host}
 	if c.host == "" {
 		c.host = x.call.Observed.Host
 	}
@@ -91,7 +91,7 @@ func (c *copies) sendTo(ctx context.Context, m *pipeline.Mirror, body []byte) {
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 		req.Body, _ = req.GetBody()
 	}
-	x := &exchange{send: c.send, request: req}
+	x := &exchange{transport: c.transport, request: req}
 	x.describe(req.URL.Scheme)
 	x.routed, x.host = copyHeader(req.Header), m.Host(c.host)
 	o := m.Run(ctx, &x.call, x)

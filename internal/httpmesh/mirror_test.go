@@ -232,7 +232,7 @@ func TestBU8_ACopyTakesNoLongerThanItsRouteLets(t *testing.T) {
 		events := w.mirrorEvents()
 		var told string
 		w.serve(otherAddress, func(_ http.ResponseWriter, r *http.Request) {
-			told = r.Header.Get(expectedTimeout)
+			told = r.Header.Get(DefaultDeadlineHeader)
 			<-r.Context().Done()
 		})
 		readAll(t, w.do(newRequest(t.Context(), t, http.MethodGet, paymentURL, nil)))
@@ -421,7 +421,7 @@ func TestBU8_TheCallersCancellationEndsNoWholeCopy(t *testing.T) {
 		w.serve(otherAddress, hangs)
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Millisecond, cancel)
-		resp, err := w.transport.RoundTrip(newRequest(ctx, t, http.MethodGet, paymentURL, nil)) //nolint:bodyclose // there is none
+		resp, err := w.transport.RoundTrip(newRequest(ctx, t, http.MethodGet, paymentURL, nil))
 		failed(t, resp, err, outcome.Canceled)
 		time.Sleep(time.Second)
 		if all := events.all(); len(all) != 1 || all[0].Outcome.Kind != outcome.Response {

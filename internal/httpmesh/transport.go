@@ -30,6 +30,11 @@ type Transport struct {
 	send     sender
 	// channel is what hash policies know the transport by.
 	channel uint64
+
+	// DeadlineHeader is the canonical name of the header that tells the next hop
+	// how long its caller still waits. The default is [DefaultDeadlineHeader]. It
+	// must not be changed after the first request.
+	DeadlineHeader string
 }
 
 var _ http.RoundTripper = (*Transport)(nil)
@@ -41,7 +46,10 @@ type sender func(*upstream.Endpoint, *http.Request, discovery.RoutingPriority) (
 // requests to hosts that the mesh does not know, and all https requests; nil
 // refuses them.
 func NewTransport(outbound *pipeline.Outbound, around http.RoundTripper) *Transport {
-	return &Transport{outbound: outbound, around: around, send: (*upstream.Endpoint).RoundTrip, channel: rand.Uint64() | 1}
+	return &Transport{
+		outbound: outbound, around: around, send: (*upstream.Endpoint).RoundTrip, channel: rand.Uint64() | 1,
+		DeadlineHeader: DefaultDeadlineHeader,
+	}
 }
 
 var errEndToEnd = errors.New("https is end-to-end and cannot be meshed: use an http URL and let the mesh do TLS")
