@@ -235,8 +235,9 @@ func (m *TLSMatch) Matches(metadata map[string]map[string]string) bool {
 
 // StringMatch is Envoy's StringMatcher.
 type StringMatch struct {
-	Kind       StringMatchKind
-	Value      string
+	Kind  StringMatchKind
+	Value string
+	// IgnoreCase is without regard to the case of ASCII letters.
 	IgnoreCase bool
 	// Regex is set for MatchRegex: anchored, the whole string must match.
 	Regex *Regex

@@ -117,7 +117,7 @@ type parityWorld struct {
 }
 
 // parityInstances are the payments; what is before the '-' is the label app.
-var parityInstances = []string{"v1-a", "v1-b", "v2-a", "strict-a", "port-a", "plain-a", "tokens-a"}
+var parityInstances = []string{"v1-a", "v1-b", "v2-a", "strict-a", "port-a", "plain-a", "tokens-a", "guarded-a"}
 
 // blackhole is the network of endpoints that never answer.
 const blackhole = "127.99."

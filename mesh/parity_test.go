@@ -254,7 +254,7 @@ func parityRows() []parityRow {
 		parityMatchRows(), parityActionRows(), parityRetryRows(), parityServiceRows(),
 		parityPoolRows(), paritySourceRows(), parityGatewayRows(), parityLimitRows(), parityOutlierRows(), parityBalancerRows(), parityTLSRows(), parityPeerRows(),
 		parityLocalityRows(), parityHashRows(),
-		parityTokenRows(),
+		parityTokenRows(), parityAuthorizationRows(),
 	} {
 		rows = append(rows, group...)
 	}

@@ -473,3 +473,48 @@ func TestAConnectionHasNoRequest(t *testing.T) {
 		}
 	}
 }
+
+// TestV08_ValuesAreComparedAsBytes: a rule means the bytes that it is written in,
+// and what a value has more is never cut off.
+func TestV08_ValuesAreComparedAsBytes(t *testing.T) {
+	t.Parallel()
+	const latin, utf8 = "caf\xe9", "café"
+	for _, tt := range []struct {
+		name, value string
+		match       *discovery.StringMatch
+		want        bool
+	}{
+		{"a NUL behind it", "admin\x00", exact("admin"), false},
+		{"a NUL in it", "ad\x00min", exact("admin"), false},
+		{"a NUL behind it, as a prefix", "admin\x00", prefix("admin"), true},
+		{"a NUL behind it, as an expression", "admin\x00", matchRegex("admin"), false},
+		{"a NUL is any character", "admin\x00", matchRegex("admin."), true},
+		{"a line feed behind it", "admin\n", matchRegex("admin"), false},
+		{"UTF-8 for UTF-8", utf8, exact(utf8), true},
+		{"Latin-1 for UTF-8", latin, exact(utf8), false},
+		{"Latin-1 for UTF-8, as an expression", latin, matchRegex(utf8), false},
+		{"Latin-1 is any character", latin, matchRegex("caf."), true},
+		{"Latin-1 is one character", latin, matchRegex("caf.."), false},
+		{"Latin-1 is none of others", latin, matchRegex("caf[^e]"), true},
+		{"bytes that are no text, as a prefix", "\xff\xfe", prefix("\xff"), true},
+		{"an overlong form is no slash", "a\xc0\xafb", exact("a/b"), false},
+		{"Latin-1 without regard to case", "\xe9", &discovery.StringMatch{Value: "É", IgnoreCase: true}, false},
+		{"another letter without regard to case", "\u212aing", &discovery.StringMatch{Value: "king", IgnoreCase: true}, false},
+		{"part of another letter without regard to case", "a\u212aing", &discovery.StringMatch{Kind: discovery.MatchContains, Value: "KING", IgnoreCase: true}, false},
+		{"a part without regard to case", "a\xffKing", &discovery.StringMatch{Kind: discovery.MatchContains, Value: "kING", IgnoreCase: true}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			x := func() *filter.Exchange {
+				return exchange(func(x *filter.Exchange) { x.Headers.Set("x-role", tt.value) })
+			}
+			rule := header("x-role", tt.match)
+			if got := allows(t, &discovery.RBAC{Rules: policies(discovery.RBACAllow, rule)}, x()); got != tt.want {
+				t.Errorf("ALLOW allows %t, want %t", got, tt.want)
+			}
+			if got := !allows(t, &discovery.RBAC{Rules: policies(discovery.RBACDeny, rule)}, x()); got != tt.want && strings.TrimSpace(tt.value) == tt.value {
+				t.Errorf("DENY denies %t, want %t", got, tt.want)
+			}
+		})
+	}
+}
