@@ -348,6 +348,9 @@ func TestHeadersThatTheApplicationSendsEarlyAreOperatedOn(t *testing.T) {
 		if err != nil || len(md.Get("x-secret")) != 0 || len(md.Get("x-a")) != 1 || len(md.Get("x-b")) != 1 || len(md.Get("x-c")) != 0 {
 			t.Errorf("%v, %v", md, err)
 		}
+		// The call ends after its context has: until then it counts.
+		cancel()
+		synctest.Wait()
 	})
 }
 
