@@ -63,7 +63,7 @@ func fixtures(tb testing.TB) []fixture {
 		{"routes with sessions", fromJSON[routev3.RouteConfiguration](tb, sessionRoutesFixture), routes},
 		{"hashing routes", fromJSON[routev3.RouteConfiguration](tb, hashRoutesFixture), routes},
 	}
-	for _, text := range balancingFixtures {
+	for _, text := range append(slices.Clip(balancingFixtures), ownBalancingFixtures...) {
 		list = append(list, fixture{"balancing cluster", fromJSON[clusterv3.Cluster](tb, text), cluster})
 	}
 	return list

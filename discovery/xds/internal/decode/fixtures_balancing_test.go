@@ -46,16 +46,21 @@ var balancingFixtures = []string{
 	typedPolicy("round_robin.v3.RoundRobin", `"slowStartConfig": `+slowStartFixture),
 	typedPolicy("least_request.v3.LeastRequest", `"enableFullScan": true, "slowStartConfig": `+slowStartFixture),
 	typedPolicy("least_request.v3.LeastRequest", `"selectionMethod": "FULL_SCAN"`),
-	typedPolicy("random_subsetting.v3.RandomSubsetting", `"subsetSize": 7, "childPolicy": {"policies": [`+typedExtension("random.v3.Random", "")+`]}`),
-	`{"name": "named", "type": "EDS", "edsClusterConfig": {"edsConfig": {"ads": {}}},
-      "loadBalancingPolicy": {"policies": [{"typedExtensionConfig": {"name": "p", "typedConfig": {"@type": "type.googleapis.com/xds.type.v3.TypedStruct",
-      "typeUrl": "type.googleapis.com/inboard.peak_ewma", "value": {"decayTime": "5s"}}}}]}}`,
-	clusterWith(`"commonLbConfig": {"overrideHostStatus": {"statuses": ["DRAINING"]}}`),
 	typedPolicy("pick_first.v3.PickFirst", `"shuffleAddressList": true`),
 	typedPolicy("client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin", `"enableOobLoadReport": true, "oobReportingPeriod": "5s",
       "blackoutPeriod": "1s", "weightExpirationPeriod": "30s", "weightUpdatePeriod": "2s", "errorUtilizationPenalty": 2,
       "metricNamesForComputingUtilization": ["named_metrics.a"], "slowStartConfig": `+slowStartFixture),
 	typedPolicy("subset.v3.Subset", subsetsFixture+`, "subsetLbPolicy": {"policies": [`+typedExtension("random.v3.Random", "")+`]}`),
+}
+
+// ownBalancingFixtures are clusters with policies by name, with parts of the
+// endpoints, and with sessions.
+var ownBalancingFixtures = []string{
+	typedPolicy("random_subsetting.v3.RandomSubsetting", `"subsetSize": 7, "childPolicy": {"policies": [`+typedExtension("random.v3.Random", "")+`]}`),
+	`{"name": "named", "type": "EDS", "edsClusterConfig": {"edsConfig": {"ads": {}}},
+      "loadBalancingPolicy": {"policies": [{"typedExtensionConfig": {"name": "p", "typedConfig": {"@type": "type.googleapis.com/xds.type.v3.TypedStruct",
+      "typeUrl": "type.googleapis.com/inboard.peak_ewma", "value": {"decayTime": "5s"}}}}]}}`,
+	clusterWith(`"commonLbConfig": {"overrideHostStatus": {"statuses": ["DRAINING"]}}`),
 }
 
 // hashRoutesFixture is a table of routes that hash and that choose subsets.
