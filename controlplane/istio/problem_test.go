@@ -53,6 +53,7 @@ func TestProblems(t *testing.T) {
 		"PeerAuthentication":  peerAuthenticationProblems,
 		"AuthorizationPolicy": authorizationProblems,
 		"Gateway API":         gatewayProblems,
+		"annotations":         annotationProblems,
 		"mirrors":             problemsWithMirrors,
 		"mesh configuration":  meshProblems,
 		"locality":            localityProblems,
