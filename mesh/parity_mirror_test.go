@@ -68,6 +68,22 @@ func parityMirrorRows() []parityRow {
 			run: copied(3),
 		},
 		{
+			name: "GRPCRoute.filters.requestMirror", endpoints: []parityEndpoint{{instance: "v1-a"}},
+			documents: gatewayDocument("GRPCRoute", "9090", `- filters:
+  - {type: RequestMirror, requestMirror: {backendRef: SECOND}}
+  - {type: RequestMirror, requestMirror: {backendRef: SECOND, percent: 0}}
+  backendRefs: [FIRST]`) + paritySecond,
+			run: func(t *testing.T, p *parityProbe) {
+				t.Helper()
+				if p.grpc {
+					copied(2)(t, p)
+				} else {
+					copied(1)(t, p) // its ports have no route of their own
+				}
+			},
+			why: "a GRPCRoute is attached to the port of gRPC here",
+		},
+		{
 			name: "corsPolicy",
 			routes: `- corsPolicy:
     allowOrigins: [{exact: "https://shop.example"}, {prefix: "https://a."}, {regex: "https://[b-c]"}]
