@@ -42,21 +42,21 @@ type problemCase struct {
 func TestProblems(t *testing.T) {
 	t.Parallel()
 	tables := map[string][]problemCase{
-		"document":            documentProblems,
-		"ServiceEntry":        serviceEntryProblems,
-		"DNS":                 dnsProblems,
-		"mutual TLS":          mutualTLSProblems,
-		"DestinationRule":     destinationRuleProblems,
-		"annotations":         annotationProblems,
-		"VirtualService":      virtualServiceProblems,
-		"HTTP route":          routeProblems,
-		"PeerAuthentication":  peerAuthenticationProblems,
-		"AuthorizationPolicy": authorizationProblems,
-		"Gateway API":         gatewayProblems,
-		"annotations":         annotationProblems,
-		"mirrors":             problemsWithMirrors,
-		"mesh configuration":  meshProblems,
-		"locality":            localityProblems,
+		"document":             documentProblems,
+		"ServiceEntry":         serviceEntryProblems,
+		"DNS":                  dnsProblems,
+		"mutual TLS":           mutualTLSProblems,
+		"DestinationRule":      destinationRuleProblems,
+		"annotations":          annotationProblems,
+		"VirtualService":       virtualServiceProblems,
+		"HTTP route":           routeProblems,
+		"PeerAuthentication":   peerAuthenticationProblems,
+		"AuthorizationPolicy":  authorizationProblems,
+		"Gateway API":          gatewayProblems,
+		"balancer annotations": balancerAnnotationProblems,
+		"mirrors":              problemsWithMirrors,
+		"mesh configuration":   meshProblems,
+		"locality":             localityProblems,
 	}
 	for name, table := range tables {
 		t.Run(name, func(t *testing.T) {

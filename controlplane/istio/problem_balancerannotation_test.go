@@ -1,6 +1,6 @@
 package istio_test
 
-var annotationProblems = []problemCase{
+var balancerAnnotationProblems = []problemCase{
 	{name: "annotations that say nothing of load balancing", yaml: `
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
