@@ -319,6 +319,13 @@ type FilterChain struct {
 	RouteName string
 	// MaxStreamDuration is common_http_protocol_options.max_stream_duration.
 	MaxStreamDuration time.Duration
+	// StreamIdleTimeout ends a request of which nothing has come and nothing has
+	// been answered for so long; 0 means none, as Envoy's default of 5 min is not
+	// filled in: an application may well think for longer.
+	StreamIdleTimeout time.Duration
+	// RequestTimeout is how long a client may take to send a request whole, from
+	// the end of its headers on; 0 means forever.
+	RequestTimeout time.Duration
 	// Headers bound the headers of requests; Forwarding is what is made of those
 	// that tell of the client.
 	Headers    HeaderLimits

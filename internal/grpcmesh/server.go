@@ -3,6 +3,8 @@ package grpcmesh
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"time"
@@ -31,7 +33,7 @@ type server struct {
 }
 
 func (s *server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (reply any, err error) {
-	err = s.serve(ctx, info.FullMethod, false, func(ctx context.Context, _ *replyHeader, pace *filter.Pace) error {
+	err = s.serve(ctx, info.FullMethod, false, func(ctx context.Context, _ *replyHeader, pace *filter.Pace, _ *inbound.Timeouts) error {
 		if reply, err = handler(ctx, req); err != nil {
 			return err
 		}
@@ -41,8 +43,8 @@ func (s *server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 }
 
 func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	return s.serve(ss.Context(), info.FullMethod, true, func(ctx context.Context, reply *replyHeader, pace *filter.Pace) error {
-		return handler(srv, &serverStream{ServerStream: ss, ctx: ctx, reply: reply, pace: pace})
+	return s.serve(ss.Context(), info.FullMethod, true, func(ctx context.Context, reply *replyHeader, pace *filter.Pace, timeouts *inbound.Timeouts) error {
+		return handler(srv, &serverStream{ServerStream: ss, ctx: ctx, reply: reply, pace: pace, timeouts: timeouts})
 	})
 }
 
@@ -52,6 +54,8 @@ type serverStream struct {
 	ctx   context.Context
 	reply *replyHeader // nil if the route leaves the response's headers alone
 	pace  *filter.Pace // nil if messages pass as fast as they can
+	// timeouts bound the stream; nil do not.
+	timeouts *inbound.Timeouts
 }
 
 func (s *serverStream) Context() context.Context { return s.ctx }
@@ -79,11 +83,47 @@ func (s *serverStream) SendMsg(m any) error {
 	if err := passed(s.ctx, s.pace, m); err != nil {
 		return err
 	}
-	return s.ServerStream.SendMsg(m)
+	if s.timeouts == nil {
+		return s.ServerStream.SendMsg(m)
+	}
+	return s.await(func() error { return s.ServerStream.SendMsg(m) })
+}
+
+// RecvMsg waits for a message no longer than the stream may stand still.
+func (s *serverStream) RecvMsg(m any) error {
+	if s.timeouts == nil {
+		return s.ServerStream.RecvMsg(m)
+	}
+	err := s.await(func() error { return s.ServerStream.RecvMsg(m) })
+	if errors.Is(err, io.EOF) {
+		s.timeouts.Received()
+	}
+	return err
+}
+
+// await makes an operation of the stream that gRPC lets nobody cancel. When the time
+// is over it goes on until the application, which then has an error, returns: that
+// ends the stream. Nobody looks at its message any more.
+func (s *serverStream) await(operation func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- operation() }() // ends with the stream
+	select {
+	case err := <-done:
+		s.timeouts.Moved()
+		return err
+	case <-s.timeouts.Ended():
+		return timedOut(s.timeouts.Cause())
+	}
+}
+
+// timedOut is the status of a call whose time is over: that of HTTP's 408.
+func timedOut(cause error) error {
+	answer := filter.Answer{Status: http.StatusRequestTimeout}
+	return status.Error(answer.GRPCCode(), cause.Error())
 }
 
 // serve runs one call. The deadline that the caller sent is in ctx already.
-func (s *server) serve(ctx context.Context, method string, streaming bool, handler func(context.Context, *replyHeader, *filter.Pace) error) (err error) {
+func (s *server) serve(ctx context.Context, method string, streaming bool, handler func(context.Context, *replyHeader, *filter.Pace, *inbound.Timeouts) error) (err error) {
 	if method == "" || method[0] != '/' {
 		// No policy would find it (gRPC over HTTP/2, Path).
 		return status.Errorf(codes.Unimplemented, "malformed method name %q", method)
@@ -155,6 +195,13 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 			s.hooks.CallEnded(ctx, call)
 		}
 	}()
+	// gRPC has the request of a unary call whole before it asks anybody.
+	timeouts, ctx := inbound.StartTimeouts(ctx, chain.Config, !streaming, nil)
+	defer func() {
+		if cause := timeouts.Stop(); cause != nil && done {
+			err, local = timedOut(cause), true
+		}
+	}()
 	if limit := chain.Config.MaxStreamDuration; limit > 0 {
 		bounded, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
@@ -187,7 +234,7 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 		}
 		ctx = grpc.NewContextWithServerTransportStream(ctx, reply)
 	}
-	if err = handler(ctx, reply, a.exchange.Pace()); err == nil && reply != nil {
+	if err = handler(ctx, reply, a.exchange.Pace(), timeouts); err == nil && reply != nil {
 		err = reply.flush()
 	}
 	done = true

@@ -73,6 +73,8 @@ type serving struct {
 	client string
 	// exchange is what the filters see; nil if there are none.
 	exchange *filter.Exchange
+	// patience bounds the time of the request; nil does not.
+	patience *patience
 	// local is set when the mesh answered, and not the application.
 	local bool
 
@@ -118,6 +120,8 @@ func (s *serving) serve(w http.ResponseWriter) {
 	rec := &s.recorder
 	rec.ResponseWriter = w
 	defer s.end(ctx, rec)
+	ctx = s.startTimeouts(ctx, w)
+	defer s.patience.stop()
 	if limit := s.limit(); limit > 0 {
 		s.deadline.Start(ctx, c.Start.Add(limit), nil)
 		defer s.deadline.Stop()
@@ -127,6 +131,7 @@ func (s *serving) serve(w http.ResponseWriter) {
 		s.local = true
 		return
 	}
+	r = s.request
 	s.passed = *r.WithContext(ctx)
 	if view.Query != r.URL.RawQuery {
 		s.requery(view.Query)
@@ -140,6 +145,9 @@ func (s *serving) serve(w http.ResponseWriter) {
 		rec.paced = &pacedWriter{ResponseWriter: w, pace: pace, request: &s.passed}
 	}
 	h.Next.ServeHTTP(rec.wrapped(), &s.passed)
+	if s.timedOut(rec) {
+		return
+	}
 	if rec.status == 0 && ctx == &s.deadline && r.Context().Err() == nil && ctx.Err() != nil {
 		// An application that gives up when its time is over, as it would for a
 		// caller that has gone, has not answered: its silence is no 200.

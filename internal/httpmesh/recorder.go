@@ -16,17 +16,25 @@ type recorder struct {
 	mutates *serving
 	// paced writes the body if that must not pass as fast as it can; nil mostly.
 	paced *pacedWriter
+	// patience bounds the request's time; nil does not.
+	patience *patience
 }
 
 // Unwrap is for [http.ResponseController].
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 func (r *recorder) WriteHeader(status int) {
+	if r.gaveUp() {
+		return
+	}
 	r.started(status)
 	r.ResponseWriter.WriteHeader(status)
 }
 
 func (r *recorder) Write(p []byte) (int, error) {
+	if r.gaveUp() {
+		return 0, r.patience.Cause()
+	}
 	r.started(http.StatusOK)
 	if r.paced != nil {
 		return r.paced.Write(p)
@@ -36,6 +44,9 @@ func (r *recorder) Write(p []byte) (int, error) {
 
 // WriteString spares the copy that Write would need of a string.
 func (r *recorder) WriteString(s string) (int, error) {
+	if r.gaveUp() {
+		return 0, r.patience.Cause()
+	}
 	r.started(http.StatusOK)
 	if r.paced != nil {
 		return r.paced.Write([]byte(s))
@@ -72,6 +83,9 @@ func (r *recorder) wrapped() http.ResponseWriter {
 type flushRecorder struct{ *recorder }
 
 func (r flushRecorder) Flush() {
+	if r.gaveUp() {
+		return
+	}
 	r.started(http.StatusOK)
 	r.ResponseWriter.(http.Flusher).Flush()
 }
@@ -79,6 +93,9 @@ func (r flushRecorder) Flush() {
 // FlushError is for [http.ResponseController]: an application learns from it that
 // its caller has gone.
 func (r flushRecorder) FlushError() error {
+	if r.gaveUp() {
+		return r.patience.Cause()
+	}
 	r.started(http.StatusOK)
 	return http.NewResponseController(r.ResponseWriter).Flush()
 }
@@ -86,6 +103,13 @@ func (r flushRecorder) FlushError() error {
 type http1Recorder struct{ flushRecorder }
 
 func (r http1Recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if r.patience != nil {
+		// The connection is the application's now, with its time.
+		if err := r.patience.Stop(); err != nil {
+			return nil, nil, err
+		}
+		r.patience = nil
+	}
 	conn, buffered, err := r.ResponseWriter.(http.Hijacker).Hijack()
 	if err == nil && r.status == 0 {
 		r.status = http.StatusSwitchingProtocols
@@ -94,6 +118,9 @@ func (r http1Recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 }
 
 func (r http1Recorder) ReadFrom(src io.Reader) (int64, error) {
+	if r.patience != nil {
+		return io.Copy(struct{ io.Writer }{r.recorder}, src) // piece by piece: each is a sign of life
+	}
 	r.started(http.StatusOK)
 	if r.paced != nil {
 		return io.Copy(r.paced, src)

@@ -16,11 +16,9 @@ var connectionManagerFields = []messageFields{
 			"use_remote_address xff_num_trusted_hops skip_xff_append original_ip_detection_extensions " +
 			"internal_address_config generate_request_id preserve_external_request_id " +
 			"forward_client_cert_details set_current_client_cert_details max_request_headers_kb " +
-			"normalize_path merge_slashes path_with_escaped_slashes_action stream_idle_timeout",
-		// What false and 0 s say is what the mesh does: it adds no other headers
-		// and sets no timers by itself.
-		zero: "add_user_agent " +
-			"request_timeout request_headers_timeout",
+			"normalize_path merge_slashes path_with_escaped_slashes_action stream_idle_timeout request_timeout request_headers_timeout",
+		// What false says is what the mesh does: it adds no other headers.
+		zero: "add_user_agent",
 		// Metrics, spans and access logs.
 		harmless: "stat_prefix tracing access_log access_log_options access_log_flush_interval " +
 			"flush_access_log_on_new_request record_route_resolution_stats",
@@ -47,6 +45,7 @@ type connectionManager struct {
 	filters           []discovery.HTTPFilter
 	maxStreamDuration time.Duration
 	streamIdleTimeout time.Duration
+	requestTimeout    time.Duration
 	hideOriginals     bool
 	strictPaths       bool
 }
@@ -68,6 +67,10 @@ func (d *decoder) connectionManager(at path, m *hcmv3.HttpConnectionManager) con
 	}
 	manager.strictPaths = d.strictPaths(at, m)
 	manager.streamIdleTimeout = d.duration(at.field("stream_idle_timeout"), m.GetStreamIdleTimeout())
+	manager.requestTimeout = d.duration(at.field("request_timeout"), m.GetRequestTimeout())
+	if m.GetRequestHeadersTimeout().AsDuration() != 0 {
+		d.refusef(at.field("request_headers_timeout"), "not supported: the application's server reads the headers before the mesh sees the request: set ReadHeaderTimeout of its http.Server")
+	}
 	options := m.GetCommonHttpProtocolOptions()
 	in := at.field("common_http_protocol_options")
 	manager.maxStreamDuration = d.duration(in.field("max_stream_duration"), options.GetMaxStreamDuration())

@@ -59,9 +59,7 @@ func (d *decoder) filterChain(at path, m *listenerv3.FilterChain) discovery.Filt
 	chain.Routes = manager.routes
 	chain.RouteName = manager.routeName
 	chain.MaxStreamDuration = manager.maxStreamDuration
-	if manager.streamIdleTimeout > 0 {
-		d.refusef(in.field("stream_idle_timeout"), "not supported for connections to this process: the application's server has timeouts of its own")
-	}
+	chain.StreamIdleTimeout, chain.RequestTimeout = manager.streamIdleTimeout, manager.requestTimeout
 	chain.StrictPaths = manager.strictPaths
 	return chain
 }

@@ -143,7 +143,7 @@ const inboundFixture = `{
           "alpnProtocols": ["h2", "http/1.1"]
         }}},
       "filters": [{"name": "hcm", "typedConfig": {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "streamIdleTimeout": "40s", "requestTimeout": "50s",
         "routeConfig": {"name": "inbound", "virtualHosts": [{"domains": ["*"], "routes": [{"match": {"prefix": "/"}, "nonForwardingAction": {}}]}]},
         "httpFilters": [{"name": "router", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]
     }

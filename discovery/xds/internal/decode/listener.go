@@ -81,6 +81,9 @@ func (d *decoder) apiListener(at path, m *listenerv3.Listener) *discovery.APILis
 	if manager.strictPaths {
 		d.refusef(in, "normalize_path, merge_slashes and path_with_escaped_slashes_action are not supported in an api_listener")
 	}
+	if manager.requestTimeout > 0 {
+		d.refusef(in.field("request_timeout"), "not supported in an api_listener: the client is this process, whose calls have deadlines")
+	}
 	return &discovery.APIListener{
 		Name:              m.GetName(),
 		RouteName:         manager.routeName,

@@ -68,6 +68,7 @@ func TestListenerDecodesAnInboundListener(t *testing.T) {
 				IdentityInstance: "default", RootInstance: "roots", RequireClientCertificate: true,
 				ALPN: []string{"h2", "http/1.1"},
 			},
+			StreamIdleTimeout: 40 * time.Second, RequestTimeout: 50 * time.Second,
 			Headers: defaultLimits,
 			Routes: &discovery.RouteTable{Name: "inbound", VirtualHosts: []*discovery.VirtualHost{{
 				Domains: []string{"*"},
@@ -323,6 +324,10 @@ func TestBadListeners(t *testing.T) {
 			"api_listener.api_listener.scoped_routes.scope_key_builder: value is required",
 			"api_listener.api_listener.scoped_routes.config_specifier: value is required",
 			"api_listener.api_listener.scoped_routes: not supported",
+		}},
+		{"timeouts that are a server's", apiListener(`"requestTimeout": "1s", "requestHeadersTimeout": "2s", ` + adsRoutes + `, ` + routerOnly), []string{
+			"api_listener.api_listener.request_headers_timeout: not supported: the application's server reads the headers before the mesh sees the request: set ReadHeaderTimeout of its http.Server",
+			"api_listener.api_listener.request_timeout: not supported in an api_listener: the client is this process, whose calls have deadlines",
 		}},
 		{"connection settings", apiListener(`"commonHttpProtocolOptions": {"idleTimeout": "1s", "maxConnectionDuration": "1s", "maxRequestsPerConnection": 1}, ` + adsRoutes + `, ` + routerOnly), []string{
 			"api_listener.api_listener.common_http_protocol_options.idle_timeout: not supported in a listener",
