@@ -214,6 +214,9 @@ type Forward struct {
 	// AttemptCount tells the upstream in x-envoy-attempt-count which attempt it
 	// is, from 1 (include_request_attempt_count of the virtual host).
 	AttemptCount bool
+	// AttemptCountInResponse tells the caller in x-envoy-attempt-count how many
+	// attempts there were (include_attempt_count_in_response of the virtual host).
+	AttemptCountInResponse bool
 	// TimeoutRetry tells the upstream in x-envoy-is-timeout-retry of a retry that
 	// follows a timeout (include_is_timeout_retry_header of the virtual host).
 	TimeoutRetry bool

@@ -103,6 +103,8 @@ type Attempt struct {
 	Call *Call
 	// Number counts from 1.
 	Number int
+	// Hedge tells of an attempt that was begun while another one was still running.
+	Hedge bool
 	// Cluster and Endpoint are where the attempt goes. Endpoint is known from
 	// AttemptEnded on; it is "" if none could be picked.
 	Cluster  string

@@ -60,6 +60,24 @@ func TestBR19_TheApplicationControlsItsCall(t *testing.T) {
 	}
 }
 
+func TestBR19_TheCallerIsToldHowManyAttemptsThereWere(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.serve("10.0.0.1:80", &backend{before: failFirst(2, codes.Unavailable)})
+		r := retrying(4, retry.OnGRPCUnavailable)
+		r.Forward.AttemptCountInResponse = true
+		f.configure(r, cluster("main", "10.0.0.1:80"))
+		var header metadata.MD
+		if _, err := f.client().EmptyCall(withTimeout(t), &grpc_testing.Empty{}, grpc.Header(&header)); err != nil {
+			t.Fatal(err)
+		}
+		if got := header.Get("x-envoy-attempt-count"); !slices.Equal(got, []string{"3"}) {
+			t.Errorf("told %q", got)
+		}
+	})
+}
+
 func TestBR19_AServerRemovesWhatComesFromOutside(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

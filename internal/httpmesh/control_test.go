@@ -49,6 +49,27 @@ func TestBR19_TheApplicationsHeadersControlItsCall(t *testing.T) {
 	})
 }
 
+func TestBR19_TheCallerIsToldHowManyAttemptsThereWere(t *testing.T) {
+	t.Parallel()
+	onBothProtocols(t, func(t *testing.T, protocol func(*discovery.Target)) {
+		var w *world
+		w = newWorld(t, newTarget(protocol, retrying(retry.Policy{MaxRetries: 5, On: retry.On5xx}), func(target *discovery.Target) {
+			top(target).Forward.AttemptCountInResponse = true
+		}), func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set(attemptCount, "99") // another proxy's
+			if w.served.Load() < 3 {
+				rw.WriteHeader(http.StatusServiceUnavailable)
+			}
+		})
+		resp := w.do(newRequest(t.Context(), t, http.MethodGet, paymentURL, nil))
+		_ = readAll(t, resp)
+		if got := resp.Header.Values(attemptCount); !slices.Equal(got, []string{"3"}) {
+			t.Errorf("told %q", got)
+		}
+		w.idle()
+	})
+}
+
 func TestBR19_ARetryAfterATimeoutSaysSo(t *testing.T) {
 	t.Parallel()
 	onBothProtocols(t, func(t *testing.T, protocol func(*discovery.Target)) {

@@ -53,6 +53,7 @@ func (c *Call) begin() (a *Attempt, o outcome.Outcome, refused bool) {
 	a.call = c
 	a.isRetry = c.isRetry
 	if c.hedging != nil {
+		a.Observed.Hedge = len(c.hedging.running) > 0
 		own := c.pick // the call's may change while the attempt picks
 		own.Avoid = slices.Clip(own.Avoid)
 		a.pick = &own

@@ -97,6 +97,12 @@ func TestAHedgeIsMadeAndTheFirstGoodAnswerWins(t *testing.T) {
 				if len(b.tries) != len(tt.began) || len(b.calls) != 1 {
 					t.Errorf("%d attempts and %d calls ended, want %d and 1", len(b.tries), len(b.calls), len(tt.began))
 				}
+				for _, a := range b.tries {
+					// Here the first one is always under way when another begins.
+					if beside := a.Number > 1; a.Hedge != beside {
+						t.Errorf("attempt %d: hedge %t", a.Number, a.Hedge)
+					}
+				}
 				if last := b.events[len(b.events)-1]; last != "call ended: response" {
 					t.Errorf("the last event was %q", last)
 				}

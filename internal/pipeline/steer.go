@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/inboardmesh/inboard/balancer"
@@ -49,13 +50,22 @@ func (c *Call) pin() *filter.Answer {
 }
 
 // Responds reports whether [Call.Respond] has anything to do.
-func (c *Call) Responds() bool { return len(c.cookies) > 0 }
+func (c *Call) Responds() bool { return len(c.cookies) > 0 || c.tellsAttempts() }
+
+// tellsAttempts reports whether the caller is told how many attempts there were.
+func (c *Call) tellsAttempts() bool {
+	r := c.Decision.Route
+	return r != nil && r.Forward != nil && r.Forward.AttemptCountInResponse && c.Observed.Attempts > 0
+}
 
 // Respond adds to the headers of a response, before the operations of the route,
-// the cookies that were made for the caller.
+// what the caller is told: the cookies that were made for it, and the attempts.
 func (c *Call) Respond(h route.HeaderMap) {
 	for _, cookie := range c.cookies {
 		h.Add("set-cookie", cookie)
+	}
+	if c.tellsAttempts() {
+		h.Set("x-envoy-attempt-count", strconv.Itoa(c.Observed.Attempts))
 	}
 }
 

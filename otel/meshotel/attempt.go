@@ -60,6 +60,7 @@ func (t *Telemetry) attemptEnded(_ context.Context, attempt *observe.Attempt) {
 		kind:     attempt.Outcome.Kind,
 		verdict:  attempt.Outcome.Verdict(),
 		resend:   attempt.Number > 1,
+		hedge:    attempt.Hedge,
 		cluster:  attempt.Cluster,
 	}).n.Add(1)
 }

@@ -34,7 +34,7 @@
 //	http.server.active_requests      {request}  inbound HTTP calls that are open
 //	inboard.rpc.client.active_requests, inboard.rpc.server.active_requests: the same of gRPC
 //	inboard.tcp.{client,server}.session.duration and .active_sessions: the same of raw connections
-//	inboard.call.attempts            {attempt}     ended attempts, by cluster, outcome, verdict and whether it was a retry
+//	inboard.call.attempts            {attempt}     ended attempts, by cluster, outcome, verdict and whether it was a retry or a hedge
 //	inboard.overflow                 {attempt}     refused by a limit or an open breaker
 //	inboard.jwks.fetches             {fetch}       fetches of key sets, by cluster and outcome
 //	inboard.authorization.checks     {check}       questions to external authorization, by cluster and outcome

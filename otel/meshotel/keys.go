@@ -102,6 +102,7 @@ type attemptKey struct {
 	kind     outcome.Kind
 	verdict  outcome.Verdict
 	resend   bool
+	hedge    bool
 	overflow bool
 	cluster  string
 }
@@ -113,6 +114,9 @@ func (k attemptKey) slot() int {
 	if k.resend {
 		slot += 7
 	}
+	if k.hedge {
+		slot += 11
+	}
 	return slot
 }
 
@@ -120,12 +124,16 @@ func (k attemptKey) attributes() []attribute.KeyValue {
 	if k.overflow {
 		return []attribute.KeyValue{overflowKey.Bool(true)}
 	}
-	return appendNonEmpty([]attribute.KeyValue{
+	attrs := []attribute.KeyValue{
 		ProtocolKey.String(k.protocol.String()),
 		OutcomeKey.String(k.kind.String()),
 		VerdictKey.String(verdictName(k.verdict)),
 		ResendKey.Bool(k.resend),
-	}, ClusterKey, k.cluster)
+	}
+	if k.hedge {
+		attrs = append(attrs, HedgeKey.Bool(true))
+	}
+	return appendNonEmpty(attrs, ClusterKey, k.cluster)
 }
 
 // event is an instrument that is off the way of a request.

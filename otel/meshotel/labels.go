@@ -30,6 +30,9 @@ const (
 	VerdictKey = attribute.Key("inboard.verdict")
 	// ResendKey is false for the first attempt of a call.
 	ResendKey = attribute.Key("inboard.resend")
+	// HedgeKey is true for an attempt that was begun while another one of its call
+	// was still running, and absent otherwise.
+	HedgeKey = attribute.Key("inboard.hedge")
 	// AttemptsKey is the number of attempts of a call (spans only).
 	AttemptsKey = attribute.Key("inboard.attempts")
 	// AttemptKey is the number of the attempt, from 1 (spans only).

@@ -58,6 +58,30 @@ func TestMetricsOfOutboundCalls(t *testing.T) {
 	}
 }
 
+func TestHedgesAreMarked(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, sdktrace.AlwaysSample())
+	call := httpCall()
+	ctx := f.begin(context.Background(), call)
+	for number := 1; number <= 2; number++ {
+		a := &observe.Attempt{Call: call, Number: number, Hedge: number > 1, Cluster: call.Cluster}
+		aCtx := f.hooks.AttemptStarted(ctx, a)
+		a.Outcome = answered(200)
+		f.hooks.AttemptEnded(aCtx, a)
+	}
+	f.end(ctx, call, answered(200))
+	got := f.collect(t)
+	const labels = "inboard.outcome=response,inboard.protocol=http,"
+	for series, want := range map[string]int64{
+		"inboard.call.attempts{inboard.cluster=payment-v2," + labels + "inboard.resend=false,inboard.verdict=success}":                   1,
+		"inboard.call.attempts{inboard.cluster=payment-v2,inboard.hedge=true," + labels + "inboard.resend=true,inboard.verdict=success}": 1,
+	} {
+		if got[series] != want {
+			t.Errorf("%s is %d, want %d, of %v", series, got[series], want, got)
+		}
+	}
+}
+
 func TestDurationIsThatOfTheCall(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, sdktrace.NeverSample())

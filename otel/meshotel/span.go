@@ -62,6 +62,9 @@ func finishAttempt(span trace.Span, attempt *observe.Attempt) {
 	}
 	attrs = appendDecision(attrs, call, attempt.Cluster)
 	attrs = append(attrs, AttemptKey.Int(attempt.Number))
+	if attempt.Hedge {
+		attrs = append(attrs, HedgeKey.Bool(true))
+	}
 	if attempt.Endpoint != "" {
 		attrs = appendPeer(attrs, attempt.Endpoint)
 	}

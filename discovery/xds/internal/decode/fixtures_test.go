@@ -33,7 +33,7 @@ const routesFixture = `{
     },
     "retryPolicy": {"retryOn": "connect-failure", "numRetries": 2},
     "hedgePolicy": {"hedgeOnPerTryTimeout": true, "initialRequests": 1},
-    "includeRequestAttemptCount": true, "includeIsTimeoutRetryHeader": true,
+    "includeRequestAttemptCount": true, "includeAttemptCountInResponse": true, "includeIsTimeoutRetryHeader": true,
     "routes": [
       {
         "name": "canary",

@@ -34,7 +34,7 @@ var routeTableFields = []messageFields{
 		message: (*routev3.VirtualHost)(nil),
 		read: "name domains routes request_headers_to_add request_headers_to_remove " +
 			"response_headers_to_add response_headers_to_remove typed_per_filter_config retry_policy " +
-			"include_request_attempt_count include_is_timeout_retry_header hedge_policy request_mirror_policies cors",
+			"include_request_attempt_count include_attempt_count_in_response include_is_timeout_retry_header hedge_policy request_mirror_policies cors",
 		// virtual_clusters name metrics. Metadata is for filters and access
 		// logs that are not there.
 		harmless: "virtual_clusters metadata",
@@ -138,6 +138,7 @@ func (t *tableDecoder) virtualHost(at path, m *routev3.VirtualHost, domains map[
 		decoded := t.route(at.element("routes", i), r, host)
 		if f := decoded.Forward; f != nil {
 			f.AttemptCount, f.TimeoutRetry = m.GetIncludeRequestAttemptCount(), m.GetIncludeIsTimeoutRetryHeader()
+			f.AttemptCountInResponse = m.GetIncludeAttemptCountInResponse()
 		}
 		host.Routes = append(host.Routes, decoded)
 	}

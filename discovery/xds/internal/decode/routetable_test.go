@@ -107,12 +107,13 @@ func TestRouteConfigurationDecodesEveryField(t *testing.T) {
 							Response: []discovery.HeaderMatch{{Name: "x-again", Kind: discovery.HeaderPresent, Present: true}},
 							Request:  []discovery.HeaderMatch{{Name: "x-may", String: discovery.StringMatch{Value: "yes"}}},
 						},
-						Hedge:         &retry.Hedge{OnPerTryTimeout: true},
-						AttemptCount:  true,
-						TimeoutRetry:  true,
-						Priority:      discovery.PriorityHigh,
-						PrefixRewrite: "/v1",
-						HostRewrite:   "payment-v1.shop",
+						Hedge:                  &retry.Hedge{OnPerTryTimeout: true},
+						AttemptCount:           true,
+						AttemptCountInResponse: true,
+						TimeoutRetry:           true,
+						Priority:               discovery.PriorityHigh,
+						PrefixRewrite:          "/v1",
+						HostRewrite:            "payment-v1.shop",
 					},
 				},
 				{
@@ -124,7 +125,7 @@ func TestRouteConfigurationDecodesEveryField(t *testing.T) {
 						Hedge:    &retry.Hedge{Delay: 50 * time.Millisecond, MaxAttempts: 3},
 						MinTime:  20 * time.Millisecond,
 
-						AttemptCount: true, TimeoutRetry: true,
+						AttemptCount: true, AttemptCountInResponse: true, TimeoutRetry: true,
 					},
 				},
 				{
