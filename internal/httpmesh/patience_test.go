@@ -163,3 +163,36 @@ func TestBT6_AClientThatDoesNotReadIsCutOff(t *testing.T) {
 		})
 	}
 }
+
+// What an application has taken over has no timeouts of the mesh any more.
+func TestBT6_AnUpgradedConnectionIsTheApplications(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newTarget(), nil)
+		w.serveInbound(paymentAddress, plaintext(func(c *discovery.FilterChain) { c.StreamIdleTimeout = time.Second }), "",
+			http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				conn, _, err := http.NewResponseController(rw).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer conn.Close()
+				_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+				time.Sleep(3 * time.Second)
+				if err := r.Context().Err(); err != nil {
+					t.Errorf("its context has ended: %v", err)
+				}
+				_, _ = io.WriteString(conn, "hello")
+			}))
+		req := newRequest(t.Context(), t, http.MethodGet, paymentURL, nil)
+		req.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"x"}}
+		resp, err := w.outsider(false).RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if content, err := io.ReadAll(resp.Body); resp.StatusCode != http.StatusSwitchingProtocols || string(content) != "hello" {
+			t.Errorf("got %d %q, %v", resp.StatusCode, content, err)
+		}
+	})
+}

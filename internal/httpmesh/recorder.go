@@ -105,7 +105,7 @@ type http1Recorder struct{ flushRecorder }
 func (r http1Recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if r.patience != nil {
 		// The connection is the application's now, with its time.
-		if err := r.patience.Stop(); err != nil {
+		if err := r.patience.Release(); err != nil {
 			return nil, nil, err
 		}
 		r.patience = nil

@@ -110,11 +110,18 @@ func (t *Timeouts) Cause() error {
 	return t.cause
 }
 
-// Stop ends the timeouts and returns what Cause does from now on.
+// Stop ends the timeouts and the context. It returns what Cause does from now on.
 func (t *Timeouts) Stop() error {
 	if t == nil {
 		return nil
 	}
+	defer t.cancel(nil)
+	return t.Release()
+}
+
+// Release is Stop for a request that goes on without timeouts: its context does
+// not end. Stop must follow all the same.
+func (t *Timeouts) Release() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.stopped = true
@@ -124,6 +131,5 @@ func (t *Timeouts) Stop() error {
 	if t.whole != nil {
 		t.whole.Stop()
 	}
-	t.cancel(nil)
 	return t.cause
 }
