@@ -53,7 +53,6 @@ func (c *Call) begin() (a *Attempt, o outcome.Outcome, refused bool) {
 	a.call = c
 	a.isRetry = c.isRetry
 	if c.hedging != nil {
-		a.Observed.Hedge = len(c.hedging.running) > 0
 		own := c.pick // the call's may change while the attempt picks
 		own.Avoid = slices.Clip(own.Avoid)
 		a.pick = &own
@@ -62,6 +61,7 @@ func (c *Call) begin() (a *Attempt, o outcome.Outcome, refused bool) {
 	}
 	a.cluster = c.cluster.Leaf(a.pick)
 	a.Observed = observe.Attempt{Call: &c.Observed, Number: c.Observed.Attempts, Cluster: a.cluster.Name(), Start: c.now}
+	a.Observed.Hedge = c.hedging != nil && len(c.hedging.running) > 0
 	if o, refused := a.admit(); refused {
 		return a, o, true
 	}
