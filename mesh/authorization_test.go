@@ -3,6 +3,7 @@ package mesh_test
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -184,16 +185,17 @@ func TestV07_V09_V10_PoliciesMeanWhatTheySay(t *testing.T) {
 }
 
 func authorizationYAML(namespace, annotations string, specs ...string) string {
-	yaml := `
+	var yaml strings.Builder
+	yaml.WriteString(`
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: payment, namespace: shop}
 spec: {host: payment, trafficPolicy: {portLevelSettings: [{port: {number: 81}, connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}]}}
-`
+`)
 	for i, spec := range specs {
-		yaml += "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p" + string(rune('0'+i)) + ", namespace: " + namespace + annotations + "}\nspec: " + spec + "\n"
+		yaml.WriteString("---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p" + string(rune('0'+i)) + ", namespace: " + namespace + annotations + "}\nspec: " + spec + "\n")
 	}
-	return yaml
+	return yaml.String()
 }
 
 // guardedWorld is a payment that counts what reaches it.

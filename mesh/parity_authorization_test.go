@@ -43,17 +43,17 @@ var parityAuthorization = []struct {
 
 // parityAuthorizationRows are about who may call a payment.
 func parityAuthorizationRows() []parityRow {
-	rules := ""
+	var rules strings.Builder
 	for _, r := range parityAuthorization {
-		rules += "\n  - when:\n    - {key: 'request.headers[x-case]', values: [" + r.name + "]}"
+		rules.WriteString("\n  - when:\n    - {key: 'request.headers[x-case]', values: [" + r.name + "]}")
 		if r.when != "" {
-			rules += "\n    - {" + r.when + "}"
+			rules.WriteString("\n    - {" + r.when + "}")
 		}
 		if r.from != "" {
-			rules += "\n    from: [{source: {" + r.from + "}}]"
+			rules.WriteString("\n    from: [{source: {" + r.from + "}}]")
 		}
 		if r.to != "" {
-			rules += "\n    to: [{operation: {" + r.to + "}}]"
+			rules.WriteString("\n    to: [{operation: {" + r.to + "}}]")
 		}
 	}
 	row := parityRow{
@@ -72,7 +72,7 @@ metadata: {name: allow, namespace: shop}
 spec:
   selector: {matchLabels: {app: guarded}}
   rules:
-  - when: [{key: 'request.headers[x-case]', values: ["*"]}]`, rules),
+  - when: [{key: 'request.headers[x-case]', values: ["*"]}]`, rules.String()),
 	}
 	forbidden := parityWant{status: http.StatusForbidden, code: codes.PermissionDenied}
 	untouched := func(t *testing.T, _ *parityProbe, r *parityResult) {

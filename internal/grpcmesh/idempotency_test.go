@@ -3,7 +3,6 @@ package grpcmesh
 import (
 	"testing"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
@@ -12,15 +11,15 @@ import (
 func TestTheDescriptorSaysWhatMayBeRepeated(t *testing.T) {
 	t.Parallel()
 	method := func(name string, options *descriptorpb.MethodOptions) *descriptorpb.MethodDescriptorProto {
-		return &descriptorpb.MethodDescriptorProto{Name: &name, InputType: proto.String(".shop.M"), OutputType: proto.String(".shop.M"), Options: options}
+		return &descriptorpb.MethodDescriptorProto{Name: &name, InputType: new(".shop.M"), OutputType: new(".shop.M"), Options: options}
 	}
 	level := func(l descriptorpb.MethodOptions_IdempotencyLevel) *descriptorpb.MethodOptions {
 		return &descriptorpb.MethodOptions{IdempotencyLevel: &l}
 	}
 	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
-		Name: proto.String("shop.proto"), Package: proto.String("shop"),
-		MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("M")}},
-		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String("Payment"), Method: []*descriptorpb.MethodDescriptorProto{
+		Name: new("shop.proto"), Package: new("shop"),
+		MessageType: []*descriptorpb.DescriptorProto{{Name: new("M")}},
+		Service: []*descriptorpb.ServiceDescriptorProto{{Name: new("Payment"), Method: []*descriptorpb.MethodDescriptorProto{
 			method("Charge", nil),
 			method("Rates", level(descriptorpb.MethodOptions_NO_SIDE_EFFECTS)),
 			method("Cancel", level(descriptorpb.MethodOptions_IDEMPOTENT)),

@@ -37,15 +37,16 @@ var pathCorpus = []string{
 // spellings writes some of the letters of a path as escapes.
 func spellings(path string) []string {
 	first := fmt.Sprintf("/%%%02x%s", path[0], path[1:])
-	all := "/"
+	var all strings.Builder
+	all.WriteString("/")
 	for i := range len(path) {
 		if path[i] == '/' {
-			all += "/"
+			all.WriteString("/")
 		} else {
-			all += fmt.Sprintf("%%%02X", path[i])
+			all.WriteString(fmt.Sprintf("%%%02X", path[i]))
 		}
 	}
-	return []string{first, all, "/pub/../" + first[1:], "/" + first}
+	return []string{first, all.String(), "/pub/../" + first[1:], "/" + first}
 }
 
 // corpusApp is one kind of server. It counts how often it gives away what is
