@@ -67,5 +67,5 @@ func ExampleNew() {
 	}
 	// Output:
 	// good: []
-	// bad: payment.yaml:12:14: ServiceEntry shop/payment: spec.endpoints[0].address: "nowhere" is not an IP address: names and sockets are not supported
+	// bad: payment.yaml:12:14: ServiceEntry shop/payment: spec.endpoints[0].address: "nowhere" is not an IP address: names are for a ServiceEntry with resolution DNS, sockets are not supported
 }

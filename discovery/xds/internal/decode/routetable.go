@@ -39,14 +39,13 @@ var routeTableFields = []messageFields{
 		// logs that are not there.
 		harmless: "virtual_clusters metadata",
 		instead: map[string]string{
-			"matcher":                           "use routes",
-			"require_tls":                       "whether TLS is needed is said by the listener's filter chains",
-			"rate_limits":                       "there is no rate limit service here",
-			"include_attempt_count_in_response": "the caller is in this process: observe its attempts",
-			"retry_policy_typed_config":         "use retry_policy",
-			"per_request_buffer_limit_bytes":    "how much of a body is kept for retries is not configurable",
-			"request_body_buffer_limit":         "how much of a body is kept for retries is not configurable",
-			"route_specifiers":                  "no route specifier is known: write the routes out",
+			"matcher":                        "use routes",
+			"require_tls":                    "whether TLS is needed is said by the listener's filter chains",
+			"rate_limits":                    "there is no rate limit service here",
+			"retry_policy_typed_config":      "use retry_policy",
+			"per_request_buffer_limit_bytes": "how much of a body is kept for retries is not configurable",
+			"request_body_buffer_limit":      "how much of a body is kept for retries is not configurable",
+			"route_specifiers":               "no route specifier is known: write the routes out",
 		},
 	},
 }
