@@ -56,8 +56,8 @@ func (s Subsetting) Choose(client Client, localities []LocalityEndpoints) []Loca
 		addresses := make([]string, 0, size)
 		for i := range localities {
 			if localities[i].Priority == priority {
-				for j := range localities[i].Endpoints {
-					addresses = append(addresses, localities[i].Endpoints[j].Address)
+				for _, e := range localities[i].Endpoints {
+					addresses = append(addresses, e.Address)
 				}
 			}
 		}

@@ -38,7 +38,7 @@ func TestSubsettingKeepsConnectionsAndSkewBounded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			seed := uint64(20261129)
-			random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a simulation
+			random := rand.New(rand.NewPCG(seed, 1))
 			subsetting := Subsetting{Size: size}
 			list, next := endpointsFrom(0, endpoints), endpoints
 			names := make([]string, clients)

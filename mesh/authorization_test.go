@@ -245,7 +245,7 @@ func (s *countingService) UnaryCall(context.Context, *grpc_testing.SimpleRequest
 func (w *guardedWorld) check(t *testing.T, protocol string, call authorized) {
 	t.Helper()
 	before := w.served.Load()
-	allowed := false
+	var allowed bool
 	switch protocol {
 	case "gRPC":
 		if call.from == "" {

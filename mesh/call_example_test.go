@@ -59,7 +59,7 @@ func ExampleWithCall() {
 	ctx = mesh.WithCall(ctx, mesh.CallOptions{Timeout: 10 * time.Millisecond, MinTime: 50 * time.Millisecond})
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://payment.shop.svc.cluster.local:8080/rates", nil)
 	check(err)
-	_, err = client.Do(req) //nolint:bodyclose // there is none
+	_, err = client.Do(req)
 	if failure, ok := errors.AsType[*mesh.Error](err); ok {
 		fmt.Println(failure.Kind, "safe to retry:", failure.SafeToRetry())
 	}

@@ -83,14 +83,15 @@ func newExplainProperty(t *testing.T, random *rand.Rand) *explainProperty {
 
 // echoed is what a payment saw of a request.
 type echoed struct {
-	Host, Path string
-	Header     http.Header
+	Host   string      `json:"host"`
+	Path   string      `json:"path"`
+	Header http.Header `json:"header"`
 }
 
 // failHeader makes a payment fail, slowHeader makes it wait.
 const (
-	failHeader = "x-fail"
-	slowHeader = "x-slow"
+	failHeader = "X-Fail"
+	slowHeader = "X-Slow"
 )
 
 func echoRequest(w http.ResponseWriter, r *http.Request) {
@@ -102,7 +103,9 @@ func echoRequest(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
-	_ = json.NewEncoder(w).Encode(echoed{Host: r.Host, Path: r.URL.EscapedPath(), Header: r.Header})
+	if err := json.NewEncoder(w).Encode(echoed{Host: r.Host, Path: r.URL.EscapedPath(), Header: r.Header}); err != nil {
+		panic(err)
+	}
 }
 
 type echoService struct {

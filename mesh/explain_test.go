@@ -304,7 +304,7 @@ type exampleTB struct{ cleanups []func() }
 func (*exampleTB) Helper()                           {}
 func (t *exampleTB) Cleanup(f func())                { t.cleanups = append(t.cleanups, f) }
 func (*exampleTB) Logf(string, ...any)               {}
-func (*exampleTB) Errorf(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+func (*exampleTB) Errorf(format string, args ...any) { fmt.Printf(format+"\n", args...) } //nolint:forbidigo // an example has nobody else to tell
 func (*exampleTB) Fatal(args ...any)                 { panic(fmt.Sprint(args...)) }
 func (*exampleTB) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
 

@@ -67,7 +67,7 @@ func downstreamTLS(opts Options) (*corev3.TransportSocket, error) {
 	if len(opts.TrustDomainAliases) > 0 {
 		validation := common.GetValidationContext()
 		for _, domain := range append([]string{opts.TrustDomain}, opts.TrustDomainAliases...) {
-			//nolint:staticcheck // the untyped field is the one that gRPC servers read
+			// The untyped field is the one that gRPC servers read.
 			validation.MatchSubjectAltNames = append(validation.MatchSubjectAltNames, &matcherv3.StringMatcher{
 				MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "spiffe://" + domain + "/"},
 			})

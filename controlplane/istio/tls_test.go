@@ -108,7 +108,7 @@ func TestTrustDomainAliases(t *testing.T) {
 	t.Parallel()
 	config := parsed(t, oneService, istio.Options{TrustDomain: "new.local", TrustDomainAliases: []string{"old.local"}})
 	names := func(c *tlsv3.CommonTlsContext) (names []string) {
-		for _, m := range c.GetValidationContext().GetMatchSubjectAltNames() { //nolint:staticcheck // what native gRPC reads
+		for _, m := range c.GetValidationContext().GetMatchSubjectAltNames() {
 			names = append(names, m.GetExact()+m.GetPrefix())
 		}
 		return names

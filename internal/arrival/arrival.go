@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/inboardmesh/inboard/discovery"
@@ -166,8 +167,7 @@ func beyond(proxies []netip.Prefix, list []string, peer string) (client string, 
 // is no address has no place in the list: everything left of it is as good as
 // not there.
 func fromRight(list []string, n uint32) (address string, single, ok bool) {
-	for i := len(list) - 1; i >= 0; i-- {
-		rest := list[i]
+	for _, rest := range slices.Backward(list) {
 		for {
 			comma := strings.LastIndexByte(rest, ',')
 			parsed, err := netip.ParseAddr(strings.TrimSpace(rest[comma+1:]))

@@ -158,11 +158,7 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 	if arrival.TooLarge(chain.Config.Headers, md) {
 		return status.Error(codes.ResourceExhausted, "too many or too large headers")
 	}
-	for name := range md {
-		if pipeline.IsControl(name) {
-			delete(md, name)
-		}
-	}
+	stripControls(md)
 	call := &observe.Call{
 		Direction: observe.Inbound, Protocol: observe.GRPC, Method: method, Path: method, Scheme: "http",
 		Headers: header(md), Target: ln.Name(), Attempts: 1, Streaming: streaming, Start: time.Now(),
@@ -170,10 +166,7 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 	}
 	if isTLS {
 		call.Scheme = "https"
-		if id, ok := s.listeners.PeerID(&tlsInfo.State); ok {
-			ctx = inbound.WithPeer(ctx, id)
-			call.PeerID = id.String()
-		}
+		ctx = s.identify(ctx, &tlsInfo.State, call)
 	}
 	client := arrival.Receive(&chain.Config.Forwarding, header(md), &arrival.Peer{
 		Address: remote, TLS: secure, Verified: call.PeerID != "", Own: chain.Identity,
@@ -239,6 +232,25 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 	}
 	done = true
 	return err
+}
+
+// stripControls takes out what callers may not say.
+func stripControls(md metadata.MD) {
+	for name := range md {
+		if pipeline.IsControl(name) {
+			delete(md, name)
+		}
+	}
+}
+
+// identify notes who the peer of a connection is.
+func (s *server) identify(ctx context.Context, state *tls.ConnectionState, call *observe.Call) context.Context {
+	id, ok := s.listeners.PeerID(state)
+	if !ok {
+		return ctx
+	}
+	call.PeerID = id.String()
+	return inbound.WithPeer(ctx, id)
 }
 
 // factsOf is what may be computed of a call.

@@ -62,7 +62,8 @@ func (a *Adapter) unaryClient(
 	}
 	u.mutateReply()
 	if last.err == nil {
-		if err := passed(u.call.Context(), u.call.Filtered().Pace(), u.response); err != nil {
+		err := passed(u.call.Context(), u.call.Filtered().Pace(), u.response) //nolint:contextcheck // the call's, which is made of ctx
+		if err != nil {
 			u.call.Finish(lateOutcome(err))
 			return err
 		}

@@ -43,7 +43,7 @@ func spellings(path string) []string {
 		if path[i] == '/' {
 			all.WriteString("/")
 		} else {
-			all.WriteString(fmt.Sprintf("%%%02X", path[i]))
+			fmt.Fprintf(&all, "%%%02X", path[i])
 		}
 	}
 	return []string{first, all.String(), "/pub/../" + first[1:], "/" + first}

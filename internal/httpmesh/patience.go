@@ -123,7 +123,7 @@ func (r *recorder) gaveUp() bool {
 		if p.closes {
 			h.Set("Connection", "close")
 		}
-		http.Error(r.ResponseWriter, cause.Error(), http.StatusRequestTimeout)
+		http.Error(r.ResponseWriter, cause.Error(), http.StatusRequestTimeout) //nolint:gocritic // nothing is written after it
 	}
 	return true
 }

@@ -70,7 +70,7 @@ func hashed(p *discovery.HashPolicy, req *Request) (string, bool) {
 // newCookie is a value for a cookie. It is no secret: it only has to be another
 // one for other callers.
 func newCookie() string {
-	return strconv.FormatUint(rand.Uint64(), 16) //nolint:gosec // see above
+	return strconv.FormatUint(rand.Uint64(), 16)
 }
 
 // SetCookie is a Set-Cookie header as Envoy writes it.

@@ -58,7 +58,8 @@ func ParseConfig(data []byte) (Config, error) {
 		return Config{}, fmt.Errorf("sds: %w", err)
 	}
 	config := Config{Socket: raw.Socket, CertificateName: raw.CertificateName, RootName: raw.RootName, NodeID: raw.NodeID}
-	return config, config.validate()
+	err := config.validate()
+	return config, err
 }
 
 func (c *Config) validate() error {

@@ -54,7 +54,8 @@ func ParseConfig(data []byte) (Config, error) {
 		return config, fmt.Errorf("spiffe_workload_api: socket: is required without %s: use an address such as %q",
 			socketVariable, "unix:///run/spire/sockets/agent.sock")
 	}
-	return config, config.validate()
+	err := config.validate()
+	return config, err
 }
 
 func (c *Config) validate() error {

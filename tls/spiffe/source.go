@@ -53,7 +53,8 @@ func New(ctx context.Context, config Config) (*Source, error) {
 	s := &Source{config: config, cancel: cancel}
 	s.state.Store(state{err: fmt.Errorf("spiffe_workload_api: no answer from %q yet", config.socket())})
 	s.loop.Go(func() { // until Close cancels running
-		if err := client.WatchX509Context(running, (*watcher)(s)); err != nil && running.Err() == nil {
+		err := client.WatchX509Context(running, (*watcher)(s))
+		if running.Err() == nil {
 			s.failed(err)
 		}
 		_ = client.Close() // nothing is sent over it any more

@@ -21,6 +21,8 @@ const (
 )
 
 // dns decodes the settings of a cluster of type STRICT_DNS or LOGICAL_DNS.
+//
+//nolint:staticcheck // the fields that control planes set
 func (d *decoder) dns(at path, m *clusterv3.Cluster) *discovery.DNS {
 	c := &discovery.DNS{
 		Logical: m.GetType() == clusterv3.Cluster_LOGICAL_DNS,

@@ -99,36 +99,36 @@ func connections(permission string) string {
 // TestBA10_V11_WhatIsNotUnderstoodIsRefused: also deep inside of what is.
 func TestBA10_V11_WhatIsNotUnderstoodIsRefused(t *testing.T) {
 	t.Parallel()
-	const any = `{"any": true}`
+	const anybody = `{"any": true}`
 	deep := func(rule string) string {
 		return `{"notRule": {"orRules": {"rules": [{"any": true}, {"andRules": {"rules": [` + rule + `]}}]}}}`
 	}
 	const where = "default_filter_chain.filters[0].typed_config.http_filters[0].typed_config."
 	tests := []struct{ name, listener, want string }{
-		{"a permission of no kind", guarded(`{}`, any), where + `rules.policies["p"].permissions[0].rule: `},
-		{"one deep inside", guarded(deep(`{}`), any), where + `rules.policies["p"].permissions[0].not_rule.or_rules.rules[1].and_rules.rules[0].rule: `},
-		{"no permissions", guarded(``, any), where + `rules.policies["p"].permissions: `},
-		{"no principals", guarded(any, ``), where + `rules.policies["p"].principals: `},
-		{"a principal of no kind", guarded(any, `{"notId": {}}`), where + `rules.policies["p"].principals[0].not_id.identifier: `},
-		{"any that is false", guarded(`{"any": false}`, any), where + `rules.policies["p"].permissions[0].any: `},
-		{"an empty set", guarded(`{"orRules": {}}`, any), where + `rules.policies["p"].permissions[0].or_rules.rules: `},
-		{"an extension", guarded(`{"matcher": {"name": "m", "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}}}`, any),
+		{"a permission of no kind", guarded(`{}`, anybody), where + `rules.policies["p"].permissions[0].rule: `},
+		{"one deep inside", guarded(deep(`{}`), anybody), where + `rules.policies["p"].permissions[0].not_rule.or_rules.rules[1].and_rules.rules[0].rule: `},
+		{"no permissions", guarded(``, anybody), where + `rules.policies["p"].permissions: `},
+		{"no principals", guarded(anybody, ``), where + `rules.policies["p"].principals: `},
+		{"a principal of no kind", guarded(anybody, `{"notId": {}}`), where + `rules.policies["p"].principals[0].not_id.identifier: `},
+		{"any that is false", guarded(`{"any": false}`, anybody), where + `rules.policies["p"].permissions[0].any: `},
+		{"an empty set", guarded(`{"orRules": {}}`, anybody), where + `rules.policies["p"].permissions[0].or_rules.rules: `},
+		{"an extension", guarded(`{"matcher": {"name": "m", "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}}}`, anybody),
 			where + `rules.policies["p"].permissions[0].matcher: not supported: no extension of permissions is known here`},
-		{"an extension of principals", guarded(any, `{"custom": {"name": "m", "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}}}`),
+		{"an extension of principals", guarded(anybody, `{"custom": {"name": "m", "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}}}`),
 			where + `rules.policies["p"].principals[0].custom.typed_config: "envoy.config.core.v3.Locality" is not supported here`},
-		{"the filter state", guarded(any, `{"filterState": {"key": "k", "stringMatch": {"exact": "v"}}}`),
+		{"the filter state", guarded(anybody, `{"filterState": {"key": "k", "stringMatch": {"exact": "v"}}}`),
 			where + `rules.policies["p"].principals[0].filter_state: not supported: there is no filter state here`},
-		{"metadata of routes", guarded(`{"sourcedMetadata": {"metadataSource": "ROUTE", "metadataMatcher": {"filter": "f", "path": [{"key": "a"}], "value": {"nullMatch": {}}}}}`, any),
+		{"metadata of routes", guarded(`{"sourcedMetadata": {"metadataSource": "ROUTE", "metadataMatcher": {"filter": "f", "path": [{"key": "a"}], "value": {"nullMatch": {}}}}}`, anybody),
 			where + `rules.policies["p"].permissions[0].sourced_metadata.metadata_source: ROUTE is not supported`},
-		{"a metadata value of no kind", guarded(`{"metadata": {"filter": "f", "path": [{"key": "a"}], "value": {}}}`, any), where + `rules.policies["p"].permissions[0].metadata.value.match_pattern: `},
-		{"a range of ports that is none", guarded(`{"destinationPortRange": {"start": 9, "end": 9}}`, any), where + `rules.policies["p"].permissions[0].destination_port_range: [9, 9) is no range of ports`},
-		{"an address that is a name", guarded(any, `{"remoteIp": {"addressPrefix": "localhost", "prefixLen": 8}}`), where + `rules.policies["p"].principals[0].remote_ip.address_prefix: "localhost" is not an IP address`},
-		{"an address with a zone", guarded(any, `{"remoteIp": {"addressPrefix": "fe80::1%eth0", "prefixLen": 8}}`), where + `rules.policies["p"].principals[0].remote_ip.address_prefix: "fe80::1%eth0" is not an IP address`},
-		{"a prefix that is too long", guarded(any, `{"remoteIp": {"addressPrefix": "10.0.0.0", "prefixLen": 33}}`), where + `rules.policies["p"].principals[0].remote_ip.prefix_len: 33 is too long for 10.0.0.0`},
-		{"BA5: a header of gRPC", guarded(`{"header": {"name": "Grpc-Timeout", "presentMatch": true}}`, any), where + `rules.policies["p"].permissions[0].header.name: "grpc-timeout" cannot be matched`},
-		{"BA5: the scheme", guarded(`{"header": {"name": ":scheme", "exactMatch": "http"}}`, any), where + `rules.policies["p"].permissions[0].header.name: ":scheme" cannot be matched`},
-		{"BA5: a header of one hop", guarded(`{"header": {"name": "TE", "presentMatch": true}}`, any), where + `rules.policies["p"].permissions[0].header.name: "te" cannot be matched`},
-		{"another pseudo-header", guarded(`{"header": {"name": ":protocol", "presentMatch": true}}`, any), where + `rules.policies["p"].permissions[0].header.name: ":protocol" is not supported`},
+		{"a metadata value of no kind", guarded(`{"metadata": {"filter": "f", "path": [{"key": "a"}], "value": {}}}`, anybody), where + `rules.policies["p"].permissions[0].metadata.value.match_pattern: `},
+		{"a range of ports that is none", guarded(`{"destinationPortRange": {"start": 9, "end": 9}}`, anybody), where + `rules.policies["p"].permissions[0].destination_port_range: [9, 9) is no range of ports`},
+		{"an address that is a name", guarded(anybody, `{"remoteIp": {"addressPrefix": "localhost", "prefixLen": 8}}`), where + `rules.policies["p"].principals[0].remote_ip.address_prefix: "localhost" is not an IP address`},
+		{"an address with a zone", guarded(anybody, `{"remoteIp": {"addressPrefix": "fe80::1%eth0", "prefixLen": 8}}`), where + `rules.policies["p"].principals[0].remote_ip.address_prefix: "fe80::1%eth0" is not an IP address`},
+		{"a prefix that is too long", guarded(anybody, `{"remoteIp": {"addressPrefix": "10.0.0.0", "prefixLen": 33}}`), where + `rules.policies["p"].principals[0].remote_ip.prefix_len: 33 is too long for 10.0.0.0`},
+		{"BA5: a header of gRPC", guarded(`{"header": {"name": "Grpc-Timeout", "presentMatch": true}}`, anybody), where + `rules.policies["p"].permissions[0].header.name: "grpc-timeout" cannot be matched`},
+		{"BA5: the scheme", guarded(`{"header": {"name": ":scheme", "exactMatch": "http"}}`, anybody), where + `rules.policies["p"].permissions[0].header.name: ":scheme" cannot be matched`},
+		{"BA5: a header of one hop", guarded(`{"header": {"name": "TE", "presentMatch": true}}`, anybody), where + `rules.policies["p"].permissions[0].header.name: "te" cannot be matched`},
+		{"another pseudo-header", guarded(`{"header": {"name": ":protocol", "presentMatch": true}}`, anybody), where + `rules.policies["p"].permissions[0].header.name: ":protocol" is not supported`},
 		{"a header of a connection", connections(`{"header": {"name": "a", "presentMatch": true}}`), `default_filter_chain.filters[0].typed_config.rules.policies["p"].permissions[0].header: a connection has no requests`},
 		{"a path of a connection", connections(`{"notRule": {"urlPath": {"path": {"exact": "/"}}}}`), `default_filter_chain.filters[0].typed_config.rules.policies["p"].permissions[0].not_rule.url_path: a connection has no requests`},
 		{"an expression that asks about what is not there", conditional(`"condition": {"selectExpr": {"operand": {"identExpr": {"name": "response"}}, "field": "code"}}`),
