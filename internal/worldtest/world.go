@@ -5,6 +5,7 @@ package worldtest
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
@@ -195,6 +196,38 @@ func (w *World) Bootstrap(namespace, serviceAccount string, labels map[string]st
 		},
 		ServerListenerTemplate: "xds.istio.io/grpc/lds/inbound/%s",
 	}
+}
+
+// BootstrapJSON is the bootstrap of a workload in another process.
+func (w *World) BootstrapJSON(namespace, serviceAccount string, labels map[string]string) string {
+	w.tb.Helper()
+	c := w.Bootstrap(namespace, serviceAccount, labels)
+	type object = map[string]any
+	credentials := func(list ...bootstrap.Credentials) (all []object) {
+		for _, one := range list {
+			all = append(all, object{"type": one.Type, "config": json.RawMessage(one.Config)})
+		}
+		return all
+	}
+	providers := make(object, len(c.CertificateProviders))
+	for name, provider := range c.CertificateProviders {
+		providers[name] = object{"plugin_name": provider.Plugin, "config": json.RawMessage(provider.Config)}
+	}
+	b, err := json.Marshal(object{
+		"xds_servers": []object{{
+			"server_uri":      c.Servers[0].URI,
+			"channel_creds":   credentials(c.Servers[0].ChannelCreds),
+			"call_creds":      credentials(c.Servers[0].CallCreds...),
+			"server_features": []string{"xds_v3"},
+		}},
+		"node":                                   object{"id": c.Node.ID, "metadata": c.Node.Metadata},
+		"certificate_providers":                  providers,
+		"server_listener_resource_name_template": c.ServerListenerTemplate,
+	})
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	return string(b)
 }
 
 // Join starts the mesh of a workload. It is closed with the test.
