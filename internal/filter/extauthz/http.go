@@ -69,7 +69,7 @@ func (f *Filter) checkHTTP(ctx context.Context, x *filter.Exchange, b body) (*ve
 		req.Header[http.CanonicalHeaderKey(name)] = slices.Clone(x.Header.Values(name))
 	}
 	if b.read {
-		req.Header.Set(http.CanonicalHeaderKey(partialHeader), strconv.FormatBool(b.partial))
+		req.Header.Set("X-Envoy-Auth-Partial-Body", strconv.FormatBool(b.partial))
 	}
 	for _, h := range c.HeadersToAdd {
 		req.Header.Set(h.Name, h.Value)
