@@ -36,11 +36,14 @@ func TestMain(m *testing.M) {
 // hop is what a process saw of a request. Times are in nanoseconds of the machine's
 // clock, which the processes share.
 type hop struct {
-	Addr                       string
-	Arrived, Deadline, Ended   int64
-	Canceled                   bool
-	Err                        string
-	WithoutDeadline, Forwarded bool
+	Addr            string `json:"addr"`
+	Arrived         int64  `json:"arrived"`
+	Deadline        int64  `json:"deadline"`
+	Ended           int64  `json:"ended"`
+	Canceled        bool   `json:"canceled"`
+	Err             string `json:"err"`
+	WithoutDeadline bool   `json:"withoutDeadline"`
+	Forwarded       bool   `json:"forwarded"`
 }
 
 // runHop serves until its input ends, and prints what it saw as lines of JSON.

@@ -205,13 +205,13 @@ func (w *World) BootstrapJSON(namespace, serviceAccount string, labels map[strin
 	type object = map[string]any
 	credentials := func(list ...bootstrap.Credentials) (all []object) {
 		for _, one := range list {
-			all = append(all, object{"type": one.Type, "config": json.RawMessage(one.Config)})
+			all = append(all, object{"type": one.Type, "config": one.Config})
 		}
 		return all
 	}
 	providers := make(object, len(c.CertificateProviders))
 	for name, provider := range c.CertificateProviders {
-		providers[name] = object{"plugin_name": provider.Plugin, "config": json.RawMessage(provider.Config)}
+		providers[name] = object{"plugin_name": provider.Plugin, "config": provider.Config}
 	}
 	b, err := json.Marshal(object{
 		"xds_servers": []object{{
