@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -294,6 +295,10 @@ func (m *Mesh) Drain(ctx context.Context) error {
 	}
 	return nil
 }
+
+// String names the mesh by its node. It keeps fmt from the keys, which it would
+// print with the unexported fields.
+func (m *Mesh) String() string { return "mesh of " + strconv.Quote(m.settings.bootstrap.Node.ID) }
 
 // Close leaves the mesh: listeners and connections are closed, calls in flight
 // fail, and every goroutine of the mesh has ended when it returns. It may be

@@ -103,3 +103,16 @@ func TestCustomerCallsPayment(t *testing.T) {
 		t.Errorf("gRPC: reply %+v", reply)
 	}
 }
+
+// fmt prints unexported fields, keys among them, of what does not say itself what it
+// is.
+func TestV55_PrintingAMeshShowsNoSecret(t *testing.T) {
+	t.Parallel()
+	w := worldtest.New(t, "")
+	m := w.Join("shop", "customer", nil)
+	for _, verb := range []string{"%v", "%+v", "%s"} {
+		if got := fmt.Sprintf(verb, m); !strings.HasPrefix(got, "mesh of ") || len(got) > 200 {
+			t.Errorf("%s prints %.300s", verb, got)
+		}
+	}
+}

@@ -81,6 +81,10 @@ func (s *Source) Changed() <-chan struct{} {
 	return changed
 }
 
+// String says what the source is. It keeps fmt from the key, which it would print
+// with the unexported fields.
+func (*Source) String() string { return "a source of Istio's CA" }
+
 // Close ends the renewal and returns when the last request has ended. The
 // current certificate stays available until it expires, so that handshakes
 // that are under way do not fail.

@@ -110,6 +110,10 @@ func (s *Source) Changed() <-chan struct{} {
 	return changed
 }
 
+// String says what the source is. It keeps fmt from the key, which it would print
+// with the unexported fields.
+func (*Source) String() string { return "an SDS source" }
+
 // Close ends the streams and returns when their goroutines have ended. The current
 // certificate stays available until it expires, so that handshakes that are under
 // way do not fail.

@@ -90,6 +90,10 @@ func (s *Source) Changed() <-chan struct{} {
 	return changed
 }
 
+// String says what the source is. It keeps fmt from the key, which it would print
+// with the unexported fields.
+func (*Source) String() string { return "a SPIFFE Workload API source" }
+
 // Close ends the stream and returns when its goroutine has ended. The current
 // certificate stays available until it expires, so that handshakes that are
 // under way do not fail.
