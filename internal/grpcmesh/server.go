@@ -44,7 +44,10 @@ func (s *server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 
 func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	return s.serve(ss.Context(), info.FullMethod, true, func(ctx context.Context, reply *replyHeader, pace *filter.Pace, timeouts *inbound.Timeouts) error {
-		return handler(srv, &serverStream{ServerStream: ss, ctx: ctx, reply: reply, pace: pace, timeouts: timeouts})
+		return handler(srv, &serverStream{
+			ServerStream: ss, ctx: ctx, reply: reply, pace: pace,
+			timeouts: timeouts, bounded: timeouts != nil || shortened(ctx, ss.Context()),
+		})
 	})
 }
 
@@ -54,8 +57,10 @@ type serverStream struct {
 	ctx   context.Context
 	reply *replyHeader // nil if the route leaves the response's headers alone
 	pace  *filter.Pace // nil if messages pass as fast as they can
-	// timeouts bound the stream; nil do not.
+	// timeouts bound the stream; nil do not. bounded is whether ctx has an end of its
+	// own, which gRPC does not wait for.
 	timeouts *inbound.Timeouts
+	bounded  bool
 }
 
 func (s *serverStream) Context() context.Context { return s.ctx }
@@ -83,7 +88,7 @@ func (s *serverStream) SendMsg(m any) error {
 	if err := passed(s.ctx, s.pace, m); err != nil {
 		return err
 	}
-	if s.timeouts == nil {
+	if !s.bounded {
 		return s.ServerStream.SendMsg(m)
 	}
 	return s.await(func() error { return s.ServerStream.SendMsg(m) })
@@ -91,7 +96,7 @@ func (s *serverStream) SendMsg(m any) error {
 
 // RecvMsg waits for a message no longer than the stream may stand still.
 func (s *serverStream) RecvMsg(m any) error {
-	if s.timeouts == nil {
+	if !s.bounded {
 		return s.ServerStream.RecvMsg(m)
 	}
 	err := s.await(func() error { return s.ServerStream.RecvMsg(m) })
@@ -113,7 +118,19 @@ func (s *serverStream) await(operation func() error) error {
 		return err
 	case <-s.timeouts.Ended():
 		return timedOut(s.timeouts.Cause())
+	case <-s.ctx.Done():
+		return status.FromContextError(s.ctx.Err()).Err()
 	}
+}
+
+// shortened reports whether a context ends before the one that it was made of.
+func shortened(ctx, from context.Context) bool {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return false
+	}
+	before, ok := from.Deadline()
+	return !ok || end.Before(before)
 }
 
 // timedOut is the status of a call whose time is over: that of HTTP's 408.

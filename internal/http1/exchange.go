@@ -59,10 +59,11 @@ func (x *exchange) run() (*http.Response, error) {
 	atOnce := c.writesAtOnce(x.req)
 	if atOnce {
 		if err := x.write(); err != nil {
+			written := c.out.giveUp()
 			if c.out.failed() == nil {
-				return nil, x.abort(&Error{Unsendable: true, Written: c.out.any(), Err: err})
+				return nil, x.abort(&Error{Unsendable: true, Written: written, Err: err})
 			}
-			if !c.out.any() {
+			if !written {
 				return nil, x.abort(&Error{Stale: x.stale, Err: err})
 			}
 			x.lastWords()
@@ -194,7 +195,7 @@ func (x *exchange) headEnded() error {
 // failure says why there is no response.
 func (x *exchange) failure(err error) *Error {
 	c := x.conn
-	e := &Error{Written: c.out.any(), Err: err}
+	e := &Error{Written: c.out.giveUp(), Err: err}
 	ctx := x.req.Context()
 	bodyErr := x.aside.bodyFailure()
 	x.catchUp(err)

@@ -10,20 +10,31 @@ import (
 // never hands its buffer to others. One goroutine writes; any may ask what became
 // of it.
 type wireWriter struct {
-	conn    net.Conn
-	buffer  []byte // what is not written yet; its capacity is the buffer
-	written atomic.Bool
-	err     atomic.Pointer[error]
+	conn   net.Conn
+	buffer []byte // what is not written yet; its capacity is the buffer
+	state  atomic.Int32
+	err    atomic.Pointer[error]
 }
+
+// What has become of the request in flight. A write is counted before it is made:
+// whoever asks while it is under way must not take it for none.
+const (
+	untouched int32 = iota
+	begun           // a byte was written, or may have been
+	given           // nothing was written, nor will be
+)
 
 // begin forgets what earlier requests wrote.
 func (w *wireWriter) begin() {
 	w.buffer = w.buffer[:0]
-	w.written.Store(false)
+	w.state.Store(untouched)
 }
 
-// any reports whether a byte of the request was written.
-func (w *wireWriter) any() bool { return w.written.Load() }
+// giveUp ends the request as far as it is written. It reports whether a byte of it
+// may have been; if not, none will be.
+func (w *wireWriter) giveUp() (written bool) {
+	return !w.state.CompareAndSwap(untouched, given) && w.state.Load() != given
+}
 
 // failed is why the connection cannot be written to, or nil.
 func (w *wireWriter) failed() error {
@@ -75,9 +86,13 @@ func (w *wireWriter) send(p []byte) (int, error) {
 	if err := w.failed(); err != nil {
 		return 0, err
 	}
+	first := w.state.CompareAndSwap(untouched, begun)
+	if !first && w.state.Load() == given {
+		return 0, errClosed
+	}
 	n, err := w.conn.Write(p)
-	if n > 0 {
-		w.written.Store(true)
+	if first && n == 0 {
+		w.state.Store(untouched)
 	}
 	if err != nil {
 		failed := err // a copy, so that only failures are allocated

@@ -144,6 +144,7 @@ func (s *serving) serve(w http.ResponseWriter) {
 	if pace := s.exchange.Pace(); pace != nil && r.Method != http.MethodHead {
 		rec.paced = &pacedWriter{ResponseWriter: w, pace: pace, request: &s.passed}
 	}
+	defer s.forgetFiles()
 	h.Next.ServeHTTP(rec.wrapped(), &s.passed)
 	if s.timedOut(rec) {
 		return
@@ -235,6 +236,14 @@ func (s *serving) requery(query string) {
 	u.RawQuery, u.ForceQuery = query, false
 	s.passed.URL = &u
 	s.passed.RequestURI = u.RequestURI()
+}
+
+// forgetFiles removes the temporary files of a form that the application has parsed.
+// net/http does so for its own request, of which the application has a copy.
+func (s *serving) forgetFiles() {
+	if form := s.passed.MultipartForm; form != nil && form != s.request.MultipartForm {
+		_ = form.RemoveAll() // as net/http, which can tell nobody either
+	}
 }
 
 // facts are what is known of the request's connection.

@@ -289,7 +289,18 @@ func (c *Call) HideOriginals() bool { return c.hide }
 
 // Last is the attempt whose outcome Run returned, or the one under way. It is nil
 // before the first.
-func (c *Call) Last() *Attempt { return c.attempt }
+func (c *Call) Last() *Attempt {
+	a := c.attempt
+	if a == nil {
+		return nil
+	}
+	a.lock()
+	defer a.unlock()
+	if a.lost {
+		return nil // its goroutine may still be at it
+	}
+	return a
+}
 
 // Upstream is the address of the endpoint of the last attempt, "" before one.
 func (c *Call) Upstream() string {
@@ -499,8 +510,12 @@ func (c *Call) failOutcome(o outcome.Outcome) outcome.Outcome {
 		Kind: o.Kind, Target: c.target.name, Route: c.Observed.Route, Cluster: c.Observed.Cluster,
 		Attempts: c.Observed.Attempts, Sent: o.Sent || c.sent, Err: o.Err,
 	}
-	if c.attempt != nil && c.attempt.Endpoint != nil {
-		e.Endpoint = c.attempt.Endpoint.Address()
+	if a := c.attempt; a != nil {
+		a.lock()
+		if a.Endpoint != nil {
+			e.Endpoint = a.Endpoint.Address()
+		}
+		a.unlock()
 	}
 	o.Err = e
 	return o
