@@ -205,12 +205,13 @@ func (bc *batteryCase) run(t *testing.T, protocol func(*discovery.Target)) {
 	var bodies []*tracked
 	req := newRequest(t.Context(), t, http.MethodPost, paymentURL, nil)
 	if bc.trailer {
-		// Set from the beginning: attempts share the map, and one that is given up may
-		// still read the body of a caller that sets it at its end.
-		req.Trailer = http.Header{"X-Sum": {sum(content)}}
+		req.Trailer = http.Header{"X-Sum": nil}
 	}
 	open := func() io.ReadCloser {
 		body := &tracked{Reader: bc.reader.read(content)}
+		if bc.trailer {
+			body.Reader = &atEOF{Reader: body.Reader, then: func() { req.Trailer.Set("X-Sum", sum(content)) }}
+		}
 		bodies = append(bodies, body)
 		return body
 	}
@@ -282,4 +283,18 @@ func (bc *batteryCase) check(t *testing.T, resp *http.Response, err error, payme
 // reader fails: nobody reads as far as the failure.
 func (bc *batteryCase) endsBefore() bool {
 	return bc.known && bc.size > 0 && bc.reader.name == "all of it, and fails"
+}
+
+// atEOF calls a function when its reader has ended.
+type atEOF struct {
+	io.Reader
+	then func()
+}
+
+func (r *atEOF) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if errors.Is(err, io.EOF) {
+		r.then()
+	}
+	return n, err
 }
