@@ -196,3 +196,17 @@ func TestBT6_AnUpgradedConnectionIsTheApplications(t *testing.T) {
 		}
 	})
 }
+
+// pieces gives few bytes at a time, each after a pause.
+type pieces struct {
+	io.Reader
+	most  int
+	pause time.Duration
+}
+
+func (r *pieces) Read(p []byte) (int, error) {
+	if r.pause > 0 {
+		time.Sleep(r.pause)
+	}
+	return r.Reader.Read(p[:min(len(p), r.most)])
+}
