@@ -34,7 +34,7 @@ func TestTheFilesOfAFormAreRemoved(t *testing.T) {
 	}
 	_, _ = io.Copy(part, strings.NewReader(strings.Repeat("x", 11<<20))) // 10 MiB more are kept in memory
 	_ = form.Close()
-	resp, err := http.Post("http://"+address+"/", form.FormDataContentType(), &body) //nolint:noctx // a test's
+	resp, err := http.Post("http://"+address+"/", form.FormDataContentType(), &body)
 	if err != nil {
 		t.Fatal(err)
 	}
