@@ -176,6 +176,7 @@ func (c *Client) removeAllLocked(ts *typeState, r *response, present map[string]
 			if !e.held && len(e.watchers) > 0 {
 				// The server may not have known that it was asked for when it
 				// wrote the response. Its timer decides.
+				e.omitted = true
 				continue
 			}
 			c.removeLocked(e)

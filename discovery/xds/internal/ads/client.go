@@ -138,6 +138,10 @@ func (c *Client) Watch(typeURL, name string, w Watcher) (cancel func()) {
 	return sync.OnceFunc(func() { c.unwatch(e, registered) })
 }
 
+// Do calls f on the goroutine that calls the watchers, in the order of events. It
+// returns at once, and may be called with locks held. After Close, f is not called.
+func (c *Client) Do(f func()) { c.serial.add(f) }
+
 // checkName reports why a resource cannot be asked for.
 func checkName(ts *typeState, typeURL, name string) error {
 	if ts == nil {

@@ -36,7 +36,7 @@ type Type struct {
 	// Decode turns the value of a resource's Any into an immutable value. On
 	// error the name may still be set, which lets the older version of that
 	// resource stay in force while the error is told to its watchers. A panic
-	// is taken for an error. It runs on one goroutine at a time.
+	// is taken for an error. It must be safe for concurrent use.
 	Decode func(value []byte) (name string, resource any, err error)
 }
 

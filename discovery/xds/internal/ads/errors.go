@@ -7,6 +7,17 @@ import (
 	"unicode/utf8"
 )
 
+// ErrUnanswered is wrapped by the error of a resource that counts as one that does
+// not exist although the server has not said so: only because the time for an
+// answer is over.
+var ErrUnanswered = errors.New("no answer in time")
+
+// unanswered is an error that is [ErrUnanswered] too.
+type unanswered struct{ error }
+
+// Unwrap returns both.
+func (u unanswered) Unwrap() []error { return []error{u.error, ErrUnanswered} }
+
 // errIdle ends a stream that nobody needs.
 var errIdle = errors.New("nothing is watched")
 

@@ -105,6 +105,9 @@ type entry struct {
 	rejections      int
 	// reported is the text of the latest rejection that hooks were told.
 	reported string
+	// omitted is set if a response that lists all there is did not have it, while
+	// it is awaited.
+	omitted bool
 
 	// told is the text of the error that the watchers heard last, "" if they
 	// believe that all is well. offline is true if it was the connection's.
@@ -253,6 +256,7 @@ func (c *Client) awaitLocked(e *entry) {
 	if c.server.ResourceTimerIsTransientError {
 		wait = absenceTimeoutTransient
 	}
+	e.omitted = false
 	e.timer = c.alarmLocked(wait, func() {
 		e.updated = time.Now()
 		switch {
@@ -264,9 +268,13 @@ func (c *Client) awaitLocked(e *entry) {
 		case c.server.ResourceTimerIsTransientError:
 			e.state = StateTimeout
 			e.err = e.wrap(fmt.Errorf("xDS server %q did not answer within %v", c.server.Name, wait))
+		case e.omitted:
+			e.state = StateDoesNotExist
+			e.err = e.wrap(fmt.Errorf("%w: xDS server %q lists the others and did not answer within %v",
+				discovery.ErrNotFound, c.server.Name, wait))
 		default:
 			e.state = StateDoesNotExist
-			e.err = e.wrap(fmt.Errorf("%w: xDS server %q did not answer within %v", discovery.ErrNotFound, c.server.Name, wait))
+			e.err = e.wrap(unanswered{fmt.Errorf("%w: xDS server %q did not answer within %v", discovery.ErrNotFound, c.server.Name, wait)})
 		}
 		c.tellErrorLocked(e, e.err)
 	})
