@@ -47,6 +47,11 @@ type Config struct {
 	// secure listener has beside localhost, 127.0.0.1, ::1 and
 	// istiod.istio-system.svc.
 	ServerNames []string
+	// Check says why a client would reject a resource: see [istio.Options]. A
+	// configuration of which it refuses a part is refused as a whole, and the one
+	// before stays in force. Give Check of package discovery/xds, whose clients
+	// these are. Nil: only Envoy's constraints are looked at.
+	Check func(typeURL string, value []byte) error
 	// Logger gets what happens. Nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -108,6 +113,7 @@ func New(config Config) (*Server, error) {
 		dir:    config.Dir,
 		options: istio.Options{
 			TrustDomain: config.TrustDomain, TrustDomainAliases: config.TrustDomainAliases, RootNamespace: config.RootNamespace,
+			Check: config.Check,
 		},
 		health:  health.NewServer(),
 		clients: make(map[*client]struct{}),

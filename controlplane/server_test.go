@@ -111,6 +111,31 @@ func TestBadChangeKeepsWhatIsServed(t *testing.T) {
 	})
 }
 
+func TestWhatClientsRejectDoesNotReplaceWhatTheyHave(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		config := Config{Files: []istio.File{service("payment", "10.0.0.1")}, Check: func(typeURL string, value []byte) error {
+			if typeURL == eds && strings.Contains(string(value), "10.0.0.2") {
+				return errors.New("endpoints[0]: not that one")
+			}
+			return nil
+		}}
+		s := mustNew(t, config)
+		c := newDelta(t, dial(t, serveMemory(t, s), "plaintext:1"), node("shop", "customer"))
+		c.subscribe(eds, cluster("payment"))
+		c.want(eds, []string{cluster("payment")}, nil)
+		problems := s.Update([]istio.File{service("payment", "10.0.0.2")})
+		c.quiet()
+		if len(problems) != 1 || problems[0].Object != "ServiceEntry shop/payment" || problems[0].Line != 6 || !strings.Contains(problems[0].Message, "endpoints[0]: not that one") {
+			t.Errorf("problems %+v", problems)
+		}
+		config.Files = []istio.File{service("payment", "10.0.0.2")}
+		if _, err := New(config); err == nil {
+			t.Error("a server begins with what clients reject")
+		}
+	})
+}
+
 func TestStatusShowsWhatIsServedAfterConcurrentUpdates(t *testing.T) {
 	t.Parallel()
 	s := mustNew(t, Config{})

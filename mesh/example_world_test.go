@@ -13,6 +13,7 @@ import (
 	"github.com/inboardmesh/inboard/controlplane/ca"
 	"github.com/inboardmesh/inboard/controlplane/istio"
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
+	"github.com/inboardmesh/inboard/discovery/xds"
 )
 
 // shop is a control plane in this process, as a test of an application would
@@ -32,7 +33,7 @@ func startShop() (*shop, error) {
 	if err != nil {
 		return nil, err
 	}
-	server, err := controlplane.New(controlplane.Config{CA: authority})
+	server, err := controlplane.New(controlplane.Config{CA: authority, Check: xds.Check})
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/inboardmesh/inboard/controlplane"
 	"github.com/inboardmesh/inboard/controlplane/ca"
+	"github.com/inboardmesh/inboard/discovery/xds"
 )
 
 // ready tells a program where the control plane listens. It is one line of
@@ -74,6 +75,7 @@ func (o *planeFlags) serve(ctx context.Context, call *invocation) (err error) {
 		Dir:           o.config,
 		TrustDomain:   o.trustDomain,
 		RootNamespace: o.rootNamespace,
+		Check:         xds.Check,
 		Logger:        logger,
 	}
 	if o.listen != "" {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/inboardmesh/inboard/controlplane"
 	"github.com/inboardmesh/inboard/controlplane/istio"
+	"github.com/inboardmesh/inboard/discovery/xds"
 )
 
 func validate(_ context.Context, call *invocation) error {
@@ -25,7 +26,7 @@ says of each HTTPRoute and GRPCRoute what became of it.`)
 	if err != nil {
 		return err
 	}
-	config, problems := istio.Parse(files, istio.Options{RootNamespace: *rootNamespace})
+	config, problems := istio.Parse(files, istio.Options{RootNamespace: *rootNamespace, Check: xds.Check})
 	if *output == outputJSON {
 		return reportJSON(call, dir, config, problems, *strict)
 	}

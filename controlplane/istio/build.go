@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	resource "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
@@ -57,13 +58,28 @@ func (r *registry) build() *Config {
 
 // checkInbound makes the listeners of servers with each policy by itself, so that
 // what Envoy would refuse is a problem now, and no missing listener later.
+//
+// What clients reject is found in the same way.
 func (r *registry) checkInbound(c *Config) {
-	if _, err := c.newInbound(permissive, nil, nil); err != nil {
-		r.rep.doubts = append(r.rep.doubts, Problem{Message: "the listeners of servers: " + err.Error()})
+	check := func(applied []int, policies [][]*authorizationPolicy, doubt, reject func(error)) {
+		l, err := c.newInbound(permissive, applied, policies)
+		if err != nil {
+			doubt(err)
+		} else if err := c.checkServer(l); err != nil {
+			reject(err)
+		}
 	}
+	nobody := func(err error) {
+		r.rep.doubt(Problem{Message: "the listeners of servers: " + err.Error()})
+	}
+	check(nil, nil, nobody, nobody)
 	for i, p := range c.requestPolicies {
-		if _, err := c.newInbound(permissive, []int{i}, nil); err != nil {
-			p.at.doubt(err)
+		check([]int{i}, nil, p.at.doubt, p.at.rejected)
+	}
+	for _, namespace := range sortedKeys(r.policies.byNamespace) {
+		for _, p := range r.policies.byNamespace[namespace] {
+			a := at{rep: r.rep, obj: p.obj}.field("spec")
+			check(nil, [][]*authorizationPolicy{{p}}, a.doubt, a.rejected)
 		}
 	}
 }
@@ -149,6 +165,7 @@ func (r *registry) buildHost(c *Config, host string) {
 					continue
 				}
 				managers[name] = manager
+				r.checkClient(hostPort(host, p.number), manager, s, p)
 			}
 			b.managers.put(name, space, managers[name])
 			b.routes.put(name, space, r.buildTable(b, s, p, namespace, from))
@@ -194,6 +211,8 @@ func (r *registry) buildTable(b *hostBuild, s *service, p *servicePort, namespac
 	table := newRouteTable(name, hostPort(s.host, p.number), domains(s.host, namespace, p.number), choices)
 	if err := validate(table.whole()); err != nil {
 		s.doubt(p, err)
+	} else {
+		r.checkTable(table, s, p)
 	}
 	b.tables = append(b.tables, &builtTable{p, s, near, namespace, from, gateway, table})
 	return table
@@ -218,11 +237,26 @@ func (r *registry) buildClusters(b *hostBuild, s *service, rule *destinationRule
 				s.doubt(p, err)
 				continue
 			}
+			if err := r.takenCluster(one, s); err != nil {
+				place := s.at
+				if rule != nil {
+					place = rule.at
+				}
+				place.rejected(fmt.Errorf("port %d of %q: %w", p.number, s.host, err))
+			}
 			built = append(built, one)
 		}
 	}
 	b.built[key] = built
 	return built
+}
+
+// takenCluster asks whether clients take a cluster and its endpoints.
+func (r *registry) takenCluster(b builtCluster, s *service) error {
+	if err := r.opts.clientsTake(resource.ClusterType, b.cluster); err != nil || s.dns != notNamed {
+		return err
+	}
+	return r.opts.clientsTake(resource.EndpointType, b.assignment.common)
 }
 
 func (r *registry) buildCluster(s *service, p *servicePort, rule *destinationRule, subset int) (builtCluster, error) {

@@ -27,6 +27,12 @@ type Options struct {
 	// RootNamespace is where a PeerAuthentication without a selector and an
 	// AuthorizationPolicy are for the whole mesh; "" means "istio-system".
 	RootNamespace string
+	// Check says why a client would reject a resource, given its type URL and the
+	// resource as it is sent; nil is one that clients take. What it refuses is a
+	// problem of the object that the resource is made of. It is called by
+	// [Parse] only. The clients' own decoder is Check of package discovery/xds.
+	// Without it only Envoy's constraints are looked at.
+	Check func(typeURL string, value []byte) error
 }
 
 // Node is who asks for resources.

@@ -120,8 +120,8 @@ func (a at) errorf(format string, args ...any) {
 // doubt reports a translation that Envoy would refuse, if nothing else is
 // wrong.
 func (a at) doubt(err error) {
-	p := a.problem(func(p place) position { return p.key }, fmt.Sprintf("translates to what Envoy refuses: %v", err))
-	a.rep.doubts = append(a.rep.doubts, p)
+	p := a.problem(keyOrValue, fmt.Sprintf("translates to what Envoy refuses: %v", err))
+	a.rep.doubt(p)
 }
 
 // undecodable reports a value that is not of the field's type.
@@ -132,12 +132,15 @@ func (a at) undecodable(format string, args ...any) {
 
 // refuse reports a field that must not be there, at its key.
 func (a at) refuse(format string, args ...any) {
-	a.rep.add(a.problem(func(p place) position {
-		if p.key.line > 0 {
-			return p.key
-		}
-		return p.value
-	}, fmt.Sprintf(format, args...)))
+	a.rep.add(a.problem(keyOrValue, fmt.Sprintf(format, args...)))
+}
+
+// keyOrValue is where a field begins: an element of a list has no key.
+func keyOrValue(p place) position {
+	if p.key.line > 0 {
+		return p.key
+	}
+	return p.value
 }
 
 func (a at) problem(pick func(place) position, message string) Problem {

@@ -97,6 +97,15 @@ func (r *reporter) add(p Problem) {
 	r.problems = append(r.problems, p)
 }
 
+// doubt adds to the doubts.
+func (r *reporter) doubt(p Problem) {
+	if r.seen[p] {
+		return
+	}
+	r.seen[p] = true
+	r.doubts = append(r.doubts, p)
+}
+
 func (r *reporter) warn(p Problem) {
 	if r.seen[p] {
 		return

@@ -1,10 +1,12 @@
 package istio
 
 import (
+	"regexp"
 	"slices"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"golang.org/x/net/http/httpguts"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -144,6 +146,9 @@ func forward(from *rule, cluster *routev3.RouteAction_Cluster) *routev3.RouteAct
 		if rewrite.Uri == "" && rewrite.Authority == "" && rewrite.UriRegexRewrite == nil {
 			from.field("rewrite").errorf("needs uri, uriRegexRewrite or authority")
 		}
+		if rewrite.Authority != "" && !httpguts.ValidHostHeader(rewrite.Authority) {
+			from.field("rewrite").field("authority").errorf("%q is not a host name", rewrite.Authority)
+		}
 		action.PrefixRewrite = rewrite.Uri
 		action.RegexRewrite = regexRewrite(rewrite, from.field("rewrite"))
 		if rewrite.Authority != "" {
@@ -174,10 +179,35 @@ func regexRewrite(in *networking.HTTPRewrite, a at) *matcherv3.RegexMatchAndSubs
 		return nil
 	}
 	checkRegex(re.Match, a.field("match"))
-	if re.Rewrite == "" {
-		a.field("rewrite").errorf("is required")
-	}
+	checkReplaced(re, a)
 	return &matcherv3.RegexMatchAndSubstitute{Pattern: &matcherv3.RegexMatcher{Regex: re.Match}, Substitution: re.Rewrite}
+}
+
+// checkReplaced checks what an expression is replaced by, as RE2 reads it.
+func checkReplaced(re *networking.RegexRewrite, a at) {
+	text, a := re.Rewrite, a.field("rewrite")
+	if text == "" {
+		a.errorf("is required")
+	}
+	program, err := regexp.Compile(re.Match)
+	if err != nil {
+		return // that was reported
+	}
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\\' {
+			continue
+		}
+		i++
+		switch {
+		case i == len(text):
+			a.errorf("ends with a backslash: write two for one")
+		case text[i] == '\\':
+		case text[i] < '0' || text[i] > '9':
+			a.errorf(`has "\%c": only "\0" to "\9" and "\\" have a meaning`, text[i])
+		case int(text[i]-'0') > program.NumSubexp():
+			a.errorf(`has "\%c", but the expression has %d groups`, text[i], program.NumSubexp())
+		}
+	}
 }
 
 // destinations adds the clusters of a route. The header operations of a single

@@ -16,6 +16,7 @@ import (
 	"github.com/inboardmesh/inboard/controlplane"
 	"github.com/inboardmesh/inboard/controlplane/istio"
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
+	"github.com/inboardmesh/inboard/discovery/xds"
 	"github.com/inboardmesh/inboard/internal/ask"
 	"github.com/inboardmesh/inboard/internal/memnet"
 	"github.com/inboardmesh/inboard/mesh"
@@ -52,7 +53,7 @@ const answerTime = 10 * time.Second
 // New reads documents. The error is a [*controlplane.InvalidConfigError] for what a
 // control plane would not serve.
 func New(files []istio.File, node Node) (_ *Mesh, err error) {
-	server, err := controlplane.New(controlplane.Config{Files: files, RootNamespace: node.RootNamespace})
+	server, err := controlplane.New(controlplane.Config{Files: files, RootNamespace: node.RootNamespace, Check: xds.Check})
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/inboardmesh/inboard/controlplane/ca"
 	"github.com/inboardmesh/inboard/controlplane/istio"
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
+	"github.com/inboardmesh/inboard/discovery/xds"
 	"github.com/inboardmesh/inboard/internal/tlstest"
 	"github.com/inboardmesh/inboard/mesh"
 )
@@ -88,7 +89,7 @@ func files(yaml string) []istio.File {
 // StartControlPlane starts the control plane, on the same address each time.
 func (w *World) StartControlPlane() {
 	w.tb.Helper()
-	server, err := controlplane.New(controlplane.Config{Files: w.files, CA: w.CA, Logger: w.logger})
+	server, err := controlplane.New(controlplane.Config{Files: w.files, CA: w.CA, Check: xds.Check, Logger: w.logger})
 	if err != nil {
 		w.tb.Fatal(err)
 	}

@@ -164,3 +164,24 @@ spec: {mtls: {mode: STRICT}}
 	// a stranger is refused: true
 	// a workload gets 200
 }
+
+// A configuration that must not pass review: the test says why it is refused.
+func ExampleWorld_Try() {
+	run(func(t meshtest.TB) {
+		w := meshtest.New(t)
+		w.Service("payment.shop")
+		fmt.Println(w.Try(`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: payment, namespace: shop}
+spec:
+  hosts: [payment]
+  http:
+  - rewrite: {uriRegexRewrite: {match: /v1/(.*), rewrite: /\2}}
+    route: [{destination: {host: payment}}]
+`))
+	})
+	// Output:
+	// configuration is invalid:
+	// config.yaml:8:59: VirtualService shop/payment: spec.http[0].rewrite.uriRegexRewrite.rewrite: has "\2", but the expression has 1 groups
+}

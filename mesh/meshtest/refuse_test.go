@@ -1,6 +1,7 @@
 package meshtest_test
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/inboardmesh/inboard/controlplane"
 	"github.com/inboardmesh/inboard/controlplane/istio"
 	"github.com/inboardmesh/inboard/mesh/meshtest"
 )
@@ -144,6 +146,74 @@ func TestManyChangesTakeNoTime(t *testing.T) {
 		}
 		if took := time.Since(start); took != 0 {
 			t.Errorf("took %v", took)
+		}
+	})
+}
+
+// rejectedYAML is what the control plane could translate and no client would take.
+var rejectedYAML = strings.Replace(retryYAML, "retries:", `match: [{uri: {regex: "/(a{1,900})b{1,900}c{1,900}"}}]
+    retries:`, 1)
+
+// unknownPolicyYAML is what only a client knows that it cannot do.
+const unknownPolicyYAML = `
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: payment, namespace: shop, annotations: {inboard.balancer: "{policy: mine}"}}
+spec: {host: payment}
+`
+
+func TestWhatClientsRejectFailsTheTest(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, yaml, want string }{
+		{"before the control plane serves it", rejectedYAML, "config.yaml:9:13: VirtualService shop/payment: spec.http[0].match[0]: clients refuse the translation: match.safe_regex: regular expression"},
+		{"when a workload gets it", unknownPolicyYAML, `meshtest: workload "customer.shop" rejects the configuration: Cluster "outbound|80||payment.shop.svc.cluster.local": `},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				failure := failureOf(func(tb meshtest.TB) {
+					w := meshtest.New(tb)
+					w.Service("payment.shop")
+					w.Apply(c.yaml)
+					if resp, err := w.Workload("customer.shop").HTTPClient().Get("http://payment.shop/"); err == nil {
+						resp.Body.Close()
+					}
+				})
+				if !strings.Contains(failure, c.want) {
+					t.Errorf("got %q, want %q", failure, c.want)
+				}
+			})
+		})
+	}
+}
+
+func TestARejectionCanBeAsserted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := meshtest.New(t)
+		payment := w.Service("payment.shop")
+		client := w.Workload("customer.shop").HTTPClient()
+		w.Apply(retryYAML)
+		err := w.Try(rejectedYAML)
+		if invalid, ok := errors.AsType[*controlplane.InvalidConfigError](err); !ok || len(invalid.Problems) != 1 {
+			t.Errorf("got %v", err)
+		}
+		payment.FailNext(1)
+		if code, _ := get(t, client, "http://payment.shop/"); code != http.StatusOK {
+			t.Errorf("what was refused has replaced the configuration: got %d", code)
+		}
+		if err := w.Try(unknownPolicyYAML); err == nil || !strings.Contains(err.Error(), `workload "customer.shop" rejects it: Cluster`) {
+			t.Errorf("got %v", err)
+		}
+		if resp, err := w.Workload("other.shop").HTTPClient().Get("http://payment.shop/"); err == nil {
+			resp.Body.Close()
+			t.Error("who has no configuration has an answer")
+		}
+		if err := w.Try(retryYAML); err != nil {
+			t.Error(err)
+		}
+		if code, _ := get(t, client, "http://payment.shop/"); code != http.StatusOK {
+			t.Errorf("got %d", code)
 		}
 	})
 }

@@ -37,9 +37,6 @@ type member struct {
 	news atomic.Int64
 	// questions counts the questions of settle.
 	questions atomic.Int64
-
-	mu       sync.Mutex
-	rejected []string // guarded by mu; not reported yet
 }
 
 // hooks are what a member reports to.
@@ -47,12 +44,26 @@ func (w *World) hooks(m *member) *observe.Hooks {
 	h := w.calls.hooks(m.name)
 	h.ResourceAccepted = func(observe.ResourceEvent) { m.news.Add(1) }
 	h.ResourceRejected = func(e observe.ResourceEvent) {
-		m.mu.Lock()
-		m.rejected = append(m.rejected, fmt.Sprintf("%s %q: %v", e.Type, e.Name, e.Err))
-		m.mu.Unlock()
+		w.reject(m, fmt.Errorf("%s %q: %w", e.Type, e.Name, e.Err))
 		m.news.Add(1)
 	}
 	return h
+}
+
+// reject takes notice of what a member rejects: it fails the test, unless it is
+// what [World.Try] asks about, or has told.
+func (w *World) reject(m *member, reason error) {
+	text := reason.Error()
+	w.mu.Lock()
+	known, trying := w.rejected[text], w.trying
+	if trying && !known {
+		w.rejected[text] = true
+		w.rejections = append(w.rejections, fmt.Errorf("workload %q rejects it: %w", m.name, reason))
+	}
+	w.mu.Unlock()
+	if !known && !trying {
+		w.tb.Errorf("meshtest: workload %q rejects the configuration: %v", m.name, reason)
+	}
 }
 
 // settle waits until some of the members have taken what the control plane now says.
@@ -75,9 +86,6 @@ func (w *World) settle(which func(*member) bool) {
 	}
 	wg.Wait()
 	for i, m := range members {
-		for _, rejected := range m.takeRejected() {
-			w.tb.Errorf("meshtest: workload %q rejects the configuration: %s", m.name, rejected)
-		}
 		if errs[i] != nil {
 			w.tb.Fatalf("meshtest: workload %q does not take the configuration: %v", m.name, errs[i])
 		}
@@ -119,12 +127,4 @@ func (m *member) ask(ctx context.Context) error {
 		return nil // it left in the meantime
 	}
 	return err
-}
-
-func (m *member) takeRejected() []string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	rejected := m.rejected
-	m.rejected = nil
-	return rejected
 }

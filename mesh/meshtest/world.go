@@ -18,6 +18,7 @@ import (
 	"github.com/inboardmesh/inboard/controlplane"
 	"github.com/inboardmesh/inboard/controlplane/istio"
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
+	"github.com/inboardmesh/inboard/discovery/xds"
 	"github.com/inboardmesh/inboard/internal/memnet"
 	"github.com/inboardmesh/inboard/internal/tlstest"
 	"github.com/inboardmesh/inboard/mesh"
@@ -67,6 +68,10 @@ type World struct {
 	byIP      map[string]*Instance // guarded by mu
 	members   map[*member]struct{} // guarded by mu
 	files     []istio.File         // guarded by mu; the test's own
+
+	trying     bool            // guarded by mu; Try is running
+	rejections []error         // guarded by mu; what clients rejected meanwhile
+	rejected   map[string]bool // guarded by mu; what Try has told of
 }
 
 // New starts a mesh without services: a control plane in memory.
@@ -79,11 +84,12 @@ func New(tb TB) *World {
 		instances: make(map[string]*Instance),
 		byIP:      make(map[string]*Instance),
 		members:   make(map[*member]struct{}),
+		rejected:  make(map[string]bool),
 	}
 	w.calls.world = w
 	var err error
 	// Bad configuration fails the test by itself: no need to log it too.
-	if w.server, err = controlplane.New(controlplane.Config{TrustDomain: trustDomain}); err != nil {
+	if w.server, err = controlplane.New(controlplane.Config{TrustDomain: trustDomain, Check: xds.Check}); err != nil {
 		tb.Fatalf("meshtest: %v", err)
 	}
 	ln, err := w.network.Listen(controlPlane)
@@ -107,7 +113,9 @@ func New(tb TB) *World {
 
 // Apply replaces the test's configuration, Istio's YAML with any number of
 // documents. Problems fail the test at once, each with file, line and field; the
-// file is called "config.yaml", and its first line is that of the text.
+// file is called "config.yaml", and its first line is that of the text. What a
+// workload rejects fails the test too, whenever it gets it. To test that a
+// configuration is refused, use [World.Try].
 func (w *World) Apply(yaml string) {
 	w.tb.Helper()
 	w.ApplyFiles(istio.File{Name: "config.yaml", Data: []byte(yaml)})
@@ -119,16 +127,51 @@ func (w *World) ApplyFiles(files ...istio.File) {
 	w.tb.Helper()
 	w.changing <- struct{}{}
 	defer func() { <-w.changing }()
+	if err := w.apply(files); err != nil {
+		w.tb.Fatalf("meshtest: the configuration is refused:\n%v", err)
+	}
+}
+
+// Try is [World.Apply] for a configuration that may be refused: the error says why,
+// in place of a failed test. It is a [*controlplane.InvalidConfigError] if the
+// control plane refuses it; then the one before stays in force. A workload can
+// reject what it alone cannot do, such as a policy of balancing that it does not
+// have; it goes on with what it has.
+func (w *World) Try(yaml string) error {
+	w.tb.Helper()
+	return w.TryFiles(istio.File{Name: "config.yaml", Data: []byte(yaml)})
+}
+
+// TryFiles is [World.Try] for files.
+func (w *World) TryFiles(files ...istio.File) error {
+	w.tb.Helper()
+	w.changing <- struct{}{}
+	defer func() { <-w.changing }()
+	w.mu.Lock()
+	w.trying, w.rejections = true, nil
+	w.mu.Unlock()
+	err := w.apply(files)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.trying = false
+	return errors.Join(append([]error{err}, w.rejections...)...)
+}
+
+// apply gives the control plane the test's configuration, and waits until it is in
+// force.
+func (w *World) apply(files []istio.File) error {
+	w.tb.Helper()
 	w.mu.Lock()
 	services := w.servicesLocked()
 	w.mu.Unlock()
 	if err := w.update(services, files); err != nil {
-		w.tb.Fatalf("meshtest: the configuration is refused:\n%v", err)
+		return err
 	}
 	w.mu.Lock()
 	w.files = files
 	w.mu.Unlock()
 	w.settle(func(*member) bool { return true })
+	return nil
 }
 
 // update gives the control plane a new configuration.

@@ -70,6 +70,30 @@ func Assignment(value []byte) (string, *discovery.Assignment, error) {
 	return m.GetClusterName(), assignment, err
 }
 
+// Check decodes a resource of any type, and returns what a process would refuse it
+// for. Which policies of balancing a process brings is not known: any name that the
+// configuration has for one is taken for known.
+func Check(typeURL string, value []byte) error {
+	var err error
+	switch typeURL {
+	case ListenerURL:
+		_, _, err = Listener(value)
+	case RouteURL:
+		_, _, err = RouteConfiguration(value)
+	case ClusterURL:
+		m := &clusterv3.Cluster{}
+		_, err = resource(value, m, m.GetName, func(d *decoder, at path, m *clusterv3.Cluster) *discovery.Cluster {
+			d.policies = ownPolicies(m)
+			return d.cluster(at, m)
+		})
+	case EndpointURL:
+		_, _, err = Assignment(value)
+	default:
+		err = fmt.Errorf("resources of type %q are not known", typeURL)
+	}
+	return err
+}
+
 // decoder collects the problems of one resource.
 type decoder struct {
 	problems problems

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	xdstypev3 "github.com/cncf/xds/go/xds/type/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	subsettingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/random_subsetting/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -99,6 +100,16 @@ func (d *decoder) ownBalancing(at path, m *corev3.Metadata, b *balancing) {
 	if b.Subsetting.Size == 0 {
 		d.refusef(at.field("size"), "must be more than 0")
 	}
+}
+
+// ownPolicies has the policy that the metadata of a cluster name, as if the process
+// brought it.
+func ownPolicies(m *clusterv3.Cluster) map[string]balancer.Custom {
+	name := m.GetMetadata().GetFilterMetadata()[balancerKey].GetFields()["policy"].GetStringValue()
+	if name == "" || name == peakEWMA {
+		return nil
+	}
+	return map[string]balancer.Custom{name: {Name: name}}
 }
 
 func (d *decoder) balancerByName(at path, m *structpb.Struct, b *balancing) {
