@@ -248,6 +248,35 @@ func parityHeaderRows() []parityRow {
 			cases:  []parityCase{{name: "set, add and remove", call: call, want: by("v1"), check: check}},
 		},
 		{
+			name: "headers with command operators",
+			routes: `- name: named
+  headers:
+    request:
+      set: {x-set: "by %REQ(x-who?x-other)% of %ROUTE_NAME%, 100%%", x-short: "%REQ(x-long):3%", x-none: "%REQ(x-nobody)%"}
+      add: {x-add: "%UPSTREAM_CLUSTER%"}
+    response: {set: {x-answer: "%RESPONSE_CODE% %RESP(x-old)%"}}` + toV1,
+			cases: []parityCase{{
+				name: "the values are those of the request and of its answer", want: by("v1"),
+				call: parityCall{header: map[string]string{"x-who": "ann", "x-long": "abcdef"}, answer: "x-old=before"},
+				check: func(t *testing.T, p *parityProbe, r *parityResult) {
+					for name, want := range map[string]string{"x-set": "by ann of named, 100%", "x-short": "abc"} {
+						if got := r.sent(name); !slices.Equal(got, []string{want}) {
+							t.Errorf("request %s: %q, want %q", name, got, want)
+						}
+					}
+					if got := r.sent("x-none"); got != nil {
+						t.Errorf("request x-none: %q: an empty value is not sent", got)
+					}
+					if got := r.sent("x-add"); len(got) != 1 || !strings.HasPrefix(got[0], "outbound|"+p.port+"|v1|") {
+						t.Errorf("request x-add: %q", got)
+					}
+					if got := r.header("x-answer"); !slices.Equal(got, []string{"200 before"}) {
+						t.Errorf("response x-answer: %q", got)
+					}
+				},
+			}},
+		},
+		{
 			name:   "headers of several destinations",
 			routes: levels,
 			run: func(t *testing.T, p *parityProbe) {

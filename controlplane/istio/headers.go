@@ -42,10 +42,11 @@ func headerValues(values map[string]string, action corev3.HeaderValueOption_Head
 	var out []*corev3.HeaderValueOption
 	for _, name := range sortedKeys(values) {
 		value := values[name]
-		checkHeaderValue(value, a.key(name))
 		if request && isAuthority(name) {
+			checkPlainValue(value, a.key(name))
 			continue
 		}
+		checkHeaderValue(value, request, a.key(name))
 		if !isHeaderName(name) || isAuthority(name) {
 			a.key(name).refuse("is not a header that can be changed")
 			continue
@@ -66,11 +67,11 @@ func headerNames(names []string, a at) []string {
 	return names
 }
 
-// checkHeaderValue refuses what cannot be sent, and Envoy's format commands,
-// which stand between percent signs.
-func checkHeaderValue(value string, a at) {
+// checkPlainValue refuses what cannot be sent, and percent signs where Envoy has no
+// command operators.
+func checkPlainValue(value string, a at) {
 	if strings.Contains(value, "%") {
-		a.errorf("%q: a value with %% is not supported, because Envoy would take it as a format command", value)
+		a.errorf("%q: there are no command operators here: remove %%", value)
 	}
 	checkHeaderText(value, a)
 }

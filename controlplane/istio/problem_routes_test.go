@@ -348,6 +348,29 @@ spec:
 		`x.yaml:15:37: VirtualService shop/a: spec.http[4].fault.delay.percent: cannot be set together with "percentage"`,
 		`x.yaml:15:98: VirtualService shop/a: spec.http[4].fault.abort.httpStatus: cannot be set together with "grpcStatus"`,
 	}},
+	{name: "command operators", yaml: `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec:
+  hosts: [payment]
+  http:
+  - headers:
+      request:
+        set:
+          x-a: "%REQ(a?b):3% of %ROUTE_NAME%, 100%%"
+          x-b: "%REQ(a)%%BYTES_SENT%"
+          x-c: "%RESPONSE_CODE%"
+          x-d: "%REQ(a):0%"
+          host: "%REQ(a)%"
+      response: {set: {x-e: "%RESPONSE_CODE%"}}
+    route: [{destination: {host: payment}}]
+`, want: []string{
+		`x.yaml:11:16: VirtualService shop/a: spec.http[0].headers.request.set[x-b]: "%REQ(a)%%BYTES_SENT%": the command operator BYTES_SENT is not supported: use one of DOWNSTREAM_DIRECT_REMOTE_ADDRESS, DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT, DOWNSTREAM_DIRECT_REMOTE_PORT, DOWNSTREAM_LOCAL_ADDRESS, DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT, DOWNSTREAM_LOCAL_PORT, DOWNSTREAM_PEER_URI_SAN, DOWNSTREAM_REMOTE_ADDRESS, DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT, DOWNSTREAM_REMOTE_PORT, HOSTNAME, PROTOCOL, QUERY_PARAM, REQ, ROUTE_NAME, START_TIME, UPSTREAM_CLUSTER`,
+		`x.yaml:12:16: VirtualService shop/a: spec.http[0].headers.request.set[x-c]: "%RESPONSE_CODE%": the command operator RESPONSE_CODE is for responses: nothing is known of them when a request is sent`,
+		`x.yaml:13:16: VirtualService shop/a: spec.http[0].headers.request.set[x-d]: "%REQ(a):0%": "%" begins no command operator: write "%%" for a percent sign`,
+		`x.yaml:14:17: VirtualService shop/a: spec.http[0].headers.request.set[host]: "%REQ(a)%": there are no command operators here: remove %`,
+	}},
 	{name: "header operations", yaml: `
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -356,19 +379,19 @@ spec:
   hosts: [payment]
   http:
   - headers:
-      request: {set: {":path": a, x-a: "%HOSTNAME%"}, add: {"a b": c, x-b: "a\nb"}, remove: [host, ":method", ""]}
+      request: {set: {":path": a, x-a: "%HOSTNAME"}, add: {"a b": c, x-b: "a\nb"}, remove: [host, ":method", ""]}
       response: {set: {host: a}, add: {":status": "200"}, remove: [Host]}
     route:
     - destination: {host: payment}
       headers: {request: {set: {"": a}}, response: {merge: {}}}
 `, want: []string{
 		"x.yaml:8:23: VirtualService shop/a: spec.http[0].headers.request.set[:path]: is not a header that can be changed",
-		`x.yaml:8:40: VirtualService shop/a: spec.http[0].headers.request.set[x-a]: "%HOSTNAME%": a value with % is not supported, because Envoy would take it as a format command`,
-		"x.yaml:8:61: VirtualService shop/a: spec.http[0].headers.request.add[a b]: is not a header that can be changed",
-		`x.yaml:8:76: VirtualService shop/a: spec.http[0].headers.request.add[x-b]: "a\nb" has a control character`,
-		`x.yaml:8:94: VirtualService shop/a: spec.http[0].headers.request.remove[0]: "host" is not a header that can be removed`,
-		`x.yaml:8:100: VirtualService shop/a: spec.http[0].headers.request.remove[1]: ":method" is not a header that can be removed`,
-		`x.yaml:8:111: VirtualService shop/a: spec.http[0].headers.request.remove[2]: "" is not a header that can be removed`,
+		`x.yaml:8:40: VirtualService shop/a: spec.http[0].headers.request.set[x-a]: "%HOSTNAME": "%" begins no command operator: write "%%" for a percent sign`,
+		"x.yaml:8:60: VirtualService shop/a: spec.http[0].headers.request.add[a b]: is not a header that can be changed",
+		`x.yaml:8:75: VirtualService shop/a: spec.http[0].headers.request.add[x-b]: "a\nb" has a control character`,
+		`x.yaml:8:93: VirtualService shop/a: spec.http[0].headers.request.remove[0]: "host" is not a header that can be removed`,
+		`x.yaml:8:99: VirtualService shop/a: spec.http[0].headers.request.remove[1]: ":method" is not a header that can be removed`,
+		`x.yaml:8:110: VirtualService shop/a: spec.http[0].headers.request.remove[2]: "" is not a header that can be removed`,
 		"x.yaml:9:24: VirtualService shop/a: spec.http[0].headers.response.set[host]: is not a header that can be changed",
 		"x.yaml:9:40: VirtualService shop/a: spec.http[0].headers.response.add[:status]: is not a header that can be changed",
 		`x.yaml:9:68: VirtualService shop/a: spec.http[0].headers.response.remove[0]: "Host" is not a header that can be removed`,

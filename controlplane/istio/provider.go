@@ -124,7 +124,7 @@ func (p *provider) http(m *httpProvider) {
 			if !isHeaderName(name) || isAuthority(name) {
 				in.refuse("is not a header that can be set")
 			}
-			checkHeaderValue(added[name], in)
+			checkPlainValue(added[name], in)
 			service.AuthorizationRequest.HeadersToAdd = append(service.AuthorizationRequest.HeadersToAdd,
 				&corev3.HeaderValue{Key: name, Value: added[name]})
 		}
