@@ -116,8 +116,9 @@ type Cluster struct {
 	// TLSMatches say otherwise of some endpoints, by their metadata; the first
 	// that matches counts.
 	TLSMatches []TLSMatch
-	// Protocol is how to speak HTTP to the endpoints.
+	// Protocol is how to speak HTTP to the endpoints, HTTP2 what HTTP/2 is told.
 	Protocol HTTPProtocol
+	HTTP2    HTTP2Options
 	// MaxRequestsPerConnection closes a connection gracefully after so many
 	// requests; 0 means no limit.
 	MaxRequestsPerConnection uint32

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/inboardmesh/inboard/internal/memnet"
 	"github.com/inboardmesh/inboard/internal/worldtest"
 	"github.com/inboardmesh/inboard/mesh"
 	"github.com/inboardmesh/inboard/observe"
@@ -114,7 +115,7 @@ type parityWorld struct {
 	closed   map[string]int              // guarded by mu; connections by cluster
 	ejected  map[string][]string         // guarded by mu; reasons of ejections by cluster
 	hellos   []byte                      // guarded by mu; the first bytes of connections
-	probed   []net.KeepAliveConfig       // guarded by mu; how connections are kept alive
+	probed   []probedConn                // guarded by mu; how connections are kept alive
 }
 
 // parityInstances are the payments; what is before the '-' is the label app.
@@ -178,13 +179,19 @@ func (w *parityWorld) dial(ctx context.Context, network, address string) (net.Co
 	if err != nil {
 		return nil, err
 	}
-	return &helloConn{Conn: conn, world: w}, nil
+	return &helloConn{Mutable: memnet.NewMutable(conn), world: w}, nil
+}
+
+// probedConn is a connection and how it is kept alive.
+type probedConn struct {
+	config net.KeepAliveConfig
+	conn   *helloConn
 }
 
 // helloConn remembers the first bytes that are written: with TLS, the names
 // that are asked for are in them.
 type helloConn struct {
-	net.Conn
+	*memnet.Mutable
 
 	world *parityWorld
 	once  sync.Once
@@ -196,13 +203,13 @@ func (c *helloConn) Write(b []byte) (int, error) {
 		defer c.world.mu.Unlock()
 		c.world.hellos = append(c.world.hellos, b...)
 	})
-	return c.Conn.Write(b)
+	return c.Mutable.Write(b)
 }
 
 // SetKeepAliveConfig remembers the configuration: no program sees the probes.
 func (c *helloConn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
 	c.world.mu.Lock()
-	c.world.probed = append(c.world.probed, config)
+	c.world.probed = append(c.world.probed, probedConn{config, c})
 	c.world.mu.Unlock()
 	return c.Conn.(*net.TCPConn).SetKeepAliveConfig(config)
 }
@@ -212,11 +219,23 @@ func (w *parityWorld) keptAlive(config net.KeepAliveConfig) (n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, probed := range w.probed {
-		if probed == config {
+		if probed.config == config {
 			n++
 		}
 	}
 	return n
+}
+
+// silence lets nothing pass any more over the connections made with a
+// configuration, and does not close them.
+func (w *parityWorld) silence(config net.KeepAliveConfig) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, probed := range w.probed {
+		if probed.config == config {
+			probed.conn.Silence()
+		}
+	}
 }
 
 // greeted reports whether a connection began with bytes that contain text.

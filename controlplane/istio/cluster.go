@@ -94,7 +94,7 @@ func httpProtocol(p *servicePort, pool *networking.ConnectionPoolSettings) *http
 	upgrade := pool.GetHttp().GetH2UpgradePolicy() == networking.ConnectionPoolSettings_HTTPSettings_UPGRADE
 	if p.http2 || upgrade {
 		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+			Http2ProtocolOptions: http2Options(pool),
 		}
 	}
 	o := &httpv3.HttpProtocolOptions{
@@ -103,7 +103,7 @@ func httpProtocol(p *servicePort, pool *networking.ConnectionPoolSettings) *http
 	if pool.GetHttp().GetUseClientProtocol() {
 		o.UpstreamProtocolOptions = &httpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
 			UseDownstreamProtocolConfig: &httpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
-				HttpProtocolOptions: &corev3.Http1ProtocolOptions{}, Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+				HttpProtocolOptions: &corev3.Http1ProtocolOptions{}, Http2ProtocolOptions: http2Options(pool),
 			},
 		}
 	}

@@ -126,6 +126,8 @@ func checkPool(pool *networking.ConnectionPoolSettings, a at) {
 		natural(http.MaxRequestsPerConnection, ha.field("maxRequestsPerConnection"))
 		natural(http.MaxRetries, ha.field("maxRetries"))
 		checkDuration(http.IdleTimeout, ha.field("idleTimeout"))
+		natural(http.MaxConcurrentStreams, ha.field("maxConcurrentStreams"))
+		checkPings(http.Http2KeepAlive, ha.field("http2KeepAlive"))
 	}
 }
 

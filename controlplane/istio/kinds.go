@@ -141,9 +141,10 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 	"istio.networking.v1alpha3.ConnectionPoolSettings.TCPSettings.TcpKeepalive": {"probes", "time", "interval"},
 	"istio.networking.v1alpha3.ConnectionPoolSettings.HTTPSettings": {
 		"http1_max_pending_requests", "http2_max_requests", "max_requests_per_connection",
-		"max_retries", "idle_timeout", "h2_upgrade_policy", "use_client_protocol",
+		"max_retries", "idle_timeout", "h2_upgrade_policy", "use_client_protocol", "max_concurrent_streams", "http2_keep_alive",
 	},
-	"istio.networking.v1alpha3.ClientTLSSettings": {"mode", "subject_alt_names", "sni", "credential_name"},
+	"istio.networking.v1alpha3.ConnectionPoolSettings.HTTPSettings.ConnectionKeepalive": {"interval", "timeout"},
+	"istio.networking.v1alpha3.ClientTLSSettings":                                       {"mode", "subject_alt_names", "sni", "credential_name"},
 
 	"istio.networking.v1alpha3.VirtualService": {"hosts", "gateways", "http", "export_to"},
 	"istio.networking.v1alpha3.HTTPRoute": {
@@ -237,9 +238,7 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 
 // untranslated says why some fields are refused.
 var untranslated = map[protoreflect.FullName]string{
-	"istio.networking.v1alpha3.ConnectionPoolSettings.HTTPSettings.max_concurrent_streams": ": gRPC opens one connection to an endpoint, so that it would limit calls there: use http2MaxRequests",
-	"istio.networking.v1alpha3.ConnectionPoolSettings.HTTPSettings.http2_keep_alive":       ": a gRPC channel has one setting for all of its clusters: use tcpKeepalive",
-	"istio.networking.v1alpha3.OutlierDetection.consecutive_errors":                        ": it is deprecated: use consecutiveGatewayErrors",
+	"istio.networking.v1alpha3.OutlierDetection.consecutive_errors": ": it is deprecated: use consecutiveGatewayErrors",
 }
 
 func isTranslated(fd protoreflect.FieldDescriptor) bool {

@@ -404,6 +404,23 @@ spec: {host: payment.shop.svc.cluster.local}
 `, want: []string{
 		`x.yaml:9:14: DestinationRule shop/b: spec.host: "payment.shop.svc.cluster.local" already has DestinationRule shop/a (x.yaml:1): merging is not supported`,
 	}},
+	{name: "settings of HTTP/2", yaml: `
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: a, namespace: shop}
+spec:
+  host: payment
+  trafficPolicy:
+    connectionPool: {http: {maxConcurrentStreams: -1, http2KeepAlive: {interval: 1.0005s}}}
+    portLevelSettings:
+    - {port: {number: 8080}, connectionPool: {http: {http2KeepAlive: {timeout: 0s}}}}
+`, want: []string{
+		"x.yaml:7:51: DestinationRule shop/a: spec.trafficPolicy.connectionPool.http.maxConcurrentStreams: -1 is negative",
+		"x.yaml:7:55: DestinationRule shop/a: spec.trafficPolicy.connectionPool.http.http2KeepAlive.timeout: is required: the time that a peer has for an answer",
+		"x.yaml:7:82: DestinationRule shop/a: spec.trafficPolicy.connectionPool.http.http2KeepAlive.interval: 1.0005s is too precise: use whole milliseconds",
+		"x.yaml:9:54: DestinationRule shop/a: spec.trafficPolicy.portLevelSettings[0].connectionPool.http.http2KeepAlive.interval: is required: the time after which a silent peer is asked",
+		"x.yaml:9:80: DestinationRule shop/a: spec.trafficPolicy.portLevelSettings[0].connectionPool.http.http2KeepAlive.timeout: 0s is too short: use at least 1ms, or leave the field out",
+	}},
 	{name: "settings that are not translated", yaml: `
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -415,7 +432,6 @@ spec:
   trafficPolicy:
     outlierDetection: {consecutiveErrors: 3, outlierDetectionHttpErrorCodes: [429]}
     loadBalancer: {zoneAwareLbSetting: {}}
-    connectionPool: {http: {maxConcurrentStreams: 1, http2KeepAlive: {interval: 1s}}}
     portLevelSettings:
     - {port: {number: 8080}, loadBalancer: {simple: PASSTHROUGH}}
 `, want: []string{
@@ -423,9 +439,7 @@ spec:
 		"x.yaml:9:24: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.consecutiveErrors: is not supported: remove it: it is deprecated: use consecutiveGatewayErrors",
 		"x.yaml:9:46: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.outlierDetectionHttpErrorCodes: is not supported: remove it",
 		"x.yaml:10:20: DestinationRule shop/a: spec.trafficPolicy.loadBalancer.zoneAwareLbSetting: is not supported: remove it",
-		"x.yaml:11:29: DestinationRule shop/a: spec.trafficPolicy.connectionPool.http.maxConcurrentStreams: is not supported: remove it: gRPC opens one connection to an endpoint, so that it would limit calls there: use http2MaxRequests",
-		"x.yaml:11:54: DestinationRule shop/a: spec.trafficPolicy.connectionPool.http.http2KeepAlive: is not supported: remove it: a gRPC channel has one setting for all of its clusters: use tcpKeepalive",
-		"x.yaml:13:53: DestinationRule shop/a: spec.trafficPolicy.portLevelSettings[0].loadBalancer.simple: PASSTHROUGH is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM",
+		"x.yaml:12:53: DestinationRule shop/a: spec.trafficPolicy.portLevelSettings[0].loadBalancer.simple: PASSTHROUGH is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM",
 	}},
 	{name: "load balancers", yaml: `
 apiVersion: networking.istio.io/v1

@@ -16,6 +16,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/inboardmesh/inboard/internal/inbound"
 	"github.com/inboardmesh/inboard/internal/pipeline"
@@ -115,6 +116,9 @@ func (a *Adapter) ServerOptions() []grpc.ServerOption {
 		// application that follow say otherwise.
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
+		// As with Envoy, clients may ask whether the server is there whenever their
+		// configuration says so; grpc-go takes that for an attack.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Millisecond, PermitWithoutStream: true}),
 		grpc.Creds(&serverCredentials{listeners: a.options.Listeners, hooks: a.options.Hooks}),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),

@@ -67,7 +67,7 @@ func (creds *clientCredentials) ClientHandshake(ctx context.Context, _ string, r
 	made.expires.Store(0)
 	if config == nil {
 		conn.ready(cluster, nil)
-		return conn, clientAuth{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}}, nil
+		return made.endpoint.Pinging(conn), clientAuth{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}}, nil
 	}
 	secure := tls.Client(conn, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
@@ -79,7 +79,7 @@ func (creds *clientCredentials) ClientHandshake(ctx context.Context, _ string, r
 		made.expires.Store(due.UnixNano())
 	}
 	conn.ready(cluster, &state)
-	return secure, clientAuth{
+	return made.endpoint.Pinging(secure), clientAuth{
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
 		State:          state,
 	}, nil

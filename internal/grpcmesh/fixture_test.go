@@ -89,8 +89,12 @@ func newFixture(tb testing.TB, edit ...func(*grpcmesh.Options)) *fixture {
 	f.adapter = grpcmesh.New(options)
 	tb.Cleanup(func() {
 		settle()
+		if err := f.adapter.Close(); err != nil { // connections of its own count, too
+			tb.Errorf("close: %v", err)
+		}
 		f.checkNothingCounted()
-		if err := errors.Join(f.adapter.Close(), f.listeners.Close()); err != nil {
+		f.checkNoConnections()
+		if err := f.listeners.Close(); err != nil {
 			tb.Errorf("close: %v", err)
 		}
 		f.outbound.Close()
@@ -121,13 +125,31 @@ func (f *fixture) checkNothingCounted() {
 			continue
 		}
 		for _, cluster := range config.Clusters {
-			if used := cluster.Gate(discovery.PriorityDefault).Usage(); used != (breaker.Usage{}) {
+			used := cluster.Gate(discovery.PriorityDefault).Usage()
+			if used.Connections = 0; used != (breaker.Usage{}) { // those of the channel are open
 				f.tb.Errorf("cluster %q: %+v is still in use", cluster.Name(), used)
 			}
 			for endpoint := range cluster.Endpoints {
 				if n := endpoint.Host().Active(); n != 0 {
 					f.tb.Errorf("endpoint %s: %d calls still count", endpoint.Address(), n)
 				}
+			}
+		}
+	}
+}
+
+// checkNoConnections fails the test if a limit counts a connection after all channels
+// are closed.
+func (f *fixture) checkNoConnections() {
+	f.tb.Helper()
+	for _, name := range f.source.targets() {
+		config, _ := f.outbound.Target(name).Watch()
+		if config == nil {
+			continue
+		}
+		for _, cluster := range config.Clusters {
+			if n := cluster.Gate(discovery.PriorityDefault).Usage().Connections; n != 0 {
+				f.tb.Errorf("cluster %q: %d connections still count", cluster.Name(), n)
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package grpcmesh
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,7 +28,7 @@ type policyBuilder struct{}
 func (policyBuilder) Name() string { return policyName }
 
 func (policyBuilder) Build(cc balancer.ClientConn, options balancer.BuildOptions) balancer.Balancer {
-	p := &policy{cc: cc, conns: make(map[*upstream.Endpoint]*subConn)}
+	p := &policy{cc: cc, conns: make(map[*upstream.Endpoint][]*subConn)}
 	if _, ok := options.DialCreds.(*clientCredentials); !ok {
 		p.refused = errCredentials
 	}
@@ -48,9 +49,11 @@ type policy struct {
 	refused error
 
 	mu     sync.Mutex
-	conns  map[*upstream.Endpoint]*subConn // guarded by mu
-	counts [5]int                          // guarded by mu; sub-connections by connectivity.State
-	closed bool                            // guarded by mu
+	conns  map[*upstream.Endpoint][]*subConn // guarded by mu; none is empty
+	counts [5]int                            // guarded by mu; sub-connections by connectivity.State
+	closed bool                              // guarded by mu
+	// full is whether a call waits for another one to end.
+	full atomic.Bool
 }
 
 var _ balancer.Balancer = (*policy)(nil)
@@ -66,7 +69,9 @@ type subConn struct {
 	generation uint64
 	security   upstream.Security
 	connecting connecting
-	state      connectivity.State
+	// gated is whether it holds a permit of the cluster's connection limit.
+	gated bool
+	state connectivity.State
 	// err is why the last connect failed. While it is set, calls go elsewhere,
 	// also while connecting is tried again.
 	err error
@@ -130,9 +135,12 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 	}
 	var gone []balancer.SubConn
 	p.mu.Lock()
-	for endpoint, c := range p.conns {
-		if generation, ok := current[endpoint]; !ok || generation != c.generation {
-			gone = append(gone, p.forgetLocked(endpoint, c))
+	for endpoint, conns := range p.conns {
+		generation, ok := current[endpoint]
+		for _, c := range slices.Clone(conns) {
+			if !ok || generation != c.generation {
+				gone = append(gone, p.forgetLocked(endpoint, c))
+			}
 		}
 	}
 	p.mu.Unlock()
@@ -144,7 +152,11 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 }
 
 func (p *policy) forgetLocked(endpoint *upstream.Endpoint, c *subConn) balancer.SubConn {
-	delete(p.conns, endpoint)
+	left := slices.DeleteFunc(p.conns[endpoint], func(other *subConn) bool { return other == c })
+	if p.conns[endpoint] = left; len(left) == 0 {
+		delete(p.conns, endpoint)
+	}
+	c.release(endpoint)
 	c.stay()
 	p.setLocked(c, connectivity.Shutdown)
 	return c.sc
@@ -153,6 +165,7 @@ func (p *policy) forgetLocked(endpoint *upstream.Endpoint, c *subConn) balancer.
 // publish gives the channel a new picker, which wakes the calls that wait for a
 // connection.
 func (p *policy) publish() {
+	p.full.Store(false) // whoever still finds no room says so again
 	p.mu.Lock()
 	state := connectivity.Idle
 	switch {
@@ -184,8 +197,10 @@ func (p *policy) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
-	for endpoint, c := range p.conns {
-		p.forgetLocked(endpoint, c)
+	for endpoint, conns := range p.conns {
+		for _, c := range slices.Clone(conns) {
+			p.forgetLocked(endpoint, c)
+		}
 	}
 }
 
@@ -196,10 +211,10 @@ func (p *policy) Close() {
 // call insists.
 func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (c *subConn, state connectivity.State, failure error) {
 	security := endpoint.Security()
-	var stale balancer.SubConn
+	var stale []balancer.SubConn
 	defer func() {
-		if stale != nil {
-			stale.Shutdown() // without the lock; calls on it end where they are
+		for _, sc := range stale {
+			sc.Shutdown() // without the lock; calls on it end where they are
 		}
 	}()
 	p.mu.Lock()
@@ -207,22 +222,41 @@ func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (c *subConn, stat
 	if p.closed {
 		return nil, connectivity.Shutdown, upstream.ErrClosed
 	}
-	if c := p.conns[endpoint]; c != nil {
-		switch {
+	for i := 0; i < len(p.conns[endpoint]); {
+		switch c := p.conns[endpoint][i]; {
 		case !c.security.Same(security), c.worn(endpoint.Cluster()), insist && c.state == connectivity.TransientFailure:
-			stale = p.forgetLocked(endpoint, c)
+			stale = append(stale, p.forgetLocked(endpoint, c))
 		default:
-			if c.state == connectivity.Ready {
-				c.requests++
-				c.active.Add(1)
-			}
-			return c, c.state, c.err
+			i++
 		}
 	}
-	c = &subConn{generation: endpoint.Cluster().Generation(), security: security, state: connectivity.Idle}
+	if c := p.chooseLocked(endpoint); c != nil {
+		if c.state == connectivity.Ready && !c.take(endpoint.Cluster().MaxStreams()) {
+			return c, connectivity.Connecting, nil // the call waits for one that ends
+		}
+		return c, c.state, c.err
+	}
+	gated, ok := p.anotherLocked(endpoint)
+	if !ok {
+		return p.conns[endpoint][0], connectivity.Connecting, nil
+	}
+	if c, failure = p.connLocked(endpoint, security); failure != nil {
+		releaseGate(endpoint, gated)
+		return nil, connectivity.TransientFailure, failure
+	}
+	c.gated = gated
+	return c, c.state, nil
+}
+
+// connLocked makes a sub-connection.
+func (p *policy) connLocked(endpoint *upstream.Endpoint, security upstream.Security) (*subConn, error) {
+	c := &subConn{generation: endpoint.Cluster().Generation(), security: security, state: connectivity.Idle}
 	c.connecting.endpoint = endpoint
 	c.done = func(info balancer.DoneInfo) {
 		c.end(info)
+		if p.full.Load() {
+			p.publish()
+		}
 		findReport(endpoint, info.Trailer)
 	}
 	var err error
@@ -234,19 +268,19 @@ func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (c *subConn, stat
 		balancer.NewSubConnOptions{StateListener: func(s balancer.SubConnState) { p.stateChanged(endpoint, c, s) }},
 	)
 	if err != nil {
-		return nil, connectivity.TransientFailure, err
+		return nil, err
 	}
 	c.stay = endpoint.AfterLeaving(func() { p.left(endpoint, c) })
-	p.conns[endpoint] = c
+	p.conns[endpoint] = append(p.conns[endpoint], c)
 	p.counts[c.state]++
-	return c, c.state, nil
+	return c, nil
 }
 
 // left lets go of the sub-connection to an endpoint that has left its cluster. Calls
 // that wait for it are sent elsewhere.
 func (p *policy) left(endpoint *upstream.Endpoint, c *subConn) {
 	p.mu.Lock()
-	if p.closed || p.conns[endpoint] != c {
+	if p.closed || !slices.Contains(p.conns[endpoint], c) {
 		p.mu.Unlock()
 		return
 	}

@@ -34,6 +34,7 @@ var floors = map[string]place{
 	"internal/regularfile": {0, shared},
 	"internal/tlstest":     {0, shared},
 	"internal/faultproxy":  {0, shared},
+	"internal/ping":        {0, dataPlane},
 	"internal/token":       {0, shared},
 	"internal/tokentest":   {0, shared},
 	"internal/http1":       {1, dataPlane},

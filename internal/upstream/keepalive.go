@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"github.com/inboardmesh/inboard/internal/ping"
 )
 
 // keepAliver is what a TCP connection has for [Endpoint.KeepAlive].
@@ -45,4 +47,23 @@ func orUnchanged(n time.Duration) time.Duration {
 		return -1
 	}
 	return n
+}
+
+// Pinging returns a new HTTP/2 connection to the endpoint, after TLS, that asks its
+// peer whether it is still there, if its cluster wants it.
+func (e *Endpoint) Pinging(conn net.Conn) net.Conn {
+	config := e.cluster.Config()
+	if config == nil {
+		return conn
+	}
+	return ping.Client(conn, ping.Settings(config.HTTP2.Pings))
+}
+
+// MaxStreams is how many requests the cluster lets be under way on one HTTP/2
+// connection, 0 without a limit.
+func (c *Cluster) MaxStreams() int {
+	if config := c.Config(); config != nil {
+		return int(config.HTTP2.MaxStreams)
+	}
+	return 0
 }

@@ -156,11 +156,20 @@ func (p *pool) availableLocked(security Security) *conn {
 			p.retireLocked(c)
 			continue
 		}
-		if c.cc.Available() > c.promised {
+		if p.roomLocked(c) {
 			return c
 		}
 	}
 	return nil
+}
+
+// roomLocked reports whether an HTTP/2 connection can carry one more request.
+func (p *pool) roomLocked(c *conn) bool {
+	if c.cc.Available() <= c.promised {
+		return false
+	}
+	limit := p.endpoint.cluster.MaxStreams()
+	return limit == 0 || c.cc.InFlight()+c.promised < limit
 }
 
 // promiseLocked gives a connection to a call. The last one that it may carry
@@ -199,7 +208,11 @@ func (p *pool) retireLocked(c *conn) {
 func (p *pool) dialMissingLocked() (overflow bool) {
 	want := len(p.waiters)
 	if p.key.protocol != wireHTTP1 {
-		want = min(want, 1) // one HTTP/2 connection serves many
+		if limit := p.endpoint.cluster.MaxStreams(); limit > 0 && p.key.protocol == wireHTTP2 {
+			want = (want + limit - 1) / limit
+		} else {
+			want = min(want, 1) // one HTTP/2 connection serves many
+		}
 	}
 	for p.dialing < want {
 		if limit := p.hostLimit(); limit > 0 && len(p.conns)+p.dialing >= limit {
@@ -314,7 +327,7 @@ func (p *pool) offerLocked(c *conn) {
 
 // offerSharedLocked hands an HTTP/2 connection to as many as it can carry.
 func (p *pool) offerSharedLocked(c *conn) {
-	for !c.draining && len(p.waiters) > 0 && c.cc.Available() > c.promised {
+	for !c.draining && len(p.waiters) > 0 && p.roomLocked(c) {
 		p.promiseLocked(c)
 		p.popWaiterLocked().ready <- acquired{conn: c}
 	}

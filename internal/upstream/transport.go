@@ -100,7 +100,7 @@ func (e *Endpoint) dialAt(ctx context.Context, address string, protocol wireProt
 		return nil, err
 	}
 	if d.http2 {
-		d.cc, err = newHTTP2(ctx, state.transport.http2, conn, address)
+		d.cc, err = newHTTP2(ctx, state.transport.http2, e.Pinging(conn), address)
 	} else {
 		d.cc, err = newHTTP1(ctx, state.transport, conn, address)
 	}

@@ -71,7 +71,10 @@ func TestClusterDecodesEveryField(t *testing.T) {
 			{Name: "tlsMode-istio", Match: map[string]string{"tlsMode": "istio"}, TLS: &discovery.UpstreamTLS{RootInstance: "istio"}},
 			{Name: "tlsMode-disabled"},
 		},
-		Protocol:                 discovery.HTTP2,
+		Protocol: discovery.HTTP2,
+		HTTP2: discovery.HTTP2Options{MaxStreams: 50, Pings: discovery.Pings{
+			Interval: 30 * time.Second, Jitter: 20, Timeout: 5 * time.Second, Idle: time.Minute,
+		}},
 		MaxRequestsPerConnection: 100,
 		IdleTimeout:              time.Minute,
 		MaxConnectionDuration:    time.Hour,

@@ -235,7 +235,8 @@ const edsClusterFixture = `{
     "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
     "commonHttpProtocolOptions": {"idleTimeout": "60s", "maxConnectionDuration": "3600s", "maxRequestsPerConnection": 100},
     "upstreamHttpProtocolOptions": {},
-    "explicitHttpConfig": {"http2ProtocolOptions": {"initialStreamWindowSize": 65536}}}},
+    "explicitHttpConfig": {"http2ProtocolOptions": {"initialStreamWindowSize": 65536, "maxConcurrentStreams": 50,
+      "connectionKeepalive": {"interval": "30s", "timeout": "5s", "intervalJitter": {"value": 20}, "connectionIdleInterval": "60s"}}}}},
   "metadata": {"filterMetadata": {
     "inboard.breaker": {"failureRatio": 0.25, "minimumRequests": 10, "window": "20s", "openTime": "1s", "halfOpenProbes": 2},
     "inboard.retry_throttle": {"maxTokens": 10, "tokenRatio": 0.1},
@@ -264,7 +265,7 @@ const staticClusterFixture = `{
     "commonTlsContext": {"validationContextCertificateProviderInstance": {"instanceName": "old"}}}},
   "typedExtensionProtocolOptions": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
     "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-    "useDownstreamProtocolConfig": {"httpProtocolOptions": {}, "http2ProtocolOptions": {}}}}
+    "useDownstreamProtocolConfig": {"httpProtocolOptions": {}, "http2ProtocolOptions": {"maxConcurrentStreams": 10}}}}
 }`
 
 // namedClusterFixture is as istiod writes a ServiceEntry of resolution DNS.
@@ -329,7 +330,7 @@ const wrrLocalityClusterFixture = `{
   ]},
   "typedExtensionProtocolOptions": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
     "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-    "autoConfig": {"httpProtocolOptions": {}, "http2ProtocolOptions": {}}}}
+    "autoConfig": {"httpProtocolOptions": {}, "http2ProtocolOptions": {"maxConcurrentStreams": 10}}}}
 }`
 
 const randomClusterFixture = `{

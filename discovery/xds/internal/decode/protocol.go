@@ -37,6 +37,7 @@ var protocolFields = []messageFields{
 	{message: (*corev3.Http1ProtocolOptions)(nil)},
 	{
 		message: (*corev3.Http2ProtocolOptions)(nil),
+		read:    "max_concurrent_streams connection_keepalive",
 		// They size tables, windows and the codec's defences.
 		harmless: "hpack_table_size initial_stream_window_size initial_connection_window_size " +
 			"max_outbound_frames max_outbound_control_frames " +
@@ -44,6 +45,7 @@ var protocolFields = []messageFields{
 			"max_inbound_window_update_frames_per_data_frame_sent use_oghttp2_codec enable_huffman_encoding " +
 			"stream_reset_burst stream_reset_rate",
 	},
+	{message: (*corev3.KeepaliveSettings)(nil), read: "interval timeout interval_jitter connection_idle_interval"},
 }
 
 // httpOptionsName is the key of typed_extension_protocol_options.
@@ -64,7 +66,7 @@ func (d *decoder) httpProtocol(at path, options map[string]*anypb.Any, c *discov
 		m := &httpv3.HttpProtocolOptions{}
 		if d.unpack(in, options[name], m) {
 			d.connectionLife(in.field("common_http_protocol_options"), m.GetCommonHttpProtocolOptions(), c)
-			c.Protocol = httpVersion(m)
+			c.Protocol, c.HTTP2 = d.httpVersion(in, m)
 		}
 	}
 }
@@ -86,16 +88,37 @@ func (d *decoder) connectionLife(at path, m *corev3.HttpProtocolOptions, c *disc
 
 // httpVersion decodes upstream_protocol_options, which Envoy's constraints
 // require.
-func httpVersion(m *httpv3.HttpProtocolOptions) discovery.HTTPProtocol {
+func (d *decoder) httpVersion(at path, m *httpv3.HttpProtocolOptions) (discovery.HTTPProtocol, discovery.HTTP2Options) {
+	const field = "http2_protocol_options"
 	switch p := m.GetUpstreamProtocolOptions().(type) {
 	case *httpv3.HttpProtocolOptions_ExplicitHttpConfig_:
-		if p.ExplicitHttpConfig.GetHttp2ProtocolOptions() != nil {
-			return discovery.HTTP2
+		if o := p.ExplicitHttpConfig.GetHttp2ProtocolOptions(); o != nil {
+			return discovery.HTTP2, d.http2Options(at.field("explicit_http_config").field(field), o)
 		}
 	case *httpv3.HttpProtocolOptions_UseDownstreamProtocolConfig:
-		return discovery.HTTPDownstream
+		o := p.UseDownstreamProtocolConfig.GetHttp2ProtocolOptions()
+		return discovery.HTTPDownstream, d.http2Options(at.field("use_downstream_protocol_config").field(field), o)
 	case *httpv3.HttpProtocolOptions_AutoConfig:
-		return discovery.HTTPAuto
+		return discovery.HTTPAuto, d.http2Options(at.field("auto_config").field(field), p.AutoConfig.GetHttp2ProtocolOptions())
 	}
-	return discovery.HTTP1
+	return discovery.HTTP1, discovery.HTTP2Options{}
+}
+
+// defaultPingJitter is Envoy's KeepaliveSettings.interval_jitter in percent.
+const defaultPingJitter = 15
+
+// http2Options decodes Http2ProtocolOptions. Envoy's constraints require the
+// timeout of keep-alive.
+func (d *decoder) http2Options(at path, m *corev3.Http2ProtocolOptions) discovery.HTTP2Options {
+	o := discovery.HTTP2Options{MaxStreams: m.GetMaxConcurrentStreams().GetValue()}
+	if k := m.GetConnectionKeepalive(); k != nil {
+		in := at.field("connection_keepalive")
+		o.Pings = discovery.Pings{
+			Interval: d.duration(in.field("interval"), k.GetInterval()),
+			Jitter:   d.percent(in.field("interval_jitter"), k.GetIntervalJitter(), defaultPingJitter),
+			Timeout:  d.duration(in.field("timeout"), k.GetTimeout()),
+			Idle:     d.duration(in.field("connection_idle_interval"), k.GetConnectionIdleInterval()),
+		}
+	}
+	return o
 }
