@@ -46,6 +46,7 @@ type settings struct {
 	warmup, time time.Duration
 	callers      []int
 	cases        *regexp.Regexp
+	profiles     string
 }
 
 func parse(args []string) (*settings, error) {
@@ -54,6 +55,7 @@ func parse(args []string) (*settings, error) {
 	f.IntVar(&s.rounds, "rounds", 5, "how often each case runs")
 	f.DurationVar(&s.warmup, "warmup", 500*time.Millisecond, "how long each run warms up")
 	f.DurationVar(&s.time, "time", 2*time.Second, "how long each run is measured")
+	f.StringVar(&s.profiles, "profile", "", "write the CPU profile of each process into `DIRECTORY`, which must exist (go tool pprof -top FILE)")
 	callers := f.String("callers", "1,16,64", "how many callers call at the same time, separated by commas")
 	cases := f.String("cases", "", "a `REGEXP` of the cases to run; the baselines always do")
 	if err := f.Parse(args); err != nil {

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"time"
 )
@@ -19,12 +21,27 @@ type called struct {
 	FirstFailure  string
 }
 
+// profileVariable names the file that a process writes its CPU profile to.
+const profileVariable = "BENCHMARKS_PROFILE"
+
+// env is the environment of a role of a case.
+func (s *settings) env(env []string, c *benchCase, role string) []string {
+	if s.profiles == "" {
+		return env
+	}
+	name := nameless.ReplaceAllString(c.name, "-") + "." + role + ".pprof"
+	return append(env, profileVariable+"="+filepath.Join(s.profiles, name))
+}
+
+// nameless is what a file's name is better without.
+var nameless = regexp.MustCompile(`[^A-Za-z0-9.]+`)
+
 // measure runs a case once: a fresh server, fresh proxies, a fresh client.
 func (w *world) measure(ctx context.Context, c *benchCase, s *settings, callers int) (*measurement, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute+s.warmup+s.time)
 	defer cancel()
 	var ready listening
-	server, err := start(ctx, w.env("payment"), &ready, "server", string(c.server))
+	server, err := start(ctx, s.env(w.env("payment"), c, "server"), &ready, "server", string(c.server))
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +62,7 @@ func (w *world) measure(ctx context.Context, c *benchCase, s *settings, callers 
 		target = w.target(c.client)
 	}
 	var warm struct{ Ready bool }
-	client, err := start(ctx, w.env("customer"), &warm, "client", string(c.client), target, strconv.Itoa(callers), s.warmup.String())
+	client, err := start(ctx, s.env(w.env("customer"), c, "client"), &warm, "client", string(c.client), target, strconv.Itoa(callers), s.warmup.String())
 	if err != nil {
 		return nil, err
 	}

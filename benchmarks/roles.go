@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,7 +17,14 @@ import (
 )
 
 // runRole is what a process of a case does.
-func runRole(ctx context.Context, args []string) error {
+func runRole(ctx context.Context, args []string) (err error) {
+	if name := os.Getenv(profileVariable); name != "" {
+		stop, failure := profile(name)
+		if failure != nil {
+			return failure
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
 	switch {
 	case len(args) == 2 && args[0] == "server":
 		return runServer(ctx, kind(args[1]))
@@ -24,6 +32,21 @@ func runRole(ctx context.Context, args []string) error {
 		return runClient(ctx, kind(args[1]), args[2], args[3], args[4])
 	}
 	return fmt.Errorf("unknown role %q", args)
+}
+
+// profile writes the CPU profile of the process to a file until it is stopped.
+func profile(name string) (stop func() error, err error) {
+	file, err := os.Create(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return file.Close()
+	}, nil
 }
 
 func needsControlPlane(k kind) bool { return strings.Contains(string(k), "-mesh") || k == grpcXDS }

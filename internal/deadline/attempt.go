@@ -12,7 +12,9 @@ import (
 // its end. It must not be copied. Safe for concurrent use once it is started.
 //
 // When it ends at its limit, Err is [context.Canceled] and the cause the one that
-// it was given; Deadline is its parent's, because the limit may be lifted.
+// it was given; Deadline is its parent's, because the limit may be lifted. A firm
+// one is like a context with that deadline: Deadline says it, and Err is
+// [context.DeadlineExceeded] in the end.
 type Attempt struct {
 	parent context.Context
 	limit  time.Time
@@ -20,11 +22,12 @@ type Attempt struct {
 
 	real     atomic.Bool
 	mu       sync.Mutex
-	inner    context.Context         // guarded by mu until real
-	cancel   context.CancelCauseFunc // guarded by mu
-	timer    *time.Timer             // guarded by mu; nil if it needs none
-	lifted   bool                    // guarded by mu
-	canceled bool                    // guarded by mu
+	inner    context.Context // guarded by mu until real
+	cancel   func()          // guarded by mu
+	timer    *time.Timer     // guarded by mu; nil if it needs none
+	firm     bool            // guarded by mu
+	lifted   bool            // guarded by mu
+	canceled bool            // guarded by mu
 }
 
 var _ context.Context = (*Attempt)(nil)
@@ -37,6 +40,14 @@ func (a *Attempt) Start(parent context.Context, limit time.Time, cause error) {
 
 // Started reports whether it was started.
 func (a *Attempt) Started() bool { return a.parent != nil }
+
+// Firm makes it firm. It must come before anything waits for its end; if something
+// does already, the limit still holds.
+func (a *Attempt) Firm() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.firm = a.inner == nil
+}
 
 // Parent is the context that bounds it beside the limit.
 func (a *Attempt) Parent() context.Context { return a.parent }
@@ -52,7 +63,8 @@ func (a *Attempt) Limit() time.Time {
 }
 
 // Lift ends the limit and leaves the parent's. It reports whether it was in time;
-// if not, the context has ended or is about to.
+// if not, the context has ended or is about to. The limit of one that is firm, and
+// that somebody has waited for, stays.
 func (a *Attempt) Lift() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -64,6 +76,9 @@ func (a *Attempt) Lift() bool {
 		return true
 	}
 	a.becomeLocked()
+	if a.firm {
+		return a.inner.Err() == nil
+	}
 	if a.timer == nil || !a.timer.Stop() {
 		return false
 	}
@@ -84,12 +99,24 @@ func (a *Attempt) Stop() {
 		timer.Stop()
 	}
 	if cancel != nil {
-		cancel(context.Canceled)
+		cancel()
 	}
 }
 
-// Deadline is the parent's.
-func (a *Attempt) Deadline() (time.Time, bool) { return a.parent.Deadline() }
+// Deadline is the parent's, or the limit of one that is firm, if that is earlier.
+func (a *Attempt) Deadline() (time.Time, bool) {
+	deadline, ok := a.parent.Deadline()
+	if a.isFirm() && (!ok || a.limit.Before(deadline)) {
+		return a.limit, true
+	}
+	return deadline, ok
+}
+
+func (a *Attempt) isFirm() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.firm && !a.lifted
+}
 
 // Done makes the real context.
 func (a *Attempt) Done() <-chan struct{} { return a.become().Done() }
@@ -136,17 +163,42 @@ func (a *Attempt) becomeLocked() {
 	if a.inner != nil {
 		return
 	}
-	ctx, cancel := context.WithCancelCause(a.parent)
-	a.inner, a.cancel = ctx, cancel
-	left := time.Until(a.limit)
-	switch {
-	case a.canceled:
-		cancel(context.Canceled) // nobody else has seen it yet
-	case a.lifted:
-	case left <= 0:
-		cancel(a.cause)
-	default:
-		a.timer = time.AfterFunc(left, func() { cancel(a.cause) })
+	if a.firm && !a.lifted {
+		a.inner, a.cancel = context.WithDeadlineCause(shortcut(a.parent, a.limit), a.limit, a.cause)
+	} else {
+		a.liftableLocked()
+	}
+	if a.canceled {
+		a.cancel() // nobody else has seen it yet
 	}
 	a.real.Store(true)
+}
+
+func (a *Attempt) liftableLocked() {
+	ctx, cancel := context.WithCancelCause(a.parent)
+	a.inner, a.cancel = ctx, func() { cancel(context.Canceled) }
+	if a.lifted || a.canceled {
+		return
+	}
+	if left := time.Until(a.limit); left > 0 {
+		a.timer = time.AfterFunc(left, func() { cancel(a.cause) })
+	} else {
+		cancel(a.cause)
+	}
+}
+
+// shortcut is what a context with that limit can be a child of instead of parent: a
+// [Context] that nobody waits for, and that ends later, need not become real for
+// it. Who stops the Context stops the child first.
+func shortcut(parent context.Context, limit time.Time) context.Context {
+	c, ok := parent.(*Context)
+	if !ok || c.limit.Before(limit) {
+		return parent
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inner != nil || c.canceled {
+		return parent
+	}
+	return c.parent
 }

@@ -92,7 +92,6 @@ func (a *Adapter) channelOptions() []grpc.DialOption {
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"` + policyName + `":{}}]}`),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithTransportCredentials(&clientCredentials{hooks: a.options.Hooks}),
-		grpc.WithStatsHandler(clientStats{}),
 		// Retries are the mesh's: they need the whole request and a new pick.
 		grpc.WithDisableRetry(),
 		grpc.WithContextDialer(a.dial),

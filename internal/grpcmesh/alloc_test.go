@@ -23,12 +23,12 @@ func TestAllocationsPerUnaryCall(t *testing.T) {
 		hooks *observe.Hooks
 		want  float64
 	}{
-		// The client: the call, its endpoint's and its attempt's contexts, copies
-		// of the metadata, and fifteen that gRPC makes for a stats handler. The
-		// server: the call, a copy of the metadata, and the peer's address.
-		{"telemetry off", &observe.Hooks{}, 40},
+		// The client, seven: the call, its metadata, what carries them to gRPC and
+		// the end of the attempt back. The server, twelve: the call, a copy of the
+		// metadata, and the peer's address.
+		{"telemetry off", &observe.Hooks{}, 20},
 		// And on each side what HTTP has too, and traceparent as metadata.
-		{"telemetry on, not sampled", telemetry(t), 56},
+		{"telemetry on, not sampled", telemetry(t), 35},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -134,6 +134,9 @@ func outcomeOf(a *attempt, err error, reply metadata.MD) outcome.Outcome {
 	}
 	a.marks.mu.Lock()
 	sent, answered, pickKind, pickErr := a.marks.sent, a.marks.answered, a.marks.pickKind, a.marks.pickErr
+	if reply == nil {
+		reply = a.marks.trailer
+	}
 	a.marks.mu.Unlock()
 	code := status.Code(err)
 	o := outcome.Outcome{Kind: outcome.Response, GRPC: true, Code: uint32(code), Sent: sent, Err: err}

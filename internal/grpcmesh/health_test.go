@@ -160,7 +160,7 @@ func TestHTTPAndGRPCShareTheHealthOfAnEndpoint(t *testing.T) {
 
 func TestAGRPCAnswerMayAskToBeLeftAlone(t *testing.T) {
 	t.Parallel()
-	for name, answer := range map[string]func(context.Context) error{
+	answers := map[string]func(context.Context) error{
 		"headers": func(ctx context.Context) error {
 			return grpc.SetHeader(ctx, metadata.Pairs("x-envoy-immediate-health-check-fail", "true"))
 		},
@@ -170,26 +170,45 @@ func TestAGRPCAnswerMayAskToBeLeftAlone(t *testing.T) {
 			}
 			return status.Error(codes.Aborted, "leave me alone")
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				f := newFixture(t)
-				a, b := f.serveBoth("10.0.0.1:9090"), f.serveBoth("10.0.0.2:9090")
-				a.before = func(ctx context.Context, _ int64) error { return answer(ctx) }
-				c := cluster("main", "10.0.0.1:9090", "10.0.0.2:9090")
-				c.Cluster.HealthCheck = &health.Config{
-					Timeout: time.Second, Interval: time.Minute, NoTrafficInterval: time.Minute, TCP: &health.TCP{},
-				}
-				f.configure(forward("main"), c)
-				client := f.client()
-				for range 20 {
-					_, _ = client.EmptyCall(withTimeout(t), &grpc_testing.Empty{}) // one of them fails
-				}
-				if a.calls.Load() != 1 || b.calls.Load() != 19 {
-					t.Errorf("%d and %d calls, want 1 and 19", a.calls.Load(), b.calls.Load())
-				}
+	}
+	calls := map[string]func(*testing.T, grpc_testing.TestServiceClient){
+		"unary": func(t *testing.T, client grpc_testing.TestServiceClient) {
+			_, _ = client.EmptyCall(withTimeout(t), &grpc_testing.Empty{})
+		},
+		"a stream": func(t *testing.T, client grpc_testing.TestServiceClient) {
+			stream, err := client.FullDuplexCall(withTimeout(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = stream.Send(&grpc_testing.StreamingOutputCallRequest{Payload: &grpc_testing.Payload{Body: []byte("once")}})
+			_ = stream.CloseSend()
+			for err == nil {
+				_, err = stream.Recv()
+			}
+		},
+	}
+	for name, answer := range answers {
+		for kind, call := range calls {
+			t.Run(name+", "+kind, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					f := newFixture(t)
+					a, b := f.serveBoth("10.0.0.1:9090"), f.serveBoth("10.0.0.2:9090")
+					a.before = func(ctx context.Context, _ int64) error { return answer(ctx) }
+					c := cluster("main", "10.0.0.1:9090", "10.0.0.2:9090")
+					c.Cluster.HealthCheck = &health.Config{
+						Timeout: time.Second, Interval: time.Minute, NoTrafficInterval: time.Minute, TCP: &health.TCP{},
+					}
+					f.configure(forward("main"), c)
+					client := f.client()
+					for range 20 {
+						call(t, client) // one of them fails
+					}
+					if a.calls.Load() != 1 || b.calls.Load() != 19 {
+						t.Errorf("%d and %d calls, want 1 and 19", a.calls.Load(), b.calls.Load())
+					}
+				})
 			})
-		})
+		}
 	}
 }

@@ -176,8 +176,7 @@ func (s *mirrorStream) Attempt(ctx context.Context, p *pipeline.Attempt) outcome
 	defer cancel()
 	a := &attempt{pipeline: p}
 	defer a.end()
-	ctx = withAttempt(metadata.NewOutgoingContext(ctx, sending(p)), a)
-	a.ctx = ctx
+	ctx = a.send(ctx, sending(p))
 	stream, err := s.open(ctx)
 	if err != nil {
 		return s.outcomeOf(a, err, nil)

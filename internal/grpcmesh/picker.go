@@ -66,7 +66,7 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 		switch state {
 		case connectivity.Ready:
 			a.waitOver()
-			return balancer.PickResult{SubConn: c.sc, Done: c.done, Metadata: a.authority(endpoint)}, nil
+			return balancer.PickResult{SubConn: c.sc, Done: func(info balancer.DoneInfo) { a.done(p.policy, c, &info) }, Metadata: a.authority(endpoint)}, nil
 		case connectivity.Idle, connectivity.Connecting:
 			if failure == nil || a.insisted {
 				if !a.wait() {
@@ -109,11 +109,12 @@ func (r refusal) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	return balancer.PickResult{}, status.Error(codes.Unavailable, r.err.Error())
 }
 
-// attempt is one attempt of a gRPC call, carried to the picker, the stats
-// handler and back in the attempt's context.
+// attempt is one attempt of a gRPC call, carried to the picker in the attempt's
+// context.
 type attempt struct {
 	pipeline *pipeline.Attempt
 	ctx      context.Context
+	carried  attemptContext
 
 	// picking is held while an endpoint is picked: gRPC picks again, on the
 	// goroutine that receives, when a server says that it did not process the
@@ -153,20 +154,27 @@ func (e endpoints) with(endpoint *upstream.Endpoint) endpoints {
 	return e
 }
 
-// failNow makes the endpoint fail its health checks, as it asked for.
-func (a *attempt) failNow() {
-	a.picking.Lock()
-	endpoint := a.pipeline.Endpoint
-	a.picking.Unlock()
-	if endpoint != nil {
-		endpoint.FailNow()
-	}
-}
-
 type attemptKey struct{}
 
-func withAttempt(ctx context.Context, a *attempt) context.Context {
-	return context.WithValue(ctx, attemptKey{}, a)
+// attemptContext carries an attempt, as part of it: a context that costs nothing.
+type attemptContext struct {
+	context.Context //nolint:containedctx // it is one
+
+	attempt *attempt
+}
+
+func (c *attemptContext) Value(key any) any {
+	if key == (attemptKey{}) {
+		return c.attempt
+	}
+	return c.Context.Value(key)
+}
+
+// send is the context of the attempt with the metadata that it sends.
+func (a *attempt) send(ctx context.Context, md metadata.MD) context.Context {
+	a.carried = attemptContext{ctx, a}
+	a.ctx = metadata.NewOutgoingContext(&a.carried, md)
+	return a.ctx
 }
 
 func attemptOf(ctx context.Context) *attempt {

@@ -62,8 +62,6 @@ var _ balancer.Balancer = (*policy)(nil)
 // policy.mu unless they are atomic or never change.
 type subConn struct {
 	sc balancer.SubConn
-	// done ends a call that was sent on it.
-	done func(balancer.DoneInfo)
 	// generation is that of the cluster's connection settings, security what
 	// the connection is made under.
 	generation uint64
@@ -91,10 +89,14 @@ type subConn struct {
 	stay func() bool
 }
 
-// end is the done of calls.
-func (c *subConn) end(balancer.DoneInfo) {
+// ended takes note of the end of a call that was sent on a sub-connection. There may
+// be room now for one that waits.
+func (p *policy) ended(c *subConn) {
 	if c.active.Add(-1) == 0 {
 		c.idleSince.Store(time.Now().UnixNano())
+	}
+	if p.full.Load() {
+		p.publish()
 	}
 }
 
@@ -206,7 +208,7 @@ func (p *policy) Close() {
 
 // get returns the sub-connection to an endpoint, making it if there is none, for
 // a call to be sent on it, with its state and why the last connect failed. If it
-// is ready, done must be called when the call has ended. One that was made under
+// is ready, ended must be called when the call has ended. One that was made under
 // other settings or roots, or is worn, is replaced; so is one that could not connect, if the
 // call insists.
 func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (c *subConn, state connectivity.State, failure error) {
@@ -252,13 +254,6 @@ func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (c *subConn, stat
 func (p *policy) connLocked(endpoint *upstream.Endpoint, security upstream.Security) (*subConn, error) {
 	c := &subConn{generation: endpoint.Cluster().Generation(), security: security, state: connectivity.Idle}
 	c.connecting.endpoint = endpoint
-	c.done = func(info balancer.DoneInfo) {
-		c.end(info)
-		if p.full.Load() {
-			p.publish()
-		}
-		findReport(endpoint, info.Trailer)
-	}
 	var err error
 	c.sc, err = p.cc.NewSubConn( //nolint:staticcheck // deprecated for those with several addresses
 		[]resolver.Address{{

@@ -42,6 +42,7 @@ type clientStream struct {
 	keptBytes int               // guarded by mu
 	closeSent bool              // guarded by mu
 	committed bool              // guarded by mu; no further attempt
+	answered  bool              // guarded by mu; a response has begun
 	ended     bool              // guarded by mu
 	headers   metadata.MD       // guarded by mu; of the response, if the mesh changes them
 	endErr    error             // guarded by mu; what the call ended with
@@ -119,9 +120,7 @@ func (s *clientStream) Routed(d *route.Decision) {
 func (s *clientStream) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Outcome {
 	p.KeepPerTry = true
 	a := &attempt{pipeline: p, endpointHost: s.endpointHost}
-	ctx = withAttempt(metadata.NewOutgoingContext(ctx, sending(p)), a)
-	a.ctx = ctx
-	stream, err := s.open(ctx, s.method, s.opts...)
+	stream, err := s.open(a.send(ctx, sending(p)), s.method, s.opts...)
 	if err != nil {
 		a.end()
 		return outcomeOf(a, err, nil)
@@ -161,11 +160,17 @@ func (s *clientStream) current() (grpc.ClientStream, *attempt) {
 
 // began takes note that the response has begun, which rules out further
 // attempts.
-func (s *clientStream) began(a *attempt) {
+func (s *clientStream) began(stream grpc.ClientStream, a *attempt) {
 	a.pipeline.Started()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.committed, s.kept = true, nil
+	first := !s.answered
+	s.answered, s.committed, s.kept = true, true, nil
+	s.mu.Unlock()
+	if first && a.isChecked() {
+		if md, err := stream.Header(); err == nil { // it is there: no wait
+			obey(a.endpoint(), md)
+		}
+	}
 }
 
 // SendMsg sends a message. If the attempt has ended and another may follow, the
@@ -253,7 +258,7 @@ func (s *clientStream) RecvMsg(m any) error {
 		switch {
 		case err == nil:
 			a.pipeline.Moved()
-			s.began(a)
+			s.began(stream, a)
 			if err := passed(s.call.Context(), s.call.Filtered().Pace(), m); err != nil {
 				s.expire()
 				return err
@@ -287,7 +292,7 @@ func (s *clientStream) Header() (metadata.MD, error) {
 		stream, a := s.current()
 		md, err := stream.Header()
 		if md != nil {
-			s.began(a)
+			s.began(stream, a)
 			return s.changed(md), nil
 		}
 		if err == nil {

@@ -30,10 +30,10 @@ type unaryCall struct {
 // unaryAttempt is one attempt, with what it brought.
 type unaryAttempt struct {
 	attempt
-	reply, trailer metadata.MD
-	peer           peer.Peer // if the call is hedged
-	response       any
-	err            error // as gRPC returned it
+	reply    metadata.MD // if somebody reads it
+	peer     peer.Peer   // if the call is hedged
+	response any
+	err      error // as gRPC returned it
 }
 
 var _ pipeline.Adapter = (*unaryCall)(nil)
@@ -98,23 +98,20 @@ func (u *unaryCall) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Ou
 		t = new(unaryAttempt) // gRPC may still hold the last one
 	}
 	t.pipeline, t.endpointHost, t.response = p, u.endpointHost, u.response
-	ctx = withAttempt(metadata.NewOutgoingContext(ctx, sending(p)), &t.attempt)
-	if deadline, ok := ctx.Deadline(); !p.Deadline.IsZero() && (!ok || p.Deadline.Before(deadline)) {
-		// The next hop is told the time of the attempt, not only of the call.
-		bounded, cancel := context.WithDeadline(ctx, p.Deadline)
-		defer cancel()
-		ctx = bounded
-	}
-	t.ctx = ctx
+	p.Firm() // the next hop is told the time of the attempt, not only of the call
 	p.Local = t
-	opts := slices.Concat(u.opts, []grpc.CallOption{grpc.Header(&t.reply), grpc.Trailer(&t.trailer)})
-	if u.hedged {
+	opts := u.opts
+	switch checked := t.isChecked(); {
+	case u.hedged:
 		opts = u.isolate(t)
+	case checked || u.call.ReadsReply():
+		opts = append(slices.Clip(opts), grpc.Header(&t.reply))
 	}
-	t.err = u.invoker(ctx, u.method, u.request, t.response, u.cc, opts...)
+	t.err = u.invoker(t.send(ctx, sending(p)), u.method, u.request, t.response, u.cc, opts...)
 	t.end()
+	obey(t.endpoint(), t.reply)
 	if t.err != nil && t.reply == nil {
-		t.reply = t.trailer // trailers-only: what a proxy would see as headers
+		t.reply = t.trailer() // trailers-only: what a proxy would see as headers
 	}
 	p.Reply = header(t.reply)
 	return outcomeOf(&t.attempt, t.err, t.reply)
@@ -153,7 +150,7 @@ func (u *unaryCall) isolate(t *unaryAttempt) []grpc.CallOption {
 			opts = append(opts, o)
 		}
 	}
-	return append(opts, grpc.Header(&t.reply), grpc.Trailer(&t.trailer))
+	return append(opts, grpc.Header(&t.reply))
 }
 
 // adopt gives the caller what the attempt that counts has brought.
@@ -163,7 +160,7 @@ func (u *unaryCall) adopt(t *unaryAttempt) {
 		case grpc.HeaderCallOption:
 			*o.HeaderAddr = t.reply
 		case grpc.TrailerCallOption:
-			*o.TrailerAddr = t.trailer
+			*o.TrailerAddr = t.trailer()
 		case grpc.PeerCallOption:
 			*o.PeerAddr = t.peer
 		}

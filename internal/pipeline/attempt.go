@@ -94,6 +94,15 @@ func (a *Attempt) run() outcome.Outcome {
 // time; if not, the attempt's context has ended or is about to.
 func (a *Attempt) Started() bool { return !a.answer.Started() || a.answer.Lift() }
 
+// Firm makes the per-try timeout, if there is one, the deadline that the attempt's
+// context reports. The adapter calls it first of all in Attempt, if it does not
+// lift the timeout before it returns.
+func (a *Attempt) Firm() {
+	if a.answer.Started() {
+		a.answer.Firm()
+	}
+}
+
 // settle finds out whose time it was, if the attempt ended because time was up.
 // The peer, which was told the deadline, may have noticed first; that must make
 // no difference, hence one gRPC status for all who were too late: grpc-go says

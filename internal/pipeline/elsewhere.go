@@ -82,6 +82,12 @@ func matchesAny(matches []discovery.HeaderMatch, req *route.Request) bool {
 	return slices.ContainsFunc(matches, func(m discovery.HeaderMatch) bool { return route.MatchHeader(&m, req) })
 }
 
+// ReadsReply reports whether headers of a response that are not its trailers decide
+// about retries.
+func (c *Call) ReadsReply() bool {
+	return c.headers != nil || c.policy.RateLimited != nil || c.policy.On&retry.OnEnvoyRateLimited != 0
+}
+
 // readReply looks for the response headers that call for a retry.
 func (c *Call) readReply(a *Attempt, o *outcome.Outcome) {
 	reply := a.Reply
