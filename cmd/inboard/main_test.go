@@ -160,6 +160,44 @@ func TestValidateWarns(t *testing.T) {
 	}
 }
 
+// What is wrong with one object does not hide what is odd about others.
+func TestValidateWarnsBesideProblems(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "good.yaml"), fmt.Sprintf(goodYAML, "10.0.0.1"))
+	odd := filepath.Join(dir, "odd.yaml")
+	write(t, odd, "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: odd, namespace: shop}\n"+
+		"spec: {hosts: [payment, '*.example.com'], http: [{match: [{uri: {prefix: a}}], route: [{destination: {host: payment}}]}]}\n")
+	write(t, filepath.Join(dir, "bad.yaml"), "kind: Odd\n")
+	warning := odd + `:4:74: warning: VirtualService shop/odd: spec.http[0].match[0].uri.prefix: "a" is met by no request: paths begin with a slash [impossible-match]` + "\n"
+	code, stdout, stderr := call(t, "validate", dir)
+	if code != exitFailed || stdout != "" || !strings.Contains(stderr, warning) || !strings.Contains(stderr, dir+": 1 problem, 1 warning\n") {
+		t.Errorf("code %d, %q, %q; want %q and not of the host, which may be in the bad file", code, stdout, stderr, warning)
+	}
+	code, stdout, _ = call(t, "validate", "-o", "json", dir)
+	var got findings
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != exitFailed || len(got.Problems) != 1 || len(got.Warnings) != 1 {
+		t.Errorf("code %d, %v, got %+v", code, err, got)
+	}
+}
+
+func TestValidateOfNothing(t *testing.T) {
+	t.Parallel()
+	empty, comments := t.TempDir(), t.TempDir()
+	write(t, filepath.Join(empty, "README.md"), "nothing")
+	write(t, filepath.Join(comments, "a.yaml"), "# later\n---\n")
+	for _, c := range []struct{ dir, want string }{
+		{empty, "nothing was found: no file is called *.yaml, *.yml or *.json"},
+		{comments, "nothing was found: no document is in the 1 file"},
+	} {
+		for _, args := range [][]string{{"validate", c.dir}, {"validate", c.dir, "-o", "json"}} {
+			if code, _, stderr := call(t, args...); code != exitFailed || !strings.Contains(stderr, c.want) {
+				t.Errorf("%v: code %d, %q", args, code, stderr)
+			}
+		}
+	}
+}
+
 func TestValidatePrintsJSON(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

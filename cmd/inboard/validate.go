@@ -11,10 +11,10 @@ import (
 
 func validate(_ context.Context, call *invocation) error {
 	f := call.flags("DIR", `Checks the YAML of Istio and of the Gateway API in a directory as the control plane does. It prints
-every problem with file, line and field, and exits with 1 if there is one. It
-also warns of what is allowed and hardly what was meant; with --strict that is
-a problem too. Each warning ends with its code; docs/lint.md explains them. It
-says of each HTTPRoute and GRPCRoute what became of it.`)
+every problem with file, line and field, and exits with 1 if there is one, or
+nothing to check. It also warns of what is allowed and hardly what was meant; with
+--strict that is a problem too. Each warning ends with its code; docs/lint.md
+explains them. It says of each HTTPRoute and GRPCRoute what became of it.`)
 	strict := f.Bool("strict", false, "exit with 1 if there is a warning")
 	rootNamespace := f.String("root-namespace", "istio-system", "the `NAMESPACE` of mesh-wide policies")
 	output := f.output()
@@ -26,38 +26,56 @@ says of each HTTPRoute and GRPCRoute what became of it.`)
 	if err != nil {
 		return err
 	}
-	config, problems := istio.Parse(files, istio.Options{RootNamespace: *rootNamespace, Check: xds.Check})
+	review := istio.Read(files, istio.Options{RootNamespace: *rootNamespace, Check: xds.Check})
 	if *output == outputJSON {
-		return reportJSON(call, dir, config, problems, *strict)
+		found := findings{Valid: len(review.Problems) == 0, Problems: findingsOf(review.Problems), Warnings: findingsOf(review.Warnings)}
+		if err := writeJSON(call.stdout, found); err != nil {
+			return err
+		}
+		return verdict(dir, files, review, *strict)
 	}
-	for _, problem := range problems {
+	for _, problem := range review.Problems {
 		fmt.Fprintln(call.stderr, problem)
 	}
-	if len(problems) > 0 {
-		return fmt.Errorf("%s: %s", dir, count(len(problems), "problem"))
-	}
-	warnings := config.Warnings()
-	for _, warning := range warnings {
+	for _, warning := range review.Warnings {
 		fmt.Fprintf(call.stderr, "%v [%s]\n", warning, warning.Code)
 	}
-	if *strict && len(warnings) > 0 {
-		return fmt.Errorf("%s: %s, with --strict", dir, count(len(warnings), "warning"))
+	if err := verdict(dir, files, review, *strict); err != nil {
+		return err
 	}
-	counted := func(kind, message string) string {
-		names := config.Names(istio.Node{}, "type.googleapis.com/envoy.config."+message)
-		return count(len(names), kind)
-	}
-	for _, status := range config.Routes() {
+	for _, status := range review.Config.Routes() {
 		fmt.Fprintln(call.stdout, status)
 	}
+	counted := func(kind, message string) string {
+		names := review.Config.Names(istio.Node{}, "type.googleapis.com/envoy.config."+message)
+		return count(len(names), kind)
+	}
 	noted := ""
-	if len(warnings) > 0 {
-		noted = ", " + count(len(warnings), "warning")
+	if len(review.Warnings) > 0 {
+		noted = ", " + count(len(review.Warnings), "warning")
 	}
 	fmt.Fprintf(call.stdout, "%s: ok: %s, %s, %s, %s%s\n", dir, count(len(files), "file"),
 		counted("listener", "listener.v3.Listener"),
 		counted("route table", "route.v3.RouteConfiguration"),
 		counted("cluster", "cluster.v3.Cluster"), noted)
+	return nil
+}
+
+// verdict is an error for what is not valid.
+func verdict(dir string, files []istio.File, review *istio.Review, strict bool) error {
+	problems, warnings := len(review.Problems), len(review.Warnings)
+	switch {
+	case len(files) == 0:
+		return fmt.Errorf("%s: nothing was found: no file is called *.yaml, *.yml or *.json", dir)
+	case problems > 0 && warnings > 0:
+		return fmt.Errorf("%s: %s, %s", dir, count(problems, "problem"), count(warnings, "warning"))
+	case problems > 0:
+		return fmt.Errorf("%s: %s", dir, count(problems, "problem"))
+	case review.Objects == 0:
+		return fmt.Errorf("%s: nothing was found: no document is in the %s", dir, count(len(files), "file"))
+	case strict && warnings > 0:
+		return fmt.Errorf("%s: %s, with --strict", dir, count(warnings, "warning"))
+	}
 	return nil
 }
 
@@ -85,23 +103,6 @@ type finding struct {
 	Code    string `json:"code,omitempty"`
 	Message string `json:"message"`
 	Remedy  string `json:"remedy,omitempty"`
-}
-
-func reportJSON(call *invocation, dir string, config *istio.Config, problems []istio.Problem, strict bool) error {
-	found := findings{Valid: len(problems) == 0, Problems: findingsOf(problems), Warnings: []finding{}}
-	if config != nil {
-		found.Warnings = findingsOf(config.Warnings())
-	}
-	if err := writeJSON(call.stdout, found); err != nil {
-		return err
-	}
-	switch {
-	case len(problems) > 0:
-		return fmt.Errorf("%s: %s", dir, count(len(problems), "problem"))
-	case strict && len(found.Warnings) > 0:
-		return fmt.Errorf("%s: %s, with --strict", dir, count(len(found.Warnings), "warning"))
-	}
-	return nil
 }
 
 func findingsOf(problems []istio.Problem) []finding {

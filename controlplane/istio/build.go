@@ -48,11 +48,11 @@ func (r *registry) build() *Config {
 	if len(r.rep.problems) == 0 {
 		r.checkInbound(c)
 		r.checkClusters(c)
-		r.lint()
+		r.lintTogether()
 	}
+	r.lint()
 	c.list()
 	c.routeStatus = r.gatewayStatus()
-	c.warnings = r.rep.sortedWarnings()
 	return c
 }
 

@@ -96,6 +96,27 @@ type nameLists struct{ listeners, routes, clusters []string }
 // the order of the files. No document at all is a valid Config without
 // resources. What is allowed and hardly meant is in [Config.Warnings].
 func Parse(files []File, opts Options) (*Config, []Problem) {
+	review := Read(files, opts)
+	return review.Config, review.Problems
+}
+
+// Review is what there is to say of a set of documents.
+type Review struct {
+	// Config is nil if there are problems.
+	Config *Config
+	// Problems are why the documents cannot be used, in the order of the files.
+	Problems []Problem
+	// Warnings are what is allowed in them and hardly what was meant. Beside
+	// problems they are those that an object has by itself: what depends on other
+	// objects may be right when these are.
+	Warnings []Problem
+	// Objects is how many objects were read.
+	Objects int
+}
+
+// Read is [Parse] for who wants to know everything at once: the warnings too where
+// there are problems.
+func Read(files []File, opts Options) *Review {
 	rep := newReporter(files)
 	var objects []*object
 	for _, f := range files {
@@ -111,10 +132,12 @@ func Parse(files []File, opts Options) (*Config, []Problem) {
 	reg := newRegistry(rep, opts, objects)
 	reg.addProviders(mesh, meshAt)
 	config := reg.build()
-	if problems := rep.sorted(); len(problems) > 0 {
-		return nil, problems
+	review := &Review{Warnings: rep.sortedWarnings(), Problems: rep.sorted(), Objects: len(objects)}
+	if len(review.Problems) == 0 {
+		config.warnings = review.Warnings
+		review.Config = config
 	}
-	return config, nil
+	return review
 }
 
 // Warnings are what is allowed in the documents and hardly what was meant, in

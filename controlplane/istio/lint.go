@@ -13,6 +13,13 @@ type Lint struct {
 // the result.
 func Lints() []Lint { return lints[:] }
 
+// ofOne are the lints that an object has by itself. The others depend on what else
+// there is, of which nothing is known for certain while there are problems.
+var ofOne = []lint{
+	lintImpossibleMatch, lintIneffectiveHostnames, lintMissingWeight, lintNoBackend, lintPerTryTimeout, lintRedirectLoop,
+	lintRetriesExceedTimeout, lintRetryNonIdempotent, lintShadowedRoute, lintUnknownProtocol, lintWeightSum,
+}
+
 // lint is the number of a kind of warning. It is no text, so that a warning
 // without a code does not compile.
 type lint uint8
@@ -22,6 +29,7 @@ const (
 	lintConflictingRoute lint = iota
 	lintEmptySubset
 	lintGRPCRoutePort
+	lintImpossibleMatch
 	lintIneffectiveFailover
 	lintIneffectiveHostnames
 	lintIneffectiveMatch
@@ -60,6 +68,10 @@ var lints = [...]Lint{
 		"grpc-route-port", "A GRPCRoute is for a port too over which no gRPC call is made.",
 		"Set `port` of the parentRef to the gRPC port.",
 	},
+	lintImpossibleMatch: {
+		"impossible-match", "No request meets a match: paths begin with a slash, and methods are in upper case.",
+		"Write the path with its slash, and the method as clients do.",
+	},
 	lintIneffectiveFailover: {
 		"ineffective-failover", "`failover` and `failoverPriority` have no effect without outlier detection, which finds the endpoints that fail.",
 		"Add `outlierDetection` to the traffic policy, or remove them.",
@@ -77,7 +89,7 @@ var lints = [...]Lint{
 		"Export the ServiceEntry, or the DestinationRule of the subset, to whom the route is exported to.",
 	},
 	lintMissingWeight: {
-		"missing-weight", "A destination has no weight among others: it gets no request.",
+		"missing-weight", "A destination has no weight among others: in a VirtualService it gets no request, in a route of the Gateway API the weight 1.",
 		"Give it a weight; write `weight: 0` if that is meant.",
 	},
 	lintMutualTLSConflict: {
@@ -105,8 +117,8 @@ var lints = [...]Lint{
 		"Lengthen `timeout`, or shorten `perTryTimeout`, or retry less.",
 	},
 	lintRetryNonIdempotent: {
-		"retry-non-idempotent", "Requests with POST or PATCH are repeated after the server may have acted on them.",
-		"Retry on `connect-failure,refused-stream,reset-before-request`, or make the server recognize what it has done.",
+		"retry-non-idempotent", "Requests with POST or PATCH, which a rule takes too, are repeated after the server may have acted on them.",
+		"Retry on `connect-failure,refused-stream,reset-before-request`, or give these methods a rule of their own before it, or make the server recognize what it has done.",
 	},
 	lintShadowedRoute: {
 		"shadowed-route", "A rule, or a match, is never reached: an earlier one matches all of it.",

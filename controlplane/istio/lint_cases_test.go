@@ -193,6 +193,58 @@ var lintCases = []lintCase{
 	{"retry-non-idempotent", "PATCH by an expression, with a status", payRules("  - match: [{method: {regex: \"PUT|PATCH\"}}]\n    " + payRoute + "\n    retries: {attempts: 2, retryOn: \"503\"}\n"), []string{
 		`spec.http[0].retries.retryOn: "503" repeats PATCH requests on which the server may have acted already`,
 	}},
+	{"retry-non-idempotent", "every method, as a rule without one", payRules("  - " + payRoute + "\n    retries: {attempts: 2, retryOn: 5xx}\n"), []string{
+		`spec.http[0].retries.retryOn: "5xx" repeats POST and PATCH requests on which the server may have acted already`,
+	}},
+	{"retry-non-idempotent", "what earlier rules leave", payRules("  - match: [{uri: {prefix: /}, method: {exact: POST}}]\n    " + payRoute + "\n  - match: [{uri: {prefix: /a}}]\n    " + payRoute + "\n    retries: {attempts: 2, retryOn: 5xx}\n"), []string{
+		`spec.http[1].retries.retryOn: "5xx" repeats PATCH requests on which the server may have acted already`,
+	}},
+	{"retry-non-idempotent", "a POST with times that do not fit has both warnings", payRules("  - timeout: 1s\n    " + payRoute + "\n    retries: {attempts: 2, retryOn: 5xx, perTryTimeout: 2s}\n"), []string{
+		`spec.http[0].retries.retryOn: "5xx" repeats POST and PATCH requests on which the server may have acted already`,
+	}},
+	{"per-try-timeout", "of what is repeated with POST", payRules("  - timeout: 1s\n    " + payRoute + "\n    retries: {attempts: 2, retryOn: 5xx, perTryTimeout: 2s}\n"), []string{
+		`spec.http[0].retries.perTryTimeout: 2s has no effect: the timeout of the route, 1s, is not longer`,
+	}},
+	{"retry-non-idempotent", "codes of an HTTPRoute", strings.Replace(gatewayHTTPRoute, "- backendRefs", "- retry: {codes: [500], attempts: 2}\n    backendRefs", 1), []string{
+		`spec.rules[0].retry.codes: repeat POST and PATCH requests on which the server may have acted already`,
+	}},
+	{"retry-non-idempotent", "codes of an HTTPRoute for GET", strings.Replace(gatewayHTTPRoute, "- backendRefs", "- retry: {codes: [500], attempts: 2}\n    matches: [{method: GET}]\n    backendRefs", 1), nil},
+	{"retries-exceed-timeout", "of an HTTPRoute", strings.Replace(gatewayHTTPRoute, "- backendRefs", "- retry: {attempts: 3}\n    timeouts: {request: 2s, backendRequest: 1s}\n    backendRefs", 1), []string{
+		`spec.rules[0].timeouts.backendRequest: 4 attempts of 1s do not fit into the timeout of the route, 2s: at most 2 can take that long`,
+	}},
+	{"redirect-loop", "of an HTTPRoute", strings.Replace(gatewayHTTPRoute, "- backendRefs: [{name: payment, port: 8080}]", "- matches: [{path: {value: /a}}]\n    filters: [{type: RequestRedirect, requestRedirect: {path: {type: ReplaceFullPath, replaceFullPath: /a/b}}}]", 1), []string{
+		`spec.rules[0].filters[0].requestRedirect.path.replaceFullPath: "/a/b" is redirected by the same rule: whoever follows it never arrives`,
+	}},
+	{"redirect-loop", "of an HTTPRoute to elsewhere", strings.Replace(gatewayHTTPRoute, "- backendRefs: [{name: payment, port: 8080}]", "- matches: [{path: {value: /a}}]\n    filters: [{type: RequestRedirect, requestRedirect: {path: {type: ReplaceFullPath, replaceFullPath: /ab}}}]", 1), nil},
+	{"missing-weight", "of an HTTPRoute", strings.Replace(gatewayHTTPRoute, "[{name: payment, port: 8080}]", "[{name: payment, port: 8080, weight: 90}, {name: payment, port: 9090}]", 1), []string{
+		`spec.rules[0].backendRefs[1].weight: is missing among others: this backend has the weight 1 of 91`,
+	}},
+	{"missing-weight", "none in an HTTPRoute", strings.Replace(gatewayHTTPRoute, "[{name: payment, port: 8080}]", "[{name: payment, port: 8080}, {name: payment, port: 9090}]", 1), nil},
+	{"shadowed-route", "the same match in two HTTPRoutes", gatewayHTTPRoute + "---\n" + strings.Replace(gatewayHTTPRoute, "name: web", "name: zeb", 1), []string{
+		`spec.rules[0]: is never reached: spec.rules[0] of HTTPRoute shop/web (x.yaml:7) matches the same, and goes before it`,
+	}},
+	{"shadowed-route", "the same match twice in a GRPCRoute", strings.NewReplacer("HTTPRoute", "GRPCRoute", "8080", "9090", "- backendRefs: ", "- matches: [{method: {service: a.B}}, {method: {service: a.B}}]\n    backendRefs: ").Replace(gatewayHTTPRoute), []string{
+		`spec.rules[0].matches[1]: is never reached: spec.rules[0].matches[0] of GRPCRoute shop/web (x.yaml:7) matches the same, and goes before it`,
+	}},
+	{"shadowed-route", "two HTTPRoutes for different paths", gatewayHTTPRoute + "---\n" + strings.NewReplacer("name: web", "name: zeb", "- backendRefs", "- matches: [{path: {value: /a}}]\n    backendRefs").Replace(gatewayHTTPRoute), nil},
+	{"impossible-match", "paths without a slash, and a method in lower case", payRules(`
+  - {match: [{uri: {prefix: a}}], directResponse: {status: 200}}
+  - {match: [{uri: {exact: ''}}], directResponse: {status: 200}}
+  - {match: [{uri: {exact: a/b}}], directResponse: {status: 200}}
+  - {match: [{uri: {regex: 'api/.*'}}], directResponse: {status: 200}}
+  - {match: [{method: {exact: get}}], directResponse: {status: 200}}
+`), []string{
+		`spec.http[0].match[0].uri.prefix: "a" is met by no request: paths begin with a slash`,
+		`spec.http[1].match[0].uri.exact: "" is met by no request: the shortest path is /`,
+		`spec.http[2].match[0].uri.exact: "a/b" is met by no request: paths begin with a slash`,
+		`spec.http[3].match[0].uri.regex: "api/.*" is met by no request: paths begin with a slash`,
+		`spec.http[4].match[0].method.exact: "get" is met by no request: methods are in upper case, write GET`,
+	}},
+	{"impossible-match", "paths that there are", payRules(`
+  - {match: [{uri: {prefix: /a}}, {uri: {exact: /}}, {uri: {exact: '*'}}, {uri: {regex: '.*b'}}, {uri: {regex: '(?i)/c'}}, {uri: {prefix: ''}}], directResponse: {status: 200}}
+  - {match: [{method: {exact: purge}}], directResponse: {status: 200}}
+`), nil},
+
 	{"retry-non-idempotent", "POST, where nothing was sent", payRules(posted + "retries: {attempts: 2, retryOn: \"connect-failure,refused-stream,reset-before-request\"}\n"), nil},
 	{"retry-non-idempotent", "POST, with the default", payRules(posted + "retries: {attempts: 2}\n"), nil},
 	{"retry-non-idempotent", "GET", payRules(strings.Replace(posted, "POST", "GET", 1) + "retries: {attempts: 2, retryOn: 5xx}\n"), nil},

@@ -3,6 +3,7 @@ package istio
 import (
 	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
@@ -98,16 +99,40 @@ func noneCovered(a, b map[string]*networking.StringMatch) bool {
 	return true
 }
 
-// hasMethod reports whether a match names a method: exactly, or by an expression
-// that is not for all methods.
-func hasMethod(m *networking.HTTPMatchRequest, method string) bool {
-	switch v := m.GetMethod().GetMatchType().(type) {
-	case *networking.StringMatch_Exact:
-		return v.Exact == method
-	case *networking.StringMatch_Regex:
-		return matchesWhole(v.Regex, method) && !matchesWhole(v.Regex, "X")
+// lintMatches finds matches that no request meets.
+func lintMatches(one *rule) {
+	for i, m := range one.spec.Match {
+		a := one.matches[i]
+		lintPath(m.Uri, a.field("uri"))
+		method := m.GetMethod().GetExact()
+		if upper := strings.ToUpper(method); method != upper && slices.Contains(httpMethods, upper) {
+			a.field("method").field("exact").warnf(lintImpossibleMatch, "%q is met by no request: methods are in upper case, write %s", method, upper)
+		}
 	}
-	return false
+}
+
+// lintPath finds paths that no request has: they begin with a slash. The path of
+// OPTIONS can be a star.
+func lintPath(m *networking.StringMatch, a at) {
+	begins := func(kind, path, written string) {
+		if path != "" && path[0] != '/' && path[0] != '*' {
+			a.field(kind).warnf(lintImpossibleMatch, "%q is met by no request: paths begin with a slash", written)
+		}
+	}
+	switch v := m.GetMatchType().(type) {
+	case *networking.StringMatch_Exact:
+		if v.Exact == "" {
+			a.field("exact").warnf(lintImpossibleMatch, "%q is met by no request: the shortest path is /", "")
+		}
+		begins("exact", v.Exact, v.Exact)
+	case *networking.StringMatch_Prefix:
+		begins("prefix", v.Prefix, v.Prefix)
+	case *networking.StringMatch_Regex:
+		if program, err := regexp.Compile(v.Regex); err == nil {
+			prefix, _ := program.LiteralPrefix()
+			begins("regex", prefix, v.Regex)
+		}
+	}
 }
 
 // onlyURI reports whether a match asks for nothing but the path and the port.

@@ -5,17 +5,29 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	networking "istio.io/api/networking/v1alpha3"
 )
 
-// lint warns of what is allowed and hardly meant, once there is no problem.
+// lint warns of what is allowed in an object and hardly meant.
 func (r *registry) lint() {
 	for _, vs := range r.virtualServices {
 		lintShadows(vs)
+		lintRetriedMethods(vs)
 		for _, one := range vs.rules {
+			lintMatches(one)
 			lintWeights(one)
-			lintRetries(one)
+			lintTries(one)
 			lintRedirect(one)
+		}
+	}
+	r.lintGateway()
+}
+
+// lintTogether warns of what objects mean together, once there is no problem.
+func (r *registry) lintTogether() {
+	for _, vs := range r.virtualServices {
+		for _, one := range vs.rules {
 			r.lintCallers(one)
 		}
 	}
@@ -76,32 +88,75 @@ func lintWeights(one *rule) {
 // have acted on.
 var repeatsWork = []string{"5xx", "gateway-error", "reset", "retriable-4xx", "deadline-exceeded", "internal", "cancelled"}
 
-func lintRetries(one *rule) {
-	retries, ra := one.spec.Retries, one.field("retries")
-	if retries == nil || retries.Attempts == 0 {
-		return
-	}
-	for _, method := range []string{"POST", "PATCH"} {
-		if !slices.ContainsFunc(one.spec.Match, func(m *networking.HTTPMatchRequest) bool { return hasMethod(m, method) }) {
-			continue
+// lintRetriedMethods finds rules that repeat requests which are not to be repeated.
+// A rule without a method is for those of every method that no earlier rule takes.
+func lintRetriedMethods(vs *virtualService) {
+	var before []*networking.HTTPMatchRequest
+	for _, one := range vs.rules {
+		matches := one.spec.Match
+		if len(matches) == 0 {
+			matches = []*networking.HTTPMatchRequest{{}}
 		}
-		for part := range strings.SplitSeq(retries.RetryOn, ",") {
-			if slices.Contains(repeatsWork, part) || part != "" && part[0] >= '0' && part[0] <= '9' {
-				ra.field("retryOn").warnf(lintRetryNonIdempotent, "%q repeats %s requests on which the server may have acted already", part, method)
-				return
+		if part, ok := repeated(one.spec.Retries); ok {
+			var methods []string
+			for _, method := range []string{"POST", "PATCH"} {
+				if slices.ContainsFunc(matches, func(m *networking.HTTPMatchRequest) bool { return takesMethod(m, method, before) }) {
+					methods = append(methods, method)
+				}
+			}
+			if len(methods) > 0 {
+				one.field("retries").field("retryOn").warnf(lintRetryNonIdempotent,
+					"%q repeats %s requests on which the server may have acted already", part, strings.Join(methods, " and "))
 			}
 		}
+		before = append(before, matches...)
 	}
-	timeout, try := one.spec.Timeout.AsDuration(), retries.PerTryTimeout.AsDuration()
-	if timeout == 0 || try == 0 {
+}
+
+// repeated is the first condition of a policy that repeats what a server may have
+// acted on.
+func repeated(retries *networking.HTTPRetry) (string, bool) {
+	if retries == nil || retries.Attempts <= 0 {
+		return "", false
+	}
+	for part := range strings.SplitSeq(retries.RetryOn, ",") {
+		if slices.Contains(repeatsWork, part) || part != "" && part[0] >= '0' && part[0] <= '9' {
+			return part, true
+		}
+	}
+	return "", false
+}
+
+// takesMethod reports whether a match is for requests with a method that no earlier
+// match takes.
+func takesMethod(m *networking.HTTPMatchRequest, method string, before []*networking.HTTPMatchRequest) bool {
+	exactly := &networking.StringMatch{MatchType: &networking.StringMatch_Exact{Exact: method}}
+	if !stringCovers(m.Method, exactly) {
+		return false
+	}
+	narrowed := proto.CloneOf(m)
+	narrowed.Method = exactly
+	return !slices.ContainsFunc(before, func(b *networking.HTTPMatchRequest) bool { return matchCovers(b, narrowed) })
+}
+
+// lintTries finds times of attempts that do not go together with that of the call.
+func lintTries(one *rule) {
+	retries := one.spec.Retries
+	if retries == nil || retries.Attempts <= 0 {
 		return
 	}
-	attempts := int64(retries.Attempts) + 1
+	lintTryTime(one.spec.Timeout.AsDuration(), retries.PerTryTimeout.AsDuration(), int64(retries.Attempts)+1, one.field("retries").field("perTryTimeout"))
+}
+
+func lintTryTime(timeout, try time.Duration, attempts int64, a at) {
+	if timeout <= 0 || try <= 0 {
+		return
+	}
 	switch {
 	case try >= timeout:
-		ra.field("perTryTimeout").warnf(lintPerTryTimeout, "%v has no effect: the timeout of the route, %v, is not longer", try, timeout)
+		a.warnf(lintPerTryTimeout, "%v has no effect: the timeout of the route, %v, is not longer", try, timeout)
 	case attempts > int64(timeout/try):
-		ra.field("perTryTimeout").warnf(lintRetriesExceedTimeout,
+		a.warnf(lintRetriesExceedTimeout,
 			"%d attempts of %v do not fit into the timeout of the route, %v: at most %d can take that long", attempts, try, timeout, timeout/try)
 	}
 }

@@ -104,6 +104,12 @@ func (a at) source() string {
 
 // warnf reports what is allowed and not what was meant, at the value.
 func (a at) warnf(kind lint, format string, args ...any) {
+	for path := range a.obj.broken {
+		// What could not be read says nothing of what was meant.
+		if strings.HasPrefix(path, a.path) || strings.HasPrefix(a.path, path) {
+			return
+		}
+	}
 	p := a.problem(func(p place) position { return p.value }, fmt.Sprintf(format, args...))
 	p.Warning, p.Code = true, lints[kind].Code
 	a.rep.warn(p)

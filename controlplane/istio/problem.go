@@ -126,6 +126,11 @@ func (r *reporter) sorted() []Problem {
 // sortedWarnings returns the warnings in the order of the files and of their
 // lines.
 func (r *reporter) sortedWarnings() []Problem {
+	if len(r.problems)+len(r.doubts) > 0 {
+		r.warnings = slices.DeleteFunc(r.warnings, func(p Problem) bool {
+			return !slices.ContainsFunc(ofOne, func(l lint) bool { return lints[l].Code == p.Code })
+		})
+	}
 	r.sort(r.warnings)
 	return r.warnings
 }
