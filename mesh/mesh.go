@@ -175,13 +175,23 @@ func (m *Mesh) identity(instance string) (meshtls.Source, error) {
 // certificates to the control plane, if the bootstrap says so.
 func (m *Mesh) withCertificates(config *bootstrap.Config) *bootstrap.Config {
 	own := *config // the application's is not changed
-	own.Servers = slices.Clone(config.Servers)
-	for i := range own.Servers {
-		if own.Servers[i].Certificate == nil {
-			own.Servers[i].Certificate = m.certificate
-		}
+	own.Servers = m.serversWithCertificates(config.Servers)
+	own.Authorities = maps.Clone(config.Authorities)
+	for name, authority := range own.Authorities {
+		authority.Servers = m.serversWithCertificates(authority.Servers)
+		own.Authorities[name] = authority
 	}
 	return &own
+}
+
+func (m *Mesh) serversWithCertificates(servers []bootstrap.Server) []bootstrap.Server {
+	own := slices.Clone(servers)
+	for i := range own {
+		if own[i].Certificate == nil {
+			own[i].Certificate = m.certificate
+		}
+	}
+	return own
 }
 
 // certificate is the certificate of now of a certificate provider instance.

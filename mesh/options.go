@@ -338,10 +338,20 @@ func (s *settings) checkBootstrap() []error {
 			errs = append(errs, fmt.Errorf("bootstrap: %s%w", bootstrap.ProviderPath(name), err))
 		}
 	}
-	for i := range s.bootstrap.Servers {
-		name := s.bootstrap.Servers[i].CertificateInstance()
-		if _, ok := s.bootstrap.CertificateProviders[name]; name != "" && !ok && s.identities[name] == nil && s.bootstrap.Servers[i].Certificate == nil {
-			errs = append(errs, fmt.Errorf("bootstrap: $.xds_servers[%d].channel_creds: certificate_provider_instance %q is not configured: add it to $.certificate_providers or use mesh.WithIdentity", i, name))
+	errs = append(errs, s.checkInstances("$", s.bootstrap.Servers)...)
+	for _, name := range slices.Sorted(maps.Keys(s.bootstrap.Authorities)) {
+		errs = append(errs, s.checkInstances("$.authorities."+name, s.bootstrap.Authorities[name].Servers)...)
+	}
+	return errs
+}
+
+// checkInstances finds certificate provider instances of the servers of the
+// object at path that nobody has configured.
+func (s *settings) checkInstances(path string, servers []bootstrap.Server) (errs []error) {
+	for i := range servers {
+		name := servers[i].CertificateInstance()
+		if _, ok := s.bootstrap.CertificateProviders[name]; name != "" && !ok && s.identities[name] == nil && servers[i].Certificate == nil {
+			errs = append(errs, fmt.Errorf("bootstrap: %s.xds_servers[%d].channel_creds: certificate_provider_instance %q is not configured: add it to $.certificate_providers or use mesh.WithIdentity", path, i, name))
 		}
 	}
 	return errs

@@ -1,8 +1,10 @@
 package bootstrap
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/structpb"
@@ -18,8 +20,12 @@ const maxMetadataDepth = 32
 // shared between goroutines.
 type Config struct {
 	// Servers are the control plane's servers in order of preference. At least
-	// one is required.
+	// one is required. The next one is asked while none before it can be
+	// reached, and only if something is missing (gRFC A71).
 	Servers []Server
+	// Authorities are the control planes of resources whose names have an
+	// authority, "xdstp://AUTHORITY/...", by that authority (gRFC A47).
+	Authorities map[string]Authority
 	// Node says who is asking.
 	Node Node
 	// CertificateProviders are the plugin instances that clusters and
@@ -33,6 +39,17 @@ type Config struct {
 	// ClientListenerTemplate names the Listener of a destination; "%s" stands
 	// for the destination, such as "payment.shop.svc.cluster.local:8080"
 	// (gRFC A47). "" means "%s".
+	ClientListenerTemplate string
+}
+
+// Authority is one authority of resource names (gRFC A47).
+type Authority struct {
+	// Servers are its servers in order of preference; none stands for those of
+	// the Config.
+	Servers []Server
+	// ClientListenerTemplate names the Listener of a destination of the
+	// authority, "%s" being the destination. "" means
+	// "xdstp://AUTHORITY/envoy.config.listener.v3.Listener/%s".
 	ClientListenerTemplate string
 }
 
@@ -70,12 +87,41 @@ func (p CertificateProvider) MarshalText() ([]byte, error) { return []byte(p.Plu
 // format, such as "$.certificate_providers.default", for errors about it.
 func ProviderPath(instance string) string { return child("$.certificate_providers", instance) }
 
-// ListenerName returns the name of the Listener of a destination.
-func (c *Config) ListenerName(destination string) string {
-	if c.ClientListenerTemplate == "" {
-		return destination
+// ListenerName returns the name of the Listener of a destination. One that
+// begins with "//AUTHORITY/" is the destination after that, at an authority; it
+// is an error if there is no such authority.
+func (c *Config) ListenerName(destination string) (string, error) {
+	if rest, ok := strings.CutPrefix(destination, "//"); ok {
+		name, destination, _ := strings.Cut(rest, "/")
+		authority, ok := c.Authorities[name]
+		if !ok {
+			return "", fmt.Errorf("destination %q: the bootstrap has no authority %q: add it to $.authorities",
+				shorten(destination), shorten(name))
+		}
+		return fill(cmp.Or(authority.ClientListenerTemplate, xdstpPrefix(name)+listenerType+"/%s"), destination), nil
 	}
-	return strings.ReplaceAll(c.ClientListenerTemplate, "%s", destination)
+	return fill(cmp.Or(c.ClientListenerTemplate, "%s"), destination), nil
+}
+
+const (
+	xdstp        = "xdstp:"
+	listenerType = "envoy.config.listener.v3.Listener"
+)
+
+// xdstpPrefix is what the names of an authority begin with.
+func xdstpPrefix(authority string) string { return xdstp + "//" + authority + "/" }
+
+// fill puts a value into a template. In an xdstp: name it is escaped, but for
+// the slashes (gRFC A47).
+func fill(template, value string) string {
+	if strings.HasPrefix(template, xdstp) {
+		segments := strings.Split(value, "/")
+		for i, s := range segments {
+			segments[i] = url.PathEscape(s)
+		}
+		value = strings.Join(segments, "/")
+	}
+	return strings.ReplaceAll(template, "%s", value)
 }
 
 // ServerListenerName returns the name of the Listener for an address that this
@@ -86,14 +132,14 @@ func (c *Config) ServerListenerName(address string) (string, error) {
 		return "", fmt.Errorf("listener %q: the bootstrap has no server_listener_resource_name_template: "+
 			"set it, for istiod to %q", address, "xds.istio.io/grpc/lds/inbound/%s")
 	}
-	return strings.ReplaceAll(c.ServerListenerTemplate, "%s", address), nil
+	return fill(c.ServerListenerTemplate, address), nil
 }
 
 // Validate reports every mistake in a Config that was written in Go, with the
 // path that the field has in the JSON format. [Parse] has done it already.
 func (c *Config) Validate() error {
 	var found problems
-	c.check(&found, nil)
+	c.check(&found, nil, nil)
 	return found.err()
 }
 
@@ -104,19 +150,22 @@ type credentialPaths struct {
 	call    []string
 }
 
-// check adds the mistakes of c to found. paths has an entry per server, or is
-// nil for a Config that was not parsed.
-func (c *Config) check(found *problems, paths []credentialPaths) {
+// check adds the mistakes of c to found. paths has an entry per server, and
+// authorities one per server of each; they are nil for a Config that was not
+// parsed.
+func (c *Config) check(found *problems, paths []credentialPaths, authorities map[string][]credentialPaths) {
 	if len(c.Servers) == 0 {
 		found.addf("$.xds_servers", "is required: a list with at least one server")
 	}
-	for i := range c.Servers {
-		path := fmt.Sprintf("$.xds_servers[%d]", i)
-		where := credentialPaths{channel: path + ".channel_creds"}
-		if i < len(paths) {
-			where = paths[i]
+	checkServers(found, "$", c.Servers, paths)
+	for _, name := range sortedKeys(c.Authorities) {
+		authority := c.Authorities[name]
+		path := child("$.authorities", name)
+		checkServers(found, path, authority.Servers, authorities[name])
+		if template := authority.ClientListenerTemplate; template != "" && !strings.HasPrefix(template, xdstpPrefix(name)) {
+			found.addf(path+".client_listener_resource_name_template", "expected a name of the authority, %q, found %q",
+				xdstpPrefix(shorten(name))+"...", shorten(template))
 		}
-		c.Servers[i].check(found, path, where)
 	}
 	if deeperThan(c.Node.Metadata, maxMetadataDepth) {
 		found.addf("$.node.metadata", "is nested deeper than %d levels", maxMetadataDepth)
@@ -136,13 +185,36 @@ func (c *Config) check(found *problems, paths []credentialPaths) {
 			checkIstioCA(found, path+".config", provider.Config)
 		}
 	}
-	checkTemplate(found, "$.server_listener_resource_name_template", c.ServerListenerTemplate)
-	checkTemplate(found, "$.client_default_listener_resource_name_template", c.ClientListenerTemplate)
+	c.checkTemplate(found, "$.server_listener_resource_name_template", c.ServerListenerTemplate)
+	c.checkTemplate(found, "$.client_default_listener_resource_name_template", c.ClientListenerTemplate)
 }
 
-func checkTemplate(found *problems, path, template string) {
-	if strings.HasPrefix(template, "xdstp:") {
-		found.addf(path, "expected a name without an authority, found an xdstp: name: federation (gRFC A47) is not supported")
+// checkServers adds the mistakes of a list of servers of the object at path.
+func checkServers(found *problems, path string, servers []Server, paths []credentialPaths) {
+	for i := range servers {
+		at := fmt.Sprintf("%s.xds_servers[%d]", path, i)
+		where := credentialPaths{channel: at + ".channel_creds"}
+		if i < len(paths) {
+			where = paths[i]
+		}
+		servers[i].check(found, at, where)
+	}
+}
+
+// checkTemplate finds a name of an authority that is not there.
+func (c *Config) checkTemplate(found *problems, path, template string) {
+	rest, ok := strings.CutPrefix(template, xdstp)
+	if !ok {
+		return
+	}
+	rest, ok = strings.CutPrefix(rest, "//")
+	authority, _, more := strings.Cut(rest, "/")
+	if !ok || !more {
+		found.addf(path, "expected \"xdstp://AUTHORITY/TYPE/ID\", found %q", shorten(template))
+		return
+	}
+	if _, ok := c.Authorities[authority]; !ok {
+		found.addf(path, "expected an authority of $.authorities, found %q", shorten(authority))
 	}
 }
 

@@ -2,7 +2,7 @@
 // plane for anything: where the control plane is, how to prove who is asking,
 // and where certificates come from.
 //
-// The format is gRPC's JSON bootstrap (gRFC A27, A29, A36, A65, A97), so the
+// The format is gRPC's JSON bootstrap (gRFC A27, A29, A36, A47, A65, A71, A97), so the
 // file that configures gRPC's own xDS configures the mesh. Two keys are ours:
 // "api_type" of a server, and "certificate_provider_instance" of the channel
 // credentials "tls". The latter presents the workload's own certificate to the

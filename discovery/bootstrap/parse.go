@@ -96,27 +96,52 @@ func Parse(data []byte) (*Config, error) {
 	if len(servers) == 0 {
 		root.missing("xds_servers", "a list with at least one server")
 	}
-	paths := make([]credentialPaths, len(servers))
-	for i, data := range servers {
-		path := fmt.Sprintf("$.xds_servers[%d]", i)
-		if absent(data) {
-			found.addf(path, "expected an object, found null")
-		}
-		server := Server{}
-		paths[i].channel = path + ".channel_creds"
-		if o, ok := readObject(&found, path, data); ok {
-			server, paths[i] = parseServer(o)
-		}
-		c.Servers = append(c.Servers, server)
-	}
-	if authorities := root.child("authorities"); len(authorities.fields) > 0 {
-		found.addf("$.authorities", "expected nothing or {}: federation (gRFC A47) is not supported")
-	}
-	c.check(&found, paths)
+	var paths []credentialPaths
+	c.Servers, paths = parseServers(root, servers)
+	authorities, ofAuthorities := parseAuthorities(root.child("authorities"))
+	c.Authorities = authorities
+	c.check(&found, paths, ofAuthorities)
 	if err := found.err(); err != nil {
 		return nil, err
 	}
 	return c, nil
+}
+
+// parseServers reads the elements of an object's xds_servers.
+func parseServers(o object, list []json.RawMessage) (servers []Server, paths []credentialPaths) {
+	paths = make([]credentialPaths, len(list))
+	for i, data := range list {
+		path := fmt.Sprintf("%s.xds_servers[%d]", o.path, i)
+		if absent(data) {
+			o.found.addf(path, "expected an object, found null")
+		}
+		server := Server{}
+		paths[i].channel = path + ".channel_creds"
+		if one, ok := readObject(o.found, path, data); ok {
+			server, paths[i] = parseServer(one)
+		}
+		servers = append(servers, server)
+	}
+	return servers, paths
+}
+
+func parseAuthorities(o object) (authorities map[string]Authority, paths map[string][]credentialPaths) {
+	if len(o.fields) == 0 {
+		return nil, nil
+	}
+	authorities = make(map[string]Authority, len(o.fields))
+	paths = make(map[string][]credentialPaths, len(o.fields))
+	for _, name := range sortedKeys(o.fields) {
+		one, ok := readObject(o.found, child(o.path, name), o.fields[name])
+		if !ok {
+			continue
+		}
+		one.optional("xds_servers", "client_listener_resource_name_template")
+		a := Authority{ClientListenerTemplate: one.text("client_listener_resource_name_template")}
+		a.Servers, paths[name] = parseServers(one, one.list("xds_servers"))
+		authorities[name] = a
+	}
+	return authorities, paths
 }
 
 func parseNode(o object) Node {

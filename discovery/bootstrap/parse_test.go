@@ -47,7 +47,11 @@ const full = `{
   },
   "server_listener_resource_name_template": "xds.istio.io/grpc/lds/inbound/%s",
   "client_default_listener_resource_name_template": "mesh/%s",
-  "authorities": {},
+  "authorities": {
+    "far": {"xds_servers": [{"server_uri": "far:1", "channel_creds": [{"type": "insecure"}]}],
+      "client_listener_resource_name_template": "xdstp://far/envoy.config.listener.v3.Listener/mesh/%s"},
+    "near": {}
+  },
   "something_new": true
 }`
 
@@ -70,6 +74,13 @@ func TestParseReadsEveryField(t *testing.T) {
 			},
 			{URI: "unix:///run/xds.sock", ChannelCreds: Credentials{Type: "insecure"}, API: APISotW},
 		},
+		Authorities: map[string]Authority{
+			"far": {
+				Servers:                []Server{{URI: "far:1", ChannelCreds: Credentials{Type: "insecure"}}},
+				ClientListenerTemplate: "xdstp://far/envoy.config.listener.v3.Listener/mesh/%s",
+			},
+			"near": {},
+		},
 		Node: Node{
 			ID:       "sidecar~10.0.0.1~web-1.shop~shop.svc.cluster.local",
 			Cluster:  "web",
@@ -89,7 +100,7 @@ func TestParseReadsEveryField(t *testing.T) {
 	if !got.Servers[0].Has(FeatureFailOnDataErrors) || got.Servers[1].Has(FeatureFailOnDataErrors) {
 		t.Error("Has does not follow server_features")
 	}
-	if name := got.ListenerName("payment:8080"); name != "mesh/payment:8080" {
+	if name, err := got.ListenerName("payment:8080"); err != nil || name != "mesh/payment:8080" {
 		t.Errorf("ListenerName = %q", name)
 	}
 	if name, err := got.ServerListenerName("[::]:8080"); err != nil || name != "xds.istio.io/grpc/lds/inbound/[::]:8080" {
@@ -104,7 +115,7 @@ func TestParseFillsInDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if name := c.ListenerName("payment:8080"); name != "payment:8080" {
+	if name, err := c.ListenerName("payment:8080"); err != nil || name != "payment:8080" {
 		t.Errorf("ListenerName = %q, want the destination itself", name)
 	}
 	if c.Servers[0].API != APIAuto {
@@ -219,9 +230,18 @@ func TestParseReportsMistakes(t *testing.T) {
 		{"a key that is given twice very deep down", `{"xds_servers": [{` + ok + `}], "new": ` + strings.Repeat(`[`, 5000) + `{"a": 1, "a": 2}` + strings.Repeat(`]`, 5000) + `}`, []string{
 			`bootstrap: $.new` + strings.Repeat("[0]", maxDuplicatePath-1) + `: the key "a" is given twice`}},
 		{"a federated name", `{"xds_servers": [{` + ok + `}], "server_listener_resource_name_template": "xdstp://a/%s"}`, []string{
-			`bootstrap: $.server_listener_resource_name_template: expected a name without an authority, found an xdstp: name: federation (gRFC A47) is not supported`}},
-		{"authorities", `{"xds_servers": [{` + ok + `}], "authorities": {"a": {}}}`, []string{
-			`bootstrap: $.authorities: expected nothing or {}: federation (gRFC A47) is not supported`}},
+			`bootstrap: $.server_listener_resource_name_template: expected an authority of $.authorities, found "a"`}},
+		{"a template that is no name", `{"xds_servers": [{` + ok + `}], "client_default_listener_resource_name_template": "xdstp:a/%s"}`, []string{
+			`bootstrap: $.client_default_listener_resource_name_template: expected "xdstp://AUTHORITY/TYPE/ID", found "xdstp:a/%s"`}},
+		{"authorities", `{"xds_servers": [{` + ok + `}], "authorities": {
+			"a": 1,
+			"b": {"client_listener_resource_name_template": "xdstp://a/%s", "xds_servers": [{` + ok + `}, {"server_uri": "x:1"}]},
+			"c": {"xds_server": [], "client_listener_resource_name_template": 1}}}`, []string{
+			`bootstrap: $.authorities.a: expected an object, found a number`,
+			`$.authorities.b.xds_servers[1].channel_creds: is required: a list with at least one of "insecure", "tls" or a type registered with google.golang.org/grpc/xds/bootstrap`,
+			`$.authorities.c.xds_server: is not a known key: did you mean "xds_servers"?`,
+			`$.authorities.b.client_listener_resource_name_template: expected a name of the authority, "xdstp://b/...", found "xdstp://a/%s"`,
+			`$.authorities.c.client_listener_resource_name_template: expected a string, found a number`}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -425,4 +445,38 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestListenersOfAuthorities(t *testing.T) {
+	t.Parallel()
+	c := &Config{
+		Servers: []Server{{URI: "a:1", ChannelCreds: Credentials{Type: "insecure"}}},
+		Authorities: map[string]Authority{
+			"near": {},
+			"far":  {ClientListenerTemplate: "xdstp://far/envoy.config.listener.v3.Listener/client/%s?env=prod"},
+		},
+		ClientListenerTemplate: "xdstp://near/envoy.config.listener.v3.Listener/%s",
+		ServerListenerTemplate: "xdstp://near/envoy.config.listener.v3.Listener/server/%s",
+	}
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for destination, want := range map[string]string{
+		"payment:8080":         "xdstp://near/envoy.config.listener.v3.Listener/payment:8080",
+		"a b/c?d":              "xdstp://near/envoy.config.listener.v3.Listener/a%20b/c%3Fd",
+		"//near/payment:8080":  "xdstp://near/envoy.config.listener.v3.Listener/payment:8080",
+		"//far/payment:8080":   "xdstp://far/envoy.config.listener.v3.Listener/client/payment:8080?env=prod",
+		"//other/payment:8080": `destination "payment:8080": the bootstrap has no authority "other": add it to $.authorities`,
+	} {
+		got, err := c.ListenerName(destination)
+		if err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("ListenerName(%q) = %s, want %s", destination, got, want)
+		}
+	}
+	if got, err := c.ServerListenerName("[::1]:80"); err != nil || got != "xdstp://near/envoy.config.listener.v3.Listener/server/%5B::1%5D:80" {
+		t.Errorf("ServerListenerName: %s, %v", got, err)
+	}
 }

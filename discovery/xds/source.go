@@ -1,11 +1,8 @@
 package xds
 
 import (
-	"context"
 	"log/slog"
 	"sync"
-
-	"google.golang.org/grpc"
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
@@ -30,13 +27,14 @@ type Options struct {
 	Balancers map[string]balancer.Custom
 }
 
-// Source follows a control plane over one stream. Create it with [NewSource]
+// Source follows a control plane over one stream, or over one per server if the
+// bootstrap has several (gRFC A47, A71). Create it with [NewSource]
 // and end it with [Source.Close]. It is safe for concurrent use.
 type Source struct {
 	config    *bootstrap.Config
 	client    *ads.Client
 	publisher *publisher
-	channel   *channel
+	channels  channels
 	wg        sync.WaitGroup
 	close     func() error
 	local     string // Options.LocalCluster
@@ -47,8 +45,9 @@ var _ discovery.Source = (*Source)(nil)
 // NewSource returns a source for a bootstrap, which it keeps. It connects when
 // the first watch appears, so a control plane that is away is no error here.
 //
-// Of several servers the first is used: fallback to the others (gRFC A71) is
-// not supported, which is logged.
+// Of several servers the first is used. While it cannot be reached and something
+// is missing, the next one is asked for everything, until the first one is back
+// (gRFC A71).
 func NewSource(config *bootstrap.Config, options Options) (*Source, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
@@ -58,21 +57,15 @@ func NewSource(config *bootstrap.Config, options Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	server := config.Servers[0]
-	if more := len(config.Servers) - 1; more > 0 && options.Logger != nil {
-		options.Logger.Warn("fallback to other xDS servers is not supported, only the first is used",
-			"xds_server", server.URI, "unused", more)
+	s := &Source{config: config, local: options.LocalCluster, publisher: newPublisher(), channels: make(channels)}
+	servers := s.channels.servers(config.Servers, version)
+	authorities := make(map[string][]ads.ServerConfig, len(config.Authorities))
+	for name, authority := range config.Authorities {
+		authorities[name] = s.channels.servers(authority.Servers, version)
 	}
-	server.DialOptions = append([]grpc.DialOption{grpc.WithUserAgent(userAgent + "/" + version)}, server.DialOptions...)
-	s := &Source{config: config, local: options.LocalCluster, publisher: newPublisher(), channel: &channel{server: server}}
 	s.client, err = ads.NewClient(ads.Options{
-		Servers: []ads.ServerConfig{{
-			Name:                          server.URI,
-			Dial:                          s.channel.dial,
-			Mode:                          modeOf(server.API),
-			FailOnDataErrors:              server.Has(bootstrap.FeatureFailOnDataErrors),
-			ResourceTimerIsTransientError: server.Has(bootstrap.FeatureResourceTimerIsTransientError),
-		}},
+		Servers:     servers,
+		Authorities: authorities,
 		Types: []ads.Type{
 			{URL: decode.ListenerURL, Name: "Listener", FullStateInSotW: true, Decode: decoder(decode.Listener)},
 			{URL: decode.RouteURL, Name: "RouteConfiguration", Decode: decoder(decode.RouteConfiguration)},
@@ -91,22 +84,10 @@ func NewSource(config *bootstrap.Config, options Options) (*Source, error) {
 		err := s.client.Close()
 		s.publisher.close()
 		s.wg.Wait()
-		s.channel.free()
+		s.channels.free()
 		return err
 	})
 	return s, nil
-}
-
-// modeOf returns the variant of the protocol that a server is spoken to in.
-func modeOf(api bootstrap.APIType) ads.Mode {
-	switch api {
-	case bootstrap.APIDelta:
-		return ads.ModeDelta
-	case bootstrap.APISotW:
-		return ads.ModeSotW
-	case bootstrap.APIAuto:
-	}
-	return ads.ModeAuto
 }
 
 // decoder adapts a function of package decode.
@@ -120,7 +101,8 @@ func decoder[V any](f func([]byte) (string, *V, error)) func([]byte) (string, an
 	}
 }
 
-// WatchTarget follows a destination, "host:port", as [discovery.Source] says.
+// WatchTarget follows a destination, "host:port", as [discovery.Source] says; or
+// "//AUTHORITY/host:port", one of an authority of the bootstrap (gRFC A47).
 //
 // An update without a value has an error that wraps [discovery.ErrNotFound]
 // only if the control plane has no Listener for the destination. A resource
@@ -130,7 +112,13 @@ func decoder[V any](f func([]byte) (string, *V, error)) func([]byte) (string, an
 // A call of notify that has begun when stop is called may still be running when
 // stop has returned. After Close a watch is told nothing.
 func (s *Source) WatchTarget(name string, notify func(discovery.Update[*discovery.Target])) (stop func()) {
-	return newTarget(name, s.config.ListenerName(name), s.local, s.client, s.publisher, notify).stop
+	listener, err := s.config.ListenerName(name)
+	if err != nil {
+		t := &target{name: name, publisher: s.publisher, notify: notify, listener: &resource[discovery.APIListener]{err: err}}
+		s.publisher.add(t)
+		return t.stop
+	}
+	return newTarget(name, listener, s.local, s.client, s.publisher, notify).stop
 }
 
 // WatchInbound follows the listener of this process at an address,
@@ -150,35 +138,3 @@ func (s *Source) WatchInbound(address string, notify func(discovery.Update[*disc
 // Close ends every watch and the connection and waits for the goroutines. It
 // must not be called inside notify. Later calls wait as well.
 func (s *Source) Close() error { return s.close() }
-
-// channel dials the control plane. The client has one connection at a time and
-// closes it before it dials again.
-type channel struct {
-	server bootstrap.Server
-
-	mu      sync.Mutex
-	release func() // guarded by mu; frees the credentials of the last connection
-}
-
-func (c *channel) dial(context.Context) (*grpc.ClientConn, error) {
-	c.free()
-	conn, release, err := c.server.Dial()
-	if err != nil {
-		// Like every other reason why there is no connection, it has a status.
-		return nil, unavailable{err}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.release = release
-	return conn, nil
-}
-
-func (c *channel) free() {
-	c.mu.Lock()
-	release := c.release
-	c.release = nil
-	c.mu.Unlock()
-	if release != nil {
-		release()
-	}
-}

@@ -1,11 +1,9 @@
 package xds_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -530,23 +528,6 @@ func TestNewSourceReportsABadBootstrap(t *testing.T) {
 	const want = "bootstrap: $.xds_servers: is required: a list with at least one server"
 	if err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
-	}
-}
-
-func TestServersThatAreNotUsedAreLogged(t *testing.T) {
-	t.Parallel()
-	server := bootstrap.Server{URI: "x:1", ChannelCreds: bootstrap.Credentials{Type: "insecure"}}
-	var log bytes.Buffer
-	source, err := xds.NewSource(&bootstrap.Config{Servers: []bootstrap.Server{server, server}},
-		xds.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := source.Close(); err != nil {
-		t.Error(err)
-	}
-	if !strings.Contains(log.String(), "only the first is used") {
-		t.Errorf("log %q", log.String())
 	}
 }
 

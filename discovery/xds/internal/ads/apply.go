@@ -14,23 +14,24 @@ import (
 
 // handle decodes a response, takes over what is good in it and queues the
 // answer.
-func (c *Client) handle(ctx context.Context, r *response) error {
-	ts := c.types[r.typeURL]
-	if ts == nil || !c.started(ts) {
-		c.logger.Debug("ignored an xDS response of a type that was not asked for", "type_url", r.typeURL)
-		c.slowDown(ctx)
+func (l *link) handle(ctx context.Context, r *response) error {
+	c := l.client
+	lt := l.started(r.typeURL)
+	if lt == nil {
+		l.logger.Debug("ignored an xDS response of a type that was not asked for", "type_url", r.typeURL)
+		l.slowDown(ctx)
 		return nil
 	}
-	answer, useful := c.apply(ts, r, c.decode(ts, r))
+	answer, useful := l.apply(lt, r, l.decode(lt, r))
 	if !useful {
-		c.slowDown(ctx)
+		l.slowDown(ctx)
 	}
 	c.mu.Lock()
-	ts.sub.nonce = r.nonce
-	ts.sub.replies = append(ts.sub.replies, answer)
-	waiting := len(ts.sub.replies)
+	lt.sub.nonce = r.nonce
+	lt.sub.replies = append(lt.sub.replies, answer)
+	waiting := len(lt.sub.replies)
 	c.mu.Unlock()
-	c.poke()
+	l.poke()
 	if waiting > maxReplies {
 		return errNotReading
 	}
@@ -38,23 +39,27 @@ func (c *Client) handle(ctx context.Context, r *response) error {
 }
 
 // slowDown waits for its turn after a response that brought nothing.
-func (c *Client) slowDown(ctx context.Context) {
-	if err := c.useless.Wait(ctx); err != nil {
+func (l *link) slowDown(ctx context.Context) {
+	if err := l.useless.Wait(ctx); err != nil {
 		// The stream is over; recv says why.
-		c.logger.Debug("xDS stream ended while it was held back", "error", err)
+		l.logger.Debug("xDS stream ended while it was held back", "error", err)
 	}
 }
 
-// started reports whether the type was asked for on the present stream.
-func (c *Client) started(ts *typeState) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return ts.sub.started
+// started returns a type if it was asked for on the present stream, else nil.
+func (l *link) started(typeURL string) *linkType {
+	l.client.mu.Lock()
+	defer l.client.mu.Unlock()
+	if lt := l.types[l.client.types[typeURL]]; lt != nil && lt.sub.started {
+		return lt
+	}
+	return nil
 }
 
 // apply changes the cache and queues what the watchers are told. useful is
 // false if the response changed nothing.
-func (c *Client) apply(ts *typeState, r *response, items []item) (answer reply, useful bool) {
+func (l *link) apply(lt *linkType, r *response, items []item) (answer reply, useful bool) {
+	c := l.client
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -67,7 +72,7 @@ func (c *Client) apply(ts *typeState, r *response, items []item) (answer reply, 
 		it := &items[i]
 		present[it.name] = struct{}{}
 		err := it.err
-		e := c.subjectLocked(ts, it)
+		e := c.subjectLocked(lt, it)
 		if e == nil && it.name != "" && !it.duplicate {
 			continue // good or bad, nobody asked for it
 		}
@@ -78,46 +83,51 @@ func (c *Client) apply(ts *typeState, r *response, items []item) (answer reply, 
 			rejected.problems = append(rejected.problems, problem{index: it.index, name: it.name, err: err})
 			if e != nil && !blamed[it.name] {
 				blamed[it.name] = true
-				c.rejectLocked(e, it.version, err)
+				c.rejectLocked(e, l, it.version, err)
 			}
 			continue
 		}
-		if e != nil && !it.heartbeat && c.acceptLocked(e, it) {
+		if e != nil && !it.heartbeat && c.acceptLocked(e, l, it) {
 			useful = true
 		}
 	}
 	for _, failure := range r.failed {
-		name := failure.GetResourceName().GetName()
+		name := canonical(failure.GetResourceName().GetName())
 		present[name] = struct{}{}
-		if e := ts.entries[name]; e != nil {
-			c.failLocked(e, failure.GetErrorDetail())
+		if e := lt.entries[name]; e != nil && e.authority.usesLocked(l) {
+			c.serverFailedLocked(e, l, failure.GetErrorDetail())
 		}
 	}
 	if len(rejected.problems) > 0 {
 		// What is missing, or removed, in a rejected response says nothing.
-		c.noteRejectionLocked(ts, r, rejected)
-		return reply{version: ts.version, nonce: r.nonce, err: rejected}, useful
+		c.noteRejectionLocked(lt, r, rejected)
+		return reply{version: lt.version, nonce: r.nonce, err: rejected}, useful
 	}
-	ts.unnamed, ts.rejected = nil, ""
-	if c.removeAllLocked(ts, r, present) {
+	lt.unnamed, lt.rejected = nil, ""
+	if c.removeAllLocked(lt, r, present) {
 		useful = true
 	}
-	if len(ts.entries) > 0 {
-		ts.version = r.version
+	if l.knownLocked(lt.typeState) && c.usedLocked(l) {
+		lt.version = r.version
 	}
 	return reply{version: r.version, nonce: r.nonce}, useful
 }
 
 // subjectLocked returns the entry that an item is about, nil if nobody asked
-// for it. Under a wildcard everything is asked for.
-func (c *Client) subjectLocked(ts *typeState, it *item) *entry {
+// for it, or nobody asks this server any more. Everything in a watched
+// collection is asked for.
+func (c *Client) subjectLocked(lt *linkType, it *item) *entry {
 	if it.name == "" || it.unasked || it.name == Wildcard {
 		return nil
 	}
-	e := ts.entries[it.name]
-	if e == nil && !it.heartbeat && ts.wildcardLocked() != nil {
-		e = &entry{ts: ts, name: it.name, updated: time.Now()}
-		ts.entries[it.name] = e
+	e := lt.entries[it.name]
+	if e == nil && !it.heartbeat && len(lt.collectionsLocked(it.name)) > 0 {
+		if parsed, a, err := c.resolve(lt.typeState, it.name); err == nil {
+			e = lt.addLocked(&parsed, a)
+		}
+	}
+	if e == nil || e.collective() || !e.authority.usesLocked(lt.link) {
+		return nil
 	}
 	return e
 }
@@ -134,19 +144,25 @@ func (c *Client) heartbeatLocked(e *entry, it *item) error {
 	return nil
 }
 
-// failLocked notes the server's own error for a resource (xDS TP3, gRFC A88).
-func (c *Client) failLocked(e *entry, reason *statuspb.Status) {
+// serverFailedLocked notes the server's own error for a resource (xDS TP3, gRFC
+// A88).
+func (c *Client) serverFailedLocked(e *entry, l *link, reason *statuspb.Status) {
 	code := codes.Code(reason.GetCode())
-	err := fmt.Errorf("xDS server %q: %s (%v)", c.server.Name, reason.GetMessage(), code)
+	err := fmt.Errorf("xDS server %q: %s (%v)", l.server.Name, reason.GetMessage(), code)
 	switch code {
 	case codes.NotFound:
 		err = fmt.Errorf("%w: %w", discovery.ErrNotFound, err)
 		fallthrough
 	case codes.PermissionDenied:
-		if c.server.FailOnDataErrors {
+		if l.maySayLocked(e) && l.server.FailOnDataErrors {
 			e.dropLocked(c)
 		}
 	}
+	c.failLocked(e, err)
+}
+
+// failLocked notes an error that is not of a version.
+func (c *Client) failLocked(e *entry, err error) {
 	e.timer.stopLocked(c)
 	e.state, e.err, e.reported, e.updated = StateReceivedError, e.wrap(err), "", time.Now()
 	c.tellErrorLocked(e, e.err)
@@ -157,20 +173,34 @@ const maxNamesLogged = 10
 
 // removeAllLocked removes what an accepted response says, by name or by
 // omission, does not exist. It reports whether that changed anything.
-func (c *Client) removeAllLocked(ts *typeState, r *response, present map[string]struct{}) bool {
+func (c *Client) removeAllLocked(lt *linkType, r *response, present map[string]struct{}) bool {
 	var removed []string
-	for _, name := range r.removed {
-		if _, ok := present[name]; ok || name == Wildcard {
-			continue
-		}
-		if e := ts.entries[name]; e != nil && e.state != StateDoesNotExist {
-			c.removeLocked(e)
-			removed = append(removed, name)
+	remove := func(e *entry) {
+		if e.state != StateDoesNotExist && e.authority.usesLocked(lt.link) && lt.link.maySayLocked(e) {
+			c.removeLocked(e, lt.link)
+			removed = append(removed, e.name)
 		}
 	}
-	if r.sotw && ts.FullStateInSotW {
-		for name, e := range ts.entries {
-			if _, ok := present[name]; ok || name == Wildcard || e.state == StateDoesNotExist {
+	for _, name := range r.removed {
+		name = canonical(name)
+		e := lt.entries[name]
+		if _, ok := present[name]; ok || name == Wildcard || e == nil {
+			continue
+		}
+		if e.collection {
+			// There is nothing in it (xDS TP1).
+			e.shown = false
+			for _, other := range lt.entries {
+				if _, ok := present[other.name]; !ok && other.glob == e.name {
+					remove(other)
+				}
+			}
+		}
+		remove(e)
+	}
+	if r.sotw && lt.FullStateInSotW {
+		for name, e := range lt.entries {
+			if _, ok := present[name]; ok || e.collective() {
 				continue
 			}
 			if !e.held && len(e.watchers) > 0 {
@@ -179,13 +209,12 @@ func (c *Client) removeAllLocked(ts *typeState, r *response, present map[string]
 				e.omitted = true
 				continue
 			}
-			c.removeLocked(e)
-			removed = append(removed, name)
+			remove(e)
 		}
 	}
 	if len(removed) > 0 {
 		c.serial.add(func() {
-			c.logger.Info("xDS resources do not exist", "type", ts.Name, "version", r.version, "count", len(removed),
+			lt.link.logger.Info("xDS resources do not exist", "type", lt.Name, "version", r.version, "count", len(removed),
 				"names", removed[:min(len(removed), maxNamesLogged)])
 		})
 	}
@@ -193,27 +222,27 @@ func (c *Client) removeAllLocked(ts *typeState, r *response, present map[string]
 }
 
 // noteRejectionLocked reports each distinct rejection once.
-func (c *Client) noteRejectionLocked(ts *typeState, r *response, rejected *rejection) {
+func (c *Client) noteRejectionLocked(lt *linkType, r *response, rejected *rejection) {
 	unnamed := &rejection{total: rejected.total}
 	for _, p := range rejected.problems {
 		if p.name == "" {
 			unnamed.problems = append(unnamed.problems, p)
 		}
 	}
-	ts.unnamed = nil
+	lt.unnamed = nil
 	if len(unnamed.problems) > 0 {
-		ts.unnamed = unnamed
+		lt.unnamed = unnamed
 	}
 	text := rejected.Error()
-	if text == ts.rejected {
+	if text == lt.rejected {
 		return
 	}
-	ts.rejected = text
+	lt.rejected = text
 	c.serial.add(func() {
-		c.logger.Warn("xDS response rejected", "type", ts.Name, "version", r.version, "error", text)
+		lt.link.logger.Warn("xDS response rejected", "type", lt.Name, "version", r.version, "error", text)
 	})
-	if hook := c.hooks.ResourceRejected; hook != nil && ts.unnamed != nil {
-		event := observe.ResourceEvent{Server: c.server.Name, Type: ts.Name, Version: r.version, Err: unnamed}
+	if hook := c.hooks.ResourceRejected; hook != nil && lt.unnamed != nil {
+		event := observe.ResourceEvent{Server: lt.link.server.Name, Type: lt.Name, Version: r.version, Err: unnamed}
 		c.serial.add(func() { hook(event) })
 	}
 }

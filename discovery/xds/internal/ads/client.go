@@ -5,14 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/inboardmesh/inboard/observe"
@@ -33,32 +32,26 @@ const (
 // Client is an ADS client with a cache of what is watched. Create it with
 // [NewClient] and end it with [Client.Close]. It is safe for concurrent use.
 type Client struct {
-	server  ServerConfig
-	node    *corev3.Node
-	hooks   observe.Hooks
-	logger  *slog.Logger
-	types   map[string]*typeState // the map itself is immutable
-	serial  *serializer
-	useless *rate.Limiter
-	// wake tells the connection's goroutine that the watches changed. It holds
-	// one token; there is never more than one receiver.
-	wake   chan struct{}
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	node   *corev3.Node
+	hooks  observe.Hooks
+	logger *slog.Logger
+	types  map[string]*typeState // the map itself is immutable
+	serial *serializer
+	// links are all servers, each once; home is whom to ask for names without
+	// an authority, authorities for those with one. None of them changes.
+	links       []*link
+	home        *authority
+	authorities map[string]*authority
+	cancel      context.CancelFunc
+	wg          sync.WaitGroup
 
-	mu      sync.Mutex
-	closed  bool         // guarded by mu
-	order   []*typeState // guarded by mu; in the order of the first watch
-	watches int          // guarded by mu; how many are not cancelled
-	stream  *stream      // guarded by mu; nil without one
-	// connErr is why there has been no answer since the last connect; nil
-	// while all is well.
-	connErr   error // guarded by mu
-	connected bool  // guarded by mu; what StreamChanged was told last
+	mu     sync.Mutex
+	closed bool         // guarded by mu
+	order  []*typeState // guarded by mu; in the order of the first watch
 }
 
-// NewClient returns a client that connects when the first watch appears. All
-// problems of the options are reported together.
+// NewClient returns a client that connects to a server when the first watch
+// appears that needs it. All problems of the options are reported together.
 func NewClient(options Options) (*Client, error) {
 	if err := options.validate(); err != nil {
 		return nil, fmt.Errorf("xDS client: %w", err)
@@ -75,22 +68,49 @@ func NewClient(options Options) (*Client, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Client{
-		server:  options.Servers[0],
-		node:    node,
-		hooks:   options.Hooks,
-		logger:  logger.With("xds_server", options.Servers[0].Name),
-		types:   make(map[string]*typeState),
-		serial:  newSerializer(),
-		useless: rate.NewLimiter(uselessPerSecond, uselessBurst),
-		wake:    make(chan struct{}, 1),
-		cancel:  cancel,
+		node:        node,
+		hooks:       options.Hooks,
+		logger:      logger,
+		types:       make(map[string]*typeState),
+		serial:      newSerializer(),
+		authorities: make(map[string]*authority),
+		cancel:      cancel,
 	}
 	for _, t := range options.Types {
 		c.types[t.URL] = newTypeState(t)
 	}
-	c.wg.Go(c.serial.run)                  // ends with Close
-	c.wg.Go(func() { c.connections(ctx) }) // ends with Close
+	c.home = c.newAuthority(options.Servers)
+	for _, name := range slices.Sorted(maps.Keys(options.Authorities)) {
+		servers := options.Authorities[name]
+		if len(servers) == 0 {
+			servers = options.Servers
+		}
+		c.authorities[name] = c.newAuthority(servers)
+	}
+	c.wg.Go(c.serial.run) // ends with Close
+	for _, l := range c.links {
+		c.wg.Go(func() { l.connections(ctx) }) // ends with Close
+	}
 	return c, nil
+}
+
+// newAuthority shares the connection to a server with the authorities that
+// have it as well (gRFC A47).
+func (c *Client) newAuthority(servers []ServerConfig) *authority {
+	a := newAuthority(nil)
+	for i := range servers {
+		server := &servers[i]
+		at := slices.IndexFunc(c.links, func(l *link) bool { return l.server.id() == server.id() })
+		if at < 0 {
+			at = len(c.links)
+			c.links = append(c.links, newLink(c, *server))
+		}
+		a.links = append(a.links, c.links[at])
+	}
+	for _, l := range a.links {
+		l.authorities = append(l.authorities, a)
+	}
+	return a
 }
 
 // watch is one registration of a [Watcher].
@@ -110,31 +130,36 @@ type watch struct {
 func (c *Client) Watch(typeURL, name string, w Watcher) (cancel func()) {
 	registered := &watch{watcher: w}
 	ts := c.types[typeURL]
-	if err := checkName(ts, typeURL, name); err != nil {
-		c.serial.add(registered.resourceError(err))
-		return func() { registered.cancelled.Store(true) }
+	if ts == nil {
+		return c.refuse(registered, &Error{Type: typeURL, Name: name, Err: errors.New("the resource type is not configured")})
+	}
+	parsed, a, err := c.resolve(ts, name)
+	if err != nil {
+		return c.refuse(registered, &Error{Type: ts.Name, Name: name, Err: err})
 	}
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
 		return func() {}
 	}
-	c.watches++
+	a.watches++
 	if !slices.Contains(c.order, ts) {
 		c.order = append(c.order, ts)
 	}
-	e := ts.entries[name]
+	e := ts.entries[parsed.canonical]
 	if e == nil {
-		e = &entry{ts: ts, name: name, updated: time.Now()}
-		ts.entries[name] = e
+		e = ts.addLocked(&parsed, a)
 	}
 	e.watchers = append(e.watchers, registered)
 	if len(e.watchers) == 1 {
-		ts.pending[name] = struct{}{}
+		e.markLocked()
+	}
+	if e.lackingLocked() {
+		c.fallBackLocked(a)
 	}
 	c.greetLocked(e, registered)
 	c.mu.Unlock()
-	c.poke()
+	a.poke()
 	return sync.OnceFunc(func() { c.unwatch(e, registered) })
 }
 
@@ -142,20 +167,10 @@ func (c *Client) Watch(typeURL, name string, w Watcher) (cancel func()) {
 // returns at once, and may be called with locks held. After Close, f is not called.
 func (c *Client) Do(f func()) { c.serial.add(f) }
 
-// checkName reports why a resource cannot be asked for.
-func checkName(ts *typeState, typeURL, name string) error {
-	if ts == nil {
-		return &Error{Type: typeURL, Name: name, Err: errors.New("the resource type is not configured")}
-	}
-	switch {
-	case name == "":
-		return &Error{Type: ts.Name, Name: name, Err: errors.New("the resource name is empty")}
-	case !utf8.ValidString(name):
-		return &Error{Type: ts.Name, Name: name, Err: errors.New("the resource name is not valid UTF-8")}
-	case name == Wildcard && !ts.FullStateInSotW:
-		return &Error{Type: ts.Name, Name: name, Err: errors.New("the resource type has no wildcard")}
-	}
-	return nil
+// refuse tells why a resource cannot be asked for.
+func (c *Client) refuse(w *watch, err error) (cancel func()) {
+	c.serial.add(w.resourceError(err))
+	return func() { w.cancelled.Store(true) }
 }
 
 func (c *Client) unwatch(e *entry, w *watch) {
@@ -165,27 +180,16 @@ func (c *Client) unwatch(e *entry, w *watch) {
 		c.mu.Unlock()
 		return
 	}
-	c.watches--
+	e.authority.watches--
 	e.watchers = slices.DeleteFunc(e.watchers, func(other *watch) bool { return other == w })
 	if len(e.watchers) == 0 {
-		if c.stream == nil {
-			c.releaseLocked(e)
-		} else {
-			// The entry stays until the server is told, so that a watch that
-			// comes before finds the value: the server would not send it again.
-			e.ts.pending[e.name] = struct{}{}
-		}
+		// The entry stays until the servers are told, so that a watch that
+		// comes before finds the value: they would not send it again.
+		e.markLocked()
+		c.releaseLocked(e)
 	}
 	c.mu.Unlock()
-	c.poke()
-}
-
-// poke makes the connection's goroutine look at the watches.
-func (c *Client) poke() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	e.authority.poke()
 }
 
 // Close ends every watch and the connection and waits for all goroutines. It
@@ -202,13 +206,20 @@ func (c *Client) Close() error {
 			}
 		}
 	}
-	connected := c.connected
+	var connected []string
+	for _, l := range c.links {
+		if l.connected {
+			connected = append(connected, l.server.Name)
+		}
+	}
 	c.mu.Unlock()
 	c.cancel()
 	c.serial.close()
 	c.wg.Wait()
-	if first && connected && c.hooks.StreamChanged != nil {
-		c.hooks.StreamChanged(observe.StreamEvent{Server: c.server.Name})
+	if hook := c.hooks.StreamChanged; first && hook != nil {
+		for _, server := range connected {
+			hook(observe.StreamEvent{Server: server})
+		}
 	}
 	return nil
 }

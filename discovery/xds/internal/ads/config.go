@@ -1,10 +1,13 @@
 package ads
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc"
@@ -77,6 +80,9 @@ const (
 type ServerConfig struct {
 	// Name is the server's URI, for errors and hooks.
 	Name string
+	// ID tells servers apart: those with the same one are the same, and share
+	// a connection. "" is Name.
+	ID string
 	// Dial returns a client connection, which the client closes. It is called
 	// when the first watch appears, and again after a connection has failed.
 	// It should set keepalive so that a peer that vanished is noticed within
@@ -95,11 +101,18 @@ type ServerConfig struct {
 	ResourceTimerIsTransientError bool
 }
 
+func (s *ServerConfig) id() string { return cmp.Or(s.ID, s.Name) }
+
 // Options configure a [Client]. They are frozen when they are passed to
 // [NewClient].
 type Options struct {
-	// Servers is exactly one server.
+	// Servers are those for names without an authority, in order of
+	// preference; at least one. The next one is asked when none before it can
+	// be reached and something is not cached (gRFC A71).
 	Servers []ServerConfig
+	// Authorities are the servers for xdstp: names by their authority (gRFC
+	// A47). An empty list stands for Servers.
+	Authorities map[string][]ServerConfig
 	// Types are what can be watched. The order does not matter.
 	Types []Type
 	// Node is sent with the first request of each stream. The features that
@@ -114,18 +127,13 @@ type Options struct {
 // validate reports every problem of the options.
 func (o *Options) validate() error {
 	var problems []error
-	switch {
-	case len(o.Servers) == 0:
+	if len(o.Servers) == 0 {
 		problems = append(problems, errors.New("no xDS server"))
-	case len(o.Servers) > 1:
-		problems = append(problems, fmt.Errorf("%d xDS servers: fallback is not supported, pass one", len(o.Servers)))
 	}
-	for _, s := range o.Servers {
-		if s.Dial == nil {
-			problems = append(problems, fmt.Errorf("xDS server %q has no Dial", s.Name))
-		}
-		if s.Mode > ModeSotW {
-			problems = append(problems, fmt.Errorf("xDS server %q has the unknown mode %d", s.Name, s.Mode))
+	problems = append(problems, checkServers(o.Servers)...)
+	for _, name := range slices.Sorted(maps.Keys(o.Authorities)) {
+		for _, problem := range checkServers(o.Authorities[name]) {
+			problems = append(problems, fmt.Errorf("authority %q: %w", name, problem))
 		}
 	}
 	if o.Node == nil {
@@ -144,4 +152,22 @@ func (o *Options) validate() error {
 		seen[t.URL] = true
 	}
 	return errors.Join(problems...)
+}
+
+func checkServers(servers []ServerConfig) (problems []error) {
+	seen := make(map[string]bool)
+	for i := range servers {
+		s := &servers[i]
+		if s.Dial == nil {
+			problems = append(problems, fmt.Errorf("xDS server %q has no Dial", s.Name))
+		}
+		if s.Mode > ModeSotW {
+			problems = append(problems, fmt.Errorf("xDS server %q has the unknown mode %d", s.Name, s.Mode))
+		}
+		if seen[s.id()] {
+			problems = append(problems, fmt.Errorf("xDS server %q is given twice", s.Name))
+		}
+		seen[s.id()] = true
+	}
+	return problems
 }

@@ -26,18 +26,18 @@ func (d *delta) recv() (*response, error) {
 	return parseDelta(m), nil
 }
 
-func (d *delta) nextLocked(c *Client, ts *typeState, node *corev3.Node) (proto.Message, []string) {
+func (d *delta) nextLocked(lt *linkType, node *corev3.Node) (proto.Message, []string) {
 	// An answer goes alone: some servers drop everything in a request whose
 	// nonce is not the latest.
-	if r := ts.takeReplyLocked(); r != nil {
+	if r := lt.takeReplyLocked(); r != nil {
 		return &discoveryv3.DeltaDiscoveryRequest{
 			Node:          node,
-			TypeUrl:       ts.URL,
+			TypeUrl:       lt.URL,
 			ResponseNonce: r.nonce,
 			ErrorDetail:   detail(r.err),
 		}, nil
 	}
-	subscribe, unsubscribe := c.reconcileLocked(ts)
+	subscribe, unsubscribe := lt.reconcileLocked()
 	if len(subscribe) == 0 && len(unsubscribe) == 0 {
 		return nil, nil
 	}
@@ -45,13 +45,13 @@ func (d *delta) nextLocked(c *Client, ts *typeState, node *corev3.Node) (proto.M
 	slices.Sort(unsubscribe)
 	request := &discoveryv3.DeltaDiscoveryRequest{
 		Node:                     node,
-		TypeUrl:                  ts.URL,
+		TypeUrl:                  lt.URL,
 		ResourceNamesSubscribe:   subscribe,
 		ResourceNamesUnsubscribe: unsubscribe,
 	}
-	if !ts.sub.started {
-		ts.sub.started = true
-		request.InitialResourceVersions = ts.versionsLocked()
+	if !lt.sub.started {
+		lt.sub.started = true
+		request.InitialResourceVersions = lt.versionsLocked()
 		if len(subscribe) == 1 && subscribe[0] == Wildcard {
 			// Every server understands the empty list, not every one "*".
 			request.ResourceNamesSubscribe = nil
@@ -60,12 +60,17 @@ func (d *delta) nextLocked(c *Client, ts *typeState, node *corev3.Node) (proto.M
 	return request, subscribe
 }
 
-// versionsLocked are the versions in force. What the server has removed is left
-// out although it is kept: if it exists again, the server has to say so.
-func (ts *typeState) versionsLocked() map[string]string {
+// versionsLocked are the versions in force that the server has sent. What it has
+// removed is left out although it is kept: if it exists again, the server has to
+// say so. So is everything of an authority that has fallen back to another
+// server: what this one sends shows that it is back.
+func (lt *linkType) versionsLocked() map[string]string {
 	var versions map[string]string
-	for name, e := range ts.entries {
-		if !e.held || e.version == "" || errors.Is(e.err, discovery.ErrNotFound) {
+	for name, e := range lt.entries {
+		if !e.held || e.source != lt.link || e.version == "" || errors.Is(e.err, discovery.ErrNotFound) {
+			continue
+		}
+		if used := e.authority.inUseLocked(); used[len(used)-1] != lt.link {
 			continue
 		}
 		if versions == nil {

@@ -1,5 +1,5 @@
 // Package ads speaks the aggregated discovery service: it subscribes to
-// resources over one stream, state of the world or delta, acknowledges or
+// resources over one stream per server, state of the world or delta, acknowledges or
 // rejects what comes, and keeps the last accepted version of everything that
 // somebody watches.
 //
@@ -13,8 +13,10 @@
 //   - Nothing is concluded from what is missing in a rejected response.
 //   - A name that the server never answers for is reported as unknown after
 //     15 s on a live stream (gRFC A57), and never while there is no stream.
+//   - Another server is asked only when something is missing that the preferred
+//     one cannot be asked for, and is left when that one is back (gRFC A71).
 //   - The next message is not read before every watcher has taken the last one.
 //
 // The rules are those of Envoy's "xDS REST and gRPC protocol" (xds_protocol)
-// and of gRFCs A27, A40, A46, A53, A57 and A88.
+// and of gRFCs A27, A40, A46, A47, A53, A57, A71 and A88.
 package ads

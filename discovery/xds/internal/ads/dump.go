@@ -74,10 +74,10 @@ func (c *Client) Dump() []ResourceState {
 	var states []ResourceState
 	for _, ts := range c.order {
 		for _, name := range slices.Sorted(maps.Keys(ts.entries)) {
-			if name == Wildcard {
+			e := ts.entries[name]
+			if e.collective() {
 				continue
 			}
-			e := ts.entries[name]
 			states = append(states, ResourceState{
 				TypeURL:         ts.URL,
 				Type:            ts.Name,

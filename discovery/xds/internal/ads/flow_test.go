@@ -190,7 +190,6 @@ func TestNewClientReportsEveryProblem(t *testing.T) {
 		Types:   []ads.Type{{URL: "u", Name: "n"}, {URL: "u", Name: "n", Decode: decodeText}, {Decode: decodeText}},
 	})
 	want := []string{
-		"2 xDS servers: fallback is not supported, pass one",
 		`xDS server "a" has no Dial`,
 		`xDS server "b" has no Dial`,
 		`xDS server "b" has the unknown mode 9`,

@@ -90,6 +90,9 @@ type fuzzRun struct {
 	watchers map[string]*fuzzWatcher
 }
 
+// link is to the only server.
+func (r *fuzzRun) link() *link { return r.client.links[0] }
+
 // heard sums up what the watchers were told.
 func (r *fuzzRun) heard() (notFound int, lost bool) {
 	for _, w := range r.watchers {
@@ -103,7 +106,7 @@ func (r *fuzzRun) heard() (notFound int, lost bool) {
 
 func (r *fuzzRun) drain() (replies []proto.Message) {
 	for {
-		m, ts, names := r.client.next(r.stream)
+		m, lt, names := r.link().next(r.stream)
 		if m == nil {
 			return replies
 		}
@@ -111,7 +114,7 @@ func (r *fuzzRun) drain() (replies []proto.Message) {
 			r.t.Fatalf("a request cannot be encoded: %v", err)
 		}
 		r.stream.node = nil
-		r.client.asked(r.stream, ts, names)
+		r.link().asked(r.stream, lt, names)
 		if nonce := m.(interface{ GetResponseNonce() string }).GetResponseNonce(); nonce != "" {
 			replies = append(replies, m)
 		}
@@ -120,14 +123,14 @@ func (r *fuzzRun) drain() (replies []proto.Message) {
 
 func (r *fuzzRun) reconnect() {
 	if r.stream != nil {
-		r.client.disconnected(sessionEnd{err: errEnded, opened: true, responded: true}, false)
+		r.link().disconnected(sessionEnd{err: errEnded, opened: true, responded: true}, false)
 	}
-	w := wire(&sotw{})
+	w, mode := wire(&sotw{}), ModeSotW
 	if r.delta {
-		w = &delta{}
+		w, mode = &delta{}, ModeDelta
 	}
 	r.stream = &stream{wire: fuzzWire{w}, node: r.client.node}
-	r.client.connectedTo(r.stream)
+	r.link().connectedTo(r.stream, mode)
 	r.drain()
 }
 
@@ -154,14 +157,13 @@ func (r *fuzzRun) play(response *response) {
 	response.failed = nil
 	before := r.snapshot()
 	notFoundBefore, _ := r.heard()
-	if err := r.client.handle(context.Background(), response); err != nil {
+	if err := r.link().handle(context.Background(), response); err != nil {
 		r.t.Fatalf("handle: %v", err)
 	}
 	r.client.serial.flush()
 	after := r.snapshot()
 	replies := r.drain()
-	ts := r.client.types[response.typeURL]
-	if ts == nil || !r.client.started(ts) {
+	if r.link().started(response.typeURL) == nil {
 		if len(replies) != 0 {
 			r.t.Fatalf("%d answers to a response of a foreign type", len(replies))
 		}

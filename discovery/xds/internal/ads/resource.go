@@ -3,6 +3,8 @@ package ads
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/inboardmesh/inboard/discovery"
@@ -19,28 +21,17 @@ const (
 // digest identifies the bytes of a resource under its name.
 type digest [sha256.Size]byte
 
-// typeState is everything about one type: the cache, and what the server and
-// the stream know. All of it is guarded by Client.mu.
+// typeState is the cache of one type. All of it is guarded by Client.mu.
 type typeState struct {
 	Type
-	// entries are the resources that are watched or, with a wildcard, known.
+	// entries are the resources that are watched or, as part of a collection,
+	// known; and the collections.
 	entries map[string]*entry
 	// accepted finds what is held by its bytes, so that a repetition costs no
 	// decoding.
 	accepted map[digest]*entry
-	// pending are the names that were subscribed or unsubscribed since the
-	// server was told.
-	pending map[string]struct{}
-	// version is that of the last accepted response of the state of the world.
-	// It belongs to the server and survives the stream.
-	version string
-	// unnamed is why the latest response was rejected, if a bad entry of it
-	// could be any resource; nil otherwise.
-	unnamed error
-	// rejected is the text of the latest rejection that was reported.
-	rejected string
-	// sub is what the server was told on this stream.
-	sub subscription
+	// globs is how many of the entries are collections with an xdstp: name.
+	globs int
 }
 
 func newTypeState(t Type) *typeState {
@@ -48,9 +39,18 @@ func newTypeState(t Type) *typeState {
 		Type:     t,
 		entries:  make(map[string]*entry),
 		accepted: make(map[digest]*entry),
-		pending:  make(map[string]struct{}),
-		sub:      newSubscription(),
 	}
+}
+
+// addLocked adds an entry for a name.
+func (ts *typeState) addLocked(n *resourceName, a *authority) *entry {
+	e := &entry{ts: ts, authority: a, name: n.canonical, glob: n.glob, collection: n.collection, updated: time.Now()}
+	ts.entries[e.name] = e
+	a.known[ts]++
+	if e.collection {
+		ts.globs++
+	}
+	return e
 }
 
 // subscription is the state of a type on one stream.
@@ -77,23 +77,45 @@ type reply struct {
 	err     error
 }
 
-// wildcardLocked returns the wildcard's entry if it is watched, else nil.
-func (ts *typeState) wildcardLocked() *entry {
-	if e := ts.entries[Wildcard]; e != nil && len(e.watchers) > 0 {
-		return e
+// collectionsLocked returns the watched collections that a name is part of: the
+// wildcard for names without an authority, and the glob collection of an xdstp:
+// name.
+func (ts *typeState) collectionsLocked(name string) []*entry {
+	collection := Wildcard
+	switch {
+	case name == Wildcard:
+		return nil
+	case strings.HasPrefix(name, scheme):
+		if ts.globs == 0 {
+			return nil
+		}
+		parsed, err := parseName(name)
+		if err != nil || parsed.collection {
+			return nil
+		}
+		collection = parsed.glob
+	}
+	if e := ts.entries[collection]; e != nil && len(e.watchers) > 0 {
+		return []*entry{e}
 	}
 	return nil
 }
 
 // entry is one resource. Everything is guarded by Client.mu.
 type entry struct {
-	ts       *typeState
-	name     string
-	watchers []*watch
+	ts        *typeState
+	authority *authority
+	name      string
+	// glob is the collection that an xdstp: name is part of, "" for others.
+	glob string
+	// collection is true for a glob collection.
+	collection bool
+	watchers   []*watch
 
-	// resource is what is in force if held is true.
+	// resource is what is in force if held is true, and source who sent it.
 	resource any
 	held     bool
+	source   *link
 	digest   digest
 	version  string
 
@@ -114,38 +136,92 @@ type entry struct {
 	told    string
 	offline bool
 
+	// shown is true for a collection that has shown a resource.
+	shown bool
+
 	timer  *alarm // does-not-exist
+	awaits *link  // the server whose answer timer is for
 	expiry *alarm // time to live
+}
+
+// collective reports whether the entry stands for others.
+func (e *entry) collective() bool { return e.collection || e.name == Wildcard }
+
+// collectionsLocked returns the watched collections that the entry is part of.
+func (e *entry) collectionsLocked() []*entry {
+	name := e.glob
+	switch {
+	case e.collective():
+		return nil
+	case name == "":
+		name = Wildcard
+	}
+	if all := e.ts.entries[name]; all != nil && len(all.watchers) > 0 {
+		return []*entry{all}
+	}
+	return nil
 }
 
 // releaseLocked forgets an entry that nobody needs.
 func (c *Client) releaseLocked(e *entry) {
 	ts := e.ts
-	if len(e.watchers) > 0 {
+	if len(e.watchers) > 0 || e.toldOfLocked() {
 		return
 	}
-	if e.name == Wildcard {
+	if e.collective() {
 		for _, other := range ts.entries {
-			if other != e && len(other.watchers) == 0 {
+			if other != e && len(other.watchers) == 0 && len(other.collectionsLocked()) == 0 && !other.toldOfLocked() {
 				c.forgetLocked(other)
 			}
 		}
-	} else if e.held && ts.wildcardLocked() != nil {
+	} else if e.held && len(e.collectionsLocked()) > 0 {
 		return
 	}
 	c.forgetLocked(e)
-	if len(ts.entries) == 0 {
-		// Nothing of the server's version is held any more.
-		ts.version = ""
+}
+
+// toldOfLocked reports whether a server believes that the entry is wanted, or
+// is about to hear of a change.
+func (e *entry) toldOfLocked() bool {
+	for _, l := range e.authority.inUseLocked() {
+		if l.stream == nil {
+			continue
+		}
+		if lt := l.types[e.ts]; lt != nil {
+			_, pending := lt.pending[e.name]
+			_, sent := lt.sub.sent[e.name]
+			if pending || sent {
+				return true
+			}
+		}
 	}
+	return false
 }
 
 func (c *Client) forgetLocked(e *entry) {
 	e.timer.stopLocked(c)
 	e.dropLocked(c)
-	if e.ts.entries[e.name] == e {
-		delete(e.ts.entries, e.name)
+	if e.ts.entries[e.name] != e {
+		return
 	}
+	delete(e.ts.entries, e.name)
+	if e.collection {
+		e.ts.globs--
+	}
+	if e.authority.known[e.ts]--; e.authority.known[e.ts] == 0 {
+		for _, l := range e.authority.links {
+			// Nothing of the server's version is held any more.
+			if lt := l.types[e.ts]; lt != nil && !l.knownLocked(e.ts) {
+				lt.version = ""
+			}
+		}
+	}
+}
+
+// knownLocked reports whether there are entries of a type that the server may
+// be asked for.
+func (l *link) knownLocked(ts *typeState) bool {
+	return slices.ContainsFunc(l.authorities, func(a *authority) bool { return a.known[ts] > 0 })
 }
 
 // dropLocked lets go of the value.
@@ -154,17 +230,22 @@ func (e *entry) dropLocked(c *Client) {
 	if e.held && e.ts.accepted[e.digest] == e {
 		delete(e.ts.accepted, e.digest)
 	}
-	e.held, e.resource, e.digest, e.version = false, nil, digest{}, ""
+	e.held, e.resource, e.source, e.digest, e.version = false, nil, nil, digest{}, ""
 }
 
 // acceptLocked takes a valid version over. It reports whether it was new.
-func (c *Client) acceptLocked(e *entry, it *item) (changed bool) {
+func (c *Client) acceptLocked(e *entry, l *link, it *item) (changed bool) {
+	c.returnLocked(e.authority, l)
 	changed = !e.held || e.digest != it.digest
 	e.timer.stopLocked(c)
 	c.setTTLLocked(e, it)
 	e.state, e.err = StateAcked, nil
 	e.rejectedVersion, e.reported = "", ""
-	e.version = it.version
+	e.version, e.source = it.version, l
+	for _, all := range e.collectionsLocked() {
+		all.shown, all.state, all.err, all.told = true, StateAcked, nil, ""
+		all.timer.stopLocked(c)
+	}
 	if changed {
 		if e.held {
 			delete(e.ts.accepted, e.digest)
@@ -172,7 +253,7 @@ func (c *Client) acceptLocked(e *entry, it *item) (changed bool) {
 		e.held, e.digest, e.resource, e.updated = true, it.digest, it.value, time.Now()
 		e.ts.accepted[e.digest] = e
 		if hook := c.hooks.ResourceAccepted; hook != nil {
-			event := observe.ResourceEvent{Server: c.server.Name, Type: e.ts.Name, Name: e.name, Version: e.version}
+			event := observe.ResourceEvent{Server: l.server.Name, Type: e.ts.Name, Name: e.name, Version: e.version}
 			c.serial.add(func() { hook(event) })
 		}
 	}
@@ -199,7 +280,7 @@ func (c *Client) setTTLLocked(e *entry, it *item) {
 }
 
 // rejectLocked notes an invalid version.
-func (c *Client) rejectLocked(e *entry, version string, reason error) {
+func (c *Client) rejectLocked(e *entry, l *link, version string, reason error) {
 	e.timer.stopLocked(c)
 	e.rejections++
 	e.rejectedVersion = version
@@ -211,22 +292,22 @@ func (c *Client) rejectLocked(e *entry, version string, reason error) {
 	}
 	e.reported = text
 	e.updated = time.Now()
-	if c.server.FailOnDataErrors {
+	if l.maySayLocked(e) && l.server.FailOnDataErrors {
 		e.dropLocked(c)
 	}
 	if hook := c.hooks.ResourceRejected; hook != nil {
-		event := observe.ResourceEvent{Server: c.server.Name, Type: e.ts.Name, Name: e.name, Version: version, Err: e.err}
+		event := observe.ResourceEvent{Server: l.server.Name, Type: e.ts.Name, Name: e.name, Version: version, Err: e.err}
 		c.serial.add(func() { hook(event) })
 	}
 	c.tellErrorLocked(e, e.err)
 }
 
 // removeLocked notes that the server has no such resource.
-func (c *Client) removeLocked(e *entry) {
+func (c *Client) removeLocked(e *entry, l *link) {
 	e.timer.stopLocked(c)
 	if len(e.watchers) == 0 {
-		// Known by the wildcard alone: nobody uses it by name.
-		e.err = e.wrap(fmt.Errorf("%w: removed by xDS server %q", discovery.ErrNotFound, c.server.Name))
+		// Known by a collection alone: nobody uses it by name.
+		e.err = e.wrap(fmt.Errorf("%w: removed by xDS server %q", discovery.ErrNotFound, l.server.Name))
 		e.dropLocked(c)
 		c.tellErrorLocked(e, e.err)
 		c.releaseLocked(e)
@@ -236,48 +317,67 @@ func (c *Client) removeLocked(e *entry) {
 	e.state, e.reported = StateDoesNotExist, ""
 	switch {
 	case !e.held:
-		e.err = e.wrap(fmt.Errorf("%w: xDS server %q says that it does not exist", discovery.ErrNotFound, c.server.Name))
-	case c.server.FailOnDataErrors:
-		e.err = e.wrap(fmt.Errorf("%w: removed by xDS server %q", discovery.ErrNotFound, c.server.Name))
+		e.err = e.wrap(fmt.Errorf("%w: xDS server %q says that it does not exist", discovery.ErrNotFound, l.server.Name))
+	case l.server.FailOnDataErrors:
+		e.err = e.wrap(fmt.Errorf("%w: removed by xDS server %q", discovery.ErrNotFound, l.server.Name))
 		e.dropLocked(c)
 	default:
-		e.err = e.wrap(fmt.Errorf("%w: removed by xDS server %q, its last version stays in force", discovery.ErrNotFound, c.server.Name))
+		e.err = e.wrap(fmt.Errorf("%w: removed by xDS server %q, its last version stays in force", discovery.ErrNotFound, l.server.Name))
 	}
 	c.tellErrorLocked(e, e.err)
 }
 
+// maySayLocked reports whether a server may take away what is in force: it sent
+// it, or is preferred to the one that did.
+func (l *link) maySayLocked(e *entry) bool {
+	links := e.authority.links
+	return !e.held || slices.Index(links, l) <= slices.Index(links, e.source)
+}
+
 // awaitLocked starts the timer of a resource that was asked for on a live
 // stream and has never been answered for.
-func (c *Client) awaitLocked(e *entry) {
-	if e.name == Wildcard || e.held || e.state != StateRequested || e.timer.setLocked() {
+func (c *Client) awaitLocked(e *entry, lt *linkType) {
+	if e.name == Wildcard || e.held || e.shown || e.state != StateRequested || e.timer.setLocked() {
 		return
 	}
+	server := &lt.link.server
 	wait := absenceTimeout
-	if c.server.ResourceTimerIsTransientError {
+	if server.ResourceTimerIsTransientError {
 		wait = absenceTimeoutTransient
 	}
-	e.omitted = false
+	e.awaits, e.omitted = lt.link, false
 	e.timer = c.alarmLocked(wait, func() {
 		e.updated = time.Now()
 		switch {
-		case e.ts.unnamed != nil:
+		case lt.unnamed != nil:
 			// The answer may have been among what could not be read. That it
 			// does not exist must not be concluded from a rejected response.
 			e.state = StateNacked
-			e.err = e.wrap(e.ts.unnamed)
-		case c.server.ResourceTimerIsTransientError:
+			e.err = e.wrap(lt.unnamed)
+		case server.ResourceTimerIsTransientError:
 			e.state = StateTimeout
-			e.err = e.wrap(fmt.Errorf("xDS server %q did not answer within %v", c.server.Name, wait))
+			e.err = e.wrap(fmt.Errorf("xDS server %q did not answer within %v", server.Name, wait))
 		case e.omitted:
 			e.state = StateDoesNotExist
 			e.err = e.wrap(fmt.Errorf("%w: xDS server %q lists the others and did not answer within %v",
-				discovery.ErrNotFound, c.server.Name, wait))
+				discovery.ErrNotFound, server.Name, wait))
 		default:
 			e.state = StateDoesNotExist
-			e.err = e.wrap(unanswered{fmt.Errorf("%w: xDS server %q did not answer within %v", discovery.ErrNotFound, c.server.Name, wait)})
+			e.err = e.wrap(unanswered{fmt.Errorf("%w: xDS server %q did not answer within %v", discovery.ErrNotFound, server.Name, wait)})
 		}
 		c.tellErrorLocked(e, e.err)
 	})
+}
+
+// awaitAnyLocked starts the timer again if another server was asked as well.
+func (c *Client) awaitAnyLocked(e *entry) {
+	for _, l := range e.authority.inUseLocked() {
+		if lt := l.types[e.ts]; lt != nil && l.stream != nil {
+			if _, told := lt.sub.sent[e.name]; told {
+				c.awaitLocked(e, lt)
+			}
+		}
+	}
 }
 
 func (e *entry) wrap(err error) error { return &Error{Type: e.ts.Name, Name: e.name, Err: err} }

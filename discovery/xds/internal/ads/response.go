@@ -118,11 +118,11 @@ type item struct {
 
 // decode decodes the entries of a response. It holds no lock while it does, and
 // asks the cache first: a repetition is not decoded again.
-func (c *Client) decode(ts *typeState, r *response) []item {
+func (l *link) decode(lt *linkType, r *response) []item {
 	items := make([]item, len(r.entries))
 	named := make(map[string][]int, len(items))
 	for i := range r.entries {
-		items[i] = c.decodeOne(ts, &r.entries[i])
+		items[i] = l.decodeOne(lt, &r.entries[i])
 		items[i].index = i
 		if name := items[i].name; name != "" {
 			named[name] = append(named[name], i)
@@ -145,8 +145,8 @@ func (c *Client) decode(ts *typeState, r *response) []item {
 	return items
 }
 
-func (c *Client) decodeOne(ts *typeState, raw *rawResource) item {
-	it := item{name: raw.name, version: raw.version, err: raw.err}
+func (l *link) decodeOne(lt *linkType, raw *rawResource) item {
+	it := item{name: canonical(raw.name), version: raw.version, err: raw.err}
 	if it.err != nil {
 		return it
 	}
@@ -163,18 +163,18 @@ func (c *Client) decodeOne(ts *typeState, raw *rawResource) item {
 		}
 		return it
 	}
-	if got := raw.body.GetTypeUrl(); got != ts.URL {
-		it.err = fmt.Errorf("type %q does not match the message-wide type URL %q", got, ts.URL)
+	if got := raw.body.GetTypeUrl(); got != lt.URL {
+		it.err = fmt.Errorf("type %q does not match the message-wide type URL %q", got, lt.URL)
 		return it
 	}
 	value := raw.body.GetValue()
 	it.digest = digestOf(raw.name, value)
-	if c.recallOrSkip(ts, &it) {
+	if l.recallOrSkip(lt, &it) {
 		return it
 	}
-	name, resource, err := c.decodeSafely(ts, value)
+	name, resource, err := l.decodeSafely(lt.typeState, value)
 	if it.name == "" {
-		it.name = name
+		it.name = canonical(name)
 	}
 	switch {
 	case err != nil:
@@ -188,14 +188,14 @@ func (c *Client) decodeOne(ts *typeState, raw *rawResource) item {
 
 // recallOrSkip reports that nothing has to be decoded: the bytes are those of
 // the version in force, or nobody asked for the name.
-func (c *Client) recallOrSkip(ts *typeState, it *item) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if e := ts.accepted[it.digest]; e != nil {
+func (l *link) recallOrSkip(lt *linkType, it *item) bool {
+	l.client.mu.Lock()
+	defer l.client.mu.Unlock()
+	if e := lt.accepted[it.digest]; e != nil {
 		it.name, it.value = e.name, e.resource
 		return true
 	}
-	if it.name != "" && ts.entries[it.name] == nil && ts.wildcardLocked() == nil {
+	if it.name != "" && lt.entries[it.name] == nil && len(lt.collectionsLocked(it.name)) == 0 {
 		it.unasked = true
 		return true
 	}
@@ -203,10 +203,10 @@ func (c *Client) recallOrSkip(ts *typeState, it *item) bool {
 }
 
 // decodeSafely turns a panic into an error.
-func (c *Client) decodeSafely(ts *typeState, value []byte) (name string, resource any, err error) {
+func (l *link) decodeSafely(ts *typeState, value []byte) (name string, resource any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.logger.Error("decoding an xDS resource panicked", "type", ts.Name, "panic", p, "stack", string(debug.Stack()))
+			l.logger.Error("decoding an xDS resource panicked", "type", ts.Name, "panic", p, "stack", string(debug.Stack()))
 			name, resource, err = "", nil, fmt.Errorf("the decoder panicked: %v", p)
 		}
 	}()

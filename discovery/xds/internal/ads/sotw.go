@@ -26,42 +26,42 @@ func (s *sotw) recv() (*response, error) {
 	return parseSotW(m), nil
 }
 
-func (s *sotw) nextLocked(c *Client, ts *typeState, node *corev3.Node) (proto.Message, []string) {
+func (s *sotw) nextLocked(lt *linkType, node *corev3.Node) (proto.Message, []string) {
 	// The version is read first: releasing the last resource forgets it, but
 	// the request that unsubscribes still belongs to it.
-	version := ts.version
-	_, wildcard := ts.sub.sent[Wildcard]
-	subscribe, unsubscribe := c.reconcileLocked(ts)
-	r := ts.takeReplyLocked()
+	version := lt.version
+	_, wildcard := lt.sub.sent[Wildcard]
+	subscribe, unsubscribe := lt.reconcileLocked()
+	r := lt.takeReplyLocked()
 	if r == nil && len(subscribe) == 0 && len(unsubscribe) == 0 {
 		return nil, nil
 	}
 	request := &discoveryv3.DiscoveryRequest{
 		Node:          node,
-		TypeUrl:       ts.URL,
+		TypeUrl:       lt.URL,
 		VersionInfo:   version,
-		ResponseNonce: ts.sub.nonce,
-		ResourceNames: slices.Sorted(maps.Keys(ts.sub.sent)),
+		ResponseNonce: lt.sub.nonce,
+		ResourceNames: slices.Sorted(maps.Keys(lt.sub.sent)),
 	}
 	if r != nil {
 		request.VersionInfo, request.ResponseNonce = r.version, r.nonce
 		request.ErrorDetail = detail(r.err)
 	}
-	ts.sub.started = true
-	switch _, all := ts.sub.sent[Wildcard]; {
-	case ts.sub.named:
-	case all && len(ts.sub.sent) == 1:
+	lt.sub.started = true
+	switch _, all := lt.sub.sent[Wildcard]; {
+	case lt.sub.named:
+	case all && len(lt.sub.sent) == 1:
 		// Every server understands the empty list, not every one "*".
 		request.ResourceNames = nil
-	case wildcard && len(ts.sub.sent) == 0:
+	case wildcard && len(lt.sub.sent) == 0:
 		// An empty list would still mean everything. The wildcard has to be
 		// named once before it can be given up by the next request.
 		request.ResourceNames = []string{Wildcard}
-		ts.sub.named = true
-		ts.sub.sent[Wildcard] = struct{}{}
-		ts.pending[Wildcard] = struct{}{}
+		lt.sub.named = true
+		lt.sub.sent[Wildcard] = struct{}{}
+		lt.pending[Wildcard] = struct{}{}
 	default:
-		ts.sub.named = true
+		lt.sub.named = true
 	}
 	return request, subscribe
 }

@@ -34,7 +34,7 @@ type stream struct {
 type wire interface {
 	// nextLocked returns the next request about a type, nil if there is none,
 	// and the names that it subscribes.
-	nextLocked(c *Client, ts *typeState, node *corev3.Node) (proto.Message, []string)
+	nextLocked(lt *linkType, node *corev3.Node) (proto.Message, []string)
 	// send sends what nextLocked returned.
 	send(proto.Message) error
 	// recv waits for a response.
@@ -55,25 +55,25 @@ func open(ctx context.Context, conn *grpc.ClientConn, mode Mode) (wire, error) {
 }
 
 // session opens a stream and runs it to its end.
-func (c *Client) session(ctx context.Context, conn *grpc.ClientConn, mode Mode) sessionEnd {
+func (l *link) session(ctx context.Context, conn *grpc.ClientConn, mode Mode) sessionEnd {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w, err := open(ctx, conn, mode)
 	if err != nil {
 		return sessionEnd{err: err}
 	}
-	s := &stream{wire: w, node: c.node}
-	c.connectedTo(s)
+	s := &stream{wire: w, node: l.client.node}
+	l.connectedTo(s, mode)
 	sent := make(chan error, 1)
 	go func() {
 		// Ends when the stream breaks or ctx ends; session waits for it below.
-		err := c.sendAll(ctx, s)
+		err := l.sendAll(ctx, s)
 		if err != nil {
 			cancel() // makes recv end; without err it ends by itself
 		}
 		sent <- err
 	}()
-	responded, err := c.receiveAll(ctx, s)
+	responded, err := l.receiveAll(ctx, s)
 	cancel()
 	if sendErr := <-sent; sendErr != nil {
 		err = sendErr
@@ -82,7 +82,7 @@ func (c *Client) session(ctx context.Context, conn *grpc.ClientConn, mode Mode) 
 }
 
 // receiveAll takes responses until the stream breaks.
-func (c *Client) receiveAll(ctx context.Context, s *stream) (responded bool, err error) {
+func (l *link) receiveAll(ctx context.Context, s *stream) (responded bool, err error) {
 	for {
 		r, err := s.wire.recv()
 		if errors.Is(err, io.EOF) {
@@ -91,22 +91,22 @@ func (c *Client) receiveAll(ctx context.Context, s *stream) (responded bool, err
 		if err != nil {
 			return responded, err
 		}
-		err = c.handle(ctx, r)
+		err = l.handle(ctx, r)
 		if !responded {
 			responded = true
-			c.recovered()
+			l.recovered()
 		}
 		if err != nil {
 			return true, err
 		}
 		// Flow control: a server that is faster than the watchers waits.
-		c.serial.flush()
+		l.client.serial.flush()
 	}
 }
 
 // sendAll sends requests as they become due. It returns nil if the stream broke
 // by itself: then recv knows why.
-func (c *Client) sendAll(ctx context.Context, s *stream) error {
+func (l *link) sendAll(ctx context.Context, s *stream) error {
 	// A delta server has nothing to say to a client that is up to date. After
 	// a while a stream that is open counts as a good one.
 	settled := time.NewTimer(absenceTimeout)
@@ -115,7 +115,10 @@ func (c *Client) sendAll(ctx context.Context, s *stream) error {
 	defer idle.Stop()
 	idling := true
 	for {
-		message, ts, names := c.next(s)
+		if !l.used() {
+			return errIdle // a preferred server is back
+		}
+		message, lt, names := l.next(s)
 		if message != nil {
 			if err := s.wire.send(message); err != nil {
 				if errors.Is(err, io.EOF) || ctx.Err() != nil {
@@ -124,10 +127,10 @@ func (c *Client) sendAll(ctx context.Context, s *stream) error {
 				return err
 			}
 			s.node = nil
-			c.asked(s, ts, names)
+			l.asked(s, lt, names)
 			continue
 		}
-		switch watched := c.watched(); {
+		switch watched := l.watched(); {
 		case watched:
 			idle.Stop()
 			idling = false
@@ -136,11 +139,11 @@ func (c *Client) sendAll(ctx context.Context, s *stream) error {
 			idling = true
 		}
 		select {
-		case <-c.wake:
+		case <-l.wake:
 		case <-settled.C:
-			c.recovered()
+			l.recovered()
 		case <-idle.C:
-			if !c.watched() {
+			if !l.watched() {
 				return errIdle
 			}
 		case <-ctx.Done():
@@ -152,67 +155,72 @@ func (c *Client) sendAll(ctx context.Context, s *stream) error {
 // next returns the next request to send, nil if there is none. Types go in the
 // order in which they were first watched, so that after a reconnect the
 // resources that refer to others come first.
-func (c *Client) next(s *stream) (proto.Message, *typeState, []string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, ts := range c.order {
-		if message, names := s.wire.nextLocked(c, ts, s.node); message != nil {
-			return message, ts, names
+func (l *link) next(s *stream) (proto.Message, *linkType, []string) {
+	l.client.mu.Lock()
+	defer l.client.mu.Unlock()
+	for _, lt := range l.order {
+		if message, names := s.wire.nextLocked(lt, s.node); message != nil {
+			return message, lt, names
 		}
 	}
 	return nil, nil, nil
 }
 
 // asked starts the timers of the names that a request has just subscribed.
-func (c *Client) asked(s *stream, ts *typeState, names []string) {
+func (l *link) asked(s *stream, lt *linkType, names []string) {
+	c := l.client
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.stream != s {
+	if c.closed || l.stream != s {
 		return
 	}
 	for _, name := range names {
-		if e := ts.entries[name]; e != nil {
-			c.awaitLocked(e)
+		if e := lt.entries[name]; e != nil {
+			c.awaitLocked(e, lt)
 		}
 	}
 }
 
 // reconcileLocked compares what is watched with what the server was told, and
 // notes the difference as told.
-func (c *Client) reconcileLocked(ts *typeState) (subscribe, unsubscribe []string) {
-	for name := range ts.pending {
-		e := ts.entries[name]
-		wanted := e != nil && len(e.watchers) > 0
-		_, told := ts.sub.sent[name]
+func (lt *linkType) reconcileLocked() (subscribe, unsubscribe []string) {
+	c := lt.link.client
+	for name := range lt.pending {
+		e := lt.entries[name]
+		wanted := e != nil && len(e.watchers) > 0 && e.authority.usesLocked(lt.link)
+		_, told := lt.sub.sent[name]
 		switch {
+		case wanted && e.collection && lt.link.mode == ModeSotW:
+			c.failLocked(e, errNoCollections)
 		case wanted && !told:
-			ts.sub.sent[name] = struct{}{}
+			lt.sub.sent[name] = struct{}{}
 			subscribe = append(subscribe, name)
 		case wanted && told:
 			// Unsubscribed and subscribed before the server heard of it. If
 			// the value was lost in between, the timer has to run again.
-			c.awaitLocked(e)
+			c.awaitLocked(e, lt)
 		case told:
-			delete(ts.sub.sent, name)
+			delete(lt.sub.sent, name)
 			unsubscribe = append(unsubscribe, name)
 		}
 		if e != nil && !wanted {
+			delete(lt.pending, name)
 			c.releaseLocked(e)
 		}
 	}
-	clear(ts.pending)
+	clear(lt.pending)
 	return subscribe, unsubscribe
 }
 
 // takeReplyLocked returns the oldest answer that is due, nil if there is none.
-func (ts *typeState) takeReplyLocked() *reply {
-	if len(ts.sub.replies) == 0 {
+func (lt *linkType) takeReplyLocked() *reply {
+	if len(lt.sub.replies) == 0 {
 		return nil
 	}
-	r := ts.sub.replies[0]
-	ts.sub.replies = ts.sub.replies[1:]
-	if len(ts.sub.replies) == 0 {
-		ts.sub.replies = nil
+	r := lt.sub.replies[0]
+	lt.sub.replies = lt.sub.replies[1:]
+	if len(lt.sub.replies) == 0 {
+		lt.sub.replies = nil
 	}
 	return &r
 }

@@ -33,7 +33,7 @@ func TestTimerRunsForANameThatWasLostBetweenTwoWatches(t *testing.T) {
 		cancel := client.Watch(fuzzFull, "a", first)
 		r.drain()
 		handle := func(line string) {
-			if err := client.handle(t.Context(), fuzzResponse(false, fuzzFull, line)); err != nil {
+			if err := r.link().handle(t.Context(), fuzzResponse(false, fuzzFull, line)); err != nil {
 				t.Fatal(err)
 			}
 			client.serial.flush()

@@ -3,13 +3,10 @@ package ads
 import "slices"
 
 // audienceLocked returns who hears of an entry: its watchers and those of the
-// wildcard.
+// collections that it is part of.
 func (e *entry) audienceLocked() []*watch {
-	if e.name == Wildcard {
-		return slices.Clone(e.watchers)
-	}
 	audience := slices.Clone(e.watchers)
-	if all := e.ts.wildcardLocked(); all != nil {
+	for _, all := range e.collectionsLocked() {
 		audience = append(audience, all.watchers...)
 	}
 	return audience
@@ -52,19 +49,20 @@ func (e *entry) toldLocked(err error) string {
 
 // greetLocked tells a new watcher what is known.
 func (c *Client) greetLocked(e *entry, w *watch) {
-	if e.name == Wildcard {
+	if e.collective() {
 		for _, other := range e.ts.entries {
-			if other != e && other.held {
+			if other.held && slices.Contains(other.collectionsLocked(), e) {
 				c.greetOneLocked(other, w)
+				e.shown = true
 			}
 		}
-	} else {
-		c.greetOneLocked(e, w)
 	}
-	if c.connErr == nil || !e.concernedLocked() {
+	c.greetOneLocked(e, w)
+	reason := e.authority.offlineLocked()
+	if reason == nil || !e.concernedLocked() {
 		return
 	}
-	err := e.wrap(c.connErr)
+	err := e.wrap(reason)
 	c.serial.add(w.failed(err, e.held))
 	if e.told == "" {
 		e.told, e.offline = e.toldLocked(err), true
@@ -73,11 +71,11 @@ func (c *Client) greetLocked(e *entry, w *watch) {
 
 // concernedLocked reports whether the watchers of an entry should hear that the
 // server is away. What is known of a resource that does not exist or is invalid
-// is not replaced by that; and a wildcard that has shown something has no value
-// of its own to worry about.
+// is not replaced by that; and a collection that has shown something has no
+// value of its own to worry about.
 func (e *entry) concernedLocked() bool {
-	if e.name == Wildcard {
-		return len(e.ts.accepted) == 0
+	if e.collective() {
+		return !e.shown
 	}
 	return e.held || e.state == StateRequested
 }
@@ -91,12 +89,12 @@ func (c *Client) greetOneLocked(e *entry, w *watch) {
 	}
 }
 
-// offlineLocked tells the watchers of an entry that the server is away.
-func (c *Client) offlineLocked(e *entry) {
+// offlineLocked tells the watchers of an entry that no server can be reached.
+func (c *Client) offlineLocked(e *entry, reason error) {
 	if len(e.watchers) == 0 || !e.concernedLocked() {
 		return
 	}
-	c.tellOnceLocked(e, e.wrap(c.connErr), e.watchers)
+	c.tellOnceLocked(e, e.wrap(reason), e.watchers)
 	e.offline = true
 }
 
