@@ -159,10 +159,14 @@ func ExampleMesh_Drain() {
 	ended := make(chan error)
 	go func() { ended <- server.Serve(ln) }()
 
-	fmt.Println(m.Drain(ctx), server.Shutdown(ctx), m.Close())
+	// The zero policy would listen for 5 s more, for callers that have not heard yet.
+	report, err := m.Drain(ctx, mesh.DrainPolicy{Listen: -1, Quiet: -1})
+	fmt.Printf("finished %d, cut %d\n", report.Finished, report.Cut)
+	fmt.Println(err, m.Ready(), server.Shutdown(ctx), m.Close())
 	fmt.Println(<-ended)
 	// Output:
-	// <nil> <nil> <nil>
+	// finished 0, cut 0
+	// <nil> mesh: draining <nil> <nil>
 	// http: Server closed
 }
 

@@ -289,23 +289,6 @@ func (m *Mesh) DialOptions() []grpc.DialOption { return m.grpc.DialOptions() }
 // that, or precede them, but for its credentials: TLS is the listener's.
 func (m *Mesh) ServerOptions() []grpc.ServerOption { return m.grpc.ServerOptions() }
 
-// Drain stops accepting connections and waits until the requests that are being
-// served have ended and no more can come, or ctx ends: then the error says how
-// many still run. Meanwhile HTTP responses end their connections; a gRPC server
-// is drained by its own GracefulStop, at the same time. Outbound calls go on.
-//
-// Remove the process from discovery first: callers in the mesh then close their
-// connections, and when all are closed nothing can be lost. Connections that
-// others keep open without a request are given 5 s. Shut the server down
-// afterwards; net/http's Shutdown alone closes connections over which a request
-// may be on its way.
-func (m *Mesh) Drain(ctx context.Context) error {
-	if err := m.inbound.Drain(ctx); err != nil {
-		return fmt.Errorf("mesh: %w", err)
-	}
-	return nil
-}
-
 // String names the mesh by its node. It keeps fmt from the keys, which it would
 // print with the unexported fields.
 func (m *Mesh) String() string { return "mesh of " + strconv.Quote(m.settings.bootstrap.Node.ID) }

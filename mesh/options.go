@@ -269,6 +269,7 @@ func newSettings(options []Option) (*settings, error) {
 	}
 	if s.hooks != nil {
 		s.logRefusals()
+		s.logDrains()
 	}
 	return s, errors.Join(errs...)
 }

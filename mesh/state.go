@@ -18,12 +18,15 @@ type ResourceState = xds.ResourceState
 func (m *Mesh) Resources() []ResourceState { return m.source.Dump() }
 
 // Ready says why this process had better not be sent requests yet, nil if nothing
-// stands in the way: the mesh is closed, an identity has no certificate, or the
+// stands in the way: the mesh drains or is closed, an identity has no certificate, or the
 // control plane has not answered about something that was asked of it. It does not
 // look at what the process calls. Safe for concurrent use, and cheap.
 func (m *Mesh) Ready() error {
 	if m.closing.Load() {
 		return errors.New("mesh: closed")
+	}
+	if m.inbound.Draining() {
+		return errors.New("mesh: draining")
 	}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(m.identities)) {

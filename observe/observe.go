@@ -360,6 +360,9 @@ type Hooks struct {
 	CertificateChanged func(CertificateEvent)
 	HandshakeFailed    func(HandshakeEvent)
 
+	// Drained runs when the process has drained, or given up.
+	Drained func(DrainReport)
+
 	// KeysFetched runs for every attempt, successful or not.
 	KeysFetched func(KeysEvent)
 	// AuthorizationChecked runs for every question to an external authorization

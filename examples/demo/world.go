@@ -244,7 +244,7 @@ func (w *world) startPayment(ctx context.Context, p *payment) error {
 		}
 	}
 	process, err := start(ctx, "payment "+p.name, w.path("payment-"+p.name+".log"), p.env, w.ended, w.binary("payment"),
-		"--http", p.addresses[0], "--grpc", p.addresses[1], "--admin", p.addresses[2], "--version", p.version, "--instance", p.name)
+		"--http", p.addresses[0], "--grpc", p.addresses[1], "--admin", p.addresses[2], "--version", p.version, "--instance", p.name, "--linger", "-1ns")
 	if err != nil {
 		return err
 	}

@@ -42,6 +42,7 @@ func main() {
 type options struct {
 	http, grpc, admin string
 	version, instance string
+	linger            time.Duration
 }
 
 func parse(args []string) (*options, error) {
@@ -52,6 +53,7 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&o.version, "version", "v1", "the `VERSION` that replies carry")
 	f.StringVar(&o.instance, "instance", "payment", "the `NAME` that replies carry")
 	f.StringVar(&o.admin, "admin", "", "loopback `ADDRESS` where the payment can be broken and mended; empty for none")
+	f.DurationVar(&o.linger, "linger", 0, "how `LONG` to serve callers at least that have not heard of the end; 0 is 5s, less is not at all")
 	err := f.Parse(args)
 	if err == nil && f.NArg() > 0 {
 		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
@@ -105,22 +107,17 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 		case err = <-ended:
 		}
 	}
-	return errors.Join(err, p.end(m, httpServer, grpcServer))
+	return errors.Join(err, p.end(m, o.linger, httpServer, grpcServer))
 }
 
-// end finishes the requests that have begun. Callers send new ones elsewhere,
-// as their connections end.
-func (p *payment) end(m *mesh.Mesh, httpServer *http.Server, grpcServer *grpc.Server) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+// end serves callers until they have heard, and finishes the requests that have
+// begun.
+func (p *payment) end(m *mesh.Mesh, linger time.Duration, httpServer *http.Server, grpcServer *grpc.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	context.AfterFunc(ctx, grpcServer.Stop) // what has not ended by then is cut off
-	p.feed.end()                            // or Watch would never end
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		grpcServer.GracefulStop()
-	}()
-	err := errors.Join(m.Drain(ctx), httpServer.Shutdown(ctx))
-	<-stopped
+	p.feed.end() // or Watch would never end
+	_, err := m.Drain(ctx, mesh.DrainPolicy{Listen: linger, Quiet: min(linger, 0)})
+	err = errors.Join(err, httpServer.Shutdown(ctx))
+	grpcServer.GracefulStop() // nothing runs any more
 	return err
 }

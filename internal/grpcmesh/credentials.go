@@ -127,22 +127,31 @@ func (s *serverCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials
 }
 
 func (s *serverCredentials) accept(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	if s.listeners.Find(raw.LocalAddr()) == nil {
+	ln := s.listeners.Find(raw.LocalAddr())
+	if ln == nil {
 		return nil, nil, errors.New("mesh: this listener is not the mesh's: serve on one from Mesh.Listen")
 	}
+	ln.Serves()
 	conn, ok := raw.(*tls.Conn)
 	if !ok {
-		return raw, plaintextAuth{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}}, nil
+		return s.farewell(raw), plaintextAuth{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}}, nil
 	}
 	state := conn.ConnectionState()
 	if state.NegotiatedProtocol != "h2" {
 		return nil, nil, fmt.Errorf("mesh: gRPC needs HTTP/2, the client negotiated %q", state.NegotiatedProtocol)
 	}
-	return conn, credentials.TLSInfo{
+	return s.farewell(conn), credentials.TLSInfo{
 		State:          state,
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
 		SPIFFEID:       credentialsID(state),
 	}, nil
+}
+
+// farewell lets the peer be asked to go while the mesh drains.
+func (s *serverCredentials) farewell(conn net.Conn) net.Conn {
+	c := &goAwayConn{Conn: conn}
+	inbound.SetFarewell(conn, c.goAway)
+	return c
 }
 
 func (*serverCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {

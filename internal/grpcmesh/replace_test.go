@@ -18,9 +18,9 @@ import (
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
-// TestAnEndpointThatLeavesKeepsItsCalls: a stream goes on where it is, new calls
+// TestBN10_AnEndpointThatLeavesKeepsItsCalls: a stream goes on where it is, new calls
 // go elsewhere, and nothing fails.
-func TestAnEndpointThatLeavesKeepsItsCalls(t *testing.T) {
+func TestBN10_AnEndpointThatLeavesKeepsItsCalls(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t)
@@ -72,9 +72,9 @@ func TestAnEndpointThatLeavesKeepsItsCalls(t *testing.T) {
 	})
 }
 
-// TestNoCallFailsWhileEndpointsAreReplaced: new ones are added before old ones
+// TestBN10_NoCallFailsWhileEndpointsAreReplaced: new ones are added before old ones
 // are removed and stopped.
-func TestNoCallFailsWhileEndpointsAreReplaced(t *testing.T) {
+func TestBN10_NoCallFailsWhileEndpointsAreReplaced(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t)
@@ -118,9 +118,9 @@ func TestNoCallFailsWhileEndpointsAreReplaced(t *testing.T) {
 	})
 }
 
-// TestAServerThatStopsGracefullyLosesNoCall, although the control plane does not
+// TestBN10_AServerThatStopsGracefullyLosesNoCall, although the control plane does not
 // know: its GOAWAY excludes what it did not process.
-func TestAServerThatStopsGracefullyLosesNoCall(t *testing.T) {
+func TestBN10_AServerThatStopsGracefullyLosesNoCall(t *testing.T) {
 	t.Parallel()
 	for _, transport := range []bool{false, true} {
 		name := "in plaintext"
@@ -182,9 +182,9 @@ func TestAServerThatStopsGracefullyLosesNoCall(t *testing.T) {
 	}
 }
 
-// TestAChangeOfTLSMakesNewConnections: from plaintext to mutual TLS and back,
+// TestBN5_AChangeOfTLSMakesNewConnections: from plaintext to mutual TLS and back,
 // without a failed call.
-func TestAChangeOfTLSMakesNewConnections(t *testing.T) {
+func TestBN5_AChangeOfTLSMakesNewConnections(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t)
@@ -226,9 +226,9 @@ func TestAChangeOfTLSMakesNewConnections(t *testing.T) {
 	})
 }
 
-// TestAChangeOfRootsMakesNewConnections: a peer that was verified by roots which
+// TestBN5_AChangeOfRootsMakesNewConnections: a peer that was verified by roots which
 // are no longer trusted is asked again.
-func TestAChangeOfRootsMakesNewConnections(t *testing.T) {
+func TestBN5_AChangeOfRootsMakesNewConnections(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t)
@@ -252,7 +252,7 @@ func TestAChangeOfRootsMakesNewConnections(t *testing.T) {
 	})
 }
 
-func TestBC6_ConnectionsAreReplacedAsTheClusterSays(t *testing.T) {
+func TestBC6_BN6_ConnectionsAreReplacedAsTheClusterSays(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name string

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/inbound"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
 	"github.com/inboardmesh/inboard/retry"
@@ -240,7 +241,7 @@ func TestAHandlerThatPanicsIsCountedOut(t *testing.T) {
 					}
 					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 					defer cancel()
-					if err := f.listeners.Drain(ctx); err != nil {
+					if _, err := f.listeners.Drain(ctx, inbound.DrainPolicy{Listen: -1, Quiet: -1}); err != nil {
 						t.Errorf("calls are still counted: %v", err)
 					}
 				})
@@ -256,7 +257,7 @@ func TestDrainWaitsForCallsOfEveryKind(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				f := newFixture(t)
-				server := f.serve(endpoint, &backend{before: func(context.Context, int64) error {
+				f.serve(endpoint, &backend{before: func(context.Context, int64) error {
 					time.Sleep(time.Second)
 					return nil
 				}})
@@ -266,8 +267,7 @@ func TestDrainWaitsForCallsOfEveryKind(t *testing.T) {
 				go func() { done <- kind.call(withTimeout(t), client) }()
 				synctest.Wait()
 				start := time.Now()
-				go server.grpc.GracefulStop() // ends with the connections, as Drain
-				if err := f.listeners.Drain(t.Context()); err != nil {
+				if _, err := f.listeners.Drain(t.Context(), inbound.DrainPolicy{Listen: -1, Quiet: -1, Immediate: true}); err != nil {
 					t.Error(err)
 				}
 				if got := time.Since(start); got != time.Second {

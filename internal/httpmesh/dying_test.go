@@ -65,7 +65,7 @@ func plainRoutes(t *discovery.Target) {
 
 // A request on a connection that dies may have been acted on. It is repeated if
 // that does no harm, as an attempt of its own, and never otherwise.
-func TestADyingConnectionFailsNoIdempotentCallAndRepeatsNoOther(t *testing.T) {
+func TestBN11_ADyingConnectionFailsNoIdempotentCallAndRepeatsNoOther(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name, method, key string

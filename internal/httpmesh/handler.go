@@ -92,9 +92,7 @@ func (s *serving) serve(w http.ResponseWriter) {
 	h, r := s.handler, s.request
 	h.Listeners.Begin()
 	defer h.Listeners.End()
-	if h.Listeners.Draining() {
-		w.Header().Set("Connection", "close")
-	}
+	s.listener.Serves()
 	stripControls(s.headers)
 	path := r.URL.EscapedPath()
 	scheme := "http"
@@ -118,7 +116,7 @@ func (s *serving) serve(w http.ResponseWriter) {
 		ctx = h.Hooks.CallStarted(ctx, c)
 	}
 	rec := &s.recorder
-	rec.ResponseWriter = w
+	rec.ResponseWriter, rec.serving = w, s
 	defer s.end(ctx, rec)
 	ctx = s.startTimeouts(ctx, w)
 	defer s.patience.stop()
@@ -149,10 +147,22 @@ func (s *serving) serve(w http.ResponseWriter) {
 	if s.timedOut(rec) {
 		return
 	}
+	if rec.status == 0 {
+		s.part(w.Header()) // of the 200 that net/http makes of silence
+	}
 	if rec.status == 0 && ctx == &s.deadline && r.Context().Err() == nil && ctx.Err() != nil {
 		// An application that gives up when its time is over, as it would for a
 		// caller that has gone, has not answered: its silence is no 200.
 		s.fail(rec, &view, http.StatusGatewayTimeout, grpcDeadlineExceeded, "the deadline passed")
+	}
+}
+
+// part ends the connection with the response, if its peer is to go elsewhere. For
+// HTTP/2 net/http makes a GOAWAY of it. It is asked late: a request may well have
+// begun before the process began to drain.
+func (s *serving) part(h http.Header) {
+	if s.listener.Leaving(s.request.RemoteAddr) {
+		h.Set("Connection", "close")
 	}
 }
 

@@ -11,7 +11,8 @@ import (
 // header operations before it is sent.
 type recorder struct {
 	http.ResponseWriter
-	status int
+	serving *serving // nil in tests
+	status  int
 	// mutates changes the headers of the response; nil if there is nothing to do.
 	mutates *serving
 	// paced writes the body if that must not pass as fast as it can; nil mostly.
@@ -60,6 +61,9 @@ func (r *recorder) started(status int) {
 		return
 	}
 	r.status = status
+	if r.serving != nil && status != http.StatusSwitchingProtocols {
+		r.serving.part(r.Header())
+	}
 	if r.mutates != nil {
 		r.mutates.mutateResponse(r.Header(), status)
 	}
@@ -111,8 +115,11 @@ func (r http1Recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		r.patience = nil
 	}
 	conn, buffered, err := r.ResponseWriter.(http.Hijacker).Hijack()
-	if err == nil && r.status == 0 {
-		r.status = http.StatusSwitchingProtocols
+	if err == nil {
+		r.serving.listener.Upgraded(r.serving.request.RemoteAddr)
+		if r.status == 0 {
+			r.status = http.StatusSwitchingProtocols
+		}
 	}
 	return conn, buffered, err
 }

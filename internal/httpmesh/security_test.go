@@ -57,7 +57,10 @@ func TestV63_PanicsOfTheApplicationLeaveNothingBehind(t *testing.T) {
 	defer cancel()
 	listeners := handler.(*Handler).Listeners
 	began := make(chan error, 1)
-	go func() { began <- listeners.Drain(ctx) }()
+	go func() {
+		_, err := listeners.Drain(ctx, inbound.DrainPolicy{Listen: -1, Quiet: -1})
+		began <- err
+	}()
 	// The bench's own connection stays open, which is given 5 s.
 	if err := <-began; err != nil {
 		t.Error(err)

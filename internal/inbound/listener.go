@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/filter"
@@ -44,14 +46,16 @@ type Listener struct {
 	closed    chan struct{}
 
 	mu     sync.Mutex
-	conns  int  // guarded by mu; accepted and still open
-	ending bool // guarded by mu; accepts no more
+	conns  map[*trackedConn]struct{} // guarded by mu; accepted and still open
+	ending bool                      // guarded by mu; accepts no more
 	// held are the clusters that filters call; guarded by mu. released tells that
 	// there are to be none any more; guarded by mu.
 	held     map[string]*upstream.Cluster
 	released bool
 
 	known connections
+	// serves is set once requests are served over the listener.
+	serves atomic.Bool
 }
 
 var _ net.Listener = (*Listener)(nil)
@@ -59,7 +63,7 @@ var _ net.Listener = (*Listener)(nil)
 func newListener(owner *Listeners, inner net.Listener) *Listener {
 	ln := &Listener{owner: owner, name: resourceAddress(inner.Addr()), closed: make(chan struct{})}
 	ln.inner = &trackedListener{Listener: inner, owner: ln}
-	ln.known.byAddress = make(map[string]*trackedConn)
+	ln.known.byAddress, ln.conns = make(map[string]*trackedConn), make(map[*trackedConn]struct{})
 	ln.state.Store(&state{err: errors.New("no configuration yet")})
 	return ln
 }
@@ -240,6 +244,9 @@ func (ln *Listener) Accept() (net.Conn, error) {
 		case err != nil:
 			return nil, err
 		case ln.authorized(conn):
+			if c := trackedOf(conn); c != nil {
+				c.served.Store(true)
+			}
 			return conn, nil
 		}
 		_ = conn.Close() // a peer that is not wanted is told no reason
@@ -253,7 +260,7 @@ func (ln *Listener) Close() error {
 	err := ln.mesh.Close()
 	ln.mu.Lock()
 	ln.ending = true
-	last := ln.conns == 0
+	last := len(ln.conns) == 0
 	ln.mu.Unlock()
 	if last {
 		ln.forget()
@@ -266,15 +273,22 @@ func (ln *Listener) opened(c *trackedConn) {
 	ln.known.add(c)
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
-	ln.conns++
+	ln.conns[c] = struct{}{}
+}
+
+// connections are those that were accepted and are still open.
+func (ln *Listener) connections() []*trackedConn {
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	return slices.Collect(maps.Keys(ln.conns))
 }
 
 // gone counts a connection that is closed. The last one of a closed listener
 // ends its policy.
-func (ln *Listener) gone() {
+func (ln *Listener) gone(c *trackedConn) {
 	ln.mu.Lock()
-	ln.conns--
-	last := ln.ending && ln.conns == 0
+	delete(ln.conns, c)
+	last := ln.ending && len(ln.conns) == 0
 	ln.mu.Unlock()
 	if last {
 		ln.forget()

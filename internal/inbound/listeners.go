@@ -15,7 +15,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/filter/fault"
@@ -59,8 +58,11 @@ type Listeners struct {
 	stopOnce sync.Once
 	stopping chan struct{} // closed by Drain or Close: nothing may begin to listen
 
-	draining     atomic.Bool
+	ended chan struct{} // closed by Close
+
+	drain        atomic.Pointer[drain] // nil before Drain
 	calls, conns tracker
+	upgraded     atomic.Int64 // connections
 	peers        peers
 }
 
@@ -71,7 +73,7 @@ func New(options Options) *Listeners {
 	}
 	l := &Listeners{
 		options: options, open: make(map[*Listener]struct{}), byAddress: make(map[string]*Listener),
-		stopping: make(chan struct{}), peers: peers{seed: maphash.MakeSeed()},
+		stopping: make(chan struct{}), ended: make(chan struct{}), peers: peers{seed: maphash.MakeSeed()},
 	}
 	l.services = service.NewClient(l.cluster, options.Hooks)
 	l.tokens = jwt.NewStore(l.fetchKeys, options.Hooks)
@@ -173,13 +175,16 @@ func (l *Listeners) remove(ln *Listener) {
 // servers, but nothing that comes over them is served any more.
 func (l *Listeners) Close() error {
 	l.mu.Lock()
-	l.closed = true
+	if !l.closed {
+		l.closed = true
+		close(l.ended)
+	}
 	open := slices.Collect(maps.Keys(l.open))
 	l.mu.Unlock()
 	l.stop()
 	var errs []error
 	for _, ln := range open {
-		if err := ln.Close(); !errors.Is(err, net.ErrClosed) {
+		if err := ln.Close(); !isClosed(err) {
 			errs = append(errs, err)
 		}
 		ln.forget()
@@ -191,49 +196,11 @@ func (l *Listeners) Close() error {
 // stop ends the wait of those who are about to listen.
 func (l *Listeners) stop() { l.stopOnce.Do(func() { close(l.stopping) }) }
 
-// Draining reports whether Drain was called: servers then end their connections
-// with the responses that they give.
-func (l *Listeners) Draining() bool { return l.draining.Load() }
-
-// lastRequests is how long Drain leaves open connections to peers that have
-// nothing under way: a request may be on its way over one of them, and would be
-// lost with it. Peers in the mesh close theirs when they hear that the endpoint
-// has left.
-const lastRequests = 5 * time.Second
-
-// Drain stops accepting connections and waits until the requests that run have
-// ended and no more can come, or ctx ends. Accept of the listeners waits
-// meanwhile.
-func (l *Listeners) Drain(ctx context.Context) error {
-	l.mu.Lock()
-	l.draining.Store(true)
-	open := slices.Collect(maps.Keys(l.open))
-	l.mu.Unlock()
-	l.stop()
-	var errs []error
-	for _, ln := range open {
-		if err := ln.mesh.Close(); !errors.Is(err, net.ErrClosed) {
-			errs = append(errs, err)
-		}
-	}
-	l.calls.wait(ctx)
-	last, cancel := context.WithTimeout(ctx, lastRequests)
-	defer cancel()
-	l.conns.wait(last)
-	if n := l.calls.wait(ctx); n > 0 {
-		errs = append(errs, fmt.Errorf("drain: %d requests still run: %w", n, context.Cause(ctx)))
-	}
-	return errors.Join(errs...)
-}
-
 // PeerID is [meshtls.PeerID] of a connection of these listeners.
 func (l *Listeners) PeerID(state *tls.ConnectionState) (meshtls.ID, bool) { return l.peers.id(state) }
 
-// Begin counts a request in; the caller must call End once.
-func (l *Listeners) Begin() { l.calls.begin() }
-
-// End counts a request out.
-func (l *Listeners) End() { l.calls.end() }
+// isClosed reports whether an error of Close says only that it was done before.
+func isClosed(err error) bool { return errors.Is(err, net.ErrClosed) }
 
 // resourceAddress is the address under which the control plane knows a
 // listener: a wildcard is "0.0.0.0", whichever family it was opened with.

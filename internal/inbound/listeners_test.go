@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
-	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/tls/meshtls"
@@ -166,7 +164,10 @@ func TestWhoWaitsToListenIsToldOfTheEnd(t *testing.T) {
 	}{
 		"Close": {end: (*Listeners).Close, want: `listen "10.0.0.1:8080": mesh closed`},
 		"Drain": {
-			end:  func(l *Listeners) error { return l.Drain(context.Background()) },
+			end: func(l *Listeners) error {
+				_, err := l.Drain(context.Background(), atOnce)
+				return err
+			},
 			want: `listen "10.0.0.1:8080": the mesh drains`,
 		},
 	} {
@@ -186,151 +187,6 @@ func TestWhoWaitsToListenIsToldOfTheEnd(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-func TestDrainStopsAcceptingAndWaits(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		ln := b.listen(permissive())
-		if b.listeners.Draining() {
-			t.Error("it drains before Drain")
-		}
-		b.listeners.Begin()
-		b.listeners.Begin()
-		drained := make(chan error, 2)
-		for range 2 {
-			go func() { drained <- b.listeners.Drain(t.Context()) }()
-		}
-		accepted := make(chan error, 1)
-		go func() {
-			_, err := ln.Accept()
-			accepted <- err
-		}()
-		synctest.Wait()
-		if !b.listeners.Draining() {
-			t.Error("it does not drain after Drain")
-		}
-		if _, err := b.dial(nil); err == nil {
-			t.Error("a connection was accepted")
-		}
-		b.listeners.End()
-		b.listeners.Begin() // one that came over an open connection
-		b.listeners.End()
-		synctest.Wait()
-		select {
-		case err := <-drained:
-			t.Fatalf("Drain returned %v while a request runs", err)
-		case err := <-accepted:
-			t.Fatalf("Accept returned %v while a request runs: its server would end", err)
-		default:
-		}
-		b.listeners.End()
-		for range 2 {
-			if err := <-drained; err != nil {
-				t.Error(err)
-			}
-		}
-		_ = ln.Close()
-		if err := <-accepted; !errors.Is(err, net.ErrClosed) {
-			t.Errorf("Accept after Close: %v", err)
-		}
-		if err := b.listeners.Drain(t.Context()); err != nil {
-			t.Errorf("Drain once more: %v", err)
-		}
-	})
-}
-
-// What is lost with a connection is the request that is on its way.
-func TestDrainWaitsForTheConnections(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		name   string
-		closed time.Duration // by the peer; 0 is never
-		call   time.Duration // when a last request comes, for a second; 0 is never
-		ctx    time.Duration
-		want   time.Duration
-	}{
-		{name: "until the peer closes", closed: 2 * time.Second, ctx: time.Minute, want: 2 * time.Second},
-		{name: "not for a peer that stays", ctx: time.Minute, want: lastRequests},
-		{name: "no longer than its context, without an error", ctx: time.Second, want: time.Second},
-		{name: "for a request that comes at last", call: lastRequests - time.Millisecond, ctx: time.Minute, want: lastRequests - time.Millisecond + time.Second},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				b := newBench(t)
-				b.listen(permissive())
-				client, err := b.dial(nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer client.Close()
-				if _, err := client.Write([]byte("GET / HTTP/1.1\r\n")); err != nil {
-					t.Fatal(err)
-				}
-				synctest.Wait()
-				if tt.closed > 0 {
-					time.AfterFunc(tt.closed, func() { _ = client.Close() })
-				}
-				if tt.call > 0 {
-					time.AfterFunc(tt.call, b.listeners.Begin)
-					time.AfterFunc(tt.call+time.Second, b.listeners.End)
-				}
-				ctx, cancel := context.WithTimeout(t.Context(), tt.ctx)
-				defer cancel()
-				begin := time.Now()
-				if err := b.listeners.Drain(ctx); err != nil {
-					t.Error(err)
-				}
-				if took := time.Since(begin); took != tt.want {
-					t.Errorf("it took %v, want %v", took, tt.want)
-				}
-			})
-		})
-	}
-}
-
-func TestDrainGivesUpWithItsContext(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		for range 3 {
-			b.listeners.Begin()
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		begin := time.Now()
-		err := b.listeners.Drain(ctx)
-		if want := "drain: 3 requests still run: context deadline exceeded"; err == nil || err.Error() != want || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("got %v, want %s", err, want)
-		}
-		if took := time.Since(begin); took != time.Second {
-			t.Errorf("it took %v", took)
-		}
-		for range 3 {
-			b.listeners.End()
-		}
-		if err := b.listeners.Drain(t.Context()); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-func TestDrainMissesNoEnd(t *testing.T) {
-	t.Parallel()
-	for range 200 {
-		l := New(Options{})
-		var wg sync.WaitGroup
-		for range 8 {
-			l.Begin()
-			wg.Go(l.End)
-		}
-		if err := l.Drain(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		wg.Wait()
 	}
 }
 

@@ -1,62 +1,20 @@
 package inbound
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/inboardmesh/inboard/observe"
 )
 
-// tracker counts what runs, for those who wait until nothing does.
-type tracker struct {
-	n      atomic.Int64
-	waited atomic.Bool // set by the first wait; ends need no lock before
-
-	mu   sync.Mutex
-	zero chan struct{} // guarded by mu; closed when n reaches zero
-}
+// tracker counts what runs.
+type tracker struct{ n atomic.Int64 }
 
 func (t *tracker) begin() { t.n.Add(1) }
-
-func (t *tracker) end() {
-	if t.n.Add(-1) != 0 || !t.waited.Load() {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.zero != nil {
-		close(t.zero)
-		t.zero = nil
-	}
-}
-
-// wait returns when nothing runs, or ctx ends; it returns what still runs.
-func (t *tracker) wait(ctx context.Context) int64 {
-	t.waited.Store(true)
-	for {
-		t.mu.Lock()
-		if t.zero == nil {
-			t.zero = make(chan struct{})
-		}
-		zero := t.zero
-		t.mu.Unlock()
-		// Read after the channel is there, so that the last end cannot be missed.
-		n := t.n.Load()
-		if n == 0 {
-			return 0
-		}
-		select {
-		case <-zero:
-		case <-ctx.Done():
-			return t.n.Load()
-		}
-	}
-}
+func (t *tracker) end()   { t.n.Add(-1) }
 
 // trackedListener counts and reports the connections of a listener, below TLS.
 type trackedListener struct {
@@ -70,6 +28,10 @@ func (l *trackedListener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	c := &trackedConn{Conn: conn, listener: l.owner, opened: time.Now(), remote: conn.RemoteAddr().String()}
+	if d := l.owner.owner.drain.Load(); d != nil {
+		d.leaves(c)
+		d.moved.Store(c.opened.UnixNano())
+	}
 	l.owner.opened(c)
 	l.owner.owner.conns.begin()
 	if hook := l.owner.owner.options.Hooks.ConnOpened; hook != nil {
@@ -92,6 +54,15 @@ type trackedConn struct {
 	verdict atomic.Pointer[verdict]
 	// ending closes the connection; nil while it may stay.
 	ending atomic.Pointer[time.Timer]
+
+	// leaves is when its peer is asked to go, in Unix nanoseconds, once the mesh
+	// drains; farewell asks it, nil if only a response can; asked is set then.
+	leaves   atomic.Int64
+	farewell atomic.Pointer[func()]
+	asked    atomic.Bool
+	// served is set when Accept has returned the connection, upgraded when it is not
+	// for requests any more.
+	served, upgraded atomic.Bool
 }
 
 func (c *trackedConn) event() observe.ConnEvent {
@@ -123,8 +94,16 @@ func (c *trackedConn) Close() error {
 	if timer := c.ending.Load(); timer != nil {
 		timer.Stop()
 	}
-	c.listener.gone()
+	c.downgrade()
+	c.listener.gone(c)
 	c.listener.owner.conns.end()
+	if d := c.listener.owner.drain.Load(); d != nil {
+		d.gone.Add(1)
+		if !c.served.Load() && d.closed.Load() != 0 {
+			d.refused.Add(1)
+		}
+		d.wake()
+	}
 	if hook := c.listener.owner.options.Hooks.ConnClosed; hook != nil {
 		event := c.event()
 		event.Duration = time.Since(c.opened)

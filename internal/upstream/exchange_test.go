@@ -76,7 +76,7 @@ var methods = []string{
 
 // net/http's Transport sends a request again by itself when a keep-alive
 // connection dies under it, if it thinks that it may. An attempt is one attempt.
-func TestBR20_ADyingKeepAliveConnectionSeesEachRequestOnce(t *testing.T) {
+func TestBR20_BN11_ADyingKeepAliveConnectionSeesEachRequestOnce(t *testing.T) {
 	t.Parallel()
 	deaths := map[string]func(conn net.Conn, r *bufio.Reader){
 		"it closes at the first byte": func(net.Conn, *bufio.Reader) {},

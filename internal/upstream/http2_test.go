@@ -30,7 +30,7 @@ func startOneByOne(t *testing.T, e *Endpoint, n int) []*call {
 	return calls
 }
 
-func TestAnHTTP2ConnectionIsShared(t *testing.T) {
+func TestBN3_AnHTTP2ConnectionIsShared(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -54,7 +54,7 @@ func TestAnHTTP2ConnectionIsShared(t *testing.T) {
 	})
 }
 
-func TestAPoolGrowsAtTheStreamLimit(t *testing.T) {
+func TestBN3_APoolGrowsAtTheStreamLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -78,7 +78,7 @@ func TestAPoolGrowsAtTheStreamLimit(t *testing.T) {
 	})
 }
 
-func TestCallsWaitForAStreamAtTheConnectionLimit(t *testing.T) {
+func TestBN3_CallsWaitForAStreamAtTheConnectionLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -108,7 +108,7 @@ func TestCallsWaitForAStreamAtTheConnectionLimit(t *testing.T) {
 
 // Nothing is sent over a new connection before its server has said how many
 // streams it allows.
-func TestABurstOverANewConnectionKeepsToTheStreamLimit(t *testing.T) {
+func TestBN3_ABurstOverANewConnectionKeepsToTheStreamLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -195,7 +195,7 @@ func TestAPeerThatDoesNotSpeakHTTP2CannotBeConnectedTo(t *testing.T) {
 
 // A server that shuts down lets the calls on its connections end and gets no
 // new ones over them.
-func TestAGracefulGoAwayFailsNothing(t *testing.T) {
+func TestBN10_AGracefulGoAwayFailsNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

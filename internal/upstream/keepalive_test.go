@@ -41,7 +41,7 @@ type wrappedConn struct {
 
 func (c wrappedConn) NetConn() net.Conn { return c.inner }
 
-func TestKeepAliveIsAppliedToNewConnections(t *testing.T) {
+func TestBN8_KeepAliveIsAppliedToNewConnections(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		config *discovery.KeepAlive

@@ -15,7 +15,7 @@ import (
 	"github.com/inboardmesh/inboard/outcome"
 )
 
-func TestIdleConnectionsAreClosedAfterTheIdleTimeout(t *testing.T) {
+func TestBN6_IdleConnectionsAreClosedAfterTheIdleTimeout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -86,7 +86,7 @@ func TestAChangedIdleTimeoutAppliesAtOnce(t *testing.T) {
 	})
 }
 
-func TestBC6_MaxConnectionDuration(t *testing.T) {
+func TestBC6_BN6_MaxConnectionDuration(t *testing.T) {
 	t.Parallel()
 	for name, edit := range map[string]func(*discovery.Cluster){"HTTP/1.1": func(*discovery.Cluster) {}, "HTTP/2.0": speakHTTP2} {
 		t.Run(name, func(t *testing.T) {
@@ -124,7 +124,7 @@ func TestBC6_MaxConnectionDuration(t *testing.T) {
 	}
 }
 
-func TestAnEndpointThatLeftDrains(t *testing.T) {
+func TestBN10_AnEndpointThatLeftDrains(t *testing.T) {
 	t.Parallel()
 	for name, edit := range map[string]func(*discovery.Cluster){"HTTP/1.1": nil, "HTTP/2.0": speakHTTP2} {
 		t.Run(name, func(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 
 func speakHTTP2(c *discovery.Cluster) { c.Protocol = discovery.HTTP2 }
 
-func TestConnectionsAreReused(t *testing.T) {
+func TestBN1_ConnectionsAreReused(t *testing.T) {
 	t.Parallel()
 	for name, edit := range map[string]func(*discovery.Cluster){"HTTP/1.1": nil, "HTTP/2.0": speakHTTP2} {
 		t.Run(name, func(t *testing.T) {
@@ -38,7 +38,7 @@ func TestConnectionsAreReused(t *testing.T) {
 
 // The connection that was used last is used next, so that those which a burst
 // left behind become idle and are closed.
-func TestTheLatestIdleConnectionIsUsedFirst(t *testing.T) {
+func TestBN1_TheLatestIdleConnectionIsUsedFirst(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -96,7 +96,7 @@ func TestBC1_CallsWaitForAConnectionAtTheLimit(t *testing.T) {
 	})
 }
 
-func TestWaitersAreServedInTheirOrder(t *testing.T) {
+func TestBN1_WaitersAreServedInTheirOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -236,7 +236,7 @@ func TestACallThatGivesUpWaitingLeavesNothingBehind(t *testing.T) {
 	})
 }
 
-func TestBC6_MaxRequestsPerConnection(t *testing.T) {
+func TestBC6_BN6_MaxRequestsPerConnection(t *testing.T) {
 	t.Parallel()
 	for name, edit := range map[string]func(*discovery.Cluster){"HTTP/1.1": nil, "HTTP/2.0": speakHTTP2} {
 		t.Run(name, func(t *testing.T) {
@@ -301,7 +301,7 @@ func TestBC6_MaxRequestsPerConnectionCountsWaiters(t *testing.T) {
 	})
 }
 
-func TestPrioritiesHaveConnectionsAndLimitsOfTheirOwn(t *testing.T) {
+func TestBN4_PrioritiesHaveConnectionsAndLimitsOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -236,7 +236,7 @@ func TestBS4_AnEmptyIdentitySourceFailsTheConnection(t *testing.T) {
 	})
 }
 
-func TestNewTLSSettingsMeanNewConnections(t *testing.T) {
+func TestBN5_NewTLSSettingsMeanNewConnections(t *testing.T) {
 	t.Parallel()
 	change := map[string]func(*discovery.UpstreamTLS){
 		"SNI":      func(s *discovery.UpstreamTLS) { s.SNI = "payment.other" },
@@ -271,7 +271,7 @@ func TestNewTLSSettingsMeanNewConnections(t *testing.T) {
 	}
 }
 
-func TestNewRootsMeanNewConnectionsAndANewCertificateDoesNot(t *testing.T) {
+func TestBN5_NewRootsMeanNewConnectionsAndANewCertificateDoesNot(t *testing.T) {
 	t.Parallel()
 	for name, protocol := range map[string]discovery.HTTPProtocol{"HTTP/1.1": discovery.HTTP1, "HTTP/2": discovery.HTTP2} {
 		t.Run(name, func(t *testing.T) {
@@ -300,7 +300,7 @@ func TestNewRootsMeanNewConnectionsAndANewCertificateDoesNot(t *testing.T) {
 
 // Peers whose authority is not trusted any more get no more calls, also over
 // connections that were made before.
-func TestAWithdrawnRootEndsTheUseOfConnections(t *testing.T) {
+func TestBN5_AWithdrawnRootEndsTheUseOfConnections(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w, ca, customer := secureWorld(t, "http/1.1")

@@ -35,7 +35,7 @@ func withMode(r map[string]discovery.ClusterResult, modes ...string) map[string]
 	return r
 }
 
-func TestTheMetadataOfAnEndpointChoosesItsTLS(t *testing.T) {
+func TestBN4_TheMetadataOfAnEndpointChoosesItsTLS(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w, _, _ := secureWorld(t, "http/1.1")

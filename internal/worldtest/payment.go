@@ -130,12 +130,19 @@ func (p *Payment) Kill() {
 	p.wg.Wait()
 }
 
-// Stop ends the payment when its requests have ended.
+// Stop ends the payment when its requests have ended. Its callers must have heard
+// that it goes.
 func (p *Payment) Stop(ctx context.Context) {
+	_, _ = p.Drain(ctx, mesh.DrainPolicy{Listen: -1, Quiet: -1, Immediate: true})
+}
+
+// Drain ends the payment as a policy says.
+func (p *Payment) Drain(ctx context.Context, policy mesh.DrainPolicy) (mesh.DrainReport, error) {
+	report, err := p.Mesh.Drain(ctx, policy)
 	p.wg.Go(p.grpcServer.GracefulStop)
-	_ = p.Mesh.Drain(ctx)
 	_ = p.httpServer.Shutdown(ctx)
 	p.wg.Wait()
+	return report, err
 }
 
 // answers calls f for every response header that a request asks for.

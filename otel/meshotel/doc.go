@@ -50,6 +50,8 @@
 //	inboard.connections              {connection}  open ones
 //	inboard.connection.failures      {connection}  that could not be opened
 //	inboard.handshake.failures       {connection}  inbound, refused
+//	inboard.drain.requests           {request}     that ran while the process drained: finished or cut
+//	inboard.drain.connections        {connection}  closed, idle, cut or refused while it drained
 //	inboard.xds.stream.connected                   0 or 1
 //	inboard.xds.resources.rejected   {resource}    NACKs
 //	inboard.xds.resources.accepted   {resource}

@@ -179,8 +179,19 @@ func (t *Telemetry) series(e event, labels ...string) *labelled {
 	return t.events.get(k)
 }
 
-func (t *Telemetry) count(e event, labels ...string) {
-	t.meters.counters[e].Add(context.Background(), 1, t.series(e, labels...).add...)
+func (t *Telemetry) drained(r observe.DrainReport) {
+	for outcome, n := range map[string]int64{"finished": r.Finished, "cut": r.Cut} {
+		t.countN(n, drainedRequests, outcome)
+	}
+	for outcome, n := range map[string]int64{"closed": r.Closed, "idle": r.Idle, "cut": r.ConnectionsCut, "refused": r.Refused} {
+		t.countN(n, drainedConnections, outcome)
+	}
+}
+
+func (t *Telemetry) count(e event, labels ...string) { t.countN(1, e, labels...) }
+
+func (t *Telemetry) countN(n int64, e event, labels ...string) {
+	t.meters.counters[e].Add(context.Background(), n, t.series(e, labels...).add...)
 }
 
 // set records a state. States of different things do not add up, so past the

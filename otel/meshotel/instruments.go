@@ -59,6 +59,8 @@ func newInstruments(meter metric.Meter) (*instruments, error) {
 			keyFetches:          m.counter("inboard.jwks.fetches", "{fetch}", "Fetches of key sets for tokens."),
 			authorizationChecks: m.counter("inboard.authorization.checks", "{check}", "Questions to external authorization services."),
 			authorizations:      m.counter("inboard.authorization.decisions", "{decision}", "Denials, decisions on trial, and matches that are only reported."),
+			drainedRequests:     m.counter("inboard.drain.requests", "{request}", "Requests that ran, or came, while the process drained, by what became of them."),
+			drainedConnections:  m.counter("inboard.drain.connections", "{connection}", "Connections that were open, or came, while the process drained, by what became of them."),
 			handshakeFailures:   m.counter("inboard.handshake.failures", "{connection}", "Inbound connections refused before they reached the application."),
 		},
 	}

@@ -160,6 +160,8 @@ const (
 	keyFetches
 	authorizationChecks
 	authorizations
+	drainedRequests
+	drainedConnections
 )
 
 // eventLabels are the attributes of each instrument, in the order in which
@@ -185,6 +187,8 @@ var eventLabels = [...][]attribute.Key{
 	keyFetches:          {ClusterKey, OutcomeKey},
 	authorizationChecks: {ClusterKey, OutcomeKey},
 	authorizations:      {listenerKey, OutcomeKey},
+	drainedRequests:     {OutcomeKey},
+	drainedConnections:  {OutcomeKey},
 }
 
 // eventKey is a series of an event.

@@ -94,6 +94,7 @@ func (t *Telemetry) Hooks() *observe.Hooks {
 		KeysFetched:          t.keysFetched,
 		AuthorizationChecked: t.authorizationChecked,
 		Authorized:           t.authorized,
+		Drained:              t.drained,
 		ConnOpened:           t.connOpened,
 		ConnClosed:           t.connClosed,
 		StreamChanged:        t.streamChanged,

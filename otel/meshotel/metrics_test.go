@@ -268,6 +268,7 @@ func TestMetricsOfEvents(t *testing.T) {
 	h.Authorized(observe.AuthorizationEvent{Listener: "l", Shadow: true})
 	h.Authorized(observe.AuthorizationEvent{Listener: "l", Shadow: true, Allowed: true})
 	h.Authorized(observe.AuthorizationEvent{Listener: "l", Logged: true, Allowed: true})
+	h.Drained(observe.DrainReport{Finished: 5, Late: 2, Cut: 1, Closed: 3, Idle: 4, ConnectionsCut: 6, Refused: 7})
 	opened := observe.ConnEvent{Direction: observe.Outbound, Cluster: "a", Protocol: "h2", TLS: true}
 	h.ConnOpened(opened)
 	h.ConnOpened(opened)
@@ -321,6 +322,12 @@ func TestMetricsOfEvents(t *testing.T) {
 		"inboard.certificate.expiry{inboard.certificate.source=default}":                                          expiry.Unix(),
 		"inboard.certificate.failures{inboard.certificate.source=default}":                                        1,
 		"inboard.handshake.failures{inboard.listener=0.0.0.0:8080}":                                               1,
+		"inboard.drain.requests{inboard.outcome=finished}":                                                        5,
+		"inboard.drain.requests{inboard.outcome=cut}":                                                             1,
+		"inboard.drain.connections{inboard.outcome=closed}":                                                       3,
+		"inboard.drain.connections{inboard.outcome=idle}":                                                         4,
+		"inboard.drain.connections{inboard.outcome=cut}":                                                          6,
+		"inboard.drain.connections{inboard.outcome=refused}":                                                      7,
 		"inboard.connections{inboard.cluster=a,inboard.connection.protocol=h2," +
 			"inboard.connection.security=mutual_tls,inboard.direction=outbound}": 1,
 		"inboard.connections{inboard.connection.protocol=_OTHER," +

@@ -84,8 +84,12 @@ type Listener struct {
 	ready   chan net.Conn
 	slots   chan struct{} // one per pending connection
 	closing chan struct{} // closed by Close
-	ended   chan struct{} // closed when the accept loop ends; acceptErr is set before
-	workers sync.WaitGroup
+	// stopping is closed by Shutdown and Close; closeInner closes inner once.
+	stopping   chan struct{}
+	stopOnce   sync.Once
+	closeInner func() error
+	ended      chan struct{} // closed when the accept loop ends; acceptErr is set before
+	workers    sync.WaitGroup
 
 	closeOnce sync.Once
 	closeErr  error
@@ -124,6 +128,8 @@ func NewListener(inner net.Listener, config ListenerConfig) *Listener {
 		slots:   make(chan struct{}, config.MaxPending),
 		closing: make(chan struct{}),
 		ended:   make(chan struct{}),
+
+		stopping: make(chan struct{}), closeInner: sync.OnceValue(inner.Close),
 	}
 	l.workers.Go(l.acceptLoop)
 	return l
@@ -145,13 +151,28 @@ func (l *Listener) Accept() (net.Conn, error) {
 // Addr returns the address of the inner listener.
 func (l *Listener) Addr() net.Addr { return l.inner.Addr() }
 
+// Shutdown closes the inner listener, lets the connections that were accepted
+// finish their handshakes, and returns when Accept has handed them out, or ctx
+// ends. Nothing that a peer has sent over them is lost. Close must follow.
+func (l *Listener) Shutdown(ctx context.Context) error {
+	l.stopOnce.Do(func() { close(l.stopping) })
+	err := l.closeInner()
+	select {
+	case <-l.ended:
+		return err
+	case <-ctx.Done():
+		return errors.Join(err, context.Cause(ctx))
+	}
+}
+
 // Close closes the inner listener and every connection that was not handed
 // out, and returns when their goroutines have ended. Connections that were
 // handed out stay open.
 func (l *Listener) Close() error {
 	l.closeOnce.Do(func() {
 		close(l.closing)
-		l.closeErr = l.inner.Close()
+		l.stopOnce.Do(func() { close(l.stopping) })
+		l.closeErr = l.closeInner()
 		l.mu.Lock()
 		l.closed = true
 		var open []net.Conn
@@ -184,6 +205,7 @@ func (l *Listener) acceptLoop() {
 				continue
 			}
 			l.acceptErr = err
+			l.awaitPending()
 			return
 		}
 		backoff = minAcceptBackoff
@@ -197,6 +219,23 @@ func (l *Listener) acceptLoop() {
 			defer func() { <-l.slots }()
 			l.serve(p)
 		})
+	}
+}
+
+// awaitPending returns when no connection waits to be handed out, if the listener
+// was shut down.
+func (l *Listener) awaitPending() {
+	select {
+	case <-l.stopping:
+	default:
+		return // it broke: Accept is to say so
+	}
+	for range cap(l.slots) {
+		select {
+		case l.slots <- struct{}{}:
+		case <-l.closing:
+			return
+		}
 	}
 }
 
