@@ -86,7 +86,7 @@ func (s *settings) logDrains() {
 		if r.Cut+r.ConnectionsCut > 0 {
 			level = slog.LevelWarn
 		}
-		s.logger.Log(context.Background(), level, "drained", //nolint:sloglint // a report has no context
+		s.logger.Log(context.Background(), level, "drained",
 			"duration", r.Duration, "listening", r.Listening,
 			"finished", r.Finished, "late", r.Late, "cut", r.Cut,
 			"connectionsClosed", r.Closed, "connectionsIdle", r.Idle, "connectionsCut", r.ConnectionsCut, "connectionsRefused", r.Refused)

@@ -284,7 +284,7 @@ func TestBD1_BD3_BD4_DrainOverTheWire(t *testing.T) {
 	slow.ask(t, "/slow")
 	<-d.begun
 	upgraded.ask(t, "/upgrade")
-	if resp, err := http.ReadResponse(upgraded.Reader, nil); err != nil || resp.StatusCode != http.StatusSwitchingProtocols { //nolint:bodyclose // it has none
+	if resp, err := http.ReadResponse(upgraded.Reader, nil); err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatalf("%v, %v", resp, err)
 	}
 	upgraded.echoes(t)

@@ -255,25 +255,26 @@ func (l *Listeners) ask(d *drain) {
 // finish waits until nothing runs and no peer has anything under way, or cuts off
 // what does.
 func (l *Listeners) finish(ctx context.Context, d *drain) error {
-	var idle <-chan time.Time
-	for over := false; ; {
+	idle := time.NewTimer(lastRequests)
+	idle.Stop()
+	defer idle.Stop()
+	for waits, over := false, false; ; {
 		calls, busy, conns := l.calls.n.Load(), l.busy(), l.conns.n.Load()
 		if calls == 0 && busy == 0 {
 			if conns == 0 || over {
 				d.report.Idle = conns
 				return nil
 			}
-			if idle == nil {
-				timer := time.NewTimer(lastRequests)
-				defer timer.Stop()
-				idle = timer.C
+			if !waits {
+				idle.Reset(lastRequests)
+				waits = true
 			}
 		}
 		var cause error
 		select {
 		case <-d.poke:
 			continue
-		case <-idle:
+		case <-idle.C:
 			over = true
 			continue
 		case <-ctx.Done():
