@@ -47,6 +47,7 @@ type settings struct {
 	callers      []int
 	cases        *regexp.Regexp
 	profiles     string
+	heap         int
 }
 
 func parse(args []string) (*settings, error) {
@@ -56,6 +57,7 @@ func parse(args []string) (*settings, error) {
 	f.DurationVar(&s.warmup, "warmup", 500*time.Millisecond, "how long each run warms up")
 	f.DurationVar(&s.time, "time", 2*time.Second, "how long each run is measured")
 	f.StringVar(&s.profiles, "profile", "", "write the CPU profile of each process into `DIRECTORY`, which must exist (go tool pprof -top FILE)")
+	f.IntVar(&s.heap, "heap", 0, "`MiB` that each client and server holds beside what the case needs, as an application does")
 	callers := f.String("callers", "1,16,64", "how many callers call at the same time, separated by commas")
 	cases := f.String("cases", "", "a `REGEXP` of the cases to run; the baselines always do")
 	if err := f.Parse(args); err != nil {
@@ -70,6 +72,9 @@ func parse(args []string) (*settings, error) {
 			return nil, fmt.Errorf("-callers: %q is no number of callers", n)
 		}
 		s.callers = append(s.callers, c)
+	}
+	if s.heap < 0 {
+		return nil, fmt.Errorf("-heap: %d: there is no such heap", s.heap)
 	}
 	if s.rounds < 1 {
 		return nil, fmt.Errorf("-rounds: %d: there must be one at least", s.rounds)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -21,11 +22,15 @@ type called struct {
 	FirstFailure  string
 }
 
+// heapVariable says how many MiB a process holds.
+const heapVariable = "BENCHMARKS_HEAP"
+
 // profileVariable names the file that a process writes its CPU profile to.
 const profileVariable = "BENCHMARKS_PROFILE"
 
 // env is the environment of a role of a case.
 func (s *settings) env(env []string, c *benchCase, role string) []string {
+	env = append(slices.Clip(env), heapVariable+"="+strconv.Itoa(s.heap))
 	if s.profiles == "" {
 		return env
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"runtime/pprof"
 	"slices"
 	"strconv"
@@ -25,6 +26,14 @@ func runRole(ctx context.Context, args []string) (err error) {
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 	}
+	mib, err := strconv.Atoi(os.Getenv(heapVariable))
+	if err != nil {
+		return fmt.Errorf("%s: %w", heapVariable, err)
+	}
+	// Garbage is collected the more often the less is alive: without this, a case
+	// that holds little pays for many collections, and one that holds much for few.
+	held := make([]byte, mib<<20)
+	defer runtime.KeepAlive(held)
 	switch {
 	case len(args) == 2 && args[0] == "server":
 		return runServer(ctx, kind(args[1]))
