@@ -52,8 +52,10 @@ var floors = map[string]place{
 
 	"tls/istioca":         {2, dataPlane},
 	"tls/filesource":      {2, dataPlane},
-	"tls/spiffe":          {2, dataPlane},
-	"tls/sds":             {2, dataPlane},
+	"tls/internal/keeper": {2, dataPlane},
+	"internal/secret":     {2, dataPlane},
+	"tls/spiffe":          {3, dataPlane},
+	"tls/sds":             {3, dataPlane},
 	"otel/meshotel":       {2, dataPlane},
 	"discovery":           {2, dataPlane},
 	"discovery/bootstrap": {2, dataPlane},
@@ -113,7 +115,7 @@ var confinements = []confinement{
 		imported: "github.com/envoyproxy/go-control-plane/...",
 		// The authorization service and the secret discovery service are spoken to
 		// in Envoy's API.
-		allowed: []string{"discovery/xds/...", "controlplane/...", "internal/adstest", "internal/filter/extauthz", "tls/sds"},
+		allowed: []string{"discovery/xds/...", "controlplane/...", "internal/adstest", "internal/filter/extauthz", "internal/secret", "tls/sds"},
 		reason:  "Envoy's protobufs end at the decoders: above them there is only the model of discovery",
 	},
 	{

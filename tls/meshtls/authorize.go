@@ -38,7 +38,7 @@ func AuthorizeOwnTrustDomain(source Source) Authorizer {
 			return fmt.Errorf("own trust domain: %w", err)
 		}
 		if own.ID.IsZero() {
-			return errors.New("own trust domain: the source holds roots only")
+			return errors.New("own trust domain: the source has no certificate with a SPIFFE ID")
 		}
 		return AuthorizeMemberOf(own.ID.TrustDomain())(peer, cert)
 	}

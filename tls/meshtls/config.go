@@ -29,6 +29,9 @@ type ClientParams struct {
 	// need not have a SPIFFE ID, and Authorize, which gets the zero ID then,
 	// decides by the names that it has.
 	Outside bool
+	// Revocation withdraws certificates of servers, beside that of Roots; nil
+	// withdraws none.
+	Revocation *Revocation
 }
 
 // ClientConfig returns a fresh TLS configuration for connections to a server of
@@ -45,7 +48,10 @@ func ClientConfig(params ClientParams) (*tls.Config, error) {
 	if params.Authorize == nil {
 		return nil, errors.New("client TLS: authorizer is missing: use AuthorizeAny to accept every verified server")
 	}
-	peer := verifier{roots: params.Roots, authorize: params.Authorize, usage: x509.ExtKeyUsageServerAuth, outside: params.Outside}
+	peer := verifier{
+		roots: params.Roots, authorize: params.Authorize, usage: x509.ExtKeyUsageServerAuth,
+		outside: params.Outside, revocation: params.Revocation,
+	}
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS13, // Versions may say otherwise
 		ServerName: params.ServerName,
@@ -95,6 +101,9 @@ type ServerParams struct {
 	NextProtos []string
 	// Versions are what may be negotiated; zero is TLS 1.3.
 	Versions Versions
+	// Revocation withdraws certificates of clients, beside that of Roots; nil
+	// withdraws none.
+	Revocation *Revocation
 }
 
 // ServerConfig returns a fresh TLS configuration for connections from clients
@@ -126,6 +135,8 @@ func ServerConfig(params ServerParams) (*tls.Config, error) {
 			authorize: params.Authorize,
 			usage:     x509.ExtKeyUsageClientAuth,
 			optional:  !params.RequireClientCertificate,
+
+			revocation: params.Revocation,
 		}
 		// VerifyConnection refuses a missing certificate, with a typed error
 		// that crypto/tls's own RequireAnyClientCert does not have.

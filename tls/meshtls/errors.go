@@ -45,6 +45,9 @@ const (
 	// HandshakeFailed means that the handshake broke in another way: no common
 	// version or protocol, an alert from the peer, a broken connection.
 	HandshakeFailed
+	// Revoked means that a revocation list names a certificate of the peer's chain,
+	// or that there is no valid list of the issuer of one.
+	Revoked
 )
 
 var reasonTexts = [...]string{
@@ -63,6 +66,7 @@ var reasonTexts = [...]string{
 	TimedOut:           "handshake timed out",
 	Overloaded:         "too many pending handshakes",
 	HandshakeFailed:    "handshake failed",
+	Revoked:            "certificate revoked, or not known not to be",
 }
 
 // String returns a short text for logs.

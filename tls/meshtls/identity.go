@@ -29,10 +29,13 @@ type Identity struct {
 	// no federation: Roots verify everybody. Set it with
 	// [Identity.WithFederated].
 	Federated map[string]*x509.CertPool
+	// Revocation withdraws certificates that Roots and Federated verify; nil
+	// withdraws none. Set it with [Identity.WithRevocation].
+	Revocation *Revocation
 	// RootsKey is a digest of the roots, equal for equal sets of roots, so that
 	// what depends on the roots can be keyed by it. It is "" without roots.
 	RootsKey string
-	// ID is the SPIFFE ID of the certificate.
+	// ID is the SPIFFE ID of the certificate; zero without one, see [NewOutside].
 	ID ID
 	// NotAfter is when the certificate expires; zero without a certificate.
 	NotAfter time.Time
@@ -43,6 +46,24 @@ type Identity struct {
 // and must belong to the private key. Validity is not checked here: it is, at
 // every handshake. roots may be empty; then every verification of a peer fails.
 func NewIdentity(cert tls.Certificate, roots []*x509.Certificate) (*Identity, error) {
+	return newIdentity(cert, roots, certificateID)
+}
+
+// NewOutside builds an identity without roots for a certificate that need not have
+// a SPIFFE ID, such as one that a service outside the mesh has issued for its
+// callers. If it has one, that is its ID; otherwise the ID is zero. In all else it
+// is [NewIdentity].
+func NewOutside(cert tls.Certificate) (*Identity, error) {
+	return newIdentity(cert, nil, func(leaf *x509.Certificate) (ID, error) {
+		id, err := certificateID(leaf)
+		if err != nil {
+			return ID{}, nil //nolint:nilerr // it need not have one
+		}
+		return id, nil
+	})
+}
+
+func newIdentity(cert tls.Certificate, roots []*x509.Certificate, idOf func(*x509.Certificate) (ID, error)) (*Identity, error) {
 	if len(cert.Certificate) == 0 {
 		return nil, errors.New("identity: certificate is missing")
 	}
@@ -50,7 +71,7 @@ func NewIdentity(cert tls.Certificate, roots []*x509.Certificate) (*Identity, er
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	id, err := certificateID(leaf)
+	id, err := idOf(leaf)
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
@@ -76,6 +97,33 @@ func NewRoots(roots []*x509.Certificate) (*Identity, error) {
 	return &Identity{Roots: pool, RootsKey: key}, nil
 }
 
+// NewBundles builds an identity that verifies the members of each trust domain by
+// the roots of its own, and nobody else: a SPIFFE bundle map. It has no certificate.
+func NewBundles(roots map[string][]*x509.Certificate) (*Identity, error) {
+	bundles := (&Identity{}).WithFederated(roots)
+	if len(bundles.Federated) == 0 {
+		return nil, errors.New("bundles: no trust domain with a certificate")
+	}
+	return bundles, nil
+}
+
+// String says whose identity it is. It keeps fmt, logs and JSON from the key.
+func (i *Identity) String() string {
+	switch {
+	case i == nil || len(i.Certificate.Certificate) == 0:
+		return "roots"
+	case i.ID.IsZero():
+		return "a certificate without a SPIFFE ID"
+	}
+	return i.ID.String()
+}
+
+// GoString is [Identity.String].
+func (i *Identity) GoString() string { return i.String() }
+
+// MarshalText is [Identity.String].
+func (i *Identity) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
+
 // WithFederated returns a copy of the identity that also verifies the members of
 // other trust domains, each by the roots of its own. A trust domain without
 // roots, the own one's, and the empty name are left out.
@@ -96,7 +144,7 @@ func (i *Identity) WithFederated(roots map[string][]*x509.Certificate) *Identity
 
 // rootsFor are the roots that verify a peer who claims an ID; nil verify nobody.
 func (i *Identity) rootsFor(claimed ID) *x509.CertPool {
-	if i.Federated == nil || claimed.TrustDomain() == i.ID.TrustDomain() {
+	if i.Federated == nil || !i.ID.IsZero() && claimed.TrustDomain() == i.ID.TrustDomain() {
 		return i.Roots
 	}
 	return i.Federated[claimed.TrustDomain()]

@@ -128,7 +128,7 @@ func TestAuthorizers(t *testing.T) {
 		{"a member of the own trust domain is allowed", meshtls.AuthorizeOwnTrustDomain(own), customer, ""},
 		{"a stranger to the own trust domain is refused", meshtls.AuthorizeOwnTrustDomain(own), meshtls.MustID("spiffe://other/x"), `want a member of trust domain "cluster.local"`},
 		{"no identity means no own trust domain", meshtls.AuthorizeOwnTrustDomain(never), customer, "own trust domain: static source: no identity was set"},
-		{"roots alone have no trust domain", meshtls.AuthorizeOwnTrustDomain(rootsOnly(t, ca)), customer, "own trust domain: the source holds roots only"},
+		{"roots alone have no trust domain", meshtls.AuthorizeOwnTrustDomain(rootsOnly(t, ca)), customer, "own trust domain: the source has no certificate with a SPIFFE ID"},
 		{"a listed ID is allowed", meshtls.AuthorizeIDs(meshtls.MustID(paymentID), customer), customer, ""},
 		{"an ID that is not listed is refused", meshtls.AuthorizeIDs(meshtls.MustID(paymentID)), customer, `want one of ["` + paymentID + `"]`},
 		{"no IDs allow nobody", meshtls.AuthorizeIDs(), customer, "want one of []"},
@@ -174,7 +174,7 @@ func TestHandshakeErrorText(t *testing.T) {
 			}
 		})
 	}
-	for r := meshtls.NoIdentity; r <= meshtls.HandshakeFailed; r++ {
+	for r := meshtls.NoIdentity; r <= meshtls.Revoked; r++ {
 		if strings.HasPrefix(r.String(), "reason ") || r.String() == "" {
 			t.Errorf("reason %d has no text", r)
 		}

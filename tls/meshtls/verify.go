@@ -21,6 +21,8 @@ type verifier struct {
 	// outside lets a peer through whose certificate has no SPIFFE ID, if the
 	// authorizer does.
 	outside bool
+	// revocation withdraws certificates, beside that of the roots; nil is none.
+	revocation *Revocation
 }
 
 func (v *verifier) verify(state tls.ConnectionState) error {
@@ -38,7 +40,7 @@ func (v *verifier) verify(state tls.ConnectionState) error {
 	if err != nil {
 		return &HandshakeError{Reason: NoRoots, Peer: id, Err: err}
 	}
-	if roots.Roots == nil {
+	if roots.Roots == nil && roots.Federated == nil {
 		return &HandshakeError{Reason: NoRoots, Peer: id}
 	}
 	// A root vouches for the names of its own trust domain only (row BS2): what a
@@ -52,13 +54,17 @@ func (v *verifier) verify(state tls.ConnectionState) error {
 		intermediates.AddCert(cert)
 	}
 	now := time.Now()
-	if _, err := leaf.Verify(x509.VerifyOptions{
+	chains, err := leaf.Verify(x509.VerifyOptions{
 		Roots:         anchors,
 		Intermediates: intermediates,
 		KeyUsages:     []x509.ExtKeyUsage{v.usage},
 		CurrentTime:   now,
-	}); err != nil {
+	})
+	if err != nil {
 		return &HandshakeError{Reason: chainReason(err, now), Peer: id, Err: err}
+	}
+	if err := checkRevocation(chains, now, v.revocation, roots.Revocation); err != nil {
+		return &HandshakeError{Reason: Revoked, Peer: id, Err: err}
 	}
 	if err := checkLeaf(leaf); err != nil {
 		return &HandshakeError{Reason: WrongUsage, Peer: id, Err: err}

@@ -1,12 +1,10 @@
 package sds
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -19,8 +17,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/inboardmesh/inboard/internal/watch"
-	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/internal/secret"
+	"github.com/inboardmesh/inboard/tls/internal/keeper"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
@@ -34,21 +32,13 @@ const (
 // Source is the workload's identity, kept fresh. Safe for concurrent use.
 type Source struct {
 	config  Config
+	kept    *keeper.Keeper
 	conn    *grpc.ClientConn
-	state   watch.Value[state]
 	cancel  context.CancelFunc
 	streams sync.WaitGroup
 
-	mu     sync.Mutex
-	have   material    // guarded by mu; the newest of each secret
-	expiry *time.Timer // guarded by mu; nil without a certificate
-	closed bool        // guarded by mu
-}
-
-// state is what Identity returns; err is set if identity is nil.
-type state struct {
-	identity *meshtls.Identity
-	err      error
+	mu   sync.Mutex
+	have secret.Secret // guarded by mu; the newest of each secret
 }
 
 var _ meshtls.Source = (*Source)(nil)
@@ -70,45 +60,30 @@ func New(ctx context.Context, config Config) (*Source, error) {
 		return nil, fmt.Errorf("sds: %w", err)
 	}
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	s := &Source{config: config, conn: conn, cancel: cancel}
-	s.state.Store(state{err: fmt.Errorf("sds: no answer from %q yet", config.Socket)})
+	s := &Source{
+		config: config, conn: conn, cancel: cancel,
+		kept: keeper.New("sds", config.Socket, config.Name, config.OnChange),
+	}
 	for _, wanted := range []subscription{
 		{source: s, name: orDefault(config.CertificateName, DefaultCertificateName)},
 		{source: s, name: orDefault(config.RootName, DefaultRootName), roots: true},
 	} {
 		s.streams.Go(func() { wanted.run(running) }) // until Close cancels running
 	}
-	for {
-		now, changed := s.state.Watch()
-		if now.identity != nil {
-			return s, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			last := s.state.Load().err
-			s.Close()
-			return nil, fmt.Errorf("first certificate: %w: %w", context.Cause(ctx), last)
-		}
+	if err := s.kept.Wait(ctx); err != nil {
+		s.Close()
+		return nil, err
 	}
+	return s, nil
 }
 
-// Identity returns the current certificate with the roots, and an error once it has
-// expired without a successor.
-func (s *Source) Identity() (*meshtls.Identity, error) {
-	now := s.state.Load()
-	if now.identity != nil && time.Now().After(now.identity.NotAfter) {
-		return nil, expired(now.identity)
-	}
-	return now.identity, now.err
-}
+// Identity returns the current certificate with the roots, and an error once it
+// has expired without a successor.
+func (s *Source) Identity() (*meshtls.Identity, error) { return s.kept.Identity() }
 
 // Changed returns a channel that is closed at the next change of what Identity
 // returns.
-func (s *Source) Changed() <-chan struct{} {
-	_, changed := s.state.Watch()
-	return changed
-}
+func (s *Source) Changed() <-chan struct{} { return s.kept.Changed() }
 
 // String says what the source is. It keeps fmt from the key, which it would print
 // with the unexported fields.
@@ -118,12 +93,7 @@ func (*Source) String() string { return "an SDS source" }
 // certificate stays available until it expires, so that handshakes that are under
 // way do not fail.
 func (s *Source) Close() {
-	s.mu.Lock()
-	s.closed = true
-	if s.expiry != nil {
-		s.expiry.Stop()
-	}
-	s.mu.Unlock()
+	s.kept.Close()
 	s.cancel()
 	s.streams.Wait()
 	_ = s.conn.Close() // nothing is sent over it any more
@@ -144,7 +114,7 @@ func (sub subscription) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		sub.source.failed(fmt.Errorf("secret %q: %w", sub.name, err))
+		sub.source.kept.Fail(fmt.Errorf("secret %q: %w", sub.name, err))
 		if answered {
 			pause = firstBackoff
 		}
@@ -168,7 +138,7 @@ func (sub subscription) follow(ctx context.Context) (answered bool, err error) {
 		return false, err
 	}
 	request := &discoveryv3.DiscoveryRequest{
-		Node: &corev3.Node{Id: sub.source.config.NodeID}, TypeUrl: secretURL, ResourceNames: []string{sub.name},
+		Node: &corev3.Node{Id: sub.source.config.NodeID}, TypeUrl: secret.URL, ResourceNames: []string{sub.name},
 	}
 	for {
 		if err := stream.Send(request); err != nil {
@@ -181,15 +151,15 @@ func (sub subscription) follow(ctx context.Context) (answered bool, err error) {
 		}
 		answered = true
 		request = &discoveryv3.DiscoveryRequest{
-			TypeUrl: secretURL, ResourceNames: []string{sub.name},
+			TypeUrl: secret.URL, ResourceNames: []string{sub.name},
 			VersionInfo: request.VersionInfo, ResponseNonce: response.GetNonce(),
 		}
-		got, ok, err := decodeSecret(response, sub.name, sub.roots)
-		if err == nil && ok {
+		got, err := sub.find(response)
+		if err == nil && got != nil {
 			err = sub.source.learn(got, sub.roots)
 		}
 		if err != nil {
-			sub.source.failed(fmt.Errorf("secret %q: %w", sub.name, err))
+			sub.source.kept.Fail(fmt.Errorf("secret %q: %w", sub.name, err))
 			request.ErrorDetail = &statuspb.Status{Code: int32(codes.InvalidArgument), Message: err.Error()}
 			continue
 		}
@@ -197,90 +167,68 @@ func (sub subscription) follow(ctx context.Context) (answered bool, err error) {
 	}
 }
 
+// find returns the secret in a response, nil if it is not there, which changes
+// nothing.
+func (sub subscription) find(response *discoveryv3.DiscoveryResponse) (*secret.Secret, error) {
+	if response.GetTypeUrl() != secret.URL {
+		return nil, fmt.Errorf("a response of type %q", response.GetTypeUrl())
+	}
+	for i, resource := range response.GetResources() {
+		if resource.GetTypeUrl() != secret.URL {
+			return nil, fmt.Errorf("resource %d is not a secret", i)
+		}
+		name, got, err := secret.Parse(resource.GetValue())
+		switch {
+		case name == "":
+			return nil, fmt.Errorf("resource %d: %w", i, err)
+		case name != sub.name:
+			continue
+		case err != nil:
+			return nil, err
+		case sub.roots && got.Roots == nil:
+			return nil, errors.New("validation_context: must be set")
+		case !sub.roots && got.Roots != nil:
+			return nil, errors.New("tls_certificate: must be set")
+		}
+		return got, nil
+	}
+	return nil, nil
+}
+
 // learn takes over one secret. With the other one it makes an identity; what does
 // not is rejected, unless the other one has to come first.
-func (s *Source) learn(got material, roots bool) error {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return nil
+func (s *Source) learn(got *secret.Secret, roots bool) error {
+	identity, err := s.combine(got, roots)
+	if err == nil && identity != nil {
+		s.kept.Report(identity, nil)
 	}
+	return err
+}
+
+// combine returns the identity that is news with the secret, nil if there is none.
+func (s *Source) combine(got *secret.Secret, roots bool) (*meshtls.Identity, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	next := s.have
 	if roots {
-		next.roots = got.roots
+		next.Roots, next.Revocation = got.Roots, got.Revocation
 	} else {
-		next.certificate = got.certificate
+		next.Certificate = got.Certificate
 	}
-	if next.roots == nil || next.certificate.Certificate == nil {
+	if next.Roots == nil || next.Certificate.Certificate == nil {
 		s.have = next
-		s.mu.Unlock()
-		return nil
+		return nil, nil
 	}
-	identity, err := meshtls.NewIdentity(next.certificate, next.roots)
+	identity, err := meshtls.NewIdentity(next.Certificate, next.Roots)
 	if err != nil {
-		s.mu.Unlock()
-		return err
+		return nil, err
+	}
+	if next.Revocation != nil {
+		identity = identity.WithRevocation(next.Revocation)
 	}
 	s.have = next
-	if same(s.state.Load().identity, identity) { // it was sent again
-		s.mu.Unlock()
-		return nil
+	if !s.kept.Set(identity) { // it was sent again
+		return nil, nil
 	}
-	if s.expiry != nil {
-		s.expiry.Stop()
-	}
-	s.state.Store(state{identity: identity})
-	s.expiry = time.AfterFunc(time.Until(identity.NotAfter)+time.Nanosecond, func() { s.expire(identity) })
-	s.mu.Unlock()
-	s.report(identity, nil)
-	return nil
-}
-
-func same(a, b *meshtls.Identity) bool {
-	return a != nil && a.RootsKey == b.RootsKey &&
-		slices.EqualFunc(a.Certificate.Certificate, b.Certificate.Certificate, bytes.Equal)
-}
-
-// failed keeps what there is: nothing was withdrawn.
-func (s *Source) failed(err error) {
-	if errors.Is(err, context.Canceled) {
-		return
-	}
-	err = fmt.Errorf("sds: %q: %w", s.config.Socket, err)
-	s.mu.Lock()
-	now := s.state.Load()
-	if now.identity == nil && !s.closed {
-		s.state.Store(state{err: err})
-	}
-	s.mu.Unlock()
-	s.report(now.identity, err)
-}
-
-// expire takes a certificate away that has not been followed by another.
-func (s *Source) expire(identity *meshtls.Identity) {
-	s.mu.Lock()
-	if s.closed || s.state.Load().identity != identity {
-		s.mu.Unlock()
-		return
-	}
-	err := expired(identity)
-	s.state.Store(state{err: err})
-	s.mu.Unlock()
-	s.report(identity, err)
-}
-
-func expired(identity *meshtls.Identity) error {
-	return fmt.Errorf("sds: certificate of %q expired at %s and was not replaced",
-		identity.ID, identity.NotAfter.Format(time.RFC3339))
-}
-
-func (s *Source) report(identity *meshtls.Identity, err error) {
-	if s.config.OnChange == nil {
-		return
-	}
-	event := observe.CertificateEvent{Source: s.config.Name, Err: err}
-	if identity != nil {
-		event.ID, event.NotAfter = identity.ID.String(), identity.NotAfter
-	}
-	s.config.OnChange(event)
+	return identity, nil
 }

@@ -7,32 +7,20 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 
-	"github.com/inboardmesh/inboard/internal/watch"
-	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/tls/internal/keeper"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
 // Source is the workload's identity, kept fresh. Safe for concurrent use.
 type Source struct {
 	config Config
-	state  watch.Value[state]
+	kept   *keeper.Keeper
 	cancel context.CancelFunc
 	loop   sync.WaitGroup
-
-	mu     sync.Mutex
-	expiry *time.Timer // guarded by mu; nil without a certificate
-	closed bool        // guarded by mu
-}
-
-// state is what Identity returns; err is set if identity is nil.
-type state struct {
-	identity *meshtls.Identity
-	err      error
 }
 
 var _ meshtls.Source = (*Source)(nil)
@@ -50,45 +38,31 @@ func New(ctx context.Context, config Config) (*Source, error) {
 		cancel()
 		return nil, fmt.Errorf("spiffe_workload_api: %w", err)
 	}
-	s := &Source{config: config, cancel: cancel}
-	s.state.Store(state{err: fmt.Errorf("spiffe_workload_api: no answer from %q yet", config.socket())})
+	s := &Source{
+		config: config, cancel: cancel,
+		kept: keeper.New("spiffe_workload_api", config.socket(), config.Name, config.OnChange),
+	}
 	s.loop.Go(func() { // until Close cancels running
 		err := client.WatchX509Context(running, (*watcher)(s))
 		if running.Err() == nil {
-			s.failed(err)
+			s.kept.Fail(err)
 		}
 		_ = client.Close() // nothing is sent over it any more
 	})
-	for {
-		now, changed := s.state.Watch()
-		if now.identity != nil {
-			return s, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			s.Close()
-			return nil, fmt.Errorf("first certificate: %w: %w", context.Cause(ctx), s.state.Load().err)
-		}
+	if err := s.kept.Wait(ctx); err != nil {
+		s.Close()
+		return nil, err
 	}
+	return s, nil
 }
 
 // Identity returns the current certificate with the roots, and an error once it
 // has expired without a successor.
-func (s *Source) Identity() (*meshtls.Identity, error) {
-	now := s.state.Load()
-	if now.identity != nil && time.Now().After(now.identity.NotAfter) {
-		return nil, expired(now.identity)
-	}
-	return now.identity, now.err
-}
+func (s *Source) Identity() (*meshtls.Identity, error) { return s.kept.Identity() }
 
 // Changed returns a channel that is closed at the next change of what Identity
 // returns.
-func (s *Source) Changed() <-chan struct{} {
-	_, changed := s.state.Watch()
-	return changed
-}
+func (s *Source) Changed() <-chan struct{} { return s.kept.Changed() }
 
 // String says what the source is. It keeps fmt from the key, which it would print
 // with the unexported fields.
@@ -98,12 +72,7 @@ func (*Source) String() string { return "a SPIFFE Workload API source" }
 // certificate stays available until it expires, so that handshakes that are
 // under way do not fail.
 func (s *Source) Close() {
-	s.mu.Lock()
-	s.closed = true
-	if s.expiry != nil {
-		s.expiry.Stop()
-	}
-	s.mu.Unlock()
+	s.kept.Close()
 	s.cancel()
 	s.loop.Wait()
 }
@@ -118,70 +87,17 @@ func (w *watcher) OnX509ContextUpdate(update *workloadapi.X509Context) {
 	s := (*Source)(w)
 	identity, err := s.identityOf(update)
 	if err != nil {
-		s.failed(err)
+		s.kept.Fail(err)
 		return
 	}
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return
+	if s.kept.Set(identity) {
+		s.kept.Report(identity, nil)
 	}
-	if s.expiry != nil {
-		s.expiry.Stop()
-	}
-	s.state.Store(state{identity: identity})
-	s.expiry = time.AfterFunc(time.Until(identity.NotAfter)+time.Nanosecond, func() { s.expire(identity) })
-	s.mu.Unlock()
-	s.report(identity, nil)
 }
 
 // OnX509ContextWatchError notes that the stream broke or that it said nothing
 // useful. The client opens it again by itself.
-func (w *watcher) OnX509ContextWatchError(err error) { (*Source)(w).failed(err) }
-
-// failed keeps what there is: nothing was withdrawn.
-func (s *Source) failed(err error) {
-	if errors.Is(err, context.Canceled) {
-		return
-	}
-	err = fmt.Errorf("spiffe_workload_api: %q: %w", s.config.socket(), err)
-	s.mu.Lock()
-	now := s.state.Load()
-	if now.identity == nil && !s.closed {
-		s.state.Store(state{err: err})
-	}
-	s.mu.Unlock()
-	s.report(now.identity, err)
-}
-
-// expire takes a certificate away that has not been followed by another.
-func (s *Source) expire(identity *meshtls.Identity) {
-	s.mu.Lock()
-	if s.closed || s.state.Load().identity != identity {
-		s.mu.Unlock()
-		return
-	}
-	err := expired(identity)
-	s.state.Store(state{err: err})
-	s.mu.Unlock()
-	s.report(identity, err)
-}
-
-func expired(identity *meshtls.Identity) error {
-	return fmt.Errorf("spiffe_workload_api: certificate of %q expired at %s and was not replaced",
-		identity.ID, identity.NotAfter.Format(time.RFC3339))
-}
-
-func (s *Source) report(identity *meshtls.Identity, err error) {
-	if s.config.OnChange == nil {
-		return
-	}
-	event := observe.CertificateEvent{Source: s.config.Name, Err: err}
-	if identity != nil {
-		event.ID, event.NotAfter = identity.ID.String(), identity.NotAfter
-	}
-	s.config.OnChange(event)
-}
+func (w *watcher) OnX509ContextWatchError(err error) { (*Source)(w).kept.Fail(err) }
 
 // identityOf makes an identity of what the API has sent.
 func (s *Source) identityOf(update *workloadapi.X509Context) (*meshtls.Identity, error) {
