@@ -9,6 +9,7 @@ import (
 	"github.com/inboardmesh/inboard/breaker"
 	"github.com/inboardmesh/inboard/health"
 	"github.com/inboardmesh/inboard/retry"
+	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
 // Target is the complete, consistent configuration of one destination.
@@ -33,7 +34,9 @@ type ClusterResult struct {
 	// Leaves are, for an aggregate cluster, the clusters that have endpoints and
 	// that it comes to, in order. Each is beside it, without an error.
 	Leaves []string
-	Err    error
+	// Secrets are those that the cluster's TLS settings name.
+	Secrets Secrets
+	Err     error
 }
 
 // APIListener is an xDS Listener with an api_listener: the client side of a
@@ -193,6 +196,16 @@ type TLSParams struct {
 	// Certificates and Keys are SHA-256 digests of which the peer's certificate
 	// must have one, unless there are none.
 	Certificates, Keys [][sha256.Size]byte
+	// IdentitySecret and RootSecret are the names of secrets of the control plane
+	// that stand in for IdentityInstance and RootInstance; "" is none. What they
+	// hold is beside the cluster or the listener, see [ClusterResult.Secrets].
+	IdentitySecret, RootSecret string
+	// Bundles verify the peer by the roots of its trust domain, in place of
+	// RootInstance; nil is none. Without SANs, every member of one of the trust
+	// domains is accepted.
+	Bundles *meshtls.Identity
+	// Revocation withdraws certificates beside that of the roots; nil is none.
+	Revocation *meshtls.Revocation
 }
 
 // NameMatch matches subject alternative names of a type.
@@ -291,6 +304,8 @@ type Inbound struct {
 	Default *FilterChain
 	// Clusters holds every cluster that a filter calls.
 	Clusters map[string]ClusterResult
+	// Secrets are those that the chains' TLS settings name.
+	Secrets Secrets
 }
 
 // ClusterUser is a [FilterConfig] whose filter calls clusters.

@@ -23,5 +23,14 @@ func equalMatch(a, b StringMatch) bool {
 func (p *TLSParams) equal(q *TLSParams) bool {
 	return p.MinVersion == q.MinVersion && p.MaxVersion == q.MaxVersion &&
 		slices.Equal(p.CipherSuites, q.CipherSuites) && slices.Equal(p.Curves, q.Curves) &&
-		slices.Equal(p.Certificates, q.Certificates) && slices.Equal(p.Keys, q.Keys)
+		slices.Equal(p.Certificates, q.Certificates) && slices.Equal(p.Keys, q.Keys) &&
+		p.IdentitySecret == q.IdentitySecret && p.RootSecret == q.RootSecret &&
+		p.bundlesKey() == q.bundlesKey() && p.Revocation.Key() == q.Revocation.Key()
+}
+
+func (p *TLSParams) bundlesKey() string {
+	if p.Bundles == nil {
+		return ""
+	}
+	return p.Bundles.RootsKey
 }

@@ -28,7 +28,10 @@ func (s clusters) followLocked(client watchClient, f follower, names []string) {
 		wanted[name] = struct{}{}
 		c := s[name]
 		if c == nil {
-			c = &cluster{config: watchLocked(client, f, decode.ClusterURL, name, asIs[discovery.Cluster])}
+			c = &cluster{
+				config:  watchLocked(client, f, decode.ClusterURL, name, asIs[discovery.Cluster]),
+				secrets: make(secrets),
+			}
 			s[name] = c
 		}
 		// What is in force is followed until what is new can be used.

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/inboardmesh/inboard/discovery"
@@ -13,6 +14,8 @@ type cluster struct {
 	config *resource[discovery.Cluster]
 	// endpoints is that of the newest config, nil if it has none.
 	endpoints *resource[discovery.Assignment]
+	// secrets are those of the newest config.
+	secrets secrets
 
 	// result is the last one that could be told, if told is set. It stays in
 	// force while pending: a cluster that changes its endpoints' name keeps
@@ -26,6 +29,11 @@ type cluster struct {
 // updateLocked works out what an event of its resources means.
 func (c *cluster) updateLocked(client watchClient, f follower) {
 	config := c.config.value
+	if config == nil {
+		c.secrets.leaveLocked()
+	} else {
+		c.secrets.followLocked(client, f, config.SecretUses())
+	}
 	switch {
 	case config == nil:
 		c.leaveEndpointsLocked()
@@ -48,8 +56,14 @@ func (c *cluster) updateLocked(client watchClient, f follower) {
 	}
 }
 
+// use takes a configuration into force, once its secrets are there.
 func (c *cluster) use(config *discovery.Cluster, endpoints *discovery.Assignment) {
-	c.result = discovery.ClusterResult{Cluster: config, Endpoints: endpoints}
+	values, complete, err := c.secrets.values(config.SecretUses())
+	if !complete {
+		c.fail(err)
+		return
+	}
+	c.result = discovery.ClusterResult{Cluster: config, Endpoints: endpoints, Secrets: values}
 	c.told, c.pending = true, false
 }
 
@@ -76,10 +90,10 @@ func (c *cluster) waitingFor() error {
 		return nil
 	case c.config.err != nil:
 		return c.config.err
-	case c.endpoints != nil:
+	case c.endpoints != nil && c.endpoints.err != nil:
 		return c.endpoints.err
 	}
-	return nil
+	return c.secrets.waitingFor()
 }
 
 // ambient adds what is wrong and not told by the result.
@@ -91,6 +105,7 @@ func (c *cluster) ambient(found *troubles) {
 	if c.endpoints != nil {
 		found.add(referenced(c.endpoints.err))
 	}
+	c.secrets.ambient(found)
 }
 
 func (c *cluster) leaveEndpointsLocked() {
@@ -102,9 +117,10 @@ func (c *cluster) leaveEndpointsLocked() {
 func (c *cluster) leaveLocked() {
 	c.config.leaveLocked()
 	c.endpoints.leaveLocked()
+	c.secrets.leaveLocked()
 }
 
 func sameResult(a, b discovery.ClusterResult) bool {
 	return a.Cluster == b.Cluster && a.Endpoints == b.Endpoints && slices.Equal(a.Leaves, b.Leaves) &&
-		sameError(a.Err, b.Err)
+		maps.Equal(a.Secrets, b.Secrets) && sameError(a.Err, b.Err)
 }

@@ -28,6 +28,7 @@ type inbound struct {
 	listener *resource[discovery.Inbound]               // guarded by Mutex
 	routes   map[string]*resource[discovery.RouteTable] // guarded by Mutex; those of the newest listener
 	clusters clusters                                   // guarded by Mutex; those of current and next
+	secrets  secrets                                    // guarded by Mutex; those of current and of the newest listener
 	current  *inboundPlan                               // guarded by Mutex; in force, or nil
 	next     *inboundPlan                               // guarded by Mutex; not ready yet, or nil
 	last     discovery.Update[*discovery.Inbound]       // guarded by Mutex; what was published
@@ -47,6 +48,7 @@ func newInbound(address, listener string, client watchClient, p *publisher, noti
 		address: address, client: client, publisher: p, notify: notify,
 		routes:   make(map[string]*resource[discovery.RouteTable]),
 		clusters: make(clusters),
+		secrets:  make(secrets),
 	}
 	in.Lock()
 	defer in.Unlock()
@@ -65,6 +67,7 @@ func (in *inbound) stop() {
 	in.listener.leaveLocked()
 	in.followRoutesLocked(nil)
 	in.followClustersLocked()
+	in.secrets.leaveLocked()
 }
 
 // updateLocked works out what an event means.
@@ -74,6 +77,7 @@ func (in *inbound) updateLocked() {
 	if in.next != nil && in.readyLocked(in.next) {
 		in.current, in.next = in.next, nil
 		in.followClustersLocked()
+		in.followSecretsLocked(in.listener.value)
 	}
 	in.publisher.add(in)
 }
@@ -82,11 +86,15 @@ func (in *inbound) updateLocked() {
 func (in *inbound) planLocked() {
 	base := in.listener.value
 	in.followRoutesLocked(base)
+	in.followSecretsLocked(base)
 	tables := make(map[string]*discovery.RouteTable, len(in.routes))
 	complete := base != nil
 	for name, r := range in.routes {
 		tables[name] = r.value
 		complete = complete && r.value != nil
+	}
+	if complete {
+		_, complete, _ = in.secrets.values(base.SecretUses()) // troubleLocked says why not
 	}
 	switch {
 	case !complete:
@@ -184,6 +192,18 @@ func (in *inbound) followRoutesLocked(base *discovery.Inbound) {
 	}
 }
 
+// followSecretsLocked follows the secrets of a listener and of the one in force.
+func (in *inbound) followSecretsLocked(base *discovery.Inbound) {
+	var uses []discovery.SecretUse
+	if base != nil {
+		uses = base.SecretUses()
+	}
+	if in.current != nil {
+		uses = append(uses, in.current.base.SecretUses()...)
+	}
+	in.secrets.followLocked(in.client, in, uses)
+}
+
 // chainsOf iterates over the filter chains and the default chain.
 func chainsOf(in *discovery.Inbound) func(yield func(*discovery.FilterChain) bool) {
 	return func(yield func(*discovery.FilterChain) bool) {
@@ -246,17 +266,20 @@ func (in *inbound) news() (update discovery.Update[*discovery.Inbound], ok bool)
 // assembleLocked returns the plan in force with its clusters: what was published
 // if it is still the same.
 func (in *inbound) assembleLocked() *discovery.Inbound {
-	switch {
-	case in.current == nil:
+	if in.current == nil {
 		return nil
-	case len(in.current.clusters) == 0:
+	}
+	values, _, _ := in.secrets.values(in.current.base.SecretUses())
+	if len(in.current.clusters)+len(values) == 0 {
 		return in.current.full
 	}
 	last := in.last.Value
 	assembled := *in.current.full
+	assembled.Secrets = values
 	assembled.Clusters = make(map[string]discovery.ClusterResult, len(in.current.clusters))
 	in.clusters.assemble(in.current.clusters, assembled.Clusters)
-	if last != nil && in.lastPlan == in.current && maps.EqualFunc(assembled.Clusters, last.Clusters, sameResult) {
+	if last != nil && in.lastPlan == in.current && maps.EqualFunc(assembled.Clusters, last.Clusters, sameResult) &&
+		maps.Equal(assembled.Secrets, last.Secrets) {
 		return last
 	}
 	in.lastPlan = in.current
@@ -281,6 +304,11 @@ func (in *inbound) troubleLocked() error {
 		} else if err := in.clusters[name].waitingFor(); err != nil {
 			found.add(referenced(err))
 		}
+	}
+	if in.current != nil {
+		in.secrets.ambient(&found)
+	} else {
+		found.add(referenced(in.secrets.waitingFor()))
 	}
 	return found.err()
 }

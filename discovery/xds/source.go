@@ -71,6 +71,7 @@ func NewSource(config *bootstrap.Config, options Options) (*Source, error) {
 			{URL: decode.RouteURL, Name: "RouteConfiguration", Decode: decoder(decode.RouteConfiguration)},
 			{URL: decode.ClusterURL, Name: "Cluster", FullStateInSotW: true, Decode: decoder(decode.Clusters(options.Balancers))},
 			{URL: decode.EndpointURL, Name: "ClusterLoadAssignment", Decode: decoder(decode.Assignment)},
+			{URL: decode.SecretURL, Name: "Secret", Decode: decoder(decode.Secret)},
 		},
 		Node:   node,
 		Hooks:  options.Hooks,

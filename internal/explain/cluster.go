@@ -79,7 +79,7 @@ func security(tls *discovery.UpstreamTLS) string {
 	switch {
 	case tls == nil:
 		return "plaintext"
-	case tls.IdentityInstance == "":
+	case tls.IdentityInstance == "" && tls.IdentitySecret == "":
 		return "TLS"
 	}
 	return mutual

@@ -56,6 +56,8 @@ type Listener struct {
 	known connections
 	// serves is set once requests are served over the listener.
 	serves atomic.Bool
+	// secrets is used by update alone.
+	secrets discovery.SecretSources
 }
 
 var _ net.Listener = (*Listener)(nil)
@@ -80,6 +82,7 @@ func (ln *Listener) update(u discovery.Update[*discovery.Inbound]) {
 		return
 	}
 	ln.hold(u.Value.Clusters) // before filters call them
+	ln.secrets.Update(u.Value.Secrets)
 	if old.err == nil && sameChains(old.source, u.Value) {
 		same := *old
 		same.source = u.Value

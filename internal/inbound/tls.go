@@ -30,19 +30,27 @@ func (ln *Listener) serverTLS(chain *discovery.FilterChain) (*secureChain, error
 		Versions: meshtls.Versions{
 			Min: settings.MinVersion, Max: settings.MaxVersion, CipherSuites: settings.CipherSuites, Curves: settings.Curves,
 		},
+		Revocation: settings.Revocation,
 	}
 	if len(params.NextProtos) == 0 {
 		params.NextProtos = []string{"h2", "http/1.1"}
 	}
 	var err error
-	if params.Identity, err = ln.owner.options.Identity(settings.IdentityInstance); err != nil {
+	if params.Identity, err = ln.source(settings.IdentityInstance, settings.IdentitySecret); err != nil {
 		return nil, err
 	}
-	if settings.RootInstance != "" {
-		if params.Roots, err = ln.owner.options.Identity(settings.RootInstance); err != nil {
+	if settings.Bundles != nil {
+		params.Roots = meshtls.NewStatic(settings.Bundles)
+	} else if settings.RootInstance != "" || settings.RootSecret != "" {
+		if params.Roots, err = ln.source(settings.RootInstance, settings.RootSecret); err != nil {
 			return nil, err
 		}
+	}
+	if params.Roots != nil {
 		params.Authorize = meshtls.AuthorizeOwnTrustDomain(params.Identity)
+		if settings.Bundles != nil {
+			params.Authorize = meshtls.AuthorizeAny() // whom the bundles verify
+		}
 		if len(settings.SANs) > 0 {
 			matchers := make([]meshtls.SANMatcher, 0, len(settings.SANs))
 			for i := range settings.SANs {
@@ -61,6 +69,15 @@ func (ln *Listener) serverTLS(chain *discovery.FilterChain) (*secureChain, error
 	secure.Identity = params.Identity
 	secure.config, err = meshtls.ServerConfig(params)
 	return secure, err
+}
+
+// source finds what a chain's TLS settings name: a secret of the control plane, or
+// else a certificate provider instance.
+func (ln *Listener) source(instance, secret string) (meshtls.Source, error) {
+	if secret != "" {
+		return ln.secrets.Find(secret)
+	}
+	return ln.owner.options.Identity(instance)
 }
 
 // listenTLS is the configuration of a listener: it takes over that of the chain

@@ -7,13 +7,17 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -52,7 +56,7 @@ func Parse(value []byte) (name string, s *Secret, err error) {
 	default:
 		err = errors.New("must be a tls_certificate or a validation_context: other kinds of secrets are not supported")
 	}
-	if unknown := m.ProtoReflect().GetUnknown(); err == nil && len(unknown) > 0 {
+	if err == nil && len(m.ProtoReflect().GetUnknown()) > 0 {
 		err = errors.New("a field that is not known: not supported")
 	}
 	if err != nil {
@@ -62,13 +66,13 @@ func Parse(value []byte) (name string, s *Secret, err error) {
 }
 
 func certificate(holds *tlsv3.TlsCertificate) (tls.Certificate, error) {
-	chain, err := Inline("tls_certificate.certificate_chain", holds.GetCertificateChain())
+	chain, err := Inline(holds.GetCertificateChain())
 	if err != nil {
-		return tls.Certificate{}, err
+		return tls.Certificate{}, fmt.Errorf("tls_certificate.certificate_chain: %w", err)
 	}
-	key, err := Inline("tls_certificate.private_key", holds.GetPrivateKey())
+	key, err := Inline(holds.GetPrivateKey())
 	if err != nil {
-		return tls.Certificate{}, err
+		return tls.Certificate{}, fmt.Errorf("tls_certificate.private_key: %w", err)
 	}
 	rest := proto.CloneOf(holds)
 	rest.CertificateChain, rest.PrivateKey = nil, nil
@@ -83,9 +87,9 @@ func certificate(holds *tlsv3.TlsCertificate) (tls.Certificate, error) {
 }
 
 func (s *Secret) validation(holds *tlsv3.CertificateValidationContext) error {
-	text, err := Inline("validation_context.trusted_ca", holds.GetTrustedCa())
+	text, err := Inline(holds.GetTrustedCa())
 	if err != nil {
-		return err
+		return fmt.Errorf("validation_context.trusted_ca: %w", err)
 	}
 	rest := proto.CloneOf(holds)
 	rest.TrustedCa, rest.Crl, rest.OnlyVerifyLeafCertCrl = nil, nil, false
@@ -95,22 +99,24 @@ func (s *Secret) validation(holds *tlsv3.CertificateValidationContext) error {
 	if s.Roots, err = Roots(text); err != nil {
 		return fmt.Errorf("validation_context.trusted_ca: %w", err)
 	}
-	s.Revocation, err = Revocation("validation_context.crl", holds)
-	return err
+	if s.Revocation, err = Revocation(holds.GetCrl(), holds.GetOnlyVerifyLeafCertCrl()); err != nil {
+		return fmt.Errorf("validation_context.crl: %w", err)
+	}
+	return nil
 }
 
 // Inline is what a data source holds. A file or a variable of the environment is
 // nothing that a server may name (row V59).
-func Inline(field string, source *corev3.DataSource) ([]byte, error) {
+func Inline(source *corev3.DataSource) ([]byte, error) {
 	switch s := source.GetSpecifier().(type) {
 	case *corev3.DataSource_InlineBytes:
 		return s.InlineBytes, nil
 	case *corev3.DataSource_InlineString:
 		return []byte(s.InlineString), nil
 	case nil:
-		return nil, fmt.Errorf("%s: must be set", field)
+		return nil, errors.New("must be set")
 	}
-	return nil, fmt.Errorf("%s: must be inline_bytes or inline_string: files and the environment are not read", field)
+	return nil, errors.New("must be inline_bytes or inline_string: files and the environment are not read")
 }
 
 // Roots reads certificates in PEM, and nothing else.
@@ -130,36 +136,74 @@ func Roots(text []byte) ([]*x509.Certificate, error) {
 	return roots, nil
 }
 
-// Revocation reads the revocation lists of a validation context; nil without any,
-// and without a word about them.
-func Revocation(field string, m *tlsv3.CertificateValidationContext) (*meshtls.Revocation, error) {
-	if m.GetCrl() == nil {
-		if !m.GetOnlyVerifyLeafCertCrl() {
+// Revocation reads revocation lists in PEM; a nil source has none. The result is nil
+// if it says nothing.
+func Revocation(source *corev3.DataSource, leafOnly bool) (*meshtls.Revocation, error) {
+	if source == nil {
+		if !leafOnly {
 			return nil, nil
 		}
-		return meshtls.NewRevocation(nil, true)
+		return meshtls.NewRevocation(nil, leafOnly)
 	}
-	text, err := Inline(field, m.GetCrl())
+	text, err := Inline(source)
 	if err != nil {
 		return nil, err
 	}
 	blocks, err := blocks(text, "X509 CRL")
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", field, err)
+		return nil, err
 	}
 	lists := make([]*x509.RevocationList, 0, len(blocks))
 	for i, der := range blocks {
 		list, err := x509.ParseRevocationList(der)
 		if err != nil {
-			return nil, fmt.Errorf("%s: list %d: %w", field, i+1, err)
+			return nil, fmt.Errorf("list %d: %w", i+1, err)
 		}
 		lists = append(lists, list)
 	}
-	r, err := meshtls.NewRevocation(lists, m.GetOnlyVerifyLeafCertCrl())
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", field, err)
+	return meshtls.NewRevocation(lists, leafOnly)
+}
+
+// Bundles reads a SPIFFE bundle map: a JSON object "trust_domains" with the bundle of
+// each, whose keys of the use x509-svid are its roots.
+func Bundles(text []byte) (map[string][]*x509.Certificate, error) {
+	var document struct {
+		TrustDomains map[string]json.RawMessage `json:"trust_domains"`
 	}
-	return r, nil
+	if err := json.Unmarshal(text, &document); err != nil {
+		return nil, err
+	}
+	bundles := make(map[string][]*x509.Certificate, len(document.TrustDomains))
+	for _, name := range slices.Sorted(maps.Keys(document.TrustDomains)) {
+		domain, err := TrustDomain(name)
+		if err != nil {
+			return nil, err
+		}
+		bundle, err := spiffebundle.Parse(domain, document.TrustDomains[name])
+		if err != nil {
+			return nil, fmt.Errorf("trust domain %q: %w", name, err)
+		}
+		if len(bundle.X509Authorities()) == 0 {
+			return nil, fmt.Errorf("trust domain %q: has no key of the use x509-svid", name)
+		}
+		bundles[name] = bundle.X509Authorities()
+	}
+	if len(bundles) == 0 {
+		return nil, errors.New("has no trust_domains")
+	}
+	return bundles, nil
+}
+
+// TrustDomain reads the name of a trust domain, and nothing that merely contains one.
+func TrustDomain(name string) (spiffeid.TrustDomain, error) {
+	domain, err := spiffeid.TrustDomainFromString(name)
+	if err != nil {
+		return domain, fmt.Errorf("trust domain %q: %w", name, err)
+	}
+	if domain.Name() != name {
+		return domain, fmt.Errorf("trust domain %q: must be its name, such as %q", name, domain.Name())
+	}
+	return domain, nil
 }
 
 // blocks are those of a text in PEM, which are all of one kind, at least one.

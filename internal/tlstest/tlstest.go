@@ -126,6 +126,36 @@ func (ca *CA) Sign(tb TB, leaf Leaf, public crypto.PublicKey) [][]byte {
 	return append([][]byte{create(tb, template, ca.Certificate, public, ca.key)}, ca.chain...)
 }
 
+// CRL returns a revocation list of the CA in DER that names the given certificates. Its
+// successor is due in an hour; edit may be nil.
+func (ca *CA) CRL(tb TB, edit func(*x509.RevocationList), revoked ...[]byte) []byte {
+	tb.Helper()
+	now := time.Now()
+	template := &x509.RevocationList{Number: serial(), ThisUpdate: now.Add(-time.Minute), NextUpdate: now.Add(time.Hour)}
+	for _, der := range revoked {
+		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries, x509.RevocationListEntry{
+			SerialNumber: parse(tb, der).SerialNumber, RevocationTime: now,
+		})
+	}
+	if edit != nil {
+		edit(template)
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, template, ca.Certificate, ca.key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return der
+}
+
+// CRLPEM returns revocation lists in PEM.
+func CRLPEM(lists ...[]byte) []byte {
+	var out []byte
+	for _, der := range lists {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})...)
+	}
+	return out
+}
+
 // CertificatePEM returns a chain in PEM.
 func CertificatePEM(chain ...[]byte) []byte {
 	var out []byte

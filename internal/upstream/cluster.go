@@ -46,6 +46,8 @@ type Cluster struct {
 	applyMu sync.Mutex
 	// draining is guarded by applyMu.
 	draining bool
+	// secrets is guarded by applyMu.
+	secrets discovery.SecretSources
 }
 
 type clusterState struct {
@@ -99,13 +101,14 @@ func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster, local *dis
 	if next.endpoints == nil {
 		next.endpoints = &discovery.Assignment{Name: r.Cluster.Name}
 	}
+	c.secrets.Update(r.Secrets)
 	// After an error everything is applied anew: what is there may be half of it.
 	changed := old.config != next.config || old.err != nil
 	if changed {
 		c.applyLimits(next.config)
 		next.errorRate = c.nextErrorRate(old, next.config)
 		next.throttle = nextThrottle(old.throttle, next.config.RetryThrottle)
-		tls, matches, err := c.manager.clusterTLS(next.config)
+		tls, matches, err := c.clusterTLS(next.config)
 		if err != nil {
 			// A cluster without its identity is not usable; plaintext would be
 			// a way round its policy (gRFC A29).

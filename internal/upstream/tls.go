@@ -19,34 +19,46 @@ type clientTLS struct {
 	roots    meshtls.Source
 }
 
-// clientTLS resolves the provider instances of a cluster's settings; nil
-// settings are plaintext.
-func (m *Manager) clientTLS(settings *discovery.UpstreamTLS) (*clientTLS, error) {
+// clientTLS resolves the provider instances and the secrets of a cluster's settings;
+// nil settings are plaintext.
+func (c *Cluster) clientTLS(settings *discovery.UpstreamTLS) (*clientTLS, error) {
 	if settings == nil {
 		return nil, nil
 	}
 	t := &clientTLS{settings: settings}
 	var err error
-	if settings.IdentityInstance != "" {
-		if t.identity, err = m.options.Identity(settings.IdentityInstance); err != nil {
-			return nil, err
-		}
+	switch {
+	case settings.IdentitySecret != "":
+		t.identity, err = c.secrets.Find(settings.IdentitySecret)
+	case settings.IdentityInstance != "":
+		t.identity, err = c.manager.options.Identity(settings.IdentityInstance)
 	}
-	if settings.SystemRoots {
-		t.roots = m.systemRoots
-	} else if t.roots, err = m.options.Identity(settings.RootInstance); err != nil {
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case settings.SystemRoots:
+		t.roots = c.manager.systemRoots
+	case settings.Bundles != nil:
+		t.roots = meshtls.NewStatic(settings.Bundles)
+	case settings.RootSecret != "":
+		t.roots, err = c.secrets.Find(settings.RootSecret)
+	default:
+		t.roots, err = c.manager.options.Identity(settings.RootInstance)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return t, nil
 }
 
 // clusterTLS resolves the TLS settings of a cluster.
-func (m *Manager) clusterTLS(config *discovery.Cluster) (fallback *clientTLS, matches []*clientTLS, err error) {
-	if fallback, err = m.clientTLS(config.TLS); err != nil {
+func (c *Cluster) clusterTLS(config *discovery.Cluster) (fallback *clientTLS, matches []*clientTLS, err error) {
+	if fallback, err = c.clientTLS(config.TLS); err != nil {
 		return nil, nil, err
 	}
 	for i := range config.TLSMatches {
-		match, err := m.clientTLS(config.TLSMatches[i].TLS)
+		match, err := c.clientTLS(config.TLSMatches[i].TLS)
 		if err != nil {
 			return nil, nil, fmt.Errorf("transport socket %q: %w", config.TLSMatches[i].Name, err)
 		}
@@ -69,16 +81,18 @@ func (s *clusterState) tlsOf(e *Endpoint) *clientTLS {
 	return s.tls
 }
 
-// Security is what a connection to an endpoint was made under: its TLS settings,
-// and the roots that verified the peer. The zero value is plaintext.
+// Security is what a connection to an endpoint was made under: its TLS settings, the
+// roots that verified the peer, and the authority that vouches for this process: its
+// root may be about to be withdrawn from the peer. The zero value is plaintext.
 type Security struct {
-	settings *discovery.UpstreamTLS
-	rootsKey string
+	settings  *discovery.UpstreamTLS
+	rootsKey  string
+	issuerKey string
 }
 
 // Same reports whether connections made under one may be used under the other.
 func (s Security) Same(other Security) bool {
-	return s.rootsKey == other.rootsKey && (s.settings == other.settings || s.settings.Equal(other.settings))
+	return s.rootsKey == other.rootsKey && s.issuerKey == other.issuerKey && (s.settings == other.settings || s.settings.Equal(other.settings))
 }
 
 // Security is what connections to the endpoint are made under now: those that
@@ -89,7 +103,11 @@ func (t *clientTLS) security() Security {
 	if t == nil {
 		return Security{}
 	}
-	return Security{settings: t.settings, rootsKey: t.rootsKey()}
+	s := Security{settings: t.settings, rootsKey: t.rootsKey()}
+	if own := t.own(); own != nil {
+		s.issuerKey = own.IssuerKey
+	}
+	return s
 }
 
 // TLS returns a fresh TLS configuration for a connection to the endpoint that
@@ -147,6 +165,7 @@ func (t *clientTLS) config(alpn []string) (*tls.Config, error) {
 		NextProtos: alpn,
 		Versions:   t.versions(),
 		Outside:    len(t.settings.Names) > 0,
+		Revocation: t.settings.Revocation,
 	})
 }
 
@@ -166,6 +185,12 @@ func (t *clientTLS) versions() meshtls.Versions {
 // another one (data-plane decision D11).
 func (t *clientTLS) authorizer() meshtls.Authorizer {
 	authorize := meshtls.AuthorizeOwnTrustDomain(t.roots)
+	switch {
+	case t.settings.Bundles != nil:
+		authorize = meshtls.AuthorizeAny() // whom the bundles verify
+	case t.settings.RootSecret != "" && t.identity != nil:
+		authorize = meshtls.AuthorizeOwnTrustDomain(t.identity) // the roots have none
+	}
 	if len(t.settings.SANs)+len(t.settings.Names) > 0 {
 		authorize = t.listed()
 	}

@@ -37,6 +37,10 @@ type Identity struct {
 	RootsKey string
 	// ID is the SPIFFE ID of the certificate; zero without one, see [NewOutside].
 	ID ID
+	// IssuerKey is a digest of who issued the certificate, with the rest of the chain:
+	// it changes with the authority, and not with each certificate. It is "" without
+	// one.
+	IssuerKey string
 	// NotAfter is when the certificate expires; zero without a certificate.
 	NotAfter time.Time
 }
@@ -84,7 +88,10 @@ func newIdentity(cert tls.Certificate, roots []*x509.Certificate, idOf func(*x50
 	cert.Leaf = leaf
 	cert.Certificate = slices.Clone(cert.Certificate)
 	pool, key := rootPool(roots)
-	return &Identity{Certificate: cert, Roots: pool, RootsKey: key, ID: id, NotAfter: leaf.NotAfter}, nil
+	return &Identity{
+		Certificate: cert, Roots: pool, RootsKey: key, ID: id,
+		IssuerKey: issuerKey(leaf, cert.Certificate[1:]), NotAfter: leaf.NotAfter,
+	}, nil
 }
 
 // NewRoots builds an identity that has no certificate: it can verify peers and
@@ -148,6 +155,15 @@ func (i *Identity) rootsFor(claimed ID) *x509.CertPool {
 		return i.Roots
 	}
 	return i.Federated[claimed.TrustDomain()]
+}
+
+func issuerKey(leaf *x509.Certificate, rest [][]byte) string {
+	digest := sha256.New()
+	for _, part := range append([][]byte{leaf.RawIssuer, leaf.AuthorityKeyId}, rest...) {
+		sum := sha256.Sum256(part)
+		digest.Write(sum[:])
+	}
+	return hex.EncodeToString(digest.Sum(nil))
 }
 
 // checkLeaf refuses what X509-SVID, section 4, forbids in a leaf.

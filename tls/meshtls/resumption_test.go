@@ -21,12 +21,13 @@ func TestV19_ResumptionCannotSkipVerification(t *testing.T) {
 		for _, test := range []struct {
 			name string
 			// withdraw takes the trust in the peer away.
-			withdraw func(own *meshtls.Static, otherRoot *meshtls.Identity, denied *bool)
+			withdraw func(f *fixture)
 			want     meshtls.Reason
 		}{
-			{"by a change of the roots", func(own *meshtls.Static, otherRoot *meshtls.Identity, _ *bool) { own.Set(otherRoot) }, meshtls.UnknownAuthority},
-			{"by the authorizer", func(_ *meshtls.Static, _ *meshtls.Identity, denied *bool) { *denied = true }, meshtls.NotAuthorized},
-			{"by expiry", func(*meshtls.Static, *meshtls.Identity, *bool) { time.Sleep(2 * time.Minute) }, meshtls.Expired},
+			{"by a change of the roots", func(f *fixture) { f.own.Set(f.otherRoot) }, meshtls.UnknownAuthority},
+			{"by the authorizer", func(f *fixture) { f.denied = true }, meshtls.NotAuthorized},
+			{"by expiry", func(*fixture) { time.Sleep(2 * time.Minute) }, meshtls.Expired},
+			{"by a revocation list", func(f *fixture) { f.own.Set(f.revoking) }, meshtls.Revoked},
 		} {
 			name := test.name + ", tickets off"
 			if tickets {
@@ -49,7 +50,7 @@ func TestV19_ResumptionCannotSkipVerification(t *testing.T) {
 					if second := connect(client, server); second.server != nil || second.serverState.DidResume != tickets {
 						t.Fatalf("server %v, resumed %v, want %v", second.server, second.serverState.DidResume, tickets)
 					}
-					test.withdraw(f.own, f.otherRoot, &f.denied)
+					test.withdraw(f)
 					// The client would otherwise refuse to present it.
 					client.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 						return &f.shortLivedCert, nil
@@ -75,7 +76,7 @@ func TestV19_ResumptionCannotSkipVerification(t *testing.T) {
 					if second := connect(client, server); second.client != nil || second.clientState.DidResume != tickets {
 						t.Fatalf("client %v, resumed %v, want %v", second.client, second.clientState.DidResume, tickets)
 					}
-					test.withdraw(f.own, f.otherRoot, &f.denied)
+					test.withdraw(f)
 					if third := connect(client, server); reason(third.client) != test.want {
 						t.Errorf("got %v, want %q", third.client, test.want)
 					}
@@ -88,7 +89,8 @@ func TestV19_ResumptionCannotSkipVerification(t *testing.T) {
 type fixture struct {
 	own            *meshtls.Static // what is under test: its roots, its certificate
 	otherRoot      *meshtls.Identity
-	shortLived     *meshtls.Static // the peer's, valid for a minute
+	revoking       *meshtls.Identity // own, with a list that names the peer
+	shortLived     *meshtls.Static   // the peer's, valid for a minute
 	shortLivedCert tls.Certificate
 	trusting       *meshtls.Static // the peer's roots
 	denied         bool
@@ -102,6 +104,7 @@ func newFixture(t *testing.T) *fixture {
 	return &fixture{
 		own:            source(t, cert, ca),
 		otherRoot:      identity(t, cert, tlstest.NewCA(t)),
+		revoking:       identity(t, cert, ca).WithRevocation(revocation(t, false, ca.CRL(t, nil, short.Certificate[0]))),
 		shortLived:     source(t, short, ca),
 		shortLivedCert: short,
 		trusting:       rootsOnly(t, ca),

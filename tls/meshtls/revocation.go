@@ -1,6 +1,7 @@
 package meshtls
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -131,7 +132,7 @@ func checkCertificate(cert, issuer *x509.Certificate, lists []revocationList, no
 	covered := false
 	for i := range lists {
 		list := &lists[i]
-		if string(list.RawIssuer) != string(issuer.RawSubject) {
+		if !bytes.Equal(list.RawIssuer, issuer.RawSubject) {
 			continue
 		}
 		if signature := list.CheckSignatureFrom(issuer); signature != nil {

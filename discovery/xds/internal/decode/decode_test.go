@@ -14,6 +14,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
 // marshal encodes m the same way each time.
@@ -59,6 +61,8 @@ var sameModel = cmp.Options{
 		return a.String() == b.String()
 	}),
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmp.Comparer(func(a, b *meshtls.Revocation) bool { return a.Key() == b.Key() }),
+	cmp.Comparer(func(a, b *meshtls.Identity) bool { return a == b || a != nil && b != nil && a.RootsKey == b.RootsKey }),
 }
 
 // wantErrors checks the lines of an error, none for a nil error.

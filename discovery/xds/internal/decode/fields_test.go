@@ -63,6 +63,9 @@ func fixtures(tb testing.TB) []fixture {
 		{"routes with sessions", fromJSON[routev3.RouteConfiguration](tb, sessionRoutesFixture), routes},
 		{"hashing routes", fromJSON[routev3.RouteConfiguration](tb, hashRoutesFixture), routes},
 	}
+	for _, text := range trustFixtures(tb) {
+		list = append(list, fixture{"trusting cluster", fromJSON[clusterv3.Cluster](tb, text), cluster})
+	}
 	for _, text := range append(slices.Clip(balancingFixtures), ownBalancingFixtures...) {
 		list = append(list, fixture{"balancing cluster", fromJSON[clusterv3.Cluster](tb, text), cluster})
 	}

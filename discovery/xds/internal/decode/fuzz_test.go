@@ -58,7 +58,7 @@ func FuzzListener(f *testing.F) {
 		}
 		if in := l.Inbound; in != nil {
 			for _, c := range in.Chains {
-				if c.TLS != nil && (c.TLS.IdentityInstance == "" || c.TLS.RequireClientCertificate && c.TLS.RootInstance == "") {
+				if c.TLS != nil && (c.TLS.IdentityInstance == "" && c.TLS.IdentitySecret == "" || c.TLS.RequireClientCertificate && c.TLS.RootInstance == "" && c.TLS.RootSecret == "" && c.TLS.Bundles == nil) {
 					t.Fatalf("TLS that cannot be served: %+v", c.TLS)
 				}
 			}

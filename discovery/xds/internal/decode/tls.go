@@ -46,7 +46,8 @@ var tlsFields = []messageFields{
 	{
 		message: (*tlsv3.CertificateValidationContext)(nil),
 		read: "ca_certificate_provider_instance match_typed_subject_alt_names match_subject_alt_names " +
-			"system_root_certs verify_certificate_spki verify_certificate_hash",
+			"system_root_certs verify_certificate_spki verify_certificate_hash crl only_verify_leaf_cert_crl " +
+			"custom_validator_config",
 		zero: "require_signed_certificate_timestamp",
 		instead: map[string]string{
 			"trusted_ca": "use ca_certificate_provider_instance",
@@ -65,8 +66,9 @@ var tlsFields = []messageFields{
 		harmless: "certificate_name", // as above
 	},
 	{message: (*tlsv3.CertificateValidationContext_SystemRootCerts)(nil)},
-	// Where the secret comes from is the provider's business.
-	{message: (*tlsv3.SdsSecretConfig)(nil), read: "name", harmless: "sds_config"},
+	{message: (*tlsv3.SdsSecretConfig)(nil), read: "name sds_config"},
+	{message: (*tlsv3.SPIFFECertValidatorConfig)(nil), read: "trust_domains trust_bundles"},
+	{message: (*tlsv3.SPIFFECertValidatorConfig_TrustDomain)(nil), read: "name trust_bundle"},
 	{
 		message: (*tlsv3.TlsParameters)(nil),
 		read:    "tls_minimum_protocol_version tls_maximum_protocol_version cipher_suites ecdh_curves",
@@ -83,7 +85,7 @@ func (d *decoder) upstreamTLS(at path, socket *corev3.TransportSocket) *discover
 	in := at.field("typed_config")
 	common := d.commonTLS(in.field("common_tls_context"), m.GetCommonTlsContext())
 	switch {
-	case common.root == "" && !common.system:
+	case !common.verifies():
 		d.refusef(in.field("common_tls_context").field("validation_context"), "must name a certificate provider instance for the roots that verify the peer")
 	case m.GetAutoSniSanValidation() && m.GetSni() == "":
 		d.refusef(in.field("auto_sni_san_validation"), "needs sni")
@@ -95,6 +97,10 @@ func (d *decoder) upstreamTLS(at path, socket *corev3.TransportSocket) *discover
 	if common.system && len(common.sans)+len(common.names) == 0 {
 		// Whoever has a certificate of any public authority would do.
 		d.refusef(in.field("common_tls_context").field("validation_context"), "must match names beside system_root_certs")
+	}
+	if common.params.RootSecret != "" && len(common.sans)+len(common.names) == 0 && !common.presents() {
+		// Without a list it is the own trust domain, and there is none.
+		d.refusef(in.field("common_tls_context").field("validation_context"), "must match names beside a secret, without a certificate of the own")
 	}
 	return &discovery.UpstreamTLS{
 		IdentityInstance: common.identity,
@@ -116,7 +122,7 @@ func (d *decoder) downstreamTLS(at path, socket *corev3.TransportSocket) *discov
 	}
 	in := at.field("typed_config")
 	common := d.commonTLS(in.field("common_tls_context"), m.GetCommonTlsContext())
-	if common.identity == "" {
+	if !common.presents() {
 		d.refusef(in.field("common_tls_context").field("tls_certificate_provider_instance"), "must be set: a server needs a certificate")
 	}
 	if common.system {
@@ -129,7 +135,7 @@ func (d *decoder) downstreamTLS(at path, socket *corev3.TransportSocket) *discov
 	// client that shows none would pass.
 	required := m.GetRequireClientCertificate().GetValue() || len(common.sans) > 0 ||
 		len(common.params.Certificates)+len(common.params.Keys) > 0
-	if required && common.root == "" {
+	if required && (!common.verifies() || common.system) {
 		d.refusef(in.field("common_tls_context").field("validation_context"), "must name a certificate provider instance for the roots that verify the required client certificate")
 	}
 	return &discovery.DownstreamTLS{
@@ -166,6 +172,14 @@ type commonTLS struct {
 	params         discovery.TLSParams
 }
 
+// presents reports whether there is a certificate of the own.
+func (c *commonTLS) presents() bool { return c.identity != "" || c.params.IdentitySecret != "" }
+
+// verifies reports whether there are roots.
+func (c *commonTLS) verifies() bool {
+	return c.root != "" || c.params.RootSecret != "" || c.params.Bundles != nil || c.system
+}
+
 // commonTLS decodes a CommonTlsContext. Where a field and the one that it
 // replaced are both set, the current one counts (gRFC A29).
 //
@@ -177,34 +191,39 @@ func (d *decoder) commonTLS(at path, m *tlsv3.CommonTlsContext) commonTLS {
 	case len(secrets) > 1:
 		d.refusef(at.field("tls_certificate_sds_secret_configs"), "more than one is not supported")
 	case len(secrets) == 1:
-		c.identity = d.secret(at.element("tls_certificate_sds_secret_configs", 0), secrets[0])
+		c.identity, c.params.IdentitySecret = d.secret(at.element("tls_certificate_sds_secret_configs", 0), secrets[0])
 	}
 	old := m.GetTlsCertificateCertificateProviderInstance()
 	if old != nil {
+		c.params.IdentitySecret = ""
 		c.identity = d.instance(at.field("tls_certificate_certificate_provider_instance"), true, old.GetInstanceName())
 	}
 	if current := m.GetTlsCertificateProviderInstance(); current != nil {
+		c.params.IdentitySecret = ""
 		c.identity = d.instance(at.field("tls_certificate_provider_instance"), true, current.GetInstanceName())
 	}
 	switch v := m.GetValidationContextType().(type) {
 	case *tlsv3.CommonTlsContext_ValidationContext:
 		d.validationContext(at.field("validation_context"), v.ValidationContext, &c)
 	case *tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig:
-		c.root = d.secret(at.field("validation_context_sds_secret_config"), v.ValidationContextSdsSecretConfig)
+		c.root, c.params.RootSecret = d.secret(at.field("validation_context_sds_secret_config"), v.ValidationContextSdsSecretConfig)
 	case *tlsv3.CommonTlsContext_CombinedValidationContext:
 		in, combined := at.field("combined_validation_context"), v.CombinedValidationContext
 		d.validationContext(in.field("default_validation_context"), combined.GetDefaultValidationContext(), &c)
 		if secret := combined.GetValidationContextSdsSecretConfig(); secret.GetName() != "" {
-			c.root = d.secret(in.field("validation_context_sds_secret_config"), secret)
+			c.root, c.params.RootSecret = d.secret(in.field("validation_context_sds_secret_config"), secret)
 		}
 		old := combined.GetValidationContextCertificateProviderInstance()
 		name := d.instance(in.field("validation_context_certificate_provider_instance"), old != nil, old.GetInstanceName())
-		if c.root == "" {
+		if c.root == "" && c.params.RootSecret == "" {
 			c.root = name
 		}
 	case *tlsv3.CommonTlsContext_ValidationContextCertificateProviderInstance:
 		name := v.ValidationContextCertificateProviderInstance.GetInstanceName()
 		c.root = d.instance(at.field("validation_context_certificate_provider_instance"), true, name)
+	}
+	if c.params.Bundles != nil && (c.root != "" || c.params.RootSecret != "" || c.system) {
+		d.refusef(at.field("validation_context").field("custom_validator_config"), "must not be set beside other roots")
 	}
 	return c
 }
@@ -231,6 +250,10 @@ func (d *decoder) validationContext(at path, m *tlsv3.CertificateValidationConte
 	}
 	c.params.Certificates = d.digests(at, "verify_certificate_hash", m.GetVerifyCertificateHash(), decodeHex)
 	c.params.Keys = d.digests(at, "verify_certificate_spki", m.GetVerifyCertificateSpki(), base64.StdEncoding.DecodeString)
+	d.revocation(at.field("crl"), m, c)
+	if custom := m.GetCustomValidatorConfig(); custom != nil {
+		d.bundles(at.field("custom_validator_config").field("typed_config"), custom.GetTypedConfig(), c)
+	}
 	for i, san := range m.GetMatchTypedSubjectAltNames() {
 		d.name(at.element("match_typed_subject_alt_names", i), san, c)
 	}

@@ -38,23 +38,6 @@ func (d *decoder) name(at path, m *tlsv3.SubjectAltNameMatcher, c *commonTLS) {
 	c.names = append(c.names, match)
 }
 
-// rootSecret is Istio's name of the roots that come with the certificate
-// "default", which is a provider instance of that name here.
-const rootSecret = "ROOTCA"
-
-// secret decodes an SdsSecretConfig into the certificate provider instance that
-// stands for it: a secret is looked for among the providers of this process, by
-// its name. Keys do not come from the control plane.
-func (d *decoder) secret(at path, m *tlsv3.SdsSecretConfig) string {
-	if m.GetName() == rootSecret {
-		return "default"
-	}
-	if m.GetName() == "" {
-		d.refusef(at.field("name"), "must not be empty")
-	}
-	return m.GetName()
-}
-
 // tlsParameters decodes tls_params.
 func (d *decoder) tlsParameters(at path, m *tlsv3.TlsParameters, p *discovery.TLSParams) {
 	version := func(field string, v tlsv3.TlsParameters_TlsProtocol) uint16 {
