@@ -66,6 +66,10 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 		switch state {
 		case connectivity.Ready:
 			a.waitOver()
+			if err := a.pipeline.Late(); err != nil {
+				_ = a.pickFailed(outcome.Timeout, err)
+				return balancer.PickResult{}, status.Error(codes.DeadlineExceeded, err.Error()) // a status, so that no call waits
+			}
 			return balancer.PickResult{SubConn: c.sc, Done: func(info balancer.DoneInfo) { a.done(p.policy, c, &info) }, Metadata: a.authority(endpoint)}, nil
 		case connectivity.Idle, connectivity.Connecting:
 			if failure == nil || a.insisted {

@@ -81,8 +81,16 @@ func benchTarget() *discovery.Target {
 	}
 }
 
+// leaving is a request that may always be sent.
+type leaving struct{}
+
+func (*leaving) Depart() *upstream.Failure { return nil }
+
 // noop answers without a network.
-func noop(_ *upstream.Endpoint, req *http.Request, _ discovery.RoutingPriority) (*http.Response, *upstream.Failure) {
+func noop(_ *upstream.Endpoint, req *http.Request, _ discovery.RoutingPriority, departure upstream.Departure) (*http.Response, *upstream.Failure) {
+	if failure := departure.Depart(); failure != nil {
+		return nil, failure
+	}
 	return &http.Response{
 		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Body: http.NoBody, Request: req,
@@ -147,7 +155,7 @@ func BenchmarkPipeline(b *testing.B) {
 	cases := map[string]func(b *testing.B) http.RoundTripper{
 		"without the mesh": func(*testing.B) http.RoundTripper {
 			return roundTripper(func(req *http.Request) (*http.Response, error) {
-				resp, _ := noop(nil, req, 0)
+				resp, _ := noop(nil, req, 0, new(leaving))
 				return resp, nil
 			})
 		},

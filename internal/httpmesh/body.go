@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -29,15 +30,19 @@ type replayBody struct {
 	source  io.ReadCloser
 	getBody func() (io.ReadCloser, error)
 	length  int64 // of source; 0 or less if it is not known
+	// trailer is the caller's, who may set values until its body has ended; nil
+	// without trailers. It is read with the turn only.
+	trailer http.Header
 
 	// mirrored reports whether copies wait for the body; it spares the lock.
 	mirrored atomic.Bool
 
-	// reading is held while source is read, which can take as long as the
-	// caller likes. It is locked before mu.
-	reading sync.Mutex
-
 	mu sync.Mutex
+	// reading is whether an attempt has the turn to read what is the caller's,
+	// which can take as long as the caller likes. turn is closed when whoever waits
+	// for it must look again; nil if nobody waits; both guarded by mu.
+	reading bool
+	turn    chan struct{}
 	// release ends the watch over the call's time, see watch; guarded by mu.
 	release  func() bool
 	read     int       // guarded by mu; bytes read from source so far
@@ -50,13 +55,20 @@ type replayBody struct {
 	failed   error     // guarded by mu; the caller's body could not be read
 	mirrors  *copies   // guarded by mu; who waits for a copy of the body, or nil
 	parallel bool      // attempts read side by side; set before the first
+	// declared is trailer as it was before the body was read, final as it was when a
+	// body had ended, nil before; guarded by mu. Neither map is changed.
+	declared, final http.Header
 }
 
 func newReplayBody(req *http.Request) *replayBody {
 	if req.Body == nil || req.Body == http.NoBody {
 		return nil
 	}
-	return &replayBody{source: req.Body, getBody: req.GetBody, length: req.ContentLength}
+	b := &replayBody{source: req.Body, getBody: req.GetBody, length: req.ContentLength}
+	if len(req.Trailer) > 0 {
+		b.trailer, b.declared = req.Trailer, req.Trailer.Clone()
+	}
+	return b
 }
 
 // replayable reports whether another attempt can send the body from its start.
@@ -79,12 +91,14 @@ func (b *replayBody) hedgeable() bool {
 	return b.parallel
 }
 
-// next returns the body of the next attempt; the one before reads no more.
-func (b *replayBody) next(p *pipeline.Attempt) (io.ReadCloser, error) {
+// next returns the body of the next attempt; the one before reads no more. ctx
+// bounds the attempt.
+func (b *replayBody) next(ctx context.Context, p *pipeline.Attempt) (*attemptBody, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.attempts++
-	a := &attemptBody{shared: b, attempt: p, number: b.attempts}
+	b.wakeLocked()
+	a := &attemptBody{shared: b, attempt: p, ctx: ctx, number: b.attempts, trailer: maps.Clone(b.declared)}
 	if b.attempts > 1 && b.getBody == nil && b.overflow {
 		return nil, errTooLarge // more was read since replayable was asked
 	}
@@ -139,6 +153,7 @@ func (b *replayBody) closeSource() {
 	b.mu.Lock()
 	first, own := !b.closed, b.own
 	b.closed = true
+	b.wakeLocked()
 	waiting := b.mirrors
 	b.mirrors = nil
 	b.mu.Unlock()
@@ -152,45 +167,132 @@ func (b *replayBody) closeSource() {
 	}
 }
 
+// wakeLocked has those look again who wait for the turn.
+func (b *replayBody) wakeLocked() {
+	if b.turn != nil {
+		close(b.turn)
+		b.turn = nil
+	}
+}
+
+// endTurnLocked gives the turn back.
+func (b *replayBody) endTurnLocked() {
+	b.reading = false
+	b.wakeLocked()
+}
+
 // attemptBody is the body as one attempt reads it.
 type attemptBody struct {
 	shared  *replayBody
 	attempt *pipeline.Attempt
+	ctx     context.Context //nolint:containedctx // it bounds the waits of Read, which has none
 	number  int
 	own     io.ReadCloser // a body from GetBody; nil reads the shared one
 	offset  int           // in the shared body
-	closed  atomic.Bool   // of a body of its own
+	closed  atomic.Bool
+	// kept is what was read of a body of its own as long as copies wait for it, nil
+	// once that is too much.
+	kept     []byte
+	overflow bool
+	// trailer is what the attempt sends after the body: what the caller has declared,
+	// with the values that are set when the body has ended. Attempts do not share it,
+	// for net/http reads it while another one begins.
+	trailer http.Header
 }
 
 func (a *attemptBody) Read(p []byte) (int, error) {
 	defer a.attempt.Moved() // a slow reader is the caller's, not the peer's
 	if a.own != nil {
-		n, err := a.own.Read(p)
-		if err != nil && !errors.Is(err, io.EOF) && !a.closed.Load() {
-			a.shared.fail(err)
-		}
-		return n, err
+		return a.readOwn(p)
 	}
 	return a.readShared(p)
 }
 
-// readShared reads what earlier attempts kept, then the caller's body.
-func (a *attemptBody) readShared(p []byte) (int, error) {
-	n, err := a.readSource(p)
-	if a.shared.mirrored.Load() {
-		a.shared.mirrorWhole()
+// readOwn reads a body of the attempt's own. Bodies whose ends set trailers are read
+// by turns: they set the same.
+func (a *attemptBody) readOwn(p []byte) (int, error) {
+	b := a.shared
+	if b.trailer != nil {
+		b.mu.Lock()
+		err := a.awaitTurnLocked()
+		b.mu.Unlock()
+		if err != nil {
+			return 0, err
+		}
+		defer func() { // also if the caller's Read panics
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.endTurnLocked()
+		}()
+	}
+	n, err := a.own.Read(p)
+	ended := errors.Is(err, io.EOF)
+	if ended {
+		a.finishTrailer()
+	}
+	if err != nil && !ended && !a.closed.Load() {
+		b.fail(err)
+	}
+	if b.mirrored.Load() {
+		a.keep(p[:n])
+		b.mirrorWhole(a.kept, ended, a.overflow)
 	}
 	return n, err
 }
 
-func (a *attemptBody) readSource(p []byte) (int, error) {
+// keep remembers what copies need of a body of the attempt's own.
+func (a *attemptBody) keep(p []byte) {
+	switch {
+	case a.overflow:
+	case len(a.kept)+len(p) > replayLimit:
+		a.overflow, a.kept = true, nil
+	default:
+		a.kept = append(a.kept, p...)
+	}
+}
+
+// readShared reads what earlier attempts kept, then the caller's body.
+func (a *attemptBody) readShared(p []byte) (int, error) {
 	b := a.shared
-	b.reading.Lock()
-	defer b.reading.Unlock()
-	if n, done, err := a.readKept(p); done {
+	b.mu.Lock()
+	for b.reading {
+		if n, done, err := a.readKeptLocked(p); done {
+			b.mu.Unlock()
+			return n, err
+		}
+		if err := a.waitLocked(); err != nil {
+			b.mu.Unlock()
+			return 0, err
+		}
+	}
+	if n, done, err := a.readKeptLocked(p); done {
+		b.mu.Unlock()
 		return n, err
 	}
-	n, err := b.source.Read(p)
+	b.reading = true
+	b.mu.Unlock()
+	n, err := a.readSource(p)
+	if b.mirrored.Load() {
+		b.mu.Lock()
+		kept, ended, overflow := b.kept, errors.Is(b.ended, io.EOF), b.overflow
+		b.mu.Unlock()
+		b.mirrorWhole(kept, ended, overflow)
+	}
+	return n, err
+}
+
+// readSource reads the caller's body and ends the turn.
+func (a *attemptBody) readSource(p []byte) (n int, err error) {
+	b := a.shared
+	defer func() { // also if the caller's Read panics
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.endTurnLocked()
+	}()
+	n, err = b.source.Read(p)
+	if errors.Is(err, io.EOF) {
+		a.finishTrailer()
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.read += n
@@ -207,14 +309,53 @@ func (a *attemptBody) readSource(p []byte) (int, error) {
 	return n, err
 }
 
-// readKept reads what needs no read of the caller's body. done is false if
-// there is nothing of that kind left.
-func (a *attemptBody) readKept(p []byte) (n int, done bool, err error) {
+// awaitTurnLocked takes the turn, or says why the attempt gets it no more.
+func (a *attemptBody) awaitTurnLocked() error {
 	b := a.shared
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	for b.reading {
+		if err := a.waitLocked(); err != nil {
+			return err
+		}
+	}
+	if b.closed || a.supersededLocked() {
+		return errSuperseded
+	}
+	b.reading = true
+	return nil
+}
+
+// waitLocked waits, without the lock, until something has changed for those who
+// want the turn. The wait ends with the attempt.
+func (a *attemptBody) waitLocked() error {
+	b := a.shared
+	if a.closed.Load() {
+		return errSuperseded
+	}
+	if b.turn == nil {
+		b.turn = make(chan struct{})
+	}
+	turn := b.turn
+	b.mu.Unlock()
+	defer b.mu.Lock()
+	select {
+	case <-turn:
+		return nil
+	case <-a.ctx.Done():
+		return context.Cause(a.ctx)
+	}
+}
+
+// supersededLocked reports whether another attempt has taken the place of this one.
+func (a *attemptBody) supersededLocked() bool {
+	return a.number != a.shared.attempts && !a.shared.parallel
+}
+
+// readKeptLocked reads what needs no read of the caller's body. done is false if
+// there is nothing of that kind left.
+func (a *attemptBody) readKeptLocked(p []byte) (n int, done bool, err error) {
+	b := a.shared
 	switch {
-	case b.closed || a.number != b.attempts && !b.parallel:
+	case b.closed || a.supersededLocked():
 		return 0, true, errSuperseded
 	case a.offset < b.read && b.overflow:
 		// replayable forbids it; but never a body with a gap, or a part of it.
@@ -224,9 +365,24 @@ func (a *attemptBody) readKept(p []byte) (n int, done bool, err error) {
 		a.offset += n
 		return n, true, nil
 	case b.ended != nil:
+		maps.Copy(a.trailer, b.final) // nil, both of them, without trailers
 		return 0, true, b.ended
 	}
 	return 0, false, nil
+}
+
+// finishTrailer takes over what the caller has set until the end of the body. The
+// attempt has the turn, if there are trailers.
+func (a *attemptBody) finishTrailer() {
+	b := a.shared
+	if b.trailer == nil {
+		return
+	}
+	final := b.trailer.Clone()
+	maps.Copy(a.trailer, final)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.final = final
 }
 
 // keepLocked remembers what was read, as long as a replay may need it: up to
@@ -250,12 +406,16 @@ func (b *replayBody) fail(err error) {
 
 // InMemory reports whether a Read never waits, so that the request can be written
 // at once: [http.NewRequest] sets GetBody for what is in memory.
-func (a *attemptBody) InMemory() bool { return a.shared.getBody != nil }
+func (a *attemptBody) InMemory() bool { return a.shared.getBody != nil && a.shared.trailer == nil }
 
 // Close ends this attempt's use. The caller's body stays open for another.
 func (a *attemptBody) Close() error {
+	a.closed.Store(true)
+	b := a.shared
+	b.mu.Lock()
+	b.wakeLocked()
+	b.mu.Unlock()
 	if a.own != nil {
-		a.closed.Store(true)
 		return a.own.Close()
 	}
 	return nil

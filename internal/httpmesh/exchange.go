@@ -13,6 +13,7 @@ import (
 
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/route"
+	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
 )
@@ -206,14 +207,23 @@ func (x *exchange) Carrier(a *pipeline.Attempt) observe.Carrier {
 	if forward.TimeoutRetry && a.AfterTimeout() {
 		headers.set(timeoutRetry, "true")
 	}
+	headers.attempt, headers.deadlineHeader = a, x.transport.DeadlineHeader
 	if a.Deadline.IsZero() {
-		delete(headers.header, x.transport.DeadlineHeader)
-		return headers
+		delete(headers.header, headers.deadlineHeader)
 	}
-	// A hop never gets more time than its caller has left.
-	left := a.Deadline.Sub(a.Observed.Start).Milliseconds()
-	headers.set(x.transport.DeadlineHeader, strconv.FormatInt(max(left, 1), 10))
 	return headers
+}
+
+// Depart says in the headers how long the attempt may take from now on: a hop never
+// gets more time than its caller has left, however long that waited for a connection.
+func (o *outgoing) Depart() *upstream.Failure {
+	if err := o.attempt.Late(); err != nil {
+		return &upstream.Failure{Kind: outcome.Timeout, Err: err}
+	}
+	if deadline := o.attempt.Deadline; !deadline.IsZero() {
+		o.set(o.deadlineHeader, strconv.FormatInt(max(time.Until(deadline).Milliseconds(), 1), 10))
+	}
+	return nil
 }
 
 // Attempt sends the request to one endpoint and returns with its response
@@ -224,19 +234,20 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 		return outcome.Outcome{Kind: outcome.NoEndpoint, Err: err}
 	}
 	req := x.newRequest(ctx, a)
-	req.Header, req.URL, req.Host = http.Header(a.Observed.Headers.(*outgoing).header), x.url, x.host
+	headers := a.Observed.Headers.(*outgoing)
+	req.Header, req.URL, req.Host = http.Header(headers.header), x.url, x.host
 	if name := endpoint.Hostname(); name != "" && x.endpointHost {
 		req.Host = name
 	}
 	if x.body != nil {
-		body, err := x.body.next(a)
+		body, err := x.body.next(ctx, a)
 		if err != nil {
 			return outcome.Outcome{Kind: outcome.BodyFailure, Err: err}
 		}
-		req.Body, req.GetBody = body, nil
+		req.Body, req.GetBody, req.Trailer = body, nil, body.trailer
 		x.body.watch(x.call.Context()) //nolint:contextcheck // the call's, of which ctx is one attempt
 	}
-	resp, failure := x.transport.send(endpoint, req, a.Priority()) //nolint:bodyclose // delivered or abandoned
+	resp, failure := x.transport.send(endpoint, req, a.Priority(), headers) //nolint:bodyclose // delivered or abandoned
 	if failure != nil {
 		if err := x.body.failure(); err != nil {
 			return outcome.Outcome{Kind: outcome.BodyFailure, Sent: true, Err: err}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/route"
+	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/observe"
 )
 
@@ -117,9 +118,15 @@ type outgoing struct {
 
 	values [3]string
 	used   int
+
+	attempt        *pipeline.Attempt
+	deadlineHeader string // canonical; set when the attempt is sent, if it has a deadline
 }
 
-var _ observe.Carrier = (*outgoing)(nil)
+var (
+	_ observe.Carrier    = (*outgoing)(nil)
+	_ upstream.Departure = (*outgoing)(nil)
+)
 
 // Set replaces a header, which every observer does that propagates a context.
 func (o *outgoing) Set(name, value string) {

@@ -93,6 +93,8 @@ func (x *exchange) next(passed *chain) (next *exchange, decided pipeline.Decided
 		req.Body, req.GetBody, req.ContentLength, req.TransferEncoding, req.Trailer = nil, nil, 0, nil, nil
 	} else if req.Body, req.GetBody, ok = x.body.whole(); !ok {
 		return nil, decided, false
+	} else if x.body != nil {
+		req.Trailer = x.body.trailers()
 	}
 	next = &exchange{transport: x.transport, request: req}
 	x.call.Succeed(&next.call, next)
@@ -157,7 +159,7 @@ func (b *replayBody) whole() (body io.ReadCloser, again func() (io.ReadCloser, e
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
-	case b.failed != nil:
+	case b.failed != nil || b.trailer != nil && b.final == nil:
 		return nil, nil, false
 	case b.getBody != nil:
 		body, err := b.getBody()
@@ -170,4 +172,11 @@ func (b *replayBody) whole() (body io.ReadCloser, again func() (io.ReadCloser, e
 		return io.NopCloser(bytes.NewReader(kept)), nil
 	}
 	return io.NopCloser(bytes.NewReader(kept)), again, true
+}
+
+// trailers are those after a body that is whole.
+func (b *replayBody) trailers() http.Header {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.final
 }

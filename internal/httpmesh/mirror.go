@@ -3,7 +3,6 @@ package httpmesh
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"net/http"
 
@@ -25,12 +24,11 @@ type copies struct {
 	// may change when its call has ended. It has no body.
 	request *http.Request
 	host    string
-	trailer http.Header // the caller's
 }
 
 // mirror has copies of the request sent.
 func (x *exchange) mirror(mirrors []*pipeline.Mirror) {
-	c := &copies{transport: x.transport, mirrors: mirrors, trailer: x.request.Trailer, host: x.host}
+	c := &copies{transport: x.transport, mirrors: mirrors, host: x.host}
 	if c.host == "" {
 		c.host = x.call.Observed.Host
 	}
@@ -50,7 +48,7 @@ func (x *exchange) mirror(mirrors []*pipeline.Mirror) {
 	}
 	c.request.Header.Del("Expect")
 	if x.body == nil {
-		c.start(nil)
+		c.start(nil, x.request.Trailer)
 		return
 	}
 	x.body.awaitWhole(c)
@@ -67,9 +65,9 @@ func (c *copies) drop(reason string) {
 }
 
 // start sends the copies. Nobody changes body any more.
-func (c *copies) start(body []byte) {
-	if len(c.trailer) > 0 {
-		c.request.Trailer = c.trailer.Clone()
+func (c *copies) start(body []byte, trailer http.Header) {
+	if len(trailer) > 0 {
+		c.request.Trailer = trailer.Clone()
 	}
 	for _, m := range c.mirrors {
 		m.Go(func(ctx context.Context) {
@@ -104,36 +102,31 @@ func (c *copies) sendTo(ctx context.Context, m *pipeline.Mirror, body []byte) {
 	x.finish(o)
 }
 
-// awaitWhole has copies sent when the body has been read whole.
+// awaitWhole has copies sent when an attempt has read the body whole.
 func (b *replayBody) awaitWhole(c *copies) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.mirrors = c
 	b.mirrored.Store(true)
-	if b.length > 0 {
-		// What is kept for the copies serves further attempts as well: whoever
-		// sends it again reads it on to its end.
-		b.getBody = nil
-	}
 }
 
-// mirrorWhole has copies sent that wait for the body, if it has been read whole,
-// and drops them if it never will be.
-func (b *replayBody) mirrorWhole() {
+// mirrorWhole has copies sent that wait for the body, if kept, which is what an
+// attempt has read of it so far, is all of it; it drops them if that was too much.
+func (b *replayBody) mirrorWhole(kept []byte, ended, overflow bool) {
 	b.mu.Lock()
-	waiting := b.mirrors
-	whole := errors.Is(b.ended, io.EOF) || b.length > 0 && int64(b.read) >= b.length
-	if waiting == nil || !whole && !b.overflow {
+	waiting, trailer := b.mirrors, b.final
+	// What follows the body is known at its end only.
+	whole := ended || b.length > 0 && int64(len(kept)) >= b.length && b.trailer == nil
+	if waiting == nil || !whole && !overflow {
 		b.mu.Unlock()
 		return
 	}
 	b.mirrors = nil
 	b.mirrored.Store(false)
-	body, overflow := b.kept, b.overflow
 	b.mu.Unlock()
 	if overflow {
 		waiting.drop(pipeline.DropTooLarge)
 		return
 	}
-	waiting.start(body)
+	waiting.start(kept, trailer)
 }

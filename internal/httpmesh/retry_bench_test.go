@@ -18,8 +18,8 @@ import (
 func BenchmarkRetry(b *testing.B) {
 	failing := func() sender {
 		n := 0
-		return func(e *upstream.Endpoint, req *http.Request, p discovery.RoutingPriority) (*http.Response, *upstream.Failure) {
-			resp, failure := noop(e, req, p)
+		return func(e *upstream.Endpoint, req *http.Request, p discovery.RoutingPriority, d upstream.Departure) (*http.Response, *upstream.Failure) {
+			resp, failure := noop(e, req, p, d)
 			if n++; n%2 == 1 {
 				resp.StatusCode = http.StatusServiceUnavailable
 			}

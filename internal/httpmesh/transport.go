@@ -40,14 +40,14 @@ type Transport struct {
 var _ http.RoundTripper = (*Transport)(nil)
 
 // sender makes one exchange with an endpoint.
-type sender func(*upstream.Endpoint, *http.Request, discovery.RoutingPriority) (*http.Response, *upstream.Failure)
+type sender func(*upstream.Endpoint, *http.Request, discovery.RoutingPriority, upstream.Departure) (*http.Response, *upstream.Failure)
 
 // NewTransport returns a transport to the targets of outbound. around carries
 // requests to hosts that the mesh does not know, and all https requests; nil
 // refuses them.
 func NewTransport(outbound *pipeline.Outbound, around http.RoundTripper) *Transport {
 	return &Transport{
-		outbound: outbound, around: around, send: (*upstream.Endpoint).RoundTrip, channel: rand.Uint64() | 1,
+		outbound: outbound, around: around, send: (*upstream.Endpoint).Send, channel: rand.Uint64() | 1,
 		DeadlineHeader: DefaultDeadlineHeader,
 	}
 }

@@ -3,7 +3,6 @@ package pipeline
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -255,7 +254,7 @@ func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, d
 	c.bound(ctx, config)
 	c.sequence = c.policy.Start()
 	if left, late := c.late(0); late {
-		return c.fail(outcome.Timeout, fmt.Errorf("not sent: %v are left, and it needs %v", max(left, 0), c.minTime))
+		return c.fail(outcome.Timeout, c.tooLate(left))
 	}
 	if c.hedge != nil {
 		c.startHedging()

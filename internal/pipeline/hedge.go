@@ -124,7 +124,9 @@ func (h *hedging) decides(o *outcome.Outcome) bool {
 	switch o.Kind {
 	case outcome.Response:
 		return !h.call.policy.Retryable(o)
-	case outcome.Timeout, outcome.Canceled, outcome.BodyFailure:
+	case outcome.Timeout:
+		return o.Sent || h.call.ctx.Err() != nil // or there was no time to send it, see Late
+	case outcome.Canceled, outcome.BodyFailure:
 		return true
 	}
 	return false
@@ -133,7 +135,7 @@ func (h *hedging) decides(o *outcome.Outcome) bool {
 // discard ends a failed attempt: the others are in its place already.
 func (h *hedging) discard(a *Attempt, o *outcome.Outcome) {
 	c := h.call
-	if c.throttled(o) || o.Kind == outcome.Overflow || o.Kind == outcome.NoEndpoint {
+	if c.throttled(o) || o.Kind == outcome.Overflow || o.Kind == outcome.NoEndpoint || o.Kind == outcome.Timeout {
 		h.stopped = true
 	}
 	if wait, forbidden, ok := retry.Pushback(o); ok && (forbidden || wait > 0) {

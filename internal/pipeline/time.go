@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/inboardmesh/inboard/observe"
@@ -56,6 +57,21 @@ func (c *Call) late(wait time.Duration) (left time.Duration, late bool) {
 	}
 	left = time.Until(c.Deadline) - wait
 	return left, left < c.minTime
+}
+
+// tooLate is why nothing is sent when too little is left.
+func (c *Call) tooLate(left time.Duration) error {
+	return fmt.Errorf("not sent: %v are left, and it needs %v", max(left, 0), c.minTime)
+}
+
+// Late is why the attempt must not be sent now, although it has its connection: too
+// little of the call's time is left after the wait for it. It may be called by the
+// attempt's goroutine.
+func (a *Attempt) Late() error {
+	if left, late := a.call.late(0); late {
+		return a.call.tooLate(left)
+	}
+	return nil
 }
 
 // sleep waits for d, or returns why the call ended meanwhile. No attempt follows

@@ -12,6 +12,7 @@ import (
 type httpConn interface {
 	RoundTrip(req *http.Request) (*http.Response, error)
 	Reserve() error
+	Release()
 	Available() int
 	InFlight() int
 	Err() error

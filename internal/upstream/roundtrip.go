@@ -26,11 +26,25 @@ type Failure struct {
 	Err   error
 }
 
-// RoundTrip sends one request to the endpoint, once: nothing in it, and nothing
-// in net/http below it, sends a request again. The request's context bounds
-// the wait for a connection and the exchange. On failure the request's body has
-// been closed.
+// Departure is told when a request has its connection and is about to be sent,
+// however long it had to wait. It may change the request's headers.
+type Departure interface {
+	// Depart refuses to send the request if it returns a failure, which must be of
+	// one that was not sent.
+	Depart() *Failure
+}
+
+// RoundTrip is [Endpoint.Send] for requests of which nobody needs to know when they
+// are sent.
 func (e *Endpoint) RoundTrip(req *http.Request, priority discovery.RoutingPriority) (*http.Response, *Failure) {
+	return e.Send(req, priority, nil)
+}
+
+// Send sends one request to the endpoint, once: nothing in it, and nothing in
+// net/http below it, sends a request again. The request's context bounds the wait
+// for a connection and the exchange. departure, if there is one, is told between
+// the two. On failure the request's body has been closed.
+func (e *Endpoint) Send(req *http.Request, priority discovery.RoutingPriority, departure Departure) (*http.Response, *Failure) {
 	config := e.cluster.Config()
 	if config == nil {
 		return nil, fail(req, outcome.NoConfig, e.cluster.Err())
@@ -40,13 +54,22 @@ func (e *Endpoint) RoundTrip(req *http.Request, priority discovery.RoutingPriori
 	if err != nil {
 		return nil, fail(req, waitKind(err), err)
 	}
-	resp, err := c.cc.RoundTrip(req)
+	if departure != nil {
+		if refused := departure.Depart(); refused != nil {
+			c.cc.Release()
+			p.changed(c)
+			return nil, fail(req, refused.Kind, refused.Err)
+		}
+	}
+	sent, letGo := c.releasable(req)
+	resp, err := c.cc.RoundTrip(sent)
 	if err != nil {
+		letGo()
 		p.changed(c)
 		return nil, exchangeFailure(err)
 	}
 	if c.http2 {
-		p.share(c, resp)
+		p.share(c, resp, letGo)
 	}
 	if resp.Header[FailHeader] != nil {
 		e.FailNow()
@@ -64,22 +87,40 @@ func (e *Endpoint) RoundTrip(req *http.Request, priority discovery.RoutingPriori
 // share gives the place of an HTTP/2 response to those who wait for one, when
 // the response has ended. The connection's state hook does so, too, but it is
 // not called for a call that ends while another begins and the hook still runs.
-func (p *pool) share(c *conn, resp *http.Response) {
+func (p *pool) share(c *conn, resp *http.Response, letGo func()) {
 	if resp.Body == http.NoBody {
+		letGo()
 		p.changed(c)
 		return
 	}
-	resp.Body = &sharedBody{ReadCloser: resp.Body, pool: p, conn: c}
+	resp.Body = &sharedBody{ReadCloser: resp.Body, pool: p, conn: c, letGo: letGo}
+}
+
+// releasable makes a request one that can be let go although its body is being
+// read, which may wait for its owner for as long as that likes: net/http's Close of
+// a response over HTTP/2 waits for such a read, or for the end of the request's
+// context. letGo must be called; it costs an HTTP/2 connection nothing.
+func (c *conn) releasable(req *http.Request) (releasable *http.Request, letGo func()) {
+	if !c.http2 || req.Body == nil || req.Body == http.NoBody {
+		return req, func() {}
+	}
+	if body, ok := req.Body.(http1.InMemory); ok && body.InMemory() {
+		return req, func() {}
+	}
+	ctx, letGo := context.WithCancel(req.Context())
+	return req.WithContext(ctx), letGo
 }
 
 type sharedBody struct {
 	io.ReadCloser
-	pool *pool
-	conn *conn
+	pool  *pool
+	conn  *conn
+	letGo func()
 }
 
 // Close returns when the stream has ended.
 func (b *sharedBody) Close() error {
+	b.letGo()
 	err := b.ReadCloser.Close()
 	b.pool.changed(b.conn)
 	return err
