@@ -52,6 +52,7 @@ type conn struct {
 	promised  int
 	requests  uint32 // calls that were given it
 	listed    bool   // is in pool.idle
+	offered   bool   // was offered to those who wait
 	draining  bool
 	removed   bool
 	idleSince time.Time
@@ -88,8 +89,9 @@ func (p *pool) get(ctx context.Context) (*conn, error) {
 		reserved := c.cc.Reserve() == nil
 		p.mu.Lock()
 		c.promised--
-		if c.http2 {
-			p.offerSharedLocked(c) // the call was counted twice for a moment
+		if c.http2 { // the call was counted twice for a moment
+			p.offerSharedLocked(c)
+			p.dialMissingLocked()
 		}
 		p.mu.Unlock()
 		if reserved {
@@ -164,12 +166,16 @@ func (p *pool) availableLocked(security Security) *conn {
 }
 
 // roomLocked reports whether an HTTP/2 connection can carry one more request.
-func (p *pool) roomLocked(c *conn) bool {
-	if c.cc.Available() <= c.promised {
-		return false
+func (p *pool) roomLocked(c *conn) bool { return p.unreservedLocked(c) > c.promised }
+
+// unreservedLocked is for how many requests an HTTP/2 connection has a place that is
+// not reserved.
+func (p *pool) unreservedLocked(c *conn) int {
+	n := c.cc.Available()
+	if limit := p.endpoint.cluster.MaxStreams(); limit > 0 {
+		n = min(n, limit-c.cc.InFlight())
 	}
-	limit := p.endpoint.cluster.MaxStreams()
-	return limit == 0 || c.cc.InFlight()+c.promised < limit
+	return n
 }
 
 // promiseLocked gives a connection to a call. The last one that it may carry
@@ -202,18 +208,32 @@ func (p *pool) retireLocked(c *conn) {
 	}
 }
 
+// missingLocked is how many connections those who wait need.
+func (p *pool) missingLocked() int {
+	waiting := len(p.waiters)
+	if p.key.protocol == wireHTTP1 || waiting == 0 {
+		return waiting
+	}
+	for c := range p.conns {
+		// Calls that are about to reserve their places may have done so already:
+		// whether those who wait have one is known when these are through, and when
+		// a new connection has been offered.
+		if c.http2 && (c.promised > 0 || !c.offered) && !c.draining {
+			waiting -= max(p.unreservedLocked(c), 0)
+		}
+	}
+	limit := p.endpoint.cluster.MaxStreams()
+	if limit == 0 || p.key.protocol == wireALPN {
+		return min(max(waiting, 0), 1) // one HTTP/2 connection serves many
+	}
+	return (max(waiting, 0) + limit - 1) / limit
+}
+
 // dialMissingLocked starts as many dials as there are waiters that nothing
 // under way will serve. It reports whether the connection limit kept it from
 // that: the waiters then get connections that other calls give back.
 func (p *pool) dialMissingLocked() (overflow bool) {
-	want := len(p.waiters)
-	if p.key.protocol != wireHTTP1 {
-		if limit := p.endpoint.cluster.MaxStreams(); limit > 0 && p.key.protocol == wireHTTP2 {
-			want = (want + limit - 1) / limit
-		} else {
-			want = min(want, 1) // one HTTP/2 connection serves many
-		}
-	}
+	want := p.missingLocked()
 	for p.dialing < want {
 		if limit := p.hostLimit(); limit > 0 && len(p.conns)+p.dialing >= limit {
 			return true
@@ -327,6 +347,7 @@ func (p *pool) offerLocked(c *conn) {
 
 // offerSharedLocked hands an HTTP/2 connection to as many as it can carry.
 func (p *pool) offerSharedLocked(c *conn) {
+	c.offered = true
 	for !c.draining && len(p.waiters) > 0 && p.roomLocked(c) {
 		p.promiseLocked(c)
 		p.popWaiterLocked().ready <- acquired{conn: c}
