@@ -9,8 +9,12 @@ func (s *Set) Candidates() ([]*Host, error) {
 		return nil, snapshot.err
 	}
 	var all, reachable []*Host
-	for i := range snapshot.choices {
-		for _, g := range snapshot.choices[i].groups {
+	choices := snapshot.choices
+	if snapshot.levels != nil {
+		choices = []choice{*snapshot.serving()}
+	}
+	for i := range choices {
+		for _, g := range choices[i].groups {
 			all = append(all, g.hosts...)
 		}
 	}

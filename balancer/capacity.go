@@ -19,6 +19,9 @@ func capacityOf(levels []*level, config Config) Capacity {
 		c.Hosts += l.sum.hosts
 	}
 	c.Healthy, c.Degraded = min(c.Healthy, 100), min(c.Degraded, 100)
+	if config.Failover != nil { // one healthy host is enough, and nothing else is
+		c.Healthy, c.Degraded = 100*min(c.Healthy, 1), 0
+	}
 	return c
 }
 

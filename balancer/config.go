@@ -91,6 +91,8 @@ type Config struct {
 	LocalityWeighted bool
 	// ZoneAware prefers the caller's locality; nil does not.
 	ZoneAware *ZoneAware
+	// Failover chooses priorities as gRPC does; nil does so as Envoy.
+	Failover *Failover
 	// OverprovisioningFactor is in percent; 0 means Envoy's default of 140.
 	OverprovisioningFactor uint32
 }

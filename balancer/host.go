@@ -21,6 +21,7 @@ type Host struct {
 	// The rest is for the policies that look at it.
 
 	began   atomic.Int64 // when it was new, since the set's epoch
+	open    atomic.Int64 // connections
 	latency latency
 	load    reported
 }
@@ -29,6 +30,7 @@ type hostConfig struct {
 	endpoint *Endpoint
 	locality *Locality
 	priority uint32
+	standing *standing // nil without Config.Failover
 }
 
 // Endpoint returns the current configuration, which must not be changed. After

@@ -146,6 +146,9 @@ func (s *Set) query(snapshot *snapshot, info *PickInfo) query {
 // draw returns the group for the next request. Policies that hash choose the
 // priority by the hash, too.
 func (s *Set) draw(snapshot *snapshot, q query, part Part) *group {
+	if snapshot.levels != nil {
+		return snapshot.serving().pick()
+	}
 	if part.At > 0 {
 		if c := snapshot.at(part); c != nil {
 			return c.pick()
@@ -181,6 +184,9 @@ func (s *Set) pickOther(snapshot *snapshot, g *group, first *Host, q query, info
 	}
 	if h := search.in(g, info); h != nil {
 		return h
+	}
+	if snapshot.levels != nil && search.vain(g) {
+		snapshot.leave(g, &search)
 	}
 	for i := range snapshot.choices {
 		for _, other := range snapshot.choices[i].groups {

@@ -43,8 +43,10 @@ type Set struct {
 	config  Config                // guarded by mu
 	spans   []span                // guarded by mu
 	cursors map[cursorKey]*cursor // guarded by mu
-	ejected int                   // guarded by mu; hosts that are ejected
-	stale   bool                  // guarded by mu; the snapshot is of other ejections
+	// standings are those of priorities with Config.Failover, nil without it.
+	standings map[uint32]*standing // guarded by mu
+	ejected   int                  // guarded by mu; hosts that are ejected
+	stale     bool                 // guarded by mu; the snapshot is of other ejections
 }
 
 // NewSet returns a set without endpoints that balances as cfg says until Update
@@ -123,6 +125,7 @@ func (s *Set) replace(cfg Config, hosts []*Host, configs []hostConfig, spans []s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := int64(time.Since(s.epoch))
+	s.standingsLocked(&cfg, hosts, configs)
 	for i, h := range hosts {
 		if old := h.config.Load().endpoint; old != configs[i].endpoint && !old.fit() && configs[i].endpoint.fit() {
 			h.began.Store(at) // back in service: slow start begins anew
@@ -152,7 +155,7 @@ func (s *Set) replace(cfg Config, hosts []*Host, configs []hostConfig, spans []s
 func (s *Set) rebuildLocked(hosts []*Host) {
 	b := builder{
 		config: s.config, random: s.random, salt: s.salt, old: s.cursors, cursors: make(map[cursorKey]*cursor),
-		epoch: s.epoch, at: time.Since(s.epoch),
+		epoch: s.epoch, at: time.Since(s.epoch), standings: s.standings,
 	}
 	next := b.build(hosts, s.spans)
 	if s.config.Subsets != nil {

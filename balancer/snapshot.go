@@ -15,6 +15,9 @@ type snapshot struct {
 	// reserve is what has no traffic and serves if no host of the choices is
 	// reachable, best first.
 	reserve []*group
+	// levels are all priorities, the preferred one first, with Config.Failover; nil
+	// without it.
+	levels []choice
 	// hashing and timed say what picks need.
 	hashing, timed bool
 	// subsets is nil without them, and within them.
@@ -41,6 +44,9 @@ type choice struct {
 	order chooser
 	// degraded says that the share is that of degraded hosts.
 	degraded bool
+	// standing and within are for those of snapshot.levels.
+	standing *standing
+	within   time.Duration
 }
 
 // pick returns the group for the next request, nil if it is to fail.
@@ -98,6 +104,8 @@ type builder struct {
 	salt  uint64
 	epoch time.Time
 	at    time.Duration
+	// standings are those of priorities, by priority.
+	standings map[uint32]*standing
 	// subset is what the snapshot in the making is of.
 	subset string
 }
@@ -115,8 +123,16 @@ type cursorKey struct {
 func (b *builder) build(hosts []*Host, spans []span) *snapshot {
 	s := &snapshot{hosts: hosts, hashing: b.config.Policy.hashes(), timed: b.config.timed()}
 	levels := b.levels(spans)
-	shares, panicking := divide(levels, b.config)
 	s.capacity = capacityOf(levels, b.config)
+	if b.config.Failover != nil {
+		if b.failover(s, levels); len(hosts) == 0 {
+			s.err = ErrNoEndpoint
+		} else if len(s.levels) == 0 {
+			s.err = ErrNoHealthyEndpoint
+		}
+		return s
+	}
+	shares, panicking := divide(levels, b.config)
 	var below uint32
 	for i, level := range levels {
 		share := shares[i]

@@ -58,5 +58,27 @@ func parityAnnotationRows() []parityRow {
 				{name: "a later one", call: parityCall{script: "fail"}, want: parityWant{status: 503, code: codes.Unavailable, instance: "v1", arrivals: 1}},
 			},
 		},
+		{
+			// What is near never answers. Envoy's way would be to wait for the connect
+			// timeout, and to try it again after each back-off.
+			name: "annotation inboard.priorities", routes: "- retries: {attempts: 2, backoff: 2ms, retryOn: \"connect-failure,unavailable\"}" + toV1,
+			ruleAnnotations: `inboard.priorities: "{policy: grpc, connectWithin: 400ms}"`,
+			rule:            "trafficPolicy: {outlierDetection: {}, connectionPool: {tcp: {connectTimeout: 30s}}}",
+			endpoints:       []parityEndpoint{placed("", "locality: r1/z1/s1"), placed("v1-a", "locality: r2")},
+			run: func(t *testing.T, p *parityProbe) {
+				first := p.call(t, parityCall{})
+				by("v1").check(t, p.parityProtocol, first)
+				if first.Took < 400*time.Millisecond {
+					t.Errorf("the first call took %v, want the time to connect", first.Took)
+				}
+				begin := time.Now()
+				for range 20 {
+					by("v1").check(t, p.parityProtocol, p.call(t, parityCall{}))
+				}
+				if took := time.Since(begin); took > 5*time.Second {
+					t.Errorf("20 calls took %v: they must not wait for what is near", took)
+				}
+			},
+		},
 	}
 }

@@ -31,7 +31,7 @@ const (
 // annotationOwner is the kind on which an annotation belongs; "" is unknown.
 func annotationOwner(key string) string {
 	switch key {
-	case breakerAnnotation, throttleAnnotation, balancerAnnotation, subsettingAnnotation:
+	case breakerAnnotation, throttleAnnotation, balancerAnnotation, subsettingAnnotation, prioritiesAnnotation:
 		return kindDestinationRule
 	case hedgeAnnotation, deadlineAnnotation:
 		return kindVirtualService
@@ -41,7 +41,7 @@ func annotationOwner(key string) string {
 
 // knownAnnotations are for messages.
 const knownAnnotations = balancerAnnotation + ", " + breakerAnnotation + ", " + deadlineAnnotation + ", " + hedgeAnnotation + ", " +
-	throttleAnnotation + ", " + subsettingAnnotation
+	prioritiesAnnotation + ", " + throttleAnnotation + ", " + subsettingAnnotation
 
 // setting is a field of an annotation's object.
 type setting struct {
@@ -69,6 +69,11 @@ func annotationSettings(key string) (fields []setting, example string) {
 			{name: "maxTokens", required: true, read: numberSetting(math.SmallestNonzeroFloat64)}, // of which each failure takes one; retries need more than half
 			{name: "tokenRatio", required: true, read: numberSetting(0.001)},                      // what a success gives back
 		}, "{maxTokens: 10, tokenRatio: 0.1}"
+	case prioritiesAnnotation:
+		return []setting{
+			{name: "policy", required: true, read: prioritiesSetting},
+			{name: "connectWithin", read: periodSetting}, // before the next priority is tried; gRPC's 10s without it
+		}, "{policy: grpc, connectWithin: 10s}"
 	case hedgeAnnotation:
 		return []setting{
 			{name: "delay", required: true, read: periodSetting}, // without an answer, before the next attempt

@@ -1,6 +1,7 @@
 package istio
 
 import (
+	"errors"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -21,7 +22,21 @@ const (
 	//
 	//	size: 20
 	subsettingAnnotation = "inboard.subsetting"
+	// prioritiesAnnotation says how priorities are chosen, which localityLbSetting
+	// makes: as Envoy does without it, or as gRPC does:
+	//
+	//	policy: grpc
+	//	connectWithin: 10s  # optional
+	prioritiesAnnotation = "inboard.priorities"
 )
+
+// prioritiesSetting reads who is followed.
+func prioritiesSetting(n *yaml.Node) (*structpb.Value, error) {
+	if n.Kind != yaml.ScalarNode || n.Value != "grpc" && n.Value != "envoy" {
+		return nil, errors.New("must be grpc or envoy")
+	}
+	return structpb.NewStringValue(n.Value), nil
+}
 
 // annotationObject reads an object whose fields are like the example's.
 func annotationObject(text, example string, a at) *structpb.Struct {

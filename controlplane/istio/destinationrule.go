@@ -39,7 +39,7 @@ func (r *registry) addRule(o *object, spec *networking.DestinationRule, a at) {
 		at: a, spec: spec, host: fullHost(spec.Host, o.namespace),
 		exports: newExports(o, spec.ExportTo, a.field("exportTo")),
 	}
-	rule.metadata = r.readAnnotations(o, breakerAnnotation, throttleAnnotation, balancerAnnotation, subsettingAnnotation)
+	rule.metadata = r.readAnnotations(o, breakerAnnotation, throttleAnnotation, balancerAnnotation, subsettingAnnotation, prioritiesAnnotation)
 	if !checkPattern(rule.host, true, a.field("host")) {
 		return
 	}

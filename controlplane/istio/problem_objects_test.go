@@ -120,7 +120,7 @@ metadata:
 spec: {address: 10.0.0.1}
 `, want: []string{
 		"x.yaml:7:5: WorkloadEntry default/a: metadata.annotations[inboard.breaker]: belongs on a DestinationRule",
-		`x.yaml:8:5: WorkloadEntry default/a: metadata.annotations[inboard.braker]: unknown annotation: known are inboard.balancer, inboard.breaker, inboard.deadline, inboard.hedge, inboard.retry_throttle, inboard.subsetting`,
+		`x.yaml:8:5: WorkloadEntry default/a: metadata.annotations[inboard.braker]: unknown annotation: known are inboard.balancer, inboard.breaker, inboard.deadline, inboard.hedge, inboard.priorities, inboard.retry_throttle, inboard.subsetting`,
 		"x.yaml:9:5: WorkloadEntry default/a: metadata.annotations[networking.istio.io/exportTo]: annotations of Istio are not supported: remove it",
 	}},
 	{name: "mistakes inside of a List", yaml: `

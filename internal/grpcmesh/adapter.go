@@ -58,8 +58,6 @@ func (a *Adapter) channel(cc *grpc.ClientConn) uint64 {
 func (a *Adapter) Close() error { return errors.Join(a.mirrors.close(), a.direct.close()) }
 
 const (
-	// defaultConnectTimeout is Envoy's connect_timeout.
-	defaultConnectTimeout = 5 * time.Second
 	// maxConcurrentStreams is Envoy's max_concurrent_streams, of a connection.
 	maxConcurrentStreams = 1024
 	// maxHeaderBytes is a little above Envoy's 60 KiB, which the listener's

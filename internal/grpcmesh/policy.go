@@ -73,6 +73,8 @@ type subConn struct {
 	// err is why the last connect failed. While it is set, calls go elsewhere,
 	// also while connecting is tried again.
 	err error
+	// ended tells the balancer that connecting has come to an end; nil otherwise.
+	ended func()
 	// overdue fires when connecting has taken longer than the cluster allows.
 	overdue *time.Timer
 	// ready is when it was connected, requests how many calls were sent on it
@@ -296,12 +298,14 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 	p.setLocked(c, s.ConnectivityState)
 	switch s.ConnectivityState {
 	case connectivity.Connecting:
-		c.overdue = time.AfterFunc(connectTimeout(endpoint), func() { p.connectOverdue(endpoint, c) })
+		c.ended = endpoint.Host().Connecting()
+		c.overdue = time.AfterFunc(endpoint.ConnectTimeout(), func() { p.connectOverdue(endpoint, c) })
 	case connectivity.TransientFailure:
 		if c.err = s.ConnectionError; c.err == nil {
 			c.err = errors.New("connection failed")
 		}
 	case connectivity.Ready:
+		endpoint.Host().Opened()
 		c.err, c.ready, c.requests = nil, time.Now(), 0
 		c.idleSince.Store(c.ready.UnixNano())
 		c.idle = time.AfterFunc(idleTimeout(endpoint), func() { p.lookIdle(endpoint, c) })
@@ -329,17 +333,16 @@ func (p *policy) setLocked(c *subConn, state connectivity.State) {
 		}
 	}
 	c.overdue, c.idle = nil, nil
+	if c.state == connectivity.Ready {
+		c.connecting.endpoint.Host().Closed()
+	}
+	if c.ended != nil {
+		c.ended()
+		c.ended = nil
+	}
 	p.counts[c.state]--
 	c.state = state
 	p.counts[c.state]++
-}
-
-// connectTimeout is how long the cluster lets a connection take.
-func connectTimeout(endpoint *upstream.Endpoint) time.Duration {
-	if config := endpoint.Cluster().Config(); config != nil && config.ConnectTimeout > 0 {
-		return config.ConnectTimeout
-	}
-	return defaultConnectTimeout
 }
 
 // connectOverdue lets the calls that wait for a connection go elsewhere: gRPC
@@ -351,7 +354,7 @@ func (p *policy) connectOverdue(endpoint *upstream.Endpoint, c *subConn) {
 		return
 	}
 	p.setLocked(c, connectivity.TransientFailure)
-	c.err = fmt.Errorf("connect timeout of %v", connectTimeout(endpoint))
+	c.err = fmt.Errorf("connect timeout of %v", endpoint.ConnectTimeout())
 	p.mu.Unlock()
 	endpoint.ConnectFailed()
 	p.publish()

@@ -100,12 +100,22 @@ func (e *Endpoint) ConnectFailed() {
 	backoff = min(backoff, float64(maxBackoff)) * (1 - backoffJitter + 2*backoffJitter*rand.Float64())
 	e.failures++
 	e.host.SetReachable(false)
-	e.retry = time.AfterFunc(time.Duration(backoff), func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.retry = nil
-		e.host.SetReachable(true)
-	})
+	e.retry = time.AfterFunc(time.Duration(backoff), e.retryNow)
+}
+
+// retryNow ends a back-off. Where traffic waits for a connection, one is made.
+func (e *Endpoint) retryNow() {
+	e.mu.Lock()
+	e.retry = nil
+	e.host.SetReachable(true)
+	var pools []*pool
+	if e.host.Standby() && !e.draining {
+		pools = e.poolsLocked()
+	}
+	e.mu.Unlock()
+	for _, p := range pools {
+		p.reconnect()
+	}
 }
 
 // Connected ends what ConnectFailed began.

@@ -255,11 +255,27 @@ func (p *pool) dialMissingLocked() (overflow bool) {
 	return false
 }
 
+// reconnect makes a connection that nobody waits for, if there is none.
+func (p *pool) reconnect() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended || p.draining || len(p.conns)+p.dialing > 0 {
+		return
+	}
+	gated := p.gate.TryConnection()
+	p.dialing++
+	if !p.endpoint.cluster.manager.background(func() { p.dial(gated) }) {
+		p.dialing--
+		p.releaseGate(gated)
+	}
+}
+
 // dial opens one connection and hands it to those who wait. It ends with the
 // connect timeout, or when the manager is closed.
 func (p *pool) dial(gated bool) {
 	start := time.Now()
 	cluster := p.endpoint.cluster
+	defer p.endpoint.host.Connecting()()
 	d, err := p.endpoint.dial(cluster.manager.ctx, p.key.protocol)
 	event := observe.ConnEvent{Cluster: cluster.name, Endpoint: p.endpoint.address, Duration: time.Since(start), Err: err}
 	if err != nil {
@@ -292,6 +308,7 @@ func (p *pool) dial(gated bool) {
 		return
 	}
 	p.conns[c] = struct{}{}
+	p.endpoint.host.Opened()
 	p.mu.Unlock()
 	event.TLS, event.PeerID, event.Protocol = c.tls, c.peerID, c.protocol()
 	p.opened(event)
@@ -412,6 +429,7 @@ func (p *pool) discard(c *conn) {
 // closed settles the accounts of a connection that is closed.
 func (p *pool) closed(c *conn, err error) {
 	p.releaseGate(c.gated)
+	p.endpoint.host.Closed()
 	p.endpoint.cluster.manager.gone(c)
 	p.mu.Lock()
 	p.dialMissingLocked()

@@ -113,10 +113,22 @@ func (e *Endpoint) dialAt(ctx context.Context, address string, protocol wireProt
 // connectTimeout is how long a connection of a cluster may take to be made.
 func connectTimeout(config *discovery.Cluster) time.Duration {
 	const defaultConnectTimeout = 5 * time.Second // Envoy's connect_timeout
-	if config.ConnectTimeout <= 0 {
-		return defaultConnectTimeout
+	timeout := config.ConnectTimeout
+	if timeout <= 0 {
+		timeout = defaultConnectTimeout
 	}
-	return config.ConnectTimeout
+	if config.Balancer.Failover != nil { // nobody waits for longer than for the next priority
+		timeout = min(timeout, config.Balancer.Failover.Within())
+	}
+	return timeout
+}
+
+// ConnectTimeout is how long a connection to the endpoint may take to be made.
+func (e *Endpoint) ConnectTimeout() time.Duration {
+	if config := e.cluster.Config(); config != nil {
+		return connectTimeout(config)
+	}
+	return connectTimeout(&discovery.Cluster{})
 }
 
 // alpnFunc are the protocols to offer under TLS settings.

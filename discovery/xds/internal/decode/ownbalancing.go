@@ -27,6 +27,8 @@ const (
 	// subsettingKey is where a cluster's metadata lets clients have some of its
 	// endpoints only.
 	subsettingKey = "inboard.subsetting"
+	// prioritiesKey is where a cluster's metadata says how priorities are chosen.
+	prioritiesKey = "inboard.priorities"
 	// peakEWMA is the name of the policy that no control plane has a message for.
 	peakEWMA = "inboard.peak_ewma"
 )
@@ -85,6 +87,9 @@ func (d *decoder) ownBalancing(at path, m *corev3.Metadata, b *balancing) {
 	if config, ok := m.GetFilterMetadata()[balancerKey]; ok {
 		d.balancerByName(at.entry("filter_metadata", balancerKey), config, b)
 	}
+	if config, ok := m.GetFilterMetadata()[prioritiesKey]; ok {
+		b.Failover = d.failover(at.entry("filter_metadata", prioritiesKey), config)
+	}
 	config, ok := m.GetFilterMetadata()[subsettingKey]
 	if !ok {
 		return
@@ -100,6 +105,35 @@ func (d *decoder) ownBalancing(at path, m *corev3.Metadata, b *balancing) {
 	if b.Subsetting.Size == 0 {
 		d.refusef(at.field("size"), "must be more than 0")
 	}
+}
+
+// failover decodes how priorities are chosen: as Envoy or gRPC does.
+func (d *decoder) failover(at path, m *structpb.Struct) *balancer.Failover {
+	policy, f := "", &balancer.Failover{}
+	for _, field := range slices.Sorted(maps.Keys(m.GetFields())) {
+		in, value := at.field(field), m.GetFields()[field]
+		switch field {
+		case "policy":
+			policy, _ = stringValue(value)
+		case "connectWithin":
+			if f.ConnectWithin = d.period(in, value, 0); f.ConnectWithin <= 0 {
+				d.refusef(in, "must be more than 0")
+			}
+		default:
+			d.refusef(in, "unknown: use policy and connectWithin")
+		}
+	}
+	switch policy {
+	case "grpc":
+		return f
+	case "envoy":
+		if f.ConnectWithin != 0 {
+			d.refusef(at.field("connectWithin"), "has no effect with the policy envoy: remove it")
+		}
+	default:
+		d.refusef(at.field("policy"), "must be grpc or envoy")
+	}
+	return nil
 }
 
 // ownPolicies has the policy that the metadata of a cluster name, as if the process

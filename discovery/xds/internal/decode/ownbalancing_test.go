@@ -70,6 +70,27 @@ func TestPoliciesByName(t *testing.T) {
 				`metadata.filter_metadata["inboard.subsetting"].size: must be more than 0`,
 			},
 		},
+		{
+			name: "priorities as gRPC has them", json: clusterWith(`"metadata": {"filterMetadata": {"inboard.priorities": {"policy": "grpc"}}}`),
+			want: balancer.Config{Failover: &balancer.Failover{}},
+		},
+		{
+			name: "priorities as gRPC has them, with another timer", json: clusterWith(`"metadata": {"filterMetadata": {"inboard.priorities": {"policy": "grpc", "connectWithin": "3s"}}}`),
+			want: balancer.Config{Failover: &balancer.Failover{ConnectWithin: 3 * time.Second}},
+		},
+		{name: "priorities as Envoy has them", json: clusterWith(`"metadata": {"filterMetadata": {"inboard.priorities": {"policy": "envoy"}}}`)},
+		{
+			name: "priorities as nobody has them", json: clusterWith(`"metadata": {"filterMetadata": {"inboard.priorities": {"policy": "xds", "connectWithin": "0s", "timer": 1}}}`),
+			errs: []string{
+				`metadata.filter_metadata["inboard.priorities"].connectWithin: must be more than 0`,
+				`metadata.filter_metadata["inboard.priorities"].timer: unknown: use policy and connectWithin`,
+				`metadata.filter_metadata["inboard.priorities"].policy: must be grpc or envoy`,
+			},
+		},
+		{
+			name: "a timer that nobody sets", json: clusterWith(`"metadata": {"filterMetadata": {"inboard.priorities": {"policy": "envoy", "connectWithin": "1s"}}}`),
+			errs: []string{`metadata.filter_metadata["inboard.priorities"].connectWithin: has no effect with the policy envoy: remove it`},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
