@@ -45,6 +45,7 @@ type Mesh struct {
 	inbound    *inbound.Listeners
 	transport  *httpmesh.Transport
 	grpc       *grpcmesh.Adapter
+	guests     guests
 
 	// closing is set once Close was called.
 	closing atomic.Bool
@@ -103,7 +104,7 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 		Outbound: m.outbound, Listeners: m.inbound, Hooks: s.hooks,
 		Dial: s.dial, AllowUnknown: s.outboundPolicy == AllowAny,
 	})
-	m.closers = append(m.closers, m.grpc.Close)
+	m.closers = append(m.closers, m.grpc.Close, m.closeGuests)
 	return m, nil
 }
 

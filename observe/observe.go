@@ -356,6 +356,10 @@ type Hooks struct {
 	ResourceRejected func(ResourceEvent)
 	// ResourceAccepted runs when a changed resource is taken over.
 	ResourceAccepted func(ResourceEvent)
+	// GuestRejected runs when a native gRPC client or server in this process
+	// rejects what it is sent of the configuration: Server is which, "guest 1".
+	// What it is refused on purpose is not reported.
+	GuestRejected func(ResourceEvent)
 
 	CertificateChanged func(CertificateEvent)
 	HandshakeFailed    func(HandshakeEvent)

@@ -83,6 +83,9 @@ var floors = map[string]place{
 	"internal/filter/jwt":      {5, dataPlane},
 	"internal/filter/service":  {4, dataPlane},
 
+	"internal/relay":  {4, dataPlane},
+	"mesh/nativegrpc": {10, dataPlane},
+
 	"controlplane/istio/internal/gatewayapi": {1, controlPlane},
 	"controlplane/istio/internal/kubeapi":    {1, controlPlane},
 
@@ -114,8 +117,8 @@ var confinements = []confinement{
 	{
 		imported: "github.com/envoyproxy/go-control-plane/...",
 		// The authorization service and the secret discovery service are spoken to
-		// in Envoy's API.
-		allowed: []string{"discovery/xds/...", "controlplane/...", "internal/adstest", "internal/filter/extauthz", "internal/secret", "tls/sds"},
+		// in Envoy's API. The relay speaks to native gRPC, which knows no other.
+		allowed: []string{"discovery/xds/...", "controlplane/...", "internal/adstest", "internal/filter/extauthz", "internal/secret", "tls/sds", "internal/relay"},
 		reason:  "Envoy's protobufs end at the decoders: above them there is only the model of discovery",
 	},
 	{
@@ -132,7 +135,7 @@ var confinements = []confinement{
 		imported: "google.golang.org/grpc/...",
 		allowed: []string{
 			"discovery/...", "controlplane/...", "tls/istioca", "tls/spiffe", "tls/sds", "internal/adstest",
-			"internal/meshfail", "internal/filter", "internal/pipeline", "internal/grpcmesh", "internal/worldtest", "internal/ask", "internal/offline", "mesh/...", "admin", "cmd/...", "examples/...",
+			"internal/meshfail", "internal/filter", "internal/pipeline", "internal/relay", "internal/grpcmesh", "internal/worldtest", "internal/ask", "internal/offline", "mesh/...", "admin", "cmd/...", "examples/...",
 		},
 		reason: "the leaves are neutral of the protocol and must not pull grpc-go in",
 	},
@@ -195,6 +198,7 @@ var confinements = []confinement{
 // reason.
 var registersInInit = map[string]string{
 	"internal/grpcmesh": "grpc-go finds load-balancing policies only in its global registry; ours holds no state",
+	"mesh/nativegrpc":   "grpc-go finds channel credentials and certificate providers only in its global registries, which are to be written to in init",
 }
 
 // maxLines is the length from which on a file holds more than one idea.

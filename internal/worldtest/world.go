@@ -159,6 +159,9 @@ func (w *World) TryApply(yaml string) error {
 	return fmt.Errorf("configuration refused:\n%s", strings.Join(lines, "\n"))
 }
 
+// Status is what the control plane says of itself. It must run.
+func (w *World) Status() controlplane.Status { return w.server.Status() }
+
 // Bootstrap is the bootstrap of a workload.
 func (w *World) Bootstrap(namespace, serviceAccount string, labels map[string]string) *bootstrap.Config {
 	w.tb.Helper()

@@ -6,6 +6,18 @@ import (
 	"net"
 )
 
+// Sniff reports whether a connection begins with TLS. What it reads for that, the
+// connection that it returns reads again; conn itself is not to be read any more.
+// It waits for the first bytes, until the connection's read deadline. A connection
+// that ends before its first byte is io.EOF.
+func Sniff(conn net.Conn) (same net.Conn, tls bool, err error) {
+	prefix, tls, err := sniff(conn)
+	if err != nil {
+		return nil, false, err
+	}
+	return withPrefix(conn, prefix), tls, nil
+}
+
 // sniffLength is how many bytes tell TLS from anything else.
 const sniffLength = 3
 

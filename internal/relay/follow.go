@@ -1,0 +1,269 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/inboardmesh/inboard/discovery"
+)
+
+// follow is one Listener that a guest asks for: a destination, or an address of
+// this process, with everything that belongs to it.
+type follow struct {
+	relay *Relay
+	name  string
+	// server tells which of the two it is; host and port are those of the address.
+	server bool
+	host   string
+	port   uint32
+	stop   func()
+
+	mu     sync.Mutex
+	target discovery.Update[*discovery.Target]  // guarded by mu
+	in     discovery.Update[*discovery.Inbound] // guarded by mu
+	news   bool                                 // guarded by mu; there is something that was not written
+
+	// What follows belongs to the goroutine that writes.
+	last  *snapshot
+	pairs map[string]*writtenCluster // of last
+}
+
+// resource is a resource as a guest gets it.
+type resource struct {
+	body *anypb.Any
+	// refused tells that the guest has to reject it.
+	refused bool
+}
+
+// snapshot is what was written of one state of a follow. It is immutable.
+type snapshot struct {
+	listener  resource
+	clusters  map[string]resource
+	endpoints map[string]resource
+	notes     []Note
+}
+
+// writtenCluster is what was written of a cluster, to be used again while it is the
+// same.
+type writtenCluster struct {
+	from          discovery.ClusterResult
+	cluster       resource
+	endpointsName string
+	endpoints     resource
+	notes         []Note
+}
+
+// newFollow follows what a Listener name stands for. changed is called when there
+// is news, on a goroutine of the source.
+func newFollow(r *Relay, name string, changed func()) *follow {
+	f := &follow{relay: r, name: name, pairs: make(map[string]*writtenCluster)}
+	of, server := r.destination(name)
+	if !server {
+		f.stop = r.options.Source.WatchTarget(of, func(u discovery.Update[*discovery.Target]) {
+			f.mu.Lock()
+			f.target, f.news = u, true
+			f.mu.Unlock()
+			changed()
+		})
+		return f
+	}
+	f.server = true
+	var err error
+	if f.host, f.port, err = splitAddress(of); err != nil {
+		f.in, f.news, f.stop = discovery.Update[*discovery.Inbound]{Err: err}, true, func() {}
+		changed()
+		return f
+	}
+	f.stop = r.options.Source.WatchInbound(listenerAddress(f.host, f.port), func(u discovery.Update[*discovery.Inbound]) {
+		f.mu.Lock()
+		f.in, f.news = u, true
+		f.mu.Unlock()
+		changed()
+	})
+	return f
+}
+
+// listenerAddress is the address by which the mesh knows a listener: all
+// unspecified ones are "0.0.0.0".
+func listenerAddress(host string, port uint32) string {
+	ip := netip.MustParseAddr(host)
+	if ip.IsUnspecified() {
+		ip = netip.IPv4Unspecified()
+	}
+	return netip.AddrPortFrom(ip, uint16(port)).String() //nolint:gosec // it was read as a port
+}
+
+// end stops to follow.
+func (f *follow) end() {
+	f.stop()
+	f.relay.setPlaintext(f, false)
+}
+
+// snapshot returns what to serve now, nil if nothing is known yet.
+func (f *follow) snapshot() *snapshot {
+	f.mu.Lock()
+	target, in, news := f.target, f.in, f.news
+	f.news = false
+	f.mu.Unlock()
+	if !news {
+		return f.last
+	}
+	var next *snapshot
+	if f.server {
+		next = f.writeServer(in)
+	} else {
+		next = f.writeClient(target)
+	}
+	if next == nil {
+		return f.last
+	}
+	f.log(next.notes)
+	f.last = next
+	return next
+}
+
+// log tells what is new among the notes.
+func (f *follow) log(notes []Note) {
+	var before []Note
+	if f.last != nil {
+		before = f.last.notes
+	}
+	for _, n := range notes {
+		switch {
+		case slices.Contains(before, n):
+		case n.Refused:
+			f.relay.options.Logger.Warn("native gRPC is refused a part of its configuration", "listener", f.name, "where", n.Where, "reason", n.What)
+		default:
+			f.relay.options.Logger.Debug("native gRPC does without a part of its configuration", "listener", f.name, "where", n.Where, "what", n.What)
+		}
+	}
+}
+
+// trustDomain is that of a certificate provider instance.
+func (f *follow) trustDomain(instance string) (string, error) {
+	source, err := f.relay.options.Identity(instance)
+	if err != nil {
+		return "", err
+	}
+	identity, err := source.Identity()
+	if err != nil {
+		return "", err
+	}
+	return identity.ID.TrustDomain(), nil
+}
+
+// transient reports whether an error is about the connection to the control
+// plane: what was asked for may still come.
+func transient(err error) bool {
+	_, ok := errors.AsType[interface {
+		error
+		GRPCStatus() *status.Status
+	}](err)
+	return ok
+}
+
+// writeClient writes a destination, nil if it is still on its way.
+func (f *follow) writeClient(u discovery.Update[*discovery.Target]) *snapshot {
+	if u.Value == nil {
+		return f.withoutValue(u.Err, func(err error) (proto.Message, error) { return refusedClient(f.name, err), nil })
+	}
+	e := newEncoder(f.trustDomain)
+	s := &snapshot{clusters: make(map[string]resource), endpoints: make(map[string]resource)}
+	listener, err := e.clientListener(f.name, u.Value)
+	if err != nil {
+		e.refuse("listener", err)
+		listener = refusedClient(f.name, err)
+	}
+	s.listener = written(listener, err != nil)
+	s.notes = e.notes()
+	pairs := make(map[string]*writtenCluster, len(u.Value.Clusters))
+	for name, result := range u.Value.Clusters {
+		w := f.pairs[name]
+		if w == nil || !sameCluster(w.from, result) {
+			w = f.writeCluster(name, result)
+		}
+		pairs[name] = w
+		s.clusters[name] = w.cluster
+		if w.endpointsName != "" {
+			s.endpoints[w.endpointsName] = w.endpoints
+		}
+		s.notes = append(s.notes, w.notes...)
+	}
+	f.pairs = pairs
+	return s
+}
+
+func sameCluster(a, b discovery.ClusterResult) bool {
+	return a.Cluster == b.Cluster && a.Endpoints == b.Endpoints && errors.Is(a.Err, b.Err) && (a.Err == nil) == (b.Err == nil)
+}
+
+func (f *follow) writeCluster(name string, result discovery.ClusterResult) *writtenCluster {
+	e := newEncoder(f.trustDomain)
+	w := &writtenCluster{from: result}
+	pair, err := clusterPair{}, result.Err
+	if err == nil {
+		pair, err = e.clusterPair(name, result)
+	}
+	if err != nil {
+		e.refuse(fmt.Sprintf("cluster %q", name), err)
+		w.cluster = written(refusedCluster(name, err), true)
+	} else {
+		w.cluster = written(pair.cluster, false)
+		if w.endpointsName = pair.endpointsName; w.endpointsName != "" {
+			w.endpoints = written(pair.endpoints, false)
+		}
+	}
+	w.notes = e.notes()
+	return w
+}
+
+// writeServer writes an address of this process, nil if it is still on its way.
+func (f *follow) writeServer(u discovery.Update[*discovery.Inbound]) *snapshot {
+	refused := func(err error) (proto.Message, error) { return refusedServer(f.name, f.host, f.port, err) }
+	if u.Value == nil {
+		f.relay.setPlaintext(f, false)
+		return f.withoutValue(u.Err, refused)
+	}
+	e := newEncoder(f.trustDomain)
+	out, err := e.serverListener(f.name, f.host, f.port, u.Value)
+	f.relay.setPlaintext(f, err == nil && out.plaintext)
+	s := &snapshot{}
+	if err != nil {
+		e.refuse("listener", err)
+		if listener, failed := refused(err); failed == nil {
+			s.listener = written(listener, true)
+		}
+	} else {
+		s.listener = written(out.listener, false)
+	}
+	s.notes = e.notes()
+	return s
+}
+
+// withoutValue is the snapshot of what cannot be used, nil if it may still come.
+func (f *follow) withoutValue(reason error, refused func(error) (proto.Message, error)) *snapshot {
+	if reason == nil || transient(reason) {
+		return nil
+	}
+	s := &snapshot{notes: []Note{{Where: "listener", What: reason.Error(), Refused: true}}}
+	if listener, err := refused(reason); err == nil {
+		s.listener = written(listener, true)
+	}
+	return s
+}
+
+// written is a message as a resource. One that cannot be encoded is none.
+func written(m proto.Message, refused bool) resource {
+	body, err := pack(m)
+	if err != nil {
+		return resource{}
+	}
+	return resource{body: body, refused: refused}
+}

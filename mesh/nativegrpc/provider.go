@@ -1,0 +1,112 @@
+package nativegrpc
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"google.golang.org/grpc/credentials/tls/certprovider"
+
+	"github.com/inboardmesh/inboard/internal/relay"
+	"github.com/inboardmesh/inboard/tls/meshtls"
+)
+
+// providerBuilder makes certificate providers of a plugin: the mesh's own,
+// "inboard", or one that grpc-go does not have and the mesh does.
+type providerBuilder struct{ plugin string }
+
+func (b providerBuilder) Name() string { return b.plugin }
+
+// ParseConfig reads the configuration in a bootstrap. Which source is meant is
+// found out when it is needed: the bootstrap may be read before there is a mesh.
+func (b providerBuilder) ParseConfig(config any) (*certprovider.BuildableConfig, error) {
+	raw, ok := config.(json.RawMessage)
+	if !ok && config != nil {
+		return nil, fmt.Errorf("native gRPC: certificate provider %q: configuration of type %T", b.plugin, config)
+	}
+	p := &certificates{plugin: b.plugin, config: slices.Clone(raw)}
+	if b.plugin == credentialsType {
+		ref, err := parseReference(raw)
+		if err != nil {
+			return nil, fmt.Errorf("certificate provider %q: %w", b.plugin, err)
+		}
+		if ref.Instance == "" {
+			return nil, fmt.Errorf("certificate provider %q: instance is missing: name a certificate provider of the mesh", b.plugin)
+		}
+		p.ref = ref
+	}
+	return certprovider.NewBuildableConfig(b.plugin, raw, func(certprovider.BuildOptions) certprovider.Provider { return p }), nil
+}
+
+// certificates is a certificate provider that has what a source of the mesh has
+// now, at each handshake. It holds nothing, so that it need not be closed.
+type certificates struct {
+	plugin string
+	config json.RawMessage
+	ref    reference
+}
+
+var _ certprovider.Provider = (*certificates)(nil)
+
+// KeyMaterial waits for the first certificate until ctx ends.
+func (p *certificates) KeyMaterial(ctx context.Context) (*certprovider.KeyMaterial, error) {
+	r, err := guests.find(p.ref.Mesh)
+	if err != nil {
+		return nil, err
+	}
+	source, err := p.source(r)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		changed := source.Changed()
+		identity, err := source.Identity()
+		if err == nil {
+			return material(identity)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", err, ctx.Err())
+		}
+	}
+}
+
+func (p *certificates) Close() {}
+
+// source is the mesh's source that is meant.
+func (p *certificates) source(r *relay.Relay) (meshtls.Source, error) {
+	if p.plugin == credentialsType {
+		return r.Identity(p.ref.Instance)
+	}
+	// A bootstrap that the mesh has read as well: the instance has the same
+	// plugin and the same configuration.
+	for name, configured := range r.Config().CertificateProviders {
+		if configured.Plugin == p.plugin && sameJSON(configured.Config, p.config) {
+			return r.Identity(name)
+		}
+	}
+	return nil, fmt.Errorf("native gRPC: the mesh has no certificate provider %q with this configuration", p.plugin)
+}
+
+func sameJSON(a, b json.RawMessage) bool {
+	var left, right bytes.Buffer
+	return json.Compact(&left, a) == nil && json.Compact(&right, b) == nil && bytes.Equal(left.Bytes(), right.Bytes())
+}
+
+// material is an identity in grpc-go's words.
+func material(identity *meshtls.Identity) (*certprovider.KeyMaterial, error) {
+	if identity.Federated != nil {
+		// grpc-go would take the roots of the own trust domain for everybody's.
+		return nil, errors.New("native gRPC: trust domains that are federated are not supported: use mesh.DialOptions and mesh.ServerOptions")
+	}
+	m := &certprovider.KeyMaterial{Roots: identity.Roots}
+	if len(identity.Certificate.Certificate) > 0 {
+		m.Certs = []tls.Certificate{identity.Certificate}
+	}
+	return m, nil
+}
