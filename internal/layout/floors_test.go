@@ -140,6 +140,11 @@ var confinements = []confinement{
 		reason: "the leaves are neutral of the protocol and must not pull grpc-go in",
 	},
 	{
+		imported: "google.golang.org/grpc/xds",
+		allowed:  []string{"mesh/nativegrpc"},
+		reason:   "grpc-go's own xDS is 70 packages, for those who have native gRPC as a guest",
+	},
+	{
 		imported: "go.opentelemetry.io/otel/...",
 		allowed:  []string{"otel/meshotel", "mesh/...", "cmd/...", "examples/..."},
 		reason:   "everything else reports to observe.Hooks, so that telemetry can be replaced",

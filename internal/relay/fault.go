@@ -41,7 +41,7 @@ func (e *encoder) fault(where string, f *discovery.Fault) *faultv3.HTTPFault {
 		case a.IsGRPC:
 			out.Abort.ErrorType = &faultv3.FaultAbort_GrpcStatus{GrpcStatus: a.GRPCStatus}
 		default:
-			out.Abort.ErrorType = &faultv3.FaultAbort_HttpStatus{HttpStatus: uint32(a.HTTPStatus)} //nolint:gosec // 200..599
+			out.Abort.ErrorType = &faultv3.FaultAbort_HttpStatus{HttpStatus: uint32(a.HTTPStatus)}
 		}
 	}
 	return out

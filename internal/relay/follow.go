@@ -97,7 +97,7 @@ func listenerAddress(host string, port uint32) string {
 	if ip.IsUnspecified() {
 		ip = netip.IPv4Unspecified()
 	}
-	return netip.AddrPortFrom(ip, uint16(port)).String() //nolint:gosec // it was read as a port
+	return netip.AddrPortFrom(ip, uint16(port)).String()
 }
 
 // end stops to follow.

@@ -132,7 +132,7 @@ func percent(perMillion, unit uint32) *typev3.FractionalPercent {
 // header adds a condition about a header. grpc-go compares what an application
 // calls metadata, of which the pseudo-headers are no part.
 func (out *matching) header(m *discovery.HeaderMatch, authority string) {
-	value := ""
+	var value string
 	switch m.Name {
 	case ":method":
 		value = "POST"

@@ -225,7 +225,7 @@ func urlPath(r *discovery.RBACRule) *matcherv3.PathMatcher {
 }
 
 func cidr(p netip.Prefix) *corev3.CidrRange {
-	return &corev3.CidrRange{AddressPrefix: p.Addr().String(), PrefixLen: wrapperspb.UInt32(uint32(max(p.Bits(), 0)))} //nolint:gosec // 0..128
+	return &corev3.CidrRange{AddressPrefix: p.Addr().String(), PrefixLen: wrapperspb.UInt32(uint32(max(p.Bits(), 0)))}
 }
 
 func present(name string) *routev3.HeaderMatcher {

@@ -37,7 +37,7 @@ type permissive struct {
 func (p *permissive) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn := p.conns.find(raw)
 	local, ok := raw.LocalAddr().(*net.TCPAddr)
-	if conn == nil || !ok || !p.relay.AcceptsPlaintext(uint32(local.Port)) { //nolint:gosec // 0..65535
+	if conn == nil || !ok || !p.relay.AcceptsPlaintext(uint32(local.Port)) {
 		return p.TransportCredentials.ServerHandshake(raw)
 	}
 	isTLS, err := conn.sniff()

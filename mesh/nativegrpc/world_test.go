@@ -2,7 +2,6 @@ package nativegrpc_test
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -240,5 +239,3 @@ func until(t *testing.T, what string, condition func() bool) {
 		<-tick.C
 	}
 }
-
-var _ *x509.Certificate
