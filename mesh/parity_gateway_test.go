@@ -136,6 +136,57 @@ func parityGatewayRows() []parityRow {
 			},
 		},
 		{
+			name: "HTTPRoute.backendRefs to what is not there", endpoints: first,
+			documents: parityGateway("- {matches: [{headers: [{name: x-gone, value: \"1\"}]}], backendRefs: [{name: gone, port: 1}]}\n- {backendRefs: [FIRST, {name: gone, port: 1, weight: 3}]}"),
+			run: func(t *testing.T, p *parityProbe) {
+				lost := parityWant{status: http.StatusInternalServerError}
+				if p.grpc {
+					lost = parityWant{code: codes.Unknown}
+				}
+				lost.check(t, p.parityProtocol, p.call(t, header("x-gone", "1")))
+				// 4 standard deviations of 400 draws are 35 calls.
+				const n, want, tolerance = 400, 100, 35
+				served := 0
+				for range n {
+					r := p.call(t, parityCall{})
+					if r.Instance == "v1-a" {
+						served++
+						continue
+					}
+					lost.check(t, p.parityProtocol, r)
+				}
+				if served < want-tolerance || served > want+tolerance {
+					t.Errorf("%d calls of %d reach the backend that is there", served, n)
+				}
+			},
+			why: "an HTTP status that the configuration gives becomes a code (gRFC A33)",
+		},
+		{
+			name: "HTTPRoute.filters.cors", endpoints: first,
+			documents: parityGateway(`- filters:
+  - type: CORS
+    cors: {allowOrigins: ["https://*.example.com"], allowMethods: [GET, PUT], allowHeaders: [x-user], exposeHeaders: [x-total], allowCredentials: true, maxAge: 60}
+  backendRefs: [FIRST]`),
+			cases: []parityCase{
+				{
+					name: "a preflight", want: parityWant{status: http.StatusOK}, httpOnly: true, why: grpcHasNoOrigins,
+					call: preflight("https://a.shop.example.com"),
+					check: hasHeaders(map[string]string{
+						"access-control-allow-origin": "https://a.shop.example.com", "access-control-allow-credentials": "true",
+						"access-control-allow-methods": "GET,PUT", "access-control-allow-headers": "x-user", "access-control-max-age": "60",
+					}),
+				},
+				{
+					name: "a preflight of an origin that is not allowed", want: parityWant{status: http.StatusOK}, httpOnly: true, why: grpcHasNoOrigins,
+					call: preflight("https://example.com.evil"), check: hasHeaders(map[string]string{"access-control-allow-origin": ""}),
+				},
+				{
+					name: "a request", call: header("origin", "https://b.example.com"), want: by("v1"), httpOnly: true, why: grpcHasNoOrigins,
+					check: hasHeaders(map[string]string{"access-control-allow-origin": "https://b.example.com", "access-control-expose-headers": "x-total"}),
+				},
+			},
+		},
+		{
 			name: "HTTPRoute.timeouts", endpoints: first,
 			documents: parityGateway("- {timeouts: {request: 500ms, backendRequest: 200ms}, backendRefs: [FIRST]}"),
 			cases: []parityCase{{
@@ -165,6 +216,11 @@ func parityGatewayRows() []parityRow {
 			why: "a GRPCRoute is attached to the port of gRPC here",
 		},
 	}
+}
+
+// preflight is what a browser asks before it calls from an origin.
+func preflight(origin string) parityCall {
+	return parityCall{method: http.MethodOptions, header: map[string]string{"origin": origin, "access-control-request-method": "PUT"}}
 }
 
 // rewritten is a call whose path arrives as another.

@@ -44,6 +44,11 @@ func cors(in *networking.CorsPolicy, a at) *anypb.Any {
 	case networking.CorsPolicy_IGNORE:
 		out.ForwardNotMatchingPreflights = wrapperspb.Bool(false)
 	}
+	return packCORS(out, a)
+}
+
+// packCORS is the configuration of the filter for a route.
+func packCORS(out *corsv3.CorsPolicy, a at) *anypb.Any {
 	policy, err := pack(out)
 	if err != nil {
 		a.doubt(err)

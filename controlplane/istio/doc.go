@@ -27,7 +27,9 @@
 // client. One of another namespace is for the clients there, who have no others
 // then. Matches are ordered by the Gateway API's rules; an expression stands after
 // what is written out. What matches no rule has no route. Filters of a rule that
-// exclude each other are problems; [Config.Routes] has the status of each route.
+// exclude each other are problems. A backend that is not there fails its share of the
+// requests with 500, those of a GRPCRoute with UNAVAILABLE, and a parent that is a Gateway is not
+// accepted: both are warnings. [Config.Routes] has the status of each route.
 //
 // Services, EndpointSlices, Pods and Nodes are read as kubectl get -o yaml prints
 // them. A Service is the host NAME.NAMESPACE.svc.cluster.local, with the ports whose

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	resource "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 
 	"github.com/inboardmesh/inboard/controlplane/istio"
@@ -230,5 +231,83 @@ func TestARedirectHasThePortThatTheGatewayAPIAsksFor(t *testing.T) {
 		if got := m.(*routev3.RouteConfiguration).VirtualHosts[0].Routes[0].GetRedirect().GetPortRedirect(); got != want {
 			t.Errorf("%s: port %d, want %d", redirect, got, want)
 		}
+	}
+}
+
+// What is not there fails its own share of the requests, and nothing else.
+func TestABackendThatIsNotThereFailsItsShare(t *testing.T) {
+	t.Parallel()
+	routes := func(kind, port, backends string) []*routev3.Route {
+		config := parse(t, yamlFile(shop), yamlFile(gateway(kind, "shop", "a", ", port: "+port,
+			"  - {matches: [{headers: [{name: x, value: y}]}], backendRefs: ["+strings.ReplaceAll(backends, "PORT", port)+"]}\n")))
+		checkResources(t, config)
+		m, _ := config.Resource(caller, resource.RouteType, "outbound|"+port+"||"+paymentHost)
+		return m.(*routev3.RouteConfiguration).VirtualHosts[0].Routes
+	}
+	for _, c := range []struct {
+		name, backends string
+		share          uint32 // of a million; 0 is none that fails
+		forwards       bool
+	}{
+		{"all are there", "{name: payment, port: PORT}", 0, true},
+		{"one of two", "{name: payment, port: PORT}, {name: gone, port: 1}", 500_000, true},
+		{"a third", "{name: payment, port: PORT, weight: 2}, {name: gone, port: 1, weight: 1}", 333_333, true},
+		{"hardly any", "{name: payment, port: PORT, weight: 1000000}, {name: gone, port: 1, weight: 1}", 1, true},
+		{"one without a weight", "{name: payment, port: PORT}, {name: gone, port: 1, weight: 0}", 0, true},
+		{"a port", "{name: payment, port: PORT, weight: 3}, {name: payment, port: 1}", 250_000, true},
+		{"a kind", "{name: payment, port: PORT, weight: 3}, {kind: Bucket, name: b}", 250_000, true},
+		{"all of them", "{name: gone, port: 1}", 0, false},
+	} {
+		for kind, port := range map[string]string{"HTTPRoute": "8080", "GRPCRoute": "9090"} {
+			got := routes(kind, port, c.backends)
+			last := got[len(got)-1]
+			status := uint32(500)
+			if kind == "GRPCRoute" {
+				status = 503
+			}
+			if (last.GetRoute() != nil) != c.forwards || !c.forwards && last.GetDirectResponse().GetStatus() != status {
+				t.Errorf("%s: %s: last is %v", kind, c.name, last)
+			}
+			if want := map[bool]int{true: 2, false: 1}[c.share > 0]; len(got) != want {
+				t.Fatalf("%s: %s: %d routes, want %d: %v", kind, c.name, len(got), want, got)
+			}
+			if c.share == 0 {
+				continue
+			}
+			fraction := got[0].Match.RuntimeFraction.GetDefaultValue()
+			if fraction.Numerator != c.share || fraction.Denominator != typev3.FractionalPercent_MILLION ||
+				got[0].GetDirectResponse().GetStatus() != status || len(got[0].Match.Headers) != 1 || last.Match.RuntimeFraction != nil {
+				t.Errorf("%s: %s: got %v", kind, c.name, got)
+			}
+		}
+	}
+}
+
+func TestWhatCannotBeResolvedIsInTheStatus(t *testing.T) {
+	t.Parallel()
+	config := parse(t, yamlFile(shop), yamlFile(strings.Replace(
+		gateway("HTTPRoute", "shop", "a", ", port: 8080", "  - backendRefs: [{name: payment, port: 8080}, {name: gone, port: 1}]\n"),
+		"parentRefs: [", "parentRefs: [{name: ingress, namespace: edge}, ", 1)))
+	const unresolved = `ResolvedRefs=false (BackendNotFound): no ServiceEntry has the host "gone.shop.svc.cluster.local"`
+	want := []string{
+		"HTTPRoute shop/a at Gateway edge/ingress: Accepted=false (NoMatchingParent): this is a mesh: it has no gateways, " + unresolved,
+		"HTTPRoute shop/a at Service shop/payment port 8080: Accepted=true (Accepted), " + unresolved,
+	}
+	var got []string
+	for _, s := range config.Routes() {
+		got = append(got, s.String())
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("statuses\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// A rule that fails its share does not hide what comes after it.
+func TestAFailingShareIsNotForEveryRequest(t *testing.T) {
+	t.Parallel()
+	config := parse(t, yamlFile(shop), yamlFile(gateway("HTTPRoute", "shop", "a", ", port: 8080",
+		"  - {name: all, backendRefs: [{name: gone, port: 1}, {name: payment, port: 8080}]}\n")))
+	if got := ruleNames(t, config, caller, paymentRoutes); got != "all all" {
+		t.Errorf("routes %q", got)
 	}
 }

@@ -1,11 +1,15 @@
 package istio
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -25,56 +29,97 @@ func (r *registry) gatewayRule(g *gatewayRoute, rule *gatewayRule, index int, po
 	var routes []rankedRoute
 	for _, m := range rule.matches {
 		for _, match := range splitPrefix(m.match, filters) {
+			add := func(route *routev3.Route) {
+				routes = append(routes, rankedRoute{
+					sourcedRoute: sourcedRoute{route: route, at: m.at, target: rule.at.field("backendRefs")},
+					rank:         m.rank, obj: g.at.obj,
+				})
+			}
 			route := &routev3.Route{Name: name, Match: match}
-			r.gatewayAction(g, rule, filters, port, route)
-			routes = append(routes, rankedRoute{
-				sourcedRoute: sourcedRoute{route: route, at: m.at, target: rule.at.field("backendRefs")},
-				rank:         m.rank, obj: g.at.obj,
-			})
+			// Before the route, so that it takes its share of the requests.
+			if share := r.gatewayAction(g, rule, filters, port, route); share != nil {
+				failing := proto.CloneOf(match)
+				failing.RuntimeFraction = &corev3.RuntimeFractionalPercent{DefaultValue: share}
+				add(&routev3.Route{Name: name, Match: failing, Action: g.noBackend()})
+			}
+			add(route)
 		}
 	}
 	return routes
 }
 
-func (r *registry) gatewayAction(g *gatewayRoute, rule *gatewayRule, filters *filterSet, port uint32, route *routev3.Route) {
+// gatewayAction sets what a route does. It returns the share of the requests that
+// have no backend, nil for none of those that the route is for.
+func (r *registry) gatewayAction(g *gatewayRoute, rule *gatewayRule, filters *filterSet, port uint32, route *routev3.Route) *typev3.FractionalPercent {
 	ops := filters.ops
 	action := &routev3.RouteAction{}
-	forwarded := r.backends(rule, action, &ops)
+	found := r.backends(g, rule, action, &ops)
 	gatewayTimeouts(rule, action)
+	var share *typev3.FractionalPercent
 	switch {
 	case filters.redirect != nil:
 		if len(rule.backends) > 0 {
 			filters.redirectAt.refuse("cannot be set together with %q", "backendRefs")
 		}
 		route.Action = &routev3.Route_Redirect{Redirect: gatewayRedirect(filters, route.Match, port)}
-	case forwarded:
+	case found.weight > 0:
 		filters.rewrite(route.Match, action)
-		action.RequestMirrorPolicies = r.gatewayMirrors(filters.mirrors)
+		action.RequestMirrorPolicies = r.gatewayMirrors(g, filters.mirrors)
 		route.Action = &routev3.Route_Route{Route: action}
+		share = found.lostShare()
 	default:
-		// Nowhere to go: 500, and for gRPC what becomes UNAVAILABLE.
-		status := uint32(500)
-		if g.grpc {
-			status = 503
+		if found.lost == 0 {
+			rule.at.field("backendRefs").warnf(lintNoBackend, "there is no backend with a weight: every request is answered with %d", g.noBackend().DirectResponse.Status)
 		}
-		rule.at.field("backendRefs").warnf(lintNoBackend, "there is no backend with a weight: every request is answered with %d", status)
-		route.Action = &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: status}}
+		route.Action = g.noBackend()
 	}
 	route.RequestHeadersToAdd, route.RequestHeadersToRemove = ops.requestAdd, ops.requestRemove
 	route.ResponseHeadersToAdd, route.ResponseHeadersToRemove = ops.responseAdd, ops.responseRemove
+	if filters.cors != nil {
+		route.TypedPerFilterConfig = map[string]*anypb.Any{corsFilter: filters.cors}
+	}
+	return share
 }
 
-// backends sets the clusters of a rule. It reports whether there is one.
-func (r *registry) backends(rule *gatewayRule, action *routev3.RouteAction, ops *headerOps) bool {
+// noBackend answers requests that have nowhere to go: with 500, and for gRPC with
+// what becomes UNAVAILABLE.
+func (g *gatewayRoute) noBackend() *routev3.Route_DirectResponse {
+	status := uint32(500)
+	if g.grpc {
+		status = 503
+	}
+	return &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: status}}
+}
+
+// backendWeights are the sums of the weights of backends: of those that there are,
+// and of those that there are not.
+type backendWeights struct{ weight, lost uint64 }
+
+// lostShare is the share of the requests that is for backends which there are not,
+// nil for none.
+func (w backendWeights) lostShare() *typev3.FractionalPercent {
+	if w.lost == 0 {
+		return nil
+	}
+	const million = 1_000_000
+	sum := w.weight + w.lost
+	return &typev3.FractionalPercent{
+		Numerator: uint32(max(1, (w.lost*million+sum/2)/sum)), Denominator: typev3.FractionalPercent_MILLION,
+	}
+}
+
+// backends sets the clusters of a rule.
+func (r *registry) backends(g *gatewayRoute, rule *gatewayRule, action *routev3.RouteAction, ops *headerOps) backendWeights {
+	var sums backendWeights
 	weighted := new(routev3.WeightedCluster)
 	for i := range rule.backends {
 		b, ba := &rule.backends[i], rule.at.field("backendRefs").index(i)
-		name := r.backend(b, ba)
+		name, lost := r.backend(g, b, fmt.Sprintf("its share of the requests is answered with %d", g.noBackend().DirectResponse.Status), ba)
 		own := gatewayFilters(b.Filters, ba.field("filters"))
 		for _, f := range []struct {
 			set  bool
 			name string
-		}{{own.redirect != nil, "RequestRedirect"}, {own.url != nil, "URLRewrite"}, {own.mirrors != nil, "RequestMirror"}} {
+		}{{own.redirect != nil, "RequestRedirect"}, {own.url != nil, "URLRewrite"}, {own.mirrors != nil, "RequestMirror"}, {own.cors != nil, "CORS"}} {
 			if f.set {
 				ba.field("filters").errorf("%s is not supported for a backend: set it in the filters of the rule", f.name)
 			}
@@ -86,6 +131,11 @@ func (r *registry) backends(rule *gatewayRule, action *routev3.RouteAction, ops 
 		if weight <= 0 {
 			continue
 		}
+		if lost {
+			sums.lost += uint64(weight)
+			continue
+		}
+		sums.weight += uint64(weight)
 		weighted.Clusters = append(weighted.Clusters, &routev3.WeightedCluster_ClusterWeight{
 			Name:                    name,
 			Weight:                  wrapperspb.UInt32(uint32(weight)),
@@ -97,7 +147,6 @@ func (r *registry) backends(rule *gatewayRule, action *routev3.RouteAction, ops 
 	}
 	switch len(weighted.Clusters) {
 	case 0:
-		return false
 	case 1:
 		only := weighted.Clusters[0]
 		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: only.Name}
@@ -108,44 +157,55 @@ func (r *registry) backends(rule *gatewayRule, action *routev3.RouteAction, ops 
 	default:
 		action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: weighted}
 	}
-	return true
+	return sums
 }
 
-// backend is the cluster of a reference, "" for one with a problem. What it
-// names must exist: the Gateway API would answer with 500 until it does.
-func (r *registry) backend(b *gatewayapi.HTTPBackendRef, a at) string {
+// backend is the cluster of a reference, "" for one with a problem. lost tells that
+// what it names is not there: the Gateway API lets the requests for it fail, and
+// those for others pass. consequence is what becomes of it.
+func (r *registry) backend(g *gatewayRoute, b *gatewayapi.HTTPBackendRef, consequence string, a at) (cluster string, lost bool) {
 	var host string
 	group, kind := or(b.Group, coreGroup), or(b.Kind, "Service")
 	switch {
 	case b.Name == "":
 		a.field("name").errorf("is required")
-		return ""
+		return "", false
 	case group == coreGroup && kind == "Service":
 		host = fullHost(b.Name, or(b.Namespace, a.obj.namespace))
 		if !isDNSLabel(b.Name) {
 			a.field("name").errorf("%q is not the name of a Service", b.Name)
-			return ""
+			return "", false
 		}
 	case group == istioGroup && kind == "Hostname":
 		host = b.Name
 		if !checkHost(host, a.field("name")) {
-			return ""
+			return "", false
 		}
 	default:
-		a.field("kind").errorf("%q of group %q is not supported (InvalidKind): use a Service, or a Hostname of group %q", kind, group, istioGroup)
-		return ""
-	}
-	if !r.known(host, a.field("name")) {
-		return ""
+		g.unresolve("InvalidKind", consequence, a.field("kind"), fmt.Sprintf("%q of group %q is not supported: use a Service, or a Hostname of group %q", kind, group, istioGroup))
+		return "", true
 	}
 	if b.Port == nil {
 		a.field("port").errorf("is required")
-		return ""
+		return "", false
+	}
+	if len(r.services[host]) == 0 {
+		g.unresolve("BackendNotFound", consequence, a.field("name"), fmt.Sprintf("no ServiceEntry has the host %q%s", host, r.nearHosts(host)))
+		return "", true
 	}
 	if s := r.seenFrom(host, a.obj.namespace); !s.hasPort(uint32(*b.Port)) {
-		a.field("port").errorf("%q has no port %d", host, *b.Port)
+		g.unresolve("BackendNotFound", consequence, a.field("port"), fmt.Sprintf("%q has no port %d: it has %s", host, *b.Port, s.portNumbers()))
+		return "", true
 	}
-	return clusterName(uint32(*b.Port), "", host)
+	return clusterName(uint32(*b.Port), "", host), false
+}
+
+// unresolve notes and reports a reference to a backend that is not there.
+func (g *gatewayRoute) unresolve(reason, consequence string, a at, message string) {
+	if g.unresolved.Reason == "" {
+		g.unresolved = RouteCondition{Type: "ResolvedRefs", Reason: reason, Message: message}
+	}
+	a.warnf(lintUnknownBackend, "%s (%s): %s", message, reason, consequence)
 }
 
 // gatewayTimeouts sets the timeouts and retries of a rule. What it does not say
@@ -206,6 +266,7 @@ type filterSet struct {
 	url        *gatewayapi.HTTPURLRewriteFilter
 	urlAt      at
 	mirrors    []gatewayMirror
+	cors       *anypb.Any
 }
 
 // gatewayFilters reads filters: each kind at most once, but for mirrors, and of its
@@ -223,7 +284,7 @@ func gatewayFilters(filters []gatewayapi.HTTPRouteFilter, a at) *filterSet {
 		fields := map[string]bool{
 			"requestHeaderModifier": f.RequestHeaderModifier != nil, "responseHeaderModifier": f.ResponseHeaderModifier != nil,
 			"requestRedirect": f.RequestRedirect != nil, "urlRewrite": f.URLRewrite != nil,
-			"requestMirror": f.RequestMirror != nil,
+			"requestMirror": f.RequestMirror != nil, "cors": f.CORS != nil,
 		}
 		name := filterFields[f.Type]
 		for _, other := range sortedKeys(fields) {
@@ -247,6 +308,8 @@ func gatewayFilters(filters []gatewayapi.HTTPRouteFilter, a at) *filterSet {
 			}
 		case "URLRewrite":
 			set.url, set.urlAt = f.URLRewrite, fa.field(name)
+		case "CORS":
+			set.cors = gatewayCORS(f.CORS, fa.field(name))
 		default:
 			fa.field("type").errorf("%q is not supported: use one of %s", f.Type, strings.Join(sortedKeys(filterFields), ", "))
 		}
@@ -260,7 +323,7 @@ func gatewayFilters(filters []gatewayapi.HTTPRouteFilter, a at) *filterSet {
 // filterFields are the fields of the supported types of filters.
 var filterFields = map[string]string{
 	"RequestHeaderModifier": "requestHeaderModifier", "ResponseHeaderModifier": "responseHeaderModifier",
-	"RequestRedirect": "requestRedirect", "URLRewrite": "urlRewrite", "RequestMirror": "requestMirror",
+	"RequestRedirect": "requestRedirect", "URLRewrite": "urlRewrite", "RequestMirror": "requestMirror", "CORS": "cors",
 }
 
 func gatewayHeaderOps(in *gatewayapi.HTTPHeaderFilter, request bool, a at) ([]*corev3.HeaderValueOption, []string) {

@@ -26,6 +26,8 @@ type gatewayRoute struct {
 	parents []*gatewayParent
 	// routes are the rules' translations by port.
 	routes map[uint32][]rankedRoute
+	// unresolved is the condition ResolvedRefs, if a reference leads nowhere.
+	unresolved RouteCondition
 }
 
 // gatewayRule is a rule of either kind. What GRPCRoute does not have is not set.
@@ -56,6 +58,8 @@ type gatewayParent struct {
 	// another kind goes before it.
 	used bool
 	lost *gatewayParent
+	// foreign tells that the parent is none of a mesh.
+	foreign bool
 }
 
 func (r *registry) addHTTPRoute(o *object, spec *gatewayapi.HTTPRouteSpec, a at) {
@@ -190,6 +194,11 @@ func (r *registry) resolveParent(p *gatewayParent) {
 	case kind == "Service" || kind == kindServiceEntry:
 		p.at.field("group").errorf("%q has no %s: use group \"\" for a Service, %q for a ServiceEntry", group, kind, istioGroup)
 		return
+	case group == gatewayGroup && kind == "Gateway":
+		// The same route can be for a gateway and for the mesh.
+		p.foreign = true
+		p.at.warnf(lintForeignParent, "is not accepted: this is a mesh, and %s is a gateway: calls of the mesh do not pass it", p.name)
+		return
 	default:
 		p.at.field("kind").errorf("%q is not supported: this is a mesh, attach the route to a Service (group: \"\", kind: Service)", kind)
 		return
@@ -226,7 +235,7 @@ func (r *registry) entry(name, namespace string) []*service {
 func (p *gatewayParent) selectPort(s *service) bool {
 	ref := p.ref
 	if ref.Port != nil && !s.hasPort(uint32(*ref.Port)) {
-		p.at.field("port").errorf("%q has no port %d", s.host, *ref.Port)
+		p.at.field("port").errorf("%q has no port %d: it has %s", s.host, *ref.Port, s.portNumbers())
 		return false
 	}
 	if ref.Port != nil {
@@ -401,13 +410,15 @@ func (s RouteStatus) String() string {
 	return printable(s.Route + " at " + s.Parent + ": " + strings.Join(parts, ", "))
 }
 
-// gatewayStatus is the status of every route at every parent. References that
-// cannot be resolved are problems, so that a Config has none.
+// gatewayStatus is the status of every route at every parent.
 func (r *registry) gatewayStatus() []RouteStatus {
 	var all []RouteStatus
 	for _, g := range r.gatewayRoutes {
 		for _, p := range g.parents {
 			accepted := RouteCondition{Type: "Accepted", Status: true, Reason: "Accepted"}
+			if p.foreign {
+				accepted = RouteCondition{Type: "Accepted", Reason: "NoMatchingParent", Message: "this is a mesh: it has no gateways"}
+			}
 			if p.lost != nil {
 				accepted.Message = "not for every port: " + p.lost.route.at.obj.title() + " goes before it"
 			}
@@ -416,9 +427,12 @@ func (r *registry) gatewayStatus() []RouteStatus {
 					Type: "Accepted", Reason: "Conflicted", Message: p.lost.route.at.obj.title() + " goes before it",
 				}
 			}
+			resolved := RouteCondition{Type: "ResolvedRefs", Status: true, Reason: "ResolvedRefs"}
+			if g.unresolved.Reason != "" {
+				resolved = g.unresolved
+			}
 			all = append(all, RouteStatus{
-				Route: g.at.obj.title(), Parent: p.name,
-				Conditions: []RouteCondition{accepted, {Type: "ResolvedRefs", Status: true, Reason: "ResolvedRefs"}},
+				Route: g.at.obj.title(), Parent: p.name, Conditions: []RouteCondition{accepted, resolved},
 			})
 		}
 	}

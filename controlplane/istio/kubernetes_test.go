@@ -241,7 +241,7 @@ metadata: {name: c, namespace: shop}
 		"x.yaml:4:72: Service shop/a: spec.sessionAffinity: \"ClientIP\" is not supported: use consistentHash of a DestinationRule, and None here",
 		"x.yaml:4:105: Service shop/a: spec.internalTrafficPolicy: \"Local\" is not supported: use Cluster",
 		"x.yaml:4:112: Service shop/a: spec.trafficDistribution: is not supported: remove it",
-		"x.yaml:4:146: Service shop/a: spec.portz: unknown field",
+		`x.yaml:4:146: Service shop/a: spec.portz: unknown field: did you mean "ports"?`,
 		`x.yaml:9:14: Service shop/b: spec.type: "Other" is not one of ClusterIP, NodePort, LoadBalancer`,
 		"x.yaml:9:48: Service shop/b: spec.ports[0].port: 0 is not a port: use 1..65535",
 		`x.yaml:9:59: Service shop/b: spec.ports[1].name: "http" is the name of two ports`,
@@ -287,7 +287,7 @@ kind: Endpoints
 `, want: []string{
 		"x.yaml:3:1: EndpointSlice shop/a: metadata.labels[kubernetes.io/service-name]: is required: the name of the Service that the endpoints are of",
 		"x.yaml:8:75: EndpointSlice shop/b: metadata.labels[kubernetes.io/service-name]: there is no Service shop/nobody: export it too",
-		"x.yaml:10:1: EndpointSlice shop/b: endpointz: unknown field",
+		`x.yaml:10:1: EndpointSlice shop/b: endpointz: unknown field: did you mean "endpoints"?`,
 		"x.yaml:22:15: EndpointSlice shop/c: endpoints[0].addresses: there are 2 addresses: one is possible",
 		`x.yaml:23:16: EndpointSlice shop/c: endpoints[1].addresses[0]: "one.example.com" is not an IP address`,
 		"x.yaml:24:47: EndpointSlice shop/c: endpoints[2].conditions.ready: expected true or false, found text",

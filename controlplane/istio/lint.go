@@ -16,7 +16,7 @@ func Lints() []Lint { return lints[:] }
 // ofOne are the lints that an object has by itself. The others depend on what else
 // there is, of which nothing is known for certain while there are problems.
 var ofOne = []lint{
-	lintImpossibleMatch, lintIneffectiveHostnames, lintMissingWeight, lintNoBackend, lintPerTryTimeout, lintRedirectLoop,
+	lintForeignParent, lintImpossibleMatch, lintIneffectiveHostnames, lintMissingWeight, lintNoBackend, lintPerTryTimeout, lintRedirectLoop,
 	lintRetriesExceedTimeout, lintRetryNonIdempotent, lintShadowedRoute, lintUnknownProtocol, lintWeightSum,
 }
 
@@ -28,6 +28,7 @@ type lint uint8
 const (
 	lintConflictingRoute lint = iota
 	lintEmptySubset
+	lintForeignParent
 	lintGRPCRoutePort
 	lintImpossibleMatch
 	lintIneffectiveFailover
@@ -44,6 +45,7 @@ const (
 	lintRetryNonIdempotent
 	lintShadowedRoute
 	lintTimeoutExceedsCaller
+	lintUnknownBackend
 	lintUnknownHost
 	lintUnknownPod
 	lintUnknownProtocol
@@ -63,6 +65,10 @@ var lints = [...]Lint{
 	lintEmptySubset: {
 		"empty-subset", "A subset selects no endpoint of a host that has some: calls to it fail.",
 		"Correct the labels of the subset or of the endpoints, or remove the subset.",
+	},
+	lintForeignParent: {
+		"foreign-parent", "An HTTPRoute or GRPCRoute has a Gateway as a parent: there it is not in force, because this is a mesh.",
+		"Nothing, if somebody else serves the Gateway; else attach the route to a Service (`group: \"\"`, `kind: Service`).",
 	},
 	lintGRPCRoutePort: {
 		"grpc-route-port", "A GRPCRoute is for a port too over which no gRPC call is made.",
@@ -127,6 +133,10 @@ var lints = [...]Lint{
 	lintTimeoutExceedsCaller: {
 		"timeout-exceeds-caller", "A service, known by `sourceLabels` or `sourceNamespace`, may wait for longer than its own callers wait for it.",
 		"Shorten the timeout, or lengthen that of the routes to the caller.",
+	},
+	lintUnknownBackend: {
+		"unknown-backend", "A backend of an HTTPRoute or GRPCRoute is not there: its share of the requests is answered with 500, those of a GRPCRoute with UNAVAILABLE, and mirrors copy nothing.",
+		"Correct the reference, or add the Service.",
 	},
 	lintUnknownHost: {
 		"unknown-host", "No ServiceEntry has a host that the wildcard covers.",

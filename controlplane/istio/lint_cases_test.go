@@ -95,6 +95,19 @@ var lintCases = []lintCase{
 		`spec.hostnames: has no effect on routes of a Service: match the header Host instead`,
 	}},
 	{"ineffective-hostnames", "no hostnames", gatewayHTTPRoute, nil},
+	{"unknown-backend", "backends that are not there", strings.Replace(gatewayHTTPRoute, "[{name: payment, port: 8080}]", "[{name: paymnet, port: 8080, weight: 1}, {name: payment, port: 1, weight: 2}, {kind: Bucket, name: a, weight: 0}]\n    filters: [{type: RequestMirror, requestMirror: {backendRef: {name: nowhere, port: 1}}}]", 1), []string{
+		`spec.rules[0].backendRefs[0].name: no ServiceEntry has the host "paymnet.shop.svc.cluster.local": did you mean "payment.shop.svc.cluster.local"? (BackendNotFound): its share of the requests is answered with 500`,
+		`spec.rules[0].backendRefs[1].port: "payment.shop.svc.cluster.local" has no port 1: it has 8080, 9090 (BackendNotFound): its share of the requests is answered with 500`,
+		`spec.rules[0].backendRefs[2].kind: "Bucket" of group "" is not supported: use a Service, or a Hostname of group "networking.istio.io" (InvalidKind): its share of the requests is answered with 500`,
+	}},
+	{"unknown-backend", "a mirror that is not there", strings.Replace(gatewayHTTPRoute, "- backendRefs", "- filters: [{type: RequestMirror, requestMirror: {backendRef: {name: nowhere, port: 1}}}]\n    backendRefs", 1), []string{
+		`spec.rules[0].filters[0].requestMirror.backendRef.name: no ServiceEntry has the host "nowhere.shop.svc.cluster.local" (BackendNotFound): nothing is copied`,
+	}},
+	{"unknown-backend", "a backend that is there", gatewayHTTPRoute, nil},
+	{"foreign-parent", "a Gateway beside a Service", strings.Replace(gatewayHTTPRoute, "parentRefs: [", "parentRefs: [{name: ingress}, ", 1), []string{
+		`spec.parentRefs[0]: is not accepted: this is a mesh, and Gateway shop/ingress is a gateway: calls of the mesh do not pass it`,
+	}},
+	{"foreign-parent", "a Service", gatewayHTTPRoute, nil},
 	{"no-backend", "no backend with a weight", strings.Replace(gatewayHTTPRoute, "[{name: payment, port: 8080}]", "[{name: payment, port: 8080, weight: 0}]", 1), []string{
 		`spec.rules[0].backendRefs: there is no backend with a weight: every request is answered with 500`,
 	}},

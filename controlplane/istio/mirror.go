@@ -69,14 +69,17 @@ type gatewayMirror struct {
 }
 
 // gatewayMirrors translates the RequestMirror filters of a rule.
-func (r *registry) gatewayMirrors(mirrors []gatewayMirror) []*routev3.RouteAction_RequestMirrorPolicy {
+// One to what is not there copies nothing.
+func (r *registry) gatewayMirrors(g *gatewayRoute, mirrors []gatewayMirror) []*routev3.RouteAction_RequestMirrorPolicy {
 	var policies []*routev3.RouteAction_RequestMirrorPolicy
 	for _, m := range mirrors {
 		ref := m.filter.BackendRef
-		cluster := r.backend(&gatewayapi.HTTPBackendRef{
+		cluster, lost := r.backend(g, &gatewayapi.HTTPBackendRef{
 			Group: ref.Group, Kind: ref.Kind, Name: ref.Name, Namespace: ref.Namespace, Port: ref.Port,
-		}, m.at.field("backendRef"))
-		policies = append(policies, mirrorPolicy(cluster, m.share()))
+		}, "nothing is copied", m.at.field("backendRef"))
+		if share := m.share(); !lost {
+			policies = append(policies, mirrorPolicy(cluster, share))
+		}
 	}
 	return policies
 }

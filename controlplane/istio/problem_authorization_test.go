@@ -13,7 +13,7 @@ func authorizationCase(name, spec string, want ...string) problemCase {
 
 var authorizationProblems = []problemCase{
 	authorizationCase("an unknown field", `{rules: [{from: [{source: {principal: [a]}}]}]}`,
-		`34: AuthorizationPolicy shop/p: spec.rules[0].from[0].source.principal: unknown field`),
+		`34: AuthorizationPolicy shop/p: spec.rules[0].from[0].source.principal: unknown field: did you mean "principals"?`),
 	authorizationCase("a source without a field", `{rules: [{from: [{source: {}}]}]}`,
 		`33: AuthorizationPolicy shop/p: spec.rules[0].from[0].source: must have a field: to match every source, remove "from"`),
 	authorizationCase("an operation without a field", `{rules: [{to: [{}]}]}`,

@@ -158,12 +158,12 @@ spec:
   resolution: STATIC
   ports: [{name: a, number: 1, protocol: HTTP}, {name: b, number: 2, protocol: HTTP}]
 `, want: []string{
-		`x.yaml:13:45: VirtualService shop/a: spec.http[0].route[0].destination.subset: no DestinationRule of "payment.shop.svc.cluster.local" has a subset "v2"`,
+		`x.yaml:13:45: VirtualService shop/a: spec.http[0].route[0].destination.subset: no DestinationRule of "payment.shop.svc.cluster.local" has a subset "v2": it has v1`,
 		`x.yaml:14:28: VirtualService shop/a: spec.http[0].route[1].destination.host: no ServiceEntry has the host "reviews.shop.svc.cluster.local"`,
 		`x.yaml:15:8: VirtualService shop/a: spec.http[0].route[2].destination.port: "ports.example.com" has no port 8080, on which this route is called: set port.number`,
 		`x.yaml:15:8: VirtualService shop/a: spec.http[0].route[2].destination.port: "ports.example.com" has no port 9090, on which this route is called: set port.number`,
-		`x.yaml:16:67: VirtualService shop/a: spec.http[0].route[3].destination.subset: no DestinationRule of "ledger.bank.svc.cluster.local" has a subset "v1"`,
-		`x.yaml:16:86: VirtualService shop/a: spec.http[0].route[3].destination.port.number: "ledger.bank.svc.cluster.local" has no port 8080`,
+		`x.yaml:16:67: VirtualService shop/a: spec.http[0].route[3].destination.subset: no DestinationRule of "ledger.bank.svc.cluster.local" has a subset "v1": it has none`,
+		`x.yaml:16:86: VirtualService shop/a: spec.http[0].route[3].destination.port.number: "ledger.bank.svc.cluster.local" has no port 8080: it has 7070`,
 		`x.yaml:17:28: VirtualService shop/a: spec.http[0].route[4].destination.host: "*.bank": hosts with a wildcard are not supported: name each host`,
 		"x.yaml:18:7: VirtualService shop/a: spec.http[0].route[5].destination: is required",
 		"x.yaml:20:20: VirtualService shop/a: spec.http[1].match[0].port: no host of the VirtualService has port 1234",

@@ -186,7 +186,7 @@ func meshProblem(name, text string, want ...string) problemCase {
 var meshProblems = []problemCase{
 	meshProblem("no YAML", "a: [", `: not valid YAML: line 1: did not find expected node content`),
 	meshProblem("two documents", "a: b\n---\nc: d\n", `: must be one document`),
-	meshProblem("a field that nobody knows", "extensionProvider: []", `.extensionProvider: unknown field`),
+	meshProblem("a field that nobody knows", "extensionProvider: []", `.extensionProvider: unknown field: did you mean "extensionProviders"?`),
 	meshProblem("a field that would change what is served", "outboundTrafficPolicy: {mode: REGISTRY_ONLY}", `.outboundTrafficPolicy: is not supported: remove it`),
 	meshProblem("another kind of provider", "extensionProviders: [{name: z, zipkin: {service: a, port: 1}}]",
 		`.extensionProviders[0].zipkin: is not supported: remove it`),

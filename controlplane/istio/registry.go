@@ -37,6 +37,8 @@ type registry struct {
 
 	// attached are the references of gateway routes to a host.
 	attached map[string][]*gatewayParent
+	// offers counts the hosts for which others were looked for.
+	offers int
 }
 
 // newRegistry checks every object by itself and registers it. An object with
@@ -121,6 +123,6 @@ func (r *registry) known(host string, a at) bool {
 		a.errorf("no ServiceEntry has the host %q: Istio completes only names without a dot, write %q", host, full)
 		return false
 	}
-	a.errorf("no ServiceEntry has the host %q", host)
+	a.errorf("no ServiceEntry has the host %q%s", host, r.nearHosts(host))
 	return false
 }

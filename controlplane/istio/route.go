@@ -3,6 +3,7 @@ package istio
 import (
 	"regexp"
 	"slices"
+	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -89,7 +90,7 @@ func matchesAll(m *routev3.RouteMatch) bool {
 	case *routev3.RouteMatch_SafeRegex:
 		all = path.SafeRegex.Regex == ".*"
 	}
-	return all && len(m.Headers) == 0 && len(m.QueryParameters) == 0
+	return all && len(m.Headers) == 0 && len(m.QueryParameters) == 0 && m.RuntimeFraction == nil
 }
 
 func (r *registry) virtualRoute(from *rule, match *networking.HTTPMatchRequest, port uint32) *routev3.Route {
@@ -263,13 +264,13 @@ func (r *registry) destination(d *networking.Destination, port uint32, a at) str
 	}
 	if !s.hasPort(port) {
 		if d.Port != nil {
-			a.field("port").field("number").errorf("%q has no port %d", host, port)
+			a.field("port").field("number").errorf("%q has no port %d: it has %s", host, port, s.portNumbers())
 		} else if port != anyPort {
 			a.field("port").errorf("%q has no port %d, on which this route is called: set port.number", host, port)
 		}
 	}
 	if d.Subset != "" && !r.hasSubset(host, d.Subset) {
-		a.field("subset").errorf("no DestinationRule of %q has a subset %q", host, d.Subset)
+		a.field("subset").errorf("no DestinationRule of %q has a subset %q%s", host, d.Subset, r.subsetsOf(host))
 	}
 	return clusterName(port, d.Subset, host)
 }
@@ -281,6 +282,22 @@ func (r *registry) seenFrom(host, namespace string) *service {
 		return s
 	}
 	return r.services[host][0]
+}
+
+// subsetsOf lists the subsets of a host.
+func (r *registry) subsetsOf(host string) string {
+	names := make(map[string]bool)
+	for _, found := range r.rules.about(host) {
+		for _, rule := range found.values {
+			for _, s := range rule.spec.Subsets {
+				names[s.Name] = true
+			}
+		}
+	}
+	if len(names) == 0 {
+		return ": it has none"
+	}
+	return ": it has " + strings.Join(sortedKeys(names), ", ")
 }
 
 // hasSubset reports whether any rule of a host has a subset.

@@ -3,7 +3,6 @@ package istio
 import (
 	"math"
 	"reflect"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -124,14 +123,13 @@ func fieldByTag(of reflect.Type, name string) int {
 	return -1
 }
 
-// tagSuggestion offers the field that differs only in upper and lower case.
+// tagSuggestion offers the fields whose names are like one that does not exist.
 func tagSuggestion(of reflect.Type, name string) string {
+	var names []string
 	for field := range of.Fields() {
-		if tag := field.Tag.Get("json"); strings.EqualFold(tag, name) {
-			return ": did you mean \"" + tag + "\"?"
-		}
+		names = append(names, field.Tag.Get("json"))
 	}
-	return ""
+	return offerField(name, names)
 }
 
 // translatedStructs lists, by struct of the Gateway API, the fields that are
@@ -147,8 +145,9 @@ var translatedStructs = map[string][]string{
 	"HTTPHeaderMatch":     {"type", "name", "value"},
 	"HTTPQueryParamMatch": {"type", "name", "value"},
 	"HTTPRouteFilter": {
-		"type", "requestHeaderModifier", "responseHeaderModifier", "requestRedirect", "urlRewrite", "requestMirror",
+		"type", "requestHeaderModifier", "responseHeaderModifier", "requestRedirect", "urlRewrite", "requestMirror", "cors",
 	},
+	"HTTPCORSFilter":            {"allowOrigins", "allowCredentials", "allowMethods", "allowHeaders", "exposeHeaders", "maxAge"},
 	"HTTPRequestMirrorFilter":   {"backendRef", "percent", "fraction"},
 	"BackendObjectReference":    {"group", "kind", "name", "namespace", "port"},
 	"Fraction":                  {"numerator", "denominator"},

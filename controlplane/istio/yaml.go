@@ -47,14 +47,24 @@ func fieldByName(md protoreflect.MessageDescriptor, name string) protoreflect.Fi
 	return md.Fields().ByName(protoreflect.Name(name))
 }
 
-// suggestion offers the field that differs only in upper and lower case.
+// suggestion offers the fields whose names are like one that does not exist.
 func suggestion(md protoreflect.MessageDescriptor, name string) string {
+	var names []string
 	for i := range md.Fields().Len() {
-		if fd := md.Fields().Get(i); strings.EqualFold(fd.JSONName(), name) {
-			return ": did you mean \"" + fd.JSONName() + "\"?"
+		names = append(names, md.Fields().Get(i).JSONName())
+	}
+	return offerField(name, names)
+}
+
+// offerField offers the field that differs in upper and lower case only, or those
+// that differ in few letters.
+func offerField(name string, names []string) string {
+	for _, other := range names {
+		if strings.EqualFold(other, name) {
+			return offer([]string{other})
 		}
 	}
-	return ""
+	return offer(near(name, names))
 }
 
 func sortedKeys[V any](m map[string]V) []string {
