@@ -73,7 +73,7 @@ func churn(t *testing.T, mode string, connections int) {
 		}
 	}
 	load := newGoalLoad(t, w.Join("shop", "customer", nil, mesh.WithHooks(hooks)), h)
-	make := func(connections int) {
+	connect := func(connections int) {
 		until := opened.Load() + int64(connections)
 		var all sync.WaitGroup
 		for i := range 16 {
@@ -92,11 +92,11 @@ func churn(t *testing.T, mode string, connections int) {
 		}
 		all.Wait()
 	}
-	make(max(connections/10, 100)) // what is made once is made
+	connect(max(connections/10, 100)) // what is made once is made
 	// One gRPC connection is kept ready for the next call.
 	until(t, "the connections are closed", func() bool { return open.Load() <= 1 })
 	before := own(t)
-	make(connections)
+	connect(connections)
 	const goroutines, files, heap = 5, 2, 10 << 20
 	var after possessions
 	deadline := time.Now().Add(15 * time.Second)

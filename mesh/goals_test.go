@@ -158,7 +158,7 @@ func (l *goalLoad) unary(ctx context.Context) error {
 	return err
 }
 
-// stream exchanges n messages, with a pause before each.
+// stream exchanges n messages, with a pause before each if there is to be one.
 func (l *goalLoad) stream(ctx context.Context, n int, pause time.Duration) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -166,9 +166,15 @@ func (l *goalLoad) stream(ctx context.Context, n int, pause time.Duration) error
 	if err != nil {
 		return err
 	}
+	var tick <-chan time.Time
+	if pause > 0 {
+		ticker := time.NewTicker(pause)
+		defer ticker.Stop()
+		tick = ticker.C
+	}
 	for i := range n {
-		if pause > 0 {
-			time.Sleep(pause)
+		if tick != nil {
+			<-tick
 		}
 		if err := s.Send(&grpc_testing.StreamingOutputCallRequest{}); err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("message %d: %w", i, err)
@@ -250,7 +256,7 @@ func (l *goalLoad) run(done <-chan struct{}, streams int) {
 			for !over() {
 				n := l.calls.Add(1)
 				if *goalRate > 0 {
-					time.Sleep(time.Until(begin.Add(time.Duration(n) * time.Second / time.Duration(*goalRate))))
+					<-time.After(time.Until(begin.Add(time.Duration(n) * time.Second / time.Duration(*goalRate))))
 				}
 				kind := &kinds[n%int64(len(kinds))]
 				l.one(kind.name, kind.call)
