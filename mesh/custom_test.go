@@ -3,6 +3,7 @@ package mesh_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"io"
 	"net/http"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/inboardmesh/inboard/mesh"
 	"github.com/inboardmesh/inboard/mesh/meshtest"
@@ -288,6 +290,70 @@ func TestS35_ACheckSeesTheBodyAndLeavesIt(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// TestS35_ACheckSeesTheMessageOfACall: of a unary call in its frame, as OPA's plugin
+// reads it; of a stream nothing can be seen before it is allowed.
+func TestS35_ACheckSeesTheMessageOfACall(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"grpc", "http"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newCustomWorld(t)
+				body := ", includeRequestBodyInCheck: {maxRequestBytes: 100, allowPartialMessage: PARTIAL, packAsBytes: true}"
+				if kind == "http" {
+					body = strings.Replace(body, ", packAsBytes: true", "", 1)
+				}
+				spec := `{selector: {matchLabels: {app: payment}}, action: CUSTOM, provider: {name: authz-` + kind + `}, rules: [{}]}`
+				apply := func(partial string) { w.Apply(customYAML("authz", strings.Replace(body, "PARTIAL", partial, 1), spec)) }
+				seen := func() []byte {
+					r := w.checker.last().GetRequest().GetHttp()
+					return append(r.GetRawBody(), r.GetBody()...)
+				}
+				stream := func() error {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					defer cancel()
+					ctx = metadata.AppendToOutgoingContext(ctx, "x-role", "admin")
+					s, err := grpc_testing.NewTestServiceClient(w.conn).FullDuplexCall(ctx)
+					if err != nil {
+						t.Fatal(err)
+					}
+					_, err = s.Recv()
+					return err
+				}
+
+				apply("false")
+				if r := w.call(t, "gRPC", "", "admin", "the message"); r.code != codes.OK || r.payload != "the message" {
+					t.Fatalf("%+v", r)
+				}
+				message := seen()
+				sent := new(grpc_testing.SimpleRequest)
+				if len(message) < 5 || message[0] != 0 || int(binary.BigEndian.Uint32(message[1:])) != len(message)-5 ||
+					proto.Unmarshal(message[5:], sent) != nil || string(sent.GetPayload().GetBody()) != "the message" {
+					t.Errorf("the service got %q", message)
+				}
+				long := strings.Repeat("0123456789", 100)
+				if r := w.call(t, "gRPC", "", "admin", long); r.code == codes.OK || r.header != nil {
+					t.Errorf("a message that is too large: %+v", r)
+				}
+				if err := stream(); status.Code(err) != codes.PermissionDenied {
+					t.Errorf("a stream whose messages cannot be seen: %v", err)
+				}
+
+				apply("true")
+				if r := w.call(t, "gRPC", "", "admin", long); r.code != codes.OK || r.payload != long {
+					t.Errorf("a part was asked about: %+v", r)
+				}
+				if got := seen(); len(got) != 100 {
+					t.Errorf("the service got %d bytes", len(got))
+				}
+				if err := stream(); status.Code(err) != codes.Unimplemented {
+					t.Errorf("a stream that may be seen in part: %v, want that of the application", err)
+				}
+			})
+		})
 	}
 }
 

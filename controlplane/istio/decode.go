@@ -1,6 +1,7 @@
 package istio
 
 import (
+	"cmp"
 	"encoding/base64"
 	"math"
 	"strconv"
@@ -136,7 +137,7 @@ func (d *decoder) message(n *yaml.Node, m protoreflect.Message, a at) {
 			child.undecodable("has no value: write one, or remove the field")
 			continue
 		case !isTranslated(fd):
-			child.refuse("is not supported: remove it%s", untranslated[fd.FullName()])
+			child.refuse("%s", cmp.Or(untranslated[fd.FullName()], "is not supported: remove it"))
 			d.obj.broken[a.path] = true
 			continue
 		case set[fd.Name()]:

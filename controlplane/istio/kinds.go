@@ -236,10 +236,21 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 	"istio.security.v1beta1.Condition": {"key", "values", "not_values"},
 }
 
-// untranslated says why some fields are refused.
+// untranslated says why some fields are refused, and what to do.
 var untranslated = map[protoreflect.FullName]string{
-	"istio.networking.v1alpha3.OutlierDetection.consecutive_errors": ": it is deprecated: use consecutiveGatewayErrors",
+	"istio.networking.v1alpha3.OutlierDetection.consecutive_errors": "is not supported: remove it: it is deprecated: use consecutiveGatewayErrors",
+
+	// Without its targets a policy would be for the whole namespace: to remove them is
+	// no remedy.
+	"istio.security.v1beta1.AuthorizationPolicy.targetRef":    noTargets,
+	"istio.security.v1beta1.AuthorizationPolicy.targetRefs":   noTargets,
+	"istio.security.v1beta1.RequestAuthentication.targetRef":  noTargets,
+	"istio.security.v1beta1.RequestAuthentication.targetRefs": noTargets,
 }
+
+// noTargets: Istio attaches such a policy to a Gateway, a GatewayClass, a Service or a
+// ServiceEntry by way of its gateway or waypoint, and to no workload itself.
+const noTargets = "is for gateways and waypoints, of which there is none here, and binds no workload: choose the workloads with spec.selector"
 
 func isTranslated(fd protoreflect.FieldDescriptor) bool {
 	return slices.Contains(translated[fd.ContainingMessage().FullName()], fd.Name())

@@ -52,7 +52,9 @@ var authorizationProblems = []problemCase{
 	authorizationCase("a DENY that denies nothing", `{action: DENY}`,
 		`1: AuthorizationPolicy shop/p: spec.rules: is required for DENY: without a rule the policy matches nothing`),
 	authorizationCase("a target of gateways", `{targetRefs: [{kind: Gateway, name: g}]}`,
-		`8: AuthorizationPolicy shop/p: spec.targetRefs: is not supported: remove it`),
+		`8: AuthorizationPolicy shop/p: spec.targetRefs: is for gateways and waypoints, of which there is none here, and binds no workload: choose the workloads with spec.selector`),
+	authorizationCase("a target that is a Service", `{targetRef: {kind: Service, name: payment}}`,
+		`8: AuthorizationPolicy shop/p: spec.targetRef: is for gateways and waypoints, of which there is none here, and binds no workload: choose the workloads with spec.selector`),
 	{name: "a trial that is neither on nor off", yaml: `
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy

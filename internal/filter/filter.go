@@ -10,6 +10,7 @@
 package filter
 
 import (
+	"errors"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -59,9 +60,14 @@ type Exchange struct {
 	TLS *tls.ConnectionState
 	// Body reads the beginning of the request's body, and leaves the body as it
 	// was: the first limit bytes, and whether that is all of it. Nil where there is
-	// no body that could be read, as for gRPC calls and on the way out. It waits no
+	// no body that could be read: for calls of gRPC, which have Message, and on the way out. It waits no
 	// longer than the request may take.
 	Body func(limit int) (data []byte, whole bool, err error)
+	// Message is the one message of a call that has no Body, and Frame makes of it
+	// what Body would read; nil without one. They are two, so that a call that nobody
+	// asks about pays nothing.
+	Message any
+	Frame   func(message any, limit int) (data []byte, whole bool, err error)
 	// Routes is the table by which the request is routed.
 	Routes *route.Table
 	// Decision is where the request goes, so far. Its Route is nil if no route
@@ -168,4 +174,20 @@ func (x *Exchange) Response(status int, h route.HeaderMap) {
 	for _, f := range slices.Backward(x.responses) {
 		f(status, h)
 	}
+}
+
+// ErrNoBody is that of a call whose body cannot be read: it is still being sent, in a
+// form that only the application knows.
+var ErrNoBody = errors.New("the body of such a call cannot be read")
+
+// ReadBody reads the beginning of the request's body, at most limit bytes, and tells
+// whether that is all. It leaves the body as it is.
+func (x *Exchange) ReadBody(limit int) (data []byte, whole bool, err error) {
+	switch {
+	case x.Body != nil:
+		return x.Body(limit)
+	case x.Frame != nil:
+		return x.Frame(x.Message, limit)
+	}
+	return nil, false, ErrNoBody
 }

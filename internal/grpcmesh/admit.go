@@ -22,6 +22,8 @@ type admission struct {
 	facts    route.Facts
 	tls      *tls.ConnectionState // nil for plaintext
 	decision route.Decision
+	// message is that of a unary call; nil for streams.
+	message any
 	// exchange is what the filters see; nil if there are none.
 	exchange *filter.Exchange
 }
@@ -62,6 +64,9 @@ func (a *admission) filter(ctx context.Context, ln *inbound.Listener, chain *inb
 	a.exchange = &filter.Exchange{
 		Request: a.view, Headers: headers, Facts: a.facts, TLS: a.tls, Listener: ln.Name(),
 		Routes: chain.Routes, Decision: a.decision,
+	}
+	if a.message != nil {
+		a.exchange.Message, a.exchange.Frame = a.message, frame
 	}
 	answer, err := chain.Filters.Run(ctx, a.exchange)
 	a.view, a.decision = a.exchange.Request, a.exchange.Decision

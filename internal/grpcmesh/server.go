@@ -33,7 +33,7 @@ type server struct {
 }
 
 func (s *server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (reply any, err error) {
-	err = s.serve(ctx, info.FullMethod, false, func(ctx context.Context, _ *replyHeader, pace *filter.Pace, _ *inbound.Timeouts) error {
+	err = s.serve(ctx, info.FullMethod, req, func(ctx context.Context, _ *replyHeader, pace *filter.Pace, _ *inbound.Timeouts) error {
 		if reply, err = handler(ctx, req); err != nil {
 			return err
 		}
@@ -43,7 +43,7 @@ func (s *server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 }
 
 func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	return s.serve(ss.Context(), info.FullMethod, true, func(ctx context.Context, reply *replyHeader, pace *filter.Pace, timeouts *inbound.Timeouts) error {
+	return s.serve(ss.Context(), info.FullMethod, nil, func(ctx context.Context, reply *replyHeader, pace *filter.Pace, timeouts *inbound.Timeouts) error {
 		return handler(srv, &serverStream{
 			ServerStream: ss, ctx: ctx, reply: reply, pace: pace,
 			timeouts: timeouts, bounded: timeouts != nil || shortened(ctx, ss.Context()),
@@ -139,8 +139,10 @@ func timedOut(cause error) error {
 	return status.Error(answer.GRPCCode(), cause.Error())
 }
 
-// serve runs one call. The deadline that the caller sent is in ctx already.
-func (s *server) serve(ctx context.Context, method string, streaming bool, handler func(context.Context, *replyHeader, *filter.Pace, *inbound.Timeouts) error) (err error) {
+// serve runs one call; message is that of a unary one, nil of a stream. The deadline
+// that the caller sent is in ctx already.
+func (s *server) serve(ctx context.Context, method string, message any, handler func(context.Context, *replyHeader, *filter.Pace, *inbound.Timeouts) error) (err error) {
+	streaming := message == nil
 	if method == "" || method[0] != '/' {
 		// No policy would find it (gRPC over HTTP/2, Path).
 		return status.Errorf(codes.Unimplemented, "malformed method name %q", method)
@@ -220,7 +222,7 @@ func (s *server) serve(ctx context.Context, method string, streaming bool, handl
 	// FromIncomingContext made a copy of the headers.
 	a := admission{
 		view:  route.Request{Method: "POST", Scheme: call.Scheme, Host: call.Host, Path: method, Header: header(md)},
-		facts: factsOf(call, client, p.LocalAddr),
+		facts: factsOf(call, client, p.LocalAddr), message: message,
 	}
 	if isTLS && (chain.Filters != nil || chain.Guarded()) {
 		kept := tlsInfo.State // which most calls need not keep

@@ -82,10 +82,7 @@ type body struct {
 	partial, read bool
 }
 
-var (
-	errTooLarge = errors.New("the body is too large")
-	errNoBody   = errors.New("the body of such a call cannot be read: allow a partial one")
-)
+var errTooLarge = errors.New("the body is too large")
 
 // Request asks the service about a request.
 func (f *Filter) Request(ctx context.Context, x *filter.Exchange) (*filter.Answer, error) {
@@ -136,16 +133,14 @@ func (f *Filter) enabled(x *filter.Exchange) bool {
 
 // readBody reads what the service is to get of the body.
 func (f *Filter) readBody(x *filter.Exchange) (body, error) {
-	switch {
-	case f.body == nil:
+	if f.body == nil {
 		return body{}, nil
-	case x.Body == nil && f.body.AllowPartial:
-		return body{read: true, partial: true}, nil
-	case x.Body == nil:
-		return body{}, errNoBody
 	}
-	data, whole, err := x.Body(f.body.MaxBytes)
-	if err != nil {
+	data, whole, err := x.ReadBody(f.body.MaxBytes)
+	switch {
+	case errors.Is(err, filter.ErrNoBody) && f.body.AllowPartial:
+		return body{read: true, partial: true}, nil
+	case err != nil:
 		return body{}, err
 	}
 	if !whole && !f.body.AllowPartial {

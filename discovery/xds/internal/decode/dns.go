@@ -9,6 +9,9 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
+	getaddrinfov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/getaddrinfo/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/inboardmesh/inboard/discovery"
 )
@@ -19,6 +22,31 @@ const (
 	// dnsFailureFactor makes max_interval of base_interval.
 	dnsFailureFactor = 10
 )
+
+// What istiod sends with every cluster of type DNS tunes c-ares, by which Envoy asks.
+// Here the process's resolver asks: how that does so is its own business, but whom it
+// asks must not be left out.
+var dnsResolverFields = []messageFields{
+	{
+		message: (*caresv3.CaresDnsResolverConfig)(nil),
+		harmless: "use_resolvers_as_fallback filter_unroutable_families udp_max_queries query_timeout_seconds query_tries " +
+			"rotate_nameservers edns0_max_payload_size max_udp_channel_duration reinit_channel_on_timeout qcache_max_ttl",
+		instead: map[string]string{
+			"resolvers":            "the process's resolver is asked: give the mesh another one",
+			"dns_resolver_options": "the process's resolver is asked: give the mesh another one",
+		},
+	},
+	{message: (*getaddrinfov3.GetAddrInfoDnsResolverConfig)(nil), harmless: "num_retries num_resolver_threads"},
+}
+
+// dnsResolver decodes typed_dns_resolver_config.
+func (d *decoder) dnsResolver(at path, config *anypb.Any) {
+	if is(config, (*getaddrinfov3.GetAddrInfoDnsResolverConfig)(nil)) {
+		d.unpack(at, config, &getaddrinfov3.GetAddrInfoDnsResolverConfig{})
+		return
+	}
+	d.unpack(at, config, &caresv3.CaresDnsResolverConfig{})
+}
 
 // dns decodes the settings of a cluster of type STRICT_DNS or LOGICAL_DNS.
 //
@@ -48,14 +76,16 @@ func (d *decoder) dns(at path, m *clusterv3.Cluster) *discovery.DNS {
 		name string
 		set  bool
 	}{
-		{"dns_resolvers", len(m.GetDnsResolvers()) > 0},                                      //nolint:staticcheck // to refuse it
-		{"use_tcp_for_dns_lookups", m.GetUseTcpForDnsLookups()},                              //nolint:staticcheck // as above
-		{"dns_resolution_config", len(m.GetDnsResolutionConfig().GetResolvers()) > 0},        //nolint:staticcheck // as above
-		{"typed_dns_resolver_config", m.GetTypedDnsResolverConfig().GetTypedConfig() != nil}, // it may name servers
+		{"dns_resolvers", len(m.GetDnsResolvers()) > 0},                               //nolint:staticcheck // to refuse it
+		{"use_tcp_for_dns_lookups", m.GetUseTcpForDnsLookups()},                       //nolint:staticcheck // as above
+		{"dns_resolution_config", len(m.GetDnsResolutionConfig().GetResolvers()) > 0}, //nolint:staticcheck // as above
 	} {
 		if other.set {
 			d.refusef(at.field(other.name), "not supported for type %s: the process's resolver is asked", m.GetType())
 		}
+	}
+	if config := m.GetTypedDnsResolverConfig().GetTypedConfig(); config != nil {
+		d.dnsResolver(at.field("typed_dns_resolver_config").field("typed_config"), config)
 	}
 	if c.Logical {
 		endpoints := m.GetLoadAssignment().GetEndpoints()

@@ -65,7 +65,7 @@ var supportedFields = sync.OnceValue(func() fieldTable {
 		substitutionFields, pathTemplateFields, internalRedirectFields, hashPolicyFields,
 		mirrorFields, corsFields, clusterFields, aggregateFields, outlierFields, balancingFields, zoneFields, consistentHashFields, subsetFields, slowStartFields, protocolFields, tlsFields, keepAliveFields, sessionFields, ownBalancingFields,
 		assignmentFields, healthCheckFields, commonFields,
-		jwtFields, serviceFields, extAuthzFields,
+		jwtFields, serviceFields, extAuthzFields, dnsResolverFields,
 	))
 })
 

@@ -49,6 +49,7 @@ func fixtures(tb testing.TB) []fixture {
 		{"TLS to the outside", fromJSON[clusterv3.Cluster](tb, outsideClusterFixture), cluster},
 		{"secrets of istiod", fromJSON[clusterv3.Cluster](tb, istiodClusterFixture), cluster},
 		{"named cluster", fromJSON[clusterv3.Cluster](tb, namedClusterFixture), cluster},
+		{"logical cluster", fromJSON[clusterv3.Cluster](tb, logicalClusterFixture), cluster},
 		{"static cluster", fromJSON[clusterv3.Cluster](tb, staticClusterFixture), cluster},
 		{"weighted localities", fromJSON[clusterv3.Cluster](tb, wrrLocalityClusterFixture), cluster},
 		{"random cluster", fromJSON[clusterv3.Cluster](tb, randomClusterFixture), cluster},

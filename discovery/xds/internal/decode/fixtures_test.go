@@ -274,7 +274,19 @@ const namedClusterFixture = `{
   "type": "STRICT_DNS",
   "dnsRefreshRate": "60s", "dnsJitter": "0.1s", "respectDnsTtl": true, "dnsLookupFamily": "V4_ONLY",
   "dnsFailureRefreshRate": {"baseInterval": "2s", "maxInterval": "10s"},
+  "typedDnsResolverConfig": {"name": "envoy.network.dns_resolver.cares", "typedConfig": {
+    "@type": "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "udpMaxQueries": 100}},
   "loadAssignment": {"clusterName": "named", "endpoints": [{"lbEndpoints": [{"endpoint": {"address":
+    {"socketAddress": {"address": "api.example", "portValue": 443}}}}]}]}
+}`
+
+// logicalClusterFixture asks by the system's resolver.
+const logicalClusterFixture = `{
+  "name": "logical",
+  "type": "LOGICAL_DNS",
+  "typedDnsResolverConfig": {"name": "envoy.network.dns_resolver.getaddrinfo", "typedConfig": {
+    "@type": "type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig"}},
+  "loadAssignment": {"clusterName": "logical", "endpoints": [{"lbEndpoints": [{"endpoint": {"address":
     {"socketAddress": {"address": "api.example", "portValue": 443}}}}]}]}
 }`
 
