@@ -10,10 +10,10 @@
 package filter
 
 import (
-	"errors"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"maps"
 	"slices"
 

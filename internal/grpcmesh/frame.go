@@ -25,7 +25,7 @@ func frame(message any, limit int) (data []byte, whole bool, err error) {
 		return nil, false, filter.ErrNoBody
 	}
 	data = make([]byte, prefix, prefix+size)
-	binary.BigEndian.PutUint32(data[1:], uint32(size)) //nolint:gosec // checked above
+	binary.BigEndian.PutUint32(data[1:], uint32(size))
 	if data, err = (proto.MarshalOptions{}).MarshalAppend(data, m); err != nil {
 		return nil, false, filter.ErrNoBody
 	}
