@@ -91,7 +91,11 @@ func (s *serverStream) SendMsg(m any) error {
 	if !s.bounded {
 		return s.ServerStream.SendMsg(m)
 	}
-	return s.await(func() error { return s.ServerStream.SendMsg(m) })
+	own, err := detachedCopy(s.ServerStream, m)
+	if err != nil {
+		return err
+	}
+	return s.await(func() error { return s.ServerStream.SendMsg(own) })
 }
 
 // RecvMsg waits for a message no longer than the stream may stand still.
@@ -99,8 +103,12 @@ func (s *serverStream) RecvMsg(m any) error {
 	if !s.bounded {
 		return s.ServerStream.RecvMsg(m)
 	}
-	err := s.await(func() error { return s.ServerStream.RecvMsg(m) })
-	if errors.Is(err, io.EOF) {
+	own, adopt := detachedFor(m)
+	err := s.await(func() error { return s.ServerStream.RecvMsg(own) })
+	switch {
+	case err == nil:
+		adopt()
+	case errors.Is(err, io.EOF):
 		s.timeouts.Received()
 	}
 	return err
@@ -108,7 +116,7 @@ func (s *serverStream) RecvMsg(m any) error {
 
 // await makes an operation of the stream that gRPC lets nobody cancel. When the time
 // is over it goes on until the application, which then has an error, returns: that
-// ends the stream. Nobody looks at its message any more.
+// ends the stream. Until then it has a message of its own.
 func (s *serverStream) await(operation func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- operation() }() // ends with the stream
@@ -208,7 +216,7 @@ func (s *server) serve(ctx context.Context, method string, message any, handler 
 		}
 	}()
 	// gRPC has the request of a unary call whole before it asks anybody.
-	timeouts, ctx := inbound.StartTimeouts(ctx, chain.Config, !streaming, nil)
+	timeouts, ctx := inbound.StartTimeouts(ctx, chain.Config, !streaming, 0, nil)
 	defer func() {
 		if cause := timeouts.Stop(); cause != nil && done {
 			err, local = timedOut(cause), true

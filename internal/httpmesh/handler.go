@@ -153,6 +153,12 @@ func (s *serving) serve(w http.ResponseWriter) {
 	if rec.status == 0 && ctx == &s.deadline && r.Context().Err() == nil && ctx.Err() != nil {
 		// An application that gives up when its time is over, as it would for a
 		// caller that has gone, has not answered: its silence is no 200.
+		if longest := s.chain.Config.MaxStreamDuration; longest > 0 && time.Since(c.Start) >= longest {
+			// It has noticed before the timer that ends what it waits for.
+			s.local = true
+			s.fail(rec, &view, http.StatusRequestTimeout, grpcDeadlineExceeded, inbound.ErrLong.Error())
+			return
+		}
 		s.fail(rec, &view, http.StatusGatewayTimeout, grpcDeadlineExceeded, "the deadline passed")
 	}
 }
@@ -314,11 +320,7 @@ func (s *serving) end(ctx context.Context, rec *recorder) {
 // limit is how long the request may take: as long as the configuration says, and
 // no longer than its caller waits; 0 is without a limit.
 func (s *serving) limit() time.Duration {
-	limit, waits := s.chain.Config.MaxStreamDuration, s.callerWaits()
-	if limit <= 0 || waits > 0 && waits < limit {
-		return waits
-	}
-	return limit
+	return sooner(s.chain.Config.MaxStreamDuration, s.callerWaits())
 }
 
 // callerWaits is how long the caller said that it still waits, or 0. The caller

@@ -37,13 +37,13 @@ type patience struct {
 // the context under which it is served.
 func (s *serving) startTimeouts(ctx context.Context, w http.ResponseWriter) context.Context {
 	config, r := s.chain.Config, s.request
-	if config.StreamIdleTimeout <= 0 && config.RequestTimeout <= 0 {
+	if config.StreamIdleTimeout <= 0 && config.RequestTimeout <= 0 && config.MaxStreamDuration <= 0 {
 		return ctx
 	}
 	complete := r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0
 	p := &patience{control: http.NewResponseController(w), closes: r.ProtoMajor == 1, idle: config.StreamIdleTimeout}
-	if config.RequestTimeout > 0 {
-		p.late = s.call.Start.Add(config.RequestTimeout)
+	if limit := sooner(config.RequestTimeout, config.MaxStreamDuration); limit > 0 {
+		p.late = s.call.Start.Add(limit)
 	}
 	p.unread.Store(!complete)
 	unblock := func() { // the application may wait for the client
@@ -55,7 +55,7 @@ func (s *serving) startTimeouts(ctx context.Context, w http.ResponseWriter) cont
 			_ = p.control.SetWriteDeadline(past)
 		}
 	}
-	timeouts, ctx := inbound.StartTimeouts(ctx, config, complete, unblock)
+	timeouts, ctx := inbound.StartTimeouts(ctx, config, complete, config.MaxStreamDuration, unblock)
 	if timeouts == nil {
 		return ctx
 	}
@@ -67,6 +67,14 @@ func (s *serving) startTimeouts(ctx context.Context, w http.ResponseWriter) cont
 		s.request = &own
 	}
 	return ctx
+}
+
+// sooner is the shorter of two times, of which 0 is none.
+func sooner(a, b time.Duration) time.Duration {
+	if a <= 0 || b > 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // stop ends the timeouts, also when the application panicked. Over HTTP/1.1 net/http

@@ -13,10 +13,12 @@ import (
 var (
 	ErrIdle = errors.New("stream timeout")
 	ErrSlow = errors.New("request timeout")
+	ErrLong = errors.New("downstream duration timeout")
 )
 
-// Timeouts end a request that stands still for too long (stream_idle_timeout), or
-// whose client takes too long to send it (request_timeout). They cancel its context
+// Timeouts end a request that stands still for too long (stream_idle_timeout), whose
+// client takes too long to send it (request_timeout), or that takes too long in all
+// (max_stream_duration). They cancel its context
 // and do what else the protocol needs; the answer is that of the request's own
 // goroutine. All methods may be called on nil, which has no timeouts, and are safe
 // for concurrent use.
@@ -28,6 +30,7 @@ type Timeouts struct {
 	mu      sync.Mutex
 	still   *time.Timer // guarded by mu; nil without an idle timeout
 	whole   *time.Timer // guarded by mu; nil without a request timeout
+	longest *time.Timer // guarded by mu; nil without a maximum duration
 	stopped bool        // guarded by mu
 	cause   error       // guarded by mu; why the request was ended
 	unblock func()      // guarded by mu; ends what the application waits for
@@ -36,9 +39,10 @@ type Timeouts struct {
 // StartTimeouts bounds a request under ctx as its filter chain says; the result is
 // nil if that says nothing. unblock ends what the application waits for when the
 // time is over; it must not wait itself, and is not called after Stop. complete says
-// that the request has arrived whole. It must be followed by Stop.
-func StartTimeouts(ctx context.Context, chain *discovery.FilterChain, complete bool, unblock func()) (*Timeouts, context.Context) {
-	if chain.StreamIdleTimeout <= 0 && (chain.RequestTimeout <= 0 || complete) {
+// that the request has arrived whole. longest is how long it may take, 0 if that is
+// unbounded or its context's matter. It must be followed by Stop.
+func StartTimeouts(ctx context.Context, chain *discovery.FilterChain, complete bool, longest time.Duration, unblock func()) (*Timeouts, context.Context) {
+	if chain.StreamIdleTimeout <= 0 && (chain.RequestTimeout <= 0 || complete) && longest <= 0 {
 		return nil, ctx
 	}
 	t := &Timeouts{idle: chain.StreamIdleTimeout, ended: make(chan struct{}), unblock: unblock}
@@ -50,6 +54,9 @@ func StartTimeouts(ctx context.Context, chain *discovery.FilterChain, complete b
 	}
 	if chain.RequestTimeout > 0 && !complete {
 		t.whole = time.AfterFunc(chain.RequestTimeout, func() { t.end(ErrSlow) })
+	}
+	if longest > 0 {
+		t.longest = time.AfterFunc(longest, func() { t.end(ErrLong) })
 	}
 	return t, ctx
 }
@@ -128,8 +135,10 @@ func (t *Timeouts) Release() error {
 	if t.still != nil {
 		t.still.Stop()
 	}
-	if t.whole != nil {
-		t.whole.Stop()
+	for _, timer := range []*time.Timer{t.whole, t.longest} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 	return t.cause
 }

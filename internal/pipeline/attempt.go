@@ -82,8 +82,12 @@ func (a *Attempt) run() outcome.Outcome {
 		return o
 	}
 	o := a.call.adapter.Attempt(a.ctx, a)
-	if !a.KeepPerTry {
-		a.Started()
+	if !a.KeepPerTry && !a.Started() && o.Kind == outcome.Response && !o.GRPC {
+		// The headers came at the very limit: the context, under which the body would
+		// be read, has ended. A gRPC reply is here whole.
+		a.call.adapter.Abandon(a)
+		a.Reply = nil
+		o = outcome.Outcome{Kind: outcome.PerTryTimeout, Sent: true, Err: errPerTryTimeout}
 	}
 	a.settle(&o)
 	return o

@@ -172,19 +172,20 @@ func (h *hedging) another() {
 	c.isRetry = true
 	if a, o, begun := h.launch(); !begun {
 		h.stopped = true
-		if a == nil {
-			c.cluster.Gate(c.priority()).ReleaseRetry()
-			return
+		if a != nil {
+			a.end(&o, time.Now())
 		}
-		a.end(&o, time.Now())
 	}
 }
 
-// launch begins an attempt, or says why there is none: a is nil if nobody was
-// asked for it.
+// launch begins an attempt, or says why there is none, and then gives back the
+// permit that it would have held as a retry: a is nil if nobody was asked for it.
 func (h *hedging) launch() (a *Attempt, o outcome.Outcome, begun bool) {
 	c := h.call
 	if !c.out.enter() {
+		if c.isRetry {
+			c.cluster.Gate(c.priority()).ReleaseRetry()
+		}
 		return nil, outcome.Outcome{Kind: outcome.Closed, Err: upstream.ErrClosed}, false
 	}
 	a, o, refused := c.begin()

@@ -325,3 +325,23 @@ func TestASlowEndpointIsToldOfItsTimeout(t *testing.T) {
 		}
 	})
 }
+
+// A round of attempts that the closing of the mesh keeps from beginning holds no
+// permit for a retry.
+func TestClosingBeforeARoundLeavesNoPermit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.configure(newTarget(routeTimeout(longCall), hedgedBy(retry.Hedge{Delay: longCall}, retry.Policy{MaxRetries: 2, On: retry.On5xx})))
+		d := &adapter{hedgeable: true, attempt: always(response(503))}
+		gate := b.cluster("v1").Gate(discovery.PriorityDefault)
+		d.abandon = func() { b.outbound.Close() } // before the second round
+		o, _ := b.run(t.Context(), d)
+		if o.Kind != outcome.Closed {
+			t.Errorf("got %v: %v", o.Kind, o.Err)
+		}
+		if got := gate.Usage(); got != (breaker.Usage{}) {
+			t.Errorf("in use: %+v", got)
+		}
+	})
+}

@@ -126,6 +126,43 @@ func TestBT2_AnAnswerEndsThePerTryTimeout(t *testing.T) {
 	})
 }
 
+// A response whose headers come at the very limit has a context that has ended: its
+// body could not be read.
+func TestBT2_AnAnswerAtTheVeryLimitIsTooLate(t *testing.T) {
+	t.Parallel()
+	for _, grpc := range []bool{false, true} {
+		for _, waits := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t)
+				b.configure(newTarget(retrying(retry.Policy{MaxRetries: 1, On: retry.On5xx, PerTryTimeout: time.Second})))
+				d := &adapter{attempt: func(ctx context.Context, _ *Attempt, n int) outcome.Outcome {
+					if waits {
+						_ = ctx.Done()
+					}
+					if n == 1 {
+						time.Sleep(time.Second)
+					}
+					o := response(200)
+					o.GRPC = grpc
+					return o
+				}}
+				o, c := b.run(t.Context(), d)
+				want, abandoned := 2, 2 // as too late, and as one that another follows
+				if grpc {
+					want, abandoned = 1, 0 // it is complete
+				}
+				if o.Kind != outcome.Response || c.Observed.Attempts != want || d.abandoned != abandoned {
+					t.Errorf("gRPC %t: %v after %d attempts, %d let go of", grpc, o.Kind, c.Observed.Attempts, d.abandoned)
+				}
+				if !grpc && b.tries[0].Outcome.Kind != outcome.PerTryTimeout {
+					t.Errorf("the first ended with %v", b.tries[0].Outcome.Kind)
+				}
+				b.idle("v1")
+			})
+		}
+	}
+}
+
 // What an adapter lets go of may depend on the attempt's context: a connection
 // is lost if that has ended.
 func TestAnAttemptsContextEndsAfterItWasAbandoned(t *testing.T) {
