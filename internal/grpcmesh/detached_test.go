@@ -6,20 +6,20 @@ import (
 	"google.golang.org/grpc/interop/grpc_testing"
 )
 
-// frame is a message of an application's own codec.
-type frame struct{ payload []byte }
+// ownFrame is a message of an application's own codec.
+type ownFrame struct{ payload []byte }
 
 func TestAMessageIsReceivedApart(t *testing.T) {
 	t.Parallel()
-	var none *frame
+	var none *ownFrame
 	if own, adopt := detachedFor(none); own != any(none) {
 		t.Errorf("no pointer became %v", own)
 	} else {
 		adopt()
 	}
-	m := &frame{payload: []byte("mine")}
+	m := &ownFrame{payload: []byte("mine")}
 	own, adopt := detachedFor(m)
-	received := own.(*frame)
+	received := own.(*ownFrame)
 	received.payload = append(received.payload[:0], "received"...)
 	if string(m.payload) != "mine" {
 		t.Errorf("it is %q before it is adopted", m.payload)
