@@ -102,7 +102,9 @@ func TestArguments(t *testing.T) {
 
 // pod is a process that runs, and the kubelet's hand on it.
 type pod struct {
-	HTTP, GRPC, Probes string
+	HTTP   string `json:"http"`
+	GRPC   string `json:"grpc"`
+	Probes string `json:"probes"`
 
 	terminate context.CancelFunc
 	ended     chan error
