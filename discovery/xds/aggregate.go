@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/inboardmesh/inboard/discovery"
-	"github.com/inboardmesh/inboard/discovery/xds/internal/decode"
 )
 
 // maxAggregateDepth is how many clusters may be within each other (gRFC A37).
@@ -18,24 +17,21 @@ type clusters map[string]*cluster
 // followLocked follows exactly the named clusters and what they consist of, and
 // brings each up to date.
 func (s clusters) followLocked(client watchClient, f follower, names []string) {
-	wanted := make(map[string]struct{})
-	for todo := names; len(todo) > 0; {
-		name := todo[0]
-		todo = todo[1:]
+	wanted := make(map[string]struct{}, len(names))
+	todo := slices.Clip(names) // what is added goes elsewhere
+	for i := 0; i < len(todo); i++ {
+		name := todo[i]
 		if _, ok := wanted[name]; ok {
 			continue
 		}
 		wanted[name] = struct{}{}
 		c := s[name]
 		if c == nil {
-			c = &cluster{
-				config:  watchLocked(client, f, decode.ClusterURL, name, asIs[discovery.Cluster]),
-				secrets: make(secrets),
-			}
+			c = newCluster(client, f, name)
 			s[name] = c
 		}
 		// What is in force is followed until what is new can be used.
-		todo = slices.Concat(todo, c.result.Leaves)
+		todo = append(todo, c.result.Leaves...)
 		if config := c.config.value; config != nil {
 			todo = append(todo, config.Aggregate...)
 		}
@@ -59,6 +55,17 @@ func (s clusters) followLocked(client watchClient, f follower, names []string) {
 	if changed { // those that were in force until now may be left
 		s.followLocked(client, f, names)
 	}
+}
+
+// aggregatesLocked reports whether any of the clusters consists, or consisted, of
+// others: then a change of one can be a change of another.
+func (s clusters) aggregatesLocked() bool {
+	for _, c := range s {
+		if config := c.config.value; len(c.result.Leaves) > 0 || config != nil && len(config.Aggregate) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // aggregate works out what an aggregate cluster comes to. Clusters that cannot be

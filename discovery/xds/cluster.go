@@ -26,6 +26,16 @@ type cluster struct {
 	pending bool
 }
 
+// newCluster begins to follow a cluster.
+func newCluster(client watchClient, f follower, name string) *cluster {
+	c := &cluster{
+		config:  watchLocked(client, f, decode.ClusterURL, name, asIs[discovery.Cluster]),
+		secrets: make(secrets),
+	}
+	c.config.cluster = c
+	return c
+}
+
 // updateLocked works out what an event of its resources means.
 func (c *cluster) updateLocked(client watchClient, f follower) {
 	config := c.config.value
@@ -47,6 +57,7 @@ func (c *cluster) updateLocked(client watchClient, f follower) {
 		if c.endpoints == nil || c.endpoints.name != config.EDSName {
 			c.endpoints.leaveLocked()
 			c.endpoints = watchLocked(client, f, decode.EndpointURL, config.EDSName, asIs[discovery.Assignment])
+			c.endpoints.cluster = c
 		}
 		if c.endpoints.value == nil {
 			c.fail(c.endpoints.err)

@@ -70,6 +70,9 @@ func (in *inbound) stop() {
 	in.secrets.leaveLocked()
 }
 
+// clusterLocked works out what an event of a cluster means.
+func (in *inbound) clusterLocked(*cluster) { in.updateLocked() }
+
 // updateLocked works out what an event means.
 func (in *inbound) updateLocked() {
 	in.planLocked()

@@ -17,8 +17,10 @@ type watchClient interface {
 // changes.
 type follower interface {
 	sync.Locker
-	// updateLocked runs after each event of a resource.
+	// updateLocked runs after each event of a resource that is no cluster's.
 	updateLocked()
+	// clusterLocked runs after each event of a resource of a cluster.
+	clusterLocked(c *cluster)
 }
 
 // resource is one xDS resource that a follower watches. A nil *resource is one
@@ -27,6 +29,7 @@ type follower interface {
 type resource[V any] struct {
 	name     string
 	follower follower
+	cluster  *cluster // whose resource it is; nil for others
 	accept   func(any) (*V, error)
 	cancel   func() // nil once it is left
 
@@ -83,7 +86,11 @@ func (r *resource[V]) event(apply func()) {
 		return // it was on its way when the watch ended
 	}
 	apply()
-	r.follower.updateLocked()
+	if r.cluster != nil {
+		r.follower.clusterLocked(r.cluster)
+	} else {
+		r.follower.updateLocked()
+	}
 }
 
 // asIs accepts what the decoder of the resource's type returns.

@@ -31,6 +31,11 @@ type target struct {
 	clusters clusters                         // guarded by Mutex; those of current and next
 	current  *plan                            // guarded by Mutex; in force, or nil
 	next     *plan                            // guarded by Mutex; not ready yet, or nil
+	// aggregated is true if any of the clusters is, or was, an aggregate.
+	aggregated bool // guarded by Mutex
+	// unready is the index of a cluster of next that was not ready, all before
+	// it having been.
+	unready int // guarded by Mutex
 
 	last discovery.Update[*discovery.Target] // guarded by Mutex; what was published
 }
@@ -67,11 +72,30 @@ func (t *target) stop() {
 func (t *target) updateLocked() {
 	t.planLocked()
 	t.followClustersLocked()
-	if t.next != nil && t.readyLocked(t.next) {
+	if t.next != nil && t.readyLocked() {
 		t.current, t.next = t.next, nil
 		t.followClustersLocked()
 	}
 	t.publisher.add(t)
+}
+
+// clusterLocked works out what an event of a cluster means. Of thousands of
+// clusters that come one after the other each must cost what it is, not what all
+// are.
+func (t *target) clusterLocked(c *cluster) {
+	config := c.config.value
+	if t.aggregated || len(c.result.Leaves) > 0 || config != nil && len(config.Aggregate) > 0 {
+		t.updateLocked() // others may consist of it
+		return
+	}
+	c.updateLocked(t.client, t)
+	if t.next != nil && t.readyLocked() {
+		t.current, t.next = t.next, nil
+		t.followClustersLocked()
+	}
+	if t.current != nil || c.waitingFor() != nil {
+		t.publisher.add(t) // or it is on its way
+	}
 }
 
 // planLocked finds the newest plan. It is next unless it is in force already.
@@ -102,6 +126,7 @@ func (t *target) planLocked() {
 		t.next = nil
 	case !t.next.is(listener, table):
 		t.next = &plan{listener: listener, table: table, from: t.routes, clusters: clustersOf(table)}
+		t.unready = 0
 	}
 }
 
@@ -152,14 +177,21 @@ func (t *target) followClustersLocked() {
 		wanted = append(wanted, t.local)
 	}
 	t.clusters.followLocked(t.client, t, wanted)
+	t.aggregated = t.clusters.aggregatesLocked()
 }
 
-// readyLocked reports whether a plan can be put into force.
-func (t *target) readyLocked(p *plan) bool {
-	for _, name := range p.clusters {
-		if !t.clusters[name].ready() {
-			return false
+// readyLocked reports whether next can be put into force. It begins with the
+// cluster that was not ready the last time.
+func (t *target) readyLocked() bool {
+	names := t.next.clusters
+	for range 2 { // those before it may not be ready any more
+		for t.unready < len(names) {
+			if !t.clusters[names[t.unready]].ready() {
+				return false
+			}
+			t.unready++
 		}
+		t.unready = 0
 	}
 	return true
 }

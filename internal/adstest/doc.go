@@ -15,4 +15,6 @@
 // to lie about a version or a nonce, write it into the response. [Stream.End]
 // cuts one stream, [Server.Stop] is the death of the process, [Server.Freeze]
 // is a peer that vanishes without a word.
+//
+// [Plane] is a control plane on top that answers by itself.
 package adstest

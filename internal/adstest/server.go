@@ -12,6 +12,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
@@ -30,6 +31,9 @@ type Config struct {
 	Network *memnet.Network
 	// Address is the server's address on Network; "" means "xds.test".
 	Address string
+	// Credentials are those of the server; nil means plaintext. A client that
+	// wants them dials by itself, [Server.Dial] is plaintext.
+	Credentials credentials.TransportCredentials
 	// RefuseDelta makes the server answer UNIMPLEMENTED to delta streams.
 	RefuseDelta bool
 	// Patience is how long the waiting methods wait before they fail the
@@ -161,7 +165,11 @@ func (s *Server) Restart() {
 	if err != nil {
 		s.tb.Fatalf("start ADS server: %v", err)
 	}
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(math.MaxInt32))
+	options := []grpc.ServerOption{grpc.MaxRecvMsgSize(math.MaxInt32)}
+	if s.config.Credentials != nil {
+		options = append(options, grpc.Creds(s.config.Credentials))
+	}
+	server := grpc.NewServer(options...)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, handler{server: s})
 	done := make(chan error, 1)
 	s.grpc, s.done = server, done

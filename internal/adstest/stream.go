@@ -154,6 +154,35 @@ func (q *queue[T]) next(patience time.Duration) (value T, ok bool) {
 	}
 }
 
+// nextUntil waits until done is closed.
+func (q *queue[T]) nextUntil(done <-chan struct{}) (value T, ok bool) {
+	for {
+		select {
+		case <-q.some():
+		case <-done:
+			return value, false
+		}
+		q.mu.Lock()
+		if len(q.values) > 0 {
+			value = q.values[0]
+			q.values = q.values[1:]
+			if len(q.values) == 0 {
+				q.filled = make(chan struct{})
+			}
+			q.mu.Unlock()
+			return value, true
+		}
+		q.mu.Unlock()
+	}
+}
+
+// some returns a channel that is closed once there is a value.
+func (q *queue[T]) some() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.filled
+}
+
 func (q *queue[T]) drain() []T {
 	q.mu.Lock()
 	defer q.mu.Unlock()
