@@ -157,8 +157,11 @@ func (b *builder) build(hosts []*Host, spans []span) *snapshot {
 				made := b.choice(level, part.class, below)
 				if b.config.ZoneAware != nil && level.priority == 0 && part.class == healthyHosts {
 					var zoned choice
-					if zoned, s.zoneOff = b.zoned(level, below); s.zoneOff == "" {
+					switch zoned, s.zoneOff = b.zoned(level, below); {
+					case s.zoneOff == "":
 						made = zoned
+					case s.zoneOff == zonePanic && b.config.FailOnPanic && b.config.ZoneAware.RoutingEnabled >= 100:
+						made = choice{below: below} // as in Envoy
 					}
 				}
 				made.degraded = part.class == degradedHosts

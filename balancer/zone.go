@@ -32,10 +32,9 @@ const (
 	zoneNoLocal    = "the caller's locality is not known"
 	zoneNoCallers  = "the endpoints of the caller's own cluster are not known"
 	zoneOneOnly    = "the endpoints are of one locality only"
-	zoneNotHere    = "no healthy endpoint is in the caller's locality"
 	zoneSmall      = "too few healthy endpoints"
 	zonePanic      = "too few endpoints of the caller's own cluster are healthy"
-	zoneNoneOurs   = "the caller's own cluster has no healthy endpoint in the caller's locality"
+	zoneNoneOurs   = "the caller's own cluster has no endpoint in the caller's locality"
 	zoneByLocality = "the cluster balances by locality weight, or by a hash"
 )
 
@@ -78,16 +77,12 @@ func (b *builder) zoned(l *level, below uint32) (made choice, off string) {
 func (b *builder) zoneOff(l *level) string {
 	z := b.config.ZoneAware
 	localities := 0
-	here := 0
-	for i, sp := range l.spans {
+	for i := range l.spans {
 		if l.counts[i].healthy > 0 {
 			localities++
-			if sp.locality.Locality == z.Local {
-				here = l.counts[i].healthy
-			}
 		}
 	}
-	callers, healthy, ours := z.callers()
+	callers, usable, ours := z.callers()
 	least := z.MinClusterSize
 	if least == 0 {
 		least = DefaultMinClusterSize
@@ -99,13 +94,11 @@ func (b *builder) zoneOff(l *level) string {
 		return zoneNoLocal
 	case callers == 0:
 		return zoneNoCallers
-	case here == 0:
-		return zoneNotHere
 	case localities < 2:
 		return zoneOneOnly
 	case uint64(l.sum.healthy) < least:
 		return zoneSmall
-	case b.config.PanicThreshold > 0 && 100*float64(healthy)/float64(callers) < b.config.PanicThreshold:
+	case b.config.PanicThreshold > 0 && 100*float64(usable)/float64(callers) < b.config.PanicThreshold:
 		return zonePanic
 	case ours == 0:
 		return zoneNoneOurs
@@ -113,22 +106,22 @@ func (b *builder) zoneOff(l *level) string {
 	return ""
 }
 
-// callers counts the caller's own cluster: all of it, what is healthy, and what of
-// that is where the caller is.
-func (z *ZoneAware) callers() (all, healthy, here int) {
+// callers counts the caller's own cluster: all of it, what is healthy or degraded,
+// and what of all is where the caller is.
+func (z *ZoneAware) callers() (all, usable, here int) {
 	for i := range z.Callers {
 		l := &z.Callers[i]
 		all += len(l.Endpoints)
+		if l.Locality == z.Local {
+			here += len(l.Endpoints)
+		}
 		for j := range l.Endpoints {
-			if l.Endpoints[j].usual() {
-				healthy++
-				if l.Locality == z.Local {
-					here++
-				}
+			if l.Endpoints[j].usual() || l.Endpoints[j].Health == Degraded {
+				usable++
 			}
 		}
 	}
-	return all, healthy, here
+	return all, usable, here
 }
 
 // usual reports whether the configuration says nothing against an endpoint.
@@ -136,11 +129,12 @@ func (e *Endpoint) usual() bool { return e.Health == Unknown || e.Health == Heal
 
 // shares returns what each span gets of the traffic. Its own locality gets all if it
 // has at least the share of the hosts that it has of the callers. Else it gets as
-// much of the callers' traffic there as it has room for, and the rest goes where
-// there is more room than callers, in proportion.
+// much of the callers' traffic there as it has room for, which is none without a
+// healthy host; the rest goes where there is more room than callers, in proportion.
+// here is negative if no host is in the caller's locality.
 func (z *ZoneAware) shares(l *level, here int) []float64 {
 	shares := make([]float64, len(l.spans))
-	if z.ForceLocal > 0 && l.counts[here].healthy >= int(z.ForceLocal) {
+	if z.ForceLocal > 0 && here >= 0 && l.counts[here].healthy >= int(z.ForceLocal) {
 		shares[here] = 1
 		return shares
 	}
@@ -162,24 +156,36 @@ func (z *ZoneAware) shares(l *level, here int) []float64 {
 			}
 		}
 	}
-	keep := (room[here] / allRoom) / (work[z.Local] / allWork)
-	if keep >= 1 {
-		shares[here] = 1
-		return shares
+	keep := 0.0
+	if here >= 0 && room[here] > 0 {
+		// Without work of healthy callers there it is infinite.
+		if keep = (room[here] / allRoom) / (work[z.Local] / max(allWork, 1)); keep >= 1 {
+			shares[here] = 1
+			return shares
+		}
 	}
 	var residual float64
+	localities := 0
 	for i, sp := range l.spans {
+		localities += min(l.counts[i].healthy, 1)
 		if i != here {
-			shares[i] = max(room[i]/allRoom-work[sp.locality.Locality]/allWork, 0)
+			shares[i] = max(room[i]/allRoom-work[sp.locality.Locality]/max(allWork, 1), 0)
 			residual += shares[i]
 		}
 	}
 	for i := range shares {
-		if residual > 0 {
+		switch {
+		case residual > 0:
 			shares[i] *= (1 - keep) / residual
+		case l.counts[i].healthy > 0: // nobody has room: any locality
+			shares[i] = (1 - keep) / float64(localities)
 		}
 	}
-	shares[here] = keep
+	if here >= 0 && residual > 0 {
+		shares[here] = keep
+	} else if here >= 0 {
+		shares[here] += keep
+	}
 	return shares
 }
 

@@ -56,10 +56,33 @@ func TestBP8_ZoneAwareRouting(t *testing.T) {
 			zone:   ZoneAware{RoutingEnabled: 100, Callers: []LocalityEndpoints{partly("a", 0, 1, 5, 2, Healthy)}},
 			config: Config{PanicThreshold: 50}, hosts: zones(3, 3), want: []float64{50, 50}, off: zonePanic,
 		},
-		"nobody is here": {
+		"one zone is left": {
 			zone: ZoneAware{RoutingEnabled: 100, Callers: zones(2, 2)}, hosts: []LocalityEndpoints{
 				partly("a", 0, 1, 3, 0, Healthy), partly("b", 0, 1, 6, 6, Healthy),
-			}, want: []float64{0, 100}, off: zoneNotHere,
+			}, want: []float64{0, 100}, off: zoneOneOnly,
+		},
+		"nobody is here: the rest is where there is room beside the callers there": {
+			zone: ZoneAware{RoutingEnabled: 100, Callers: zones(2, 2)}, hosts: []LocalityEndpoints{
+				partly("a", 0, 1, 3, 0, Healthy), partly("b", 0, 1, 6, 6, Healthy), partly("c", 0, 1, 2, 2, Healthy),
+			}, want: []float64{0, 50, 50},
+		},
+		"nobody is here, and no locality of that name is known": {
+			zone:  ZoneAware{RoutingEnabled: 100, Callers: []LocalityEndpoints{partly("a", 0, 1, 2, 2, Healthy), partly("d", 0, 1, 2, 2, Healthy)}},
+			hosts: []LocalityEndpoints{partly("b", 0, 1, 6, 6, Healthy), partly("c", 0, 1, 2, 2, Healthy)}, want: []float64{0, 75, 25},
+		},
+		"nobody is here, and nobody has room": {
+			zone: ZoneAware{RoutingEnabled: 100, Callers: []LocalityEndpoints{
+				partly("a", 0, 1, 1, 0, Healthy), partly("b", 0, 1, 3, 3, Healthy), partly("c", 0, 1, 1, 1, Healthy),
+			}},
+			hosts: []LocalityEndpoints{partly("b", 0, 1, 6, 6, Healthy), partly("c", 0, 1, 2, 2, Healthy)}, want: []float64{0, 50, 50},
+		},
+		"the callers here are unhealthy": {
+			zone:  ZoneAware{RoutingEnabled: 100, Callers: []LocalityEndpoints{partly("a", 0, 1, 1, 0, Healthy), partly("b", 0, 1, 3, 3, Healthy)}},
+			hosts: zones(3, 3), want: []float64{100, 0},
+		},
+		"degraded callers are no panic": {
+			zone:   ZoneAware{RoutingEnabled: 100, Callers: []LocalityEndpoints{partly("a", 0, 1, 4, 2, Degraded), partly("b", 0, 1, 1, 1, Healthy)}},
+			config: Config{PanicThreshold: 50}, hosts: zones(3, 3), want: []float64{100, 0},
 		},
 		"its own zone by force": {
 			zone: ZoneAware{RoutingEnabled: 100, ForceLocal: 1, Callers: zones(9, 1)}, hosts: zones(1, 9), want: []float64{100, 0},
@@ -95,6 +118,20 @@ func TestBP8_ZoneAwareRouting(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// As in Envoy, a panic of the caller's own cluster fails its traffic if a panic is to.
+func TestBP8_APanicOfTheCallersFailsTrafficIfThatIsConfigured(t *testing.T) {
+	t.Parallel()
+	zone := &ZoneAware{RoutingEnabled: 100, Local: Locality{Region: "r", Zone: "a"}, Callers: []LocalityEndpoints{partly("a", 0, 1, 5, 2, Healthy)}}
+	for fail, want := range map[bool]error{false: nil, true: ErrPanic} {
+		config := Config{PanicThreshold: 50, FailOnPanic: fail, ZoneAware: zone}
+		s := NewSet(config, nil)
+		s.Update(config, zones(3, 3))
+		if _, err := s.Pick(PickInfo{}); !errors.Is(err, want) {
+			t.Errorf("with FailOnPanic %t: %v, want %v", fail, err, want)
+		}
 	}
 }
 
