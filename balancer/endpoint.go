@@ -33,6 +33,9 @@ type Endpoint struct {
 	// Address is "host:port" with a literal IP address or, for an endpoint that is
 	// known by its name only, that.
 	Address string
+	// Additional are further addresses of the same endpoint, such as one of the other
+	// family, the preferred ones first. The endpoint is known by Address.
+	Additional []string
 	// Hostname is the endpoint's name, or "".
 	Hostname string
 	// Weight is relative to the other endpoints of the locality; 0 counts as 1.

@@ -130,6 +130,8 @@ type Cluster struct {
 	IdleTimeout time.Duration
 	// MaxConnectionDuration closes a connection gracefully; 0 means no limit.
 	MaxConnectionDuration time.Duration
+	// Families is for endpoints with several addresses.
+	Families Families
 	// KeepAlive is how TCP connections are probed; nil leaves that to the dialer.
 	KeepAlive *KeepAlive
 }

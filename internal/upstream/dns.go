@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -337,45 +336,34 @@ func (c *Cluster) Await(ctx context.Context) error {
 	}
 }
 
-// Dial opens a connection to an address of the endpoint. The addresses that a name
-// stands for are tried in their order, each for its share of the time that is left.
+// Dial opens a connection to an address of the endpoint. Of the addresses that a
+// name stands for, or that the endpoint has beside its own, it is to the first that
+// answers.
 func (e *Endpoint) Dial(ctx context.Context, address string) (net.Conn, error) {
-	dial := e.cluster.manager.options.Dial
 	r := e.cluster.names.Load()
 	host, port, named := "", "", false
 	if r != nil && r.settings.Logical {
 		host, port, named = splitName(address)
 	}
-	if !named {
-		return dial(ctx, "tcp", address)
-	}
-	reply := r.reply(host)
-	if len(reply.addresses) == 0 {
-		if reply.err == nil {
-			reply.err = fmt.Errorf("lookup %s: no answer yet", host)
+	addresses := []string{address}
+	if named {
+		reply := r.reply(host)
+		if len(reply.addresses) == 0 {
+			if reply.err == nil {
+				reply.err = fmt.Errorf("lookup %s: no answer yet", host)
+			}
+			return nil, reply.err
 		}
-		return nil, reply.err
-	}
-	var errs []error
-	for i, a := range reply.addresses {
-		conn, err := dialShare(ctx, dial, net.JoinHostPort(a.String(), port), len(reply.addresses)-i)
-		if err == nil {
-			return conn, nil
+		addresses = addresses[:0]
+		for _, a := range reply.addresses {
+			addresses = append(addresses, net.JoinHostPort(a.String(), port))
 		}
-		errs = append(errs, err)
-		if ctx.Err() != nil {
-			break
-		}
+	} else if address == e.address {
+		addresses = append(addresses, e.host.Endpoint().Additional...)
 	}
-	return nil, errors.Join(errs...)
-}
-
-// dialShare dials for one of so many equal parts of the time that is left.
-func dialShare(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), address string, parts int) (net.Conn, error) {
-	if deadline, ok := ctx.Deadline(); ok && parts > 1 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(parts))
-		defer cancel()
+	var families discovery.Families
+	if config := e.cluster.Config(); config != nil {
+		families = config.Families
 	}
-	return dial(ctx, "tcp", address)
+	return e.dialFirst(ctx, inTurn(addresses, families))
 }

@@ -24,9 +24,10 @@ var assignmentFields = []messageFields{
 	},
 	{message: (*corev3.Locality)(nil), read: "region zone sub_zone"},
 	{message: (*endpointv3.LbEndpoint)(nil), read: "endpoint health_status metadata load_balancing_weight"},
+	{message: (*endpointv3.Endpoint_AdditionalAddress)(nil), read: "address"},
 	{
 		message: (*endpointv3.Endpoint)(nil),
-		read:    "address hostname health_check_config",
+		read:    "address additional_addresses hostname health_check_config",
 		// It names metrics.
 		harmless: "observability_name",
 	},
@@ -140,25 +141,48 @@ func (d *decoder) endpoints(at path, locality int, list []*endpointv3.LbEndpoint
 	for i, m := range list {
 		in := at.element("lb_endpoints", i)
 		e := balancer.Endpoint{
-			Address:  d.endpointAddress(in.field("endpoint").field("address"), m.GetEndpoint().GetAddress(), rules),
-			Hostname: m.GetEndpoint().GetHostname(),
-			Weight:   m.GetLoadBalancingWeight().GetValue(),
-			Health:   healthStatus(m.GetHealthStatus()),
-			Metadata: endpointMetadata(m.GetMetadata()),
-			Check:    d.endpointCheck(in.field("endpoint").field("health_check_config"), m.GetEndpoint().GetHealthCheckConfig()),
+			Address:    d.endpointAddress(in.field("endpoint").field("address"), m.GetEndpoint().GetAddress(), rules),
+			Additional: d.additional(in.field("endpoint"), m.GetEndpoint(), rules),
+			Hostname:   m.GetEndpoint().GetHostname(),
+			Weight:     m.GetLoadBalancingWeight().GetValue(),
+			Health:     healthStatus(m.GetHealthStatus()),
+			Metadata:   endpointMetadata(m.GetMetadata()),
+			Check:      d.endpointCheck(in.field("endpoint").field("health_check_config"), m.GetEndpoint().GetHealthCheckConfig()),
 		}
 		weights += uint64(e.Weight)
 		if weights > math.MaxUint32 {
 			d.refusef(in.field("load_balancing_weight"), "the weights of the locality add up to more than %d", uint32(math.MaxUint32))
 		}
-		if first, ok := places[e.Address]; ok && e.Address != "" {
-			d.refusef(in, "%s is also the address of endpoints[%d].lb_endpoints[%d]", e.Address, first.locality, first.endpoint)
-		} else {
-			places[e.Address] = endpointPlace{locality: locality, endpoint: i}
+		d.place(in, e.Address, places, endpointPlace{locality: locality, endpoint: i})
+		for _, address := range e.Additional {
+			d.place(in, address, places, endpointPlace{locality: locality, endpoint: i})
 		}
 		endpoints[i] = e
 	}
 	return endpoints
+}
+
+// place takes note of an address, which no endpoint has twice and no two have.
+func (d *decoder) place(at path, address string, places endpointPlaces, here endpointPlace) {
+	if first, ok := places[address]; ok && address != "" {
+		d.refusef(at, "%s is also the address of endpoints[%d].lb_endpoints[%d]", address, first.locality, first.endpoint)
+		return
+	}
+	places[address] = here
+}
+
+// additional decodes the further addresses of an endpoint.
+func (d *decoder) additional(at path, m *endpointv3.Endpoint, rules assignmentRules) []string {
+	var addresses []string
+	for i, a := range m.GetAdditionalAddresses() {
+		in := at.element("additional_addresses", i)
+		if rules.names {
+			d.refusef(in, "not supported in a cluster whose addresses are names: the resolver says which addresses there are")
+			break
+		}
+		addresses = append(addresses, d.socketAddress(in.field("address"), a.GetAddress()))
+	}
+	return addresses
 }
 
 // endpointAddress decodes the address of an endpoint.

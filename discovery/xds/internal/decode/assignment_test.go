@@ -35,7 +35,7 @@ func TestAssignmentDecodesEveryField(t *testing.T) {
 						// Only strings: the number is left out.
 						Metadata: map[string]map[string]string{"istio": {"workload": "payment;shop"}},
 					},
-					{Address: "[fd00::1]:81", Health: balancer.Draining},
+					{Address: "[fd00::1]:81", Additional: []string{"10.0.0.3:81", "10.0.0.4:81"}, Health: balancer.Draining},
 				},
 			},
 			{
@@ -192,8 +192,13 @@ func TestBadAssignments(t *testing.T) {
 			[]string{at + "endpoint.address.socket_address.port_value: must be between 1 and 65535: is 0"}},
 		{"a port that is none", endpoint(`{"endpoint": {"address": {"socketAddress": {"address": "::1", "portValue": 65536}}}}`),
 			[]string{at + "endpoint.address.socket_address.port_value: value must be less than or equal to 65535"}},
-		{"several addresses", endpoint(`{"endpoint": {"address": {"socketAddress": {"address": "::1", "portValue": 1}}, "additionalAddresses": [{"address": {"socketAddress": {"address": "::2", "portValue": 1}}}]}}`),
-			[]string{at + "endpoint.additional_addresses: not supported"}},
+		{"further addresses that are none", endpoint(`{"endpoint": {"address": {"socketAddress": {"address": "::1", "portValue": 1}}, "additionalAddresses": [{}, {"address": {"socketAddress": {"address": "payment", "portValue": 1}}}]}}`),
+			[]string{
+				at + "endpoint.additional_addresses[0].address.socket_address: must be set",
+				at + `endpoint.additional_addresses[1].address.socket_address.address: "payment" is not an IP address`,
+			}},
+		{"one address twice", endpoint(`{"endpoint": {"address": {"socketAddress": {"address": "::1", "portValue": 1}}, "additionalAddresses": [{"address": {"socketAddress": {"address": "::1", "portValue": 1}}}]}}`),
+			[]string{strings.TrimSuffix(at, ".") + ": [::1]:1 is also the address of endpoints[0].lb_endpoints[0]"}},
 		{"an endpoint of weight 0", endpoint(endpointAt("::1", `, "loadBalancingWeight": 0`)),
 			[]string{at + "load_balancing_weight: value must be greater than or equal to 1"}},
 		{"a named endpoint", `{"clusterName": "a", "namedEndpoints": {"e": {}}, "endpoints": [{"loadBalancingWeight": 1, "lbEndpoints": [{"endpointName": "e"}]}]}`,

@@ -96,6 +96,8 @@ func (d *decoder) cluster(at path, m *clusterv3.Cluster) *discovery.Cluster {
 	d.httpProtocol(at, m.GetTypedExtensionProtocolOptions(), c)
 	c.KeepAlive = d.keepAlive(at.field("upstream_connection_options").field("tcp_keepalive"),
 		m.GetUpstreamConnectionOptions().GetTcpKeepalive())
+	c.Families = d.families(at.field("upstream_connection_options").field("happy_eyeballs_config"),
+		m.GetUpstreamConnectionOptions().GetHappyEyeballsConfig())
 	return c
 }
 

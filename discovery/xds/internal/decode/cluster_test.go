@@ -79,6 +79,7 @@ func TestClusterDecodesEveryField(t *testing.T) {
 		IdleTimeout:              time.Minute,
 		MaxConnectionDuration:    time.Hour,
 		KeepAlive:                &discovery.KeepAlive{Probes: 3, Time: time.Minute, Interval: 5 * time.Second},
+		Families:                 discovery.Families{First: discovery.IPv4, Count: 2},
 	}
 	if diff := cmp.Diff(want, decodeCluster(t, edsClusterFixture), sameModel); diff != "" {
 		t.Errorf("cluster (-want +got):\n%s", diff)

@@ -202,7 +202,8 @@ const permissiveFixture = `{
 }`
 
 const edsClusterFixture = `{
-  "upstreamConnectionOptions": {"tcpKeepalive": {"keepaliveProbes": 3, "keepaliveTime": 60, "keepaliveInterval": 5}},
+  "upstreamConnectionOptions": {"tcpKeepalive": {"keepaliveProbes": 3, "keepaliveTime": 60, "keepaliveInterval": 5},
+    "happyEyeballsConfig": {"firstAddressFamilyVersion": "V4", "firstAddressFamilyCount": 2}},
   "name": "outbound|80||payment.shop",
   "type": "EDS",
   "edsClusterConfig": {"serviceName": "payment-endpoints", "edsConfig": {"ads": {}, "resourceApiVersion": "V3"}},
@@ -381,7 +382,9 @@ const assignmentFixture = `{
         {"endpoint": {"hostname": "a.shop", "address": {"socketAddress": {"address": "10.0.0.1", "portValue": 80}}},
          "healthStatus": "HEALTHY", "loadBalancingWeight": 2,
          "metadata": {"filterMetadata": {"istio": {"workload": "payment;shop", "n": 1}}}},
-        {"endpoint": {"address": {"socketAddress": {"address": "fd00::1", "portValue": 81}}}, "healthStatus": "DRAINING"}
+        {"endpoint": {"address": {"socketAddress": {"address": "fd00::1", "portValue": 81}}, "additionalAddresses": [
+          {"address": {"socketAddress": {"address": "10.0.0.3", "portValue": 81}}}, {"address": {"socketAddress": {"address": "10.0.0.4", "portValue": 81}}}]},
+         "healthStatus": "DRAINING"}
       ]
     },
     {"locality": {"region": "r2"}, "priority": 1, "loadBalancingWeight": 1,

@@ -13,10 +13,11 @@ import (
 var keepAliveFields = []messageFields{
 	{
 		message: (*clusterv3.UpstreamConnectionOptions)(nil),
-		read:    "tcp_keepalive",
+		read:    "tcp_keepalive happy_eyeballs_config",
 		// Only extensions of Envoy's look at the interface.
 		harmless: "set_local_interface_name_on_upstream_connections",
 	},
+	{message: (*clusterv3.UpstreamConnectionOptions_HappyEyeballsConfig)(nil), read: "first_address_family_version first_address_family_count"},
 	{message: (*corev3.TcpKeepalive)(nil), read: "keepalive_probes keepalive_time keepalive_interval"},
 }
 
@@ -48,4 +49,20 @@ func (d *decoder) keepAlive(at path, m *corev3.TcpKeepalive) *discovery.KeepAliv
 	k.Time = time.Duration(number("keepalive_time", m.GetKeepaliveTime(), maxKeepAliveSeconds)) * time.Second
 	k.Interval = time.Duration(number("keepalive_interval", m.GetKeepaliveInterval(), maxKeepAliveSeconds)) * time.Second
 	return k
+}
+
+// families decodes happy_eyeballs_config. Envoy's constraints have checked the
+// count.
+func (d *decoder) families(at path, m *clusterv3.UpstreamConnectionOptions_HappyEyeballsConfig) discovery.Families {
+	f := discovery.Families{Count: m.GetFirstAddressFamilyCount().GetValue()}
+	switch v := m.GetFirstAddressFamilyVersion(); v {
+	case clusterv3.UpstreamConnectionOptions_DEFAULT:
+	case clusterv3.UpstreamConnectionOptions_V4:
+		f.First = discovery.IPv4
+	case clusterv3.UpstreamConnectionOptions_V6:
+		f.First = discovery.IPv6
+	default:
+		d.refusef(at.field("first_address_family_version"), "%s is not supported: use DEFAULT, V4 or V6", v)
+	}
+	return f
 }

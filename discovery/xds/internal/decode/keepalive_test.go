@@ -40,13 +40,27 @@ func TestTCPKeepAlive(t *testing.T) {
 	}
 }
 
+func TestFamiliesOfAddresses(t *testing.T) {
+	t.Parallel()
+	for options, want := range map[string]discovery.Families{
+		`{"happyEyeballsConfig": {}}`: {},
+		`{"happyEyeballsConfig": {"firstAddressFamilyVersion": "V4", "firstAddressFamilyCount": 2}}`: {First: discovery.IPv4, Count: 2},
+		`{"happyEyeballsConfig": {"firstAddressFamilyVersion": "V6"}}`:                               {First: discovery.IPv6},
+	} {
+		if got := decodeCluster(t, keepAliveCluster(options)).Families; got != want {
+			t.Errorf("%s: %+v, want %+v", options, got, want)
+		}
+	}
+}
+
 func TestTCPKeepAliveRefusals(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct{ options, want string }{
 		"more probes than Linux takes": {`{"tcpKeepalive": {"keepaliveProbes": 128}}`, "upstream_connection_options.tcp_keepalive.keepalive_probes: 128 is not possible: use at most 127"},
 		"a longer time":                {`{"tcpKeepalive": {"keepaliveTime": 32768}}`, "upstream_connection_options.tcp_keepalive.keepalive_time: 32768 is not possible: use at most 32767"},
 		"a longer interval":            {`{"tcpKeepalive": {"keepaliveInterval": 4294967295}}`, "upstream_connection_options.tcp_keepalive.keepalive_interval: 4294967295 is not possible"},
-		"happy eyeballs":               {`{"happyEyeballsConfig": {}}`, "upstream_connection_options.happy_eyeballs_config"},
+		"a family that is none":        {`{"happyEyeballsConfig": {"firstAddressFamilyVersion": "INTERNAL"}}`, "first_address_family_version: INTERNAL is not supported: use DEFAULT, V4 or V6"},
+		"none of the first family":     {`{"happyEyeballsConfig": {"firstAddressFamilyCount": 0}}`, "first_address_family_count: value must be greater than or equal to 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
