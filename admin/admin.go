@@ -40,8 +40,8 @@ const (
 //     is JSON, {"method": "GET", "url": "http://payment.shop/", "headers": {"x-user":
 //     ["ann"]}}, or with "grpc": true, "method": "/package.Service/Method" and "url":
 //     "mesh:///HOST:PORT". The answer is JSON, or a text for "Accept: text/plain".
-//   - GET /config: the state of every xDS resource, as JSON, see
-//     [mesh.Mesh.Resources].
+//   - GET /config: where the configuration is from and the state of every xDS
+//     resource, as JSON, see [mesh.Mesh.ConfigSource] and [mesh.Mesh.Resources].
 //   - GET /readyz: 200, or 503 with the reasons, see [mesh.Mesh.Ready].
 //
 // An error is JSON, {"error": "..."}. Pages of other origins are refused, and so
@@ -97,6 +97,7 @@ type resource struct {
 	RejectedVersion string    `json:"rejectedVersion,omitempty"`
 	Rejections      int       `json:"rejections,omitempty"`
 	Error           string    `json:"error,omitempty"`
+	LastKnownGood   bool      `json:"lastKnownGood,omitempty"`
 	Updated         time.Time `json:"updated"`
 }
 
@@ -107,14 +108,40 @@ func (h *handler) config(w http.ResponseWriter, _ *http.Request) {
 		s := &states[i]
 		one := resource{
 			Type: s.Type, Name: s.Name, State: s.State, Version: s.Version,
-			RejectedVersion: s.RejectedVersion, Rejections: s.Rejections, Updated: s.Updated,
+			RejectedVersion: s.RejectedVersion, Rejections: s.Rejections, LastKnownGood: s.LastKnownGood, Updated: s.Updated,
 		}
 		if s.Err != nil {
 			one.Error = s.Err.Error()
 		}
 		resources = append(resources, one)
 	}
-	write(w, http.StatusOK, dump{Resources: resources})
+	write(w, http.StatusOK, dump{Source: sourceOf(h.mesh.ConfigSource()), Resources: resources})
+}
+
+// source is a [mesh.ConfigSource] as JSON.
+type source struct {
+	Kind          string    `json:"kind"`
+	Live          int       `json:"live"`
+	LastKnownGood int       `json:"lastKnownGood"`
+	File          string    `json:"file,omitempty"`
+	Saved         time.Time `json:"saved,omitzero"`
+	Refused       string    `json:"refused,omitempty"`
+	Written       time.Time `json:"written,omitzero"`
+	NotWritten    string    `json:"notWritten,omitempty"`
+}
+
+func sourceOf(c mesh.ConfigSource) source {
+	s := source{
+		Kind: c.String(), Live: c.Live, LastKnownGood: c.LastKnownGood,
+		File: c.File, Saved: c.Saved, Written: c.Written,
+	}
+	if c.Refused != nil {
+		s.Refused = c.Refused.Error()
+	}
+	if c.NotWritten != nil {
+		s.NotWritten = c.NotWritten.Error()
+	}
+	return s
 }
 
 func (h *handler) ready(w http.ResponseWriter, _ *http.Request) {
@@ -132,6 +159,7 @@ func fail(w http.ResponseWriter, status int, err error) {
 // What is answered, beside explanations.
 type (
 	dump struct {
+		Source    source     `json:"source"`
 		Resources []resource `json:"resources"`
 	}
 	readiness struct {

@@ -80,7 +80,9 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 	if err := m.startIdentities(ctx); err != nil {
 		return nil, err
 	}
-	m.source, err = xds.NewSource(m.withCertificates(s.bootstrap), xds.Options{Hooks: *s.hooks, Logger: s.logger, LocalCluster: s.localCluster, Balancers: s.balancers})
+	m.source, err = xds.NewSource(m.withCertificates(s.bootstrap), xds.Options{
+		Hooks: *s.hooks, Logger: s.logger, LocalCluster: s.localCluster, Balancers: s.balancers, LastKnownGood: *s.lastKnownGood.source(),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +106,10 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 		Outbound: m.outbound, Listeners: m.inbound, Hooks: s.hooks,
 		Dial: s.dial, AllowUnknown: s.outboundPolicy == AllowAny,
 	})
-	m.closers = append(m.closers, m.grpc.Close, m.closeGuests)
+	m.closers = append(m.closers, m.grpc.Close, m.closeGuests,
+		// Before everything else: what is in force now is for the next start.
+		func() error { m.source.StopKeeping(); return nil },
+	)
 	return m, nil
 }
 

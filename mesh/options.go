@@ -58,6 +58,7 @@ type settings struct {
 	number         uint32
 	numbered       bool
 	deadlineHeader string
+	lastKnownGood  LastKnownGood
 }
 
 // WithBootstrap sets the bootstrap. The default is the environment's
@@ -246,6 +247,9 @@ func newSettings(options []Option) (*settings, error) {
 	}
 	if s.outboundPolicy > RegistryOnly {
 		errs = append(errs, fmt.Errorf("outbound policy %d is unknown: use AllowAny or RegistryOnly", s.outboundPolicy))
+	}
+	if err := s.lastKnownGood.source().Validate(); err != nil {
+		errs = append(errs, err)
 	}
 	if err := s.checkDeadlineHeader(); err != nil {
 		errs = append(errs, err)

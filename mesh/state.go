@@ -19,7 +19,8 @@ func (m *Mesh) Resources() []ResourceState { return m.source.Dump() }
 
 // Ready says why this process had better not be sent requests yet, nil if nothing
 // stands in the way: the mesh drains or is closed, an identity has no certificate, or the
-// control plane has not answered about something that was asked of it. It does not
+// control plane has not answered about something that was asked of it, and there is
+// no [LastKnownGood] version of it. It does not
 // look at what the process calls. Safe for concurrent use, and cheap.
 func (m *Mesh) Ready() error {
 	if m.closing.Load() {
@@ -35,7 +36,7 @@ func (m *Mesh) Ready() error {
 		}
 	}
 	for _, r := range m.source.Dump() {
-		if r.State == "REQUESTED" {
+		if r.State == "REQUESTED" && !r.LastKnownGood {
 			errs = append(errs, fmt.Errorf("mesh: the control plane has not answered about the %s %q", r.Type, r.Name))
 		}
 	}

@@ -242,6 +242,51 @@ type ResourceEvent struct {
 	Err     error
 }
 
+// LastGoodEvent is something that happened to the configuration that is kept on disk
+// for a start without a control plane.
+type LastGoodEvent struct {
+	Kind LastGoodKind
+	// Resources is how many there are: in use, or in the file.
+	Resources int
+	// Saved is when the control plane last stood by what is used.
+	Saved time.Time
+	// Bytes is the size of the file that was written.
+	Bytes int64
+	// Err is why something was refused or not written.
+	Err error
+}
+
+// LastGoodKind is what happened.
+type LastGoodKind uint8
+
+const (
+	// LastGoodUsed is a change of how many resources from disk are in use. 0 means
+	// that all that is in force came from the control plane.
+	LastGoodUsed LastGoodKind = iota
+	// LastGoodRefused is a file, or a resource in it, that is not used.
+	LastGoodRefused
+	// LastGoodWritten is a new file.
+	LastGoodWritten
+	// LastGoodNotWritten is a file that could not be written. It is reported once for
+	// each reason, until writing works again.
+	LastGoodNotWritten
+)
+
+// String returns "used", "refused", "written" or "not-written".
+func (k LastGoodKind) String() string {
+	switch k {
+	case LastGoodUsed:
+		return "used"
+	case LastGoodRefused:
+		return "refused"
+	case LastGoodWritten:
+		return "written"
+	case LastGoodNotWritten:
+		return "not-written"
+	}
+	return "unknown"
+}
+
 // CertificateEvent is a new workload certificate, or a failure to get one.
 type CertificateEvent struct {
 	// Source names the certificate provider instance, e.g. "default".
@@ -360,6 +405,9 @@ type Hooks struct {
 	// rejects what it is sent of the configuration: Server is which, "guest 1".
 	// What it is refused on purpose is not reported.
 	GuestRejected func(ResourceEvent)
+
+	// LastGood runs when something happens to the configuration that is kept on disk.
+	LastGood func(LastGoodEvent)
 
 	CertificateChanged func(CertificateEvent)
 	HandshakeFailed    func(HandshakeEvent)

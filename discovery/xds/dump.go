@@ -19,6 +19,9 @@ type ResourceState struct {
 	Rejections      int
 	// Err is what is wrong with the resource, nil if all is well.
 	Err error
+	// LastKnownGood tells that the version in force is from disk: the control plane
+	// has not sent one since the start. State is what it says of it.
+	LastKnownGood bool
 	// Updated is when any of this last changed.
 	Updated time.Time
 }
@@ -40,6 +43,9 @@ func (s *Source) Dump() []ResourceState {
 			Rejections:      d.Rejections,
 			Err:             d.Err,
 			Updated:         d.Updated,
+		}
+		if s.keeper != nil {
+			s.keeper.describe(&states[i])
 		}
 	}
 	return states

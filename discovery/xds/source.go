@@ -25,6 +25,9 @@ type Options struct {
 	// Balancers are policies of the application, by the names that clusters ask
 	// for them by.
 	Balancers map[string]balancer.Custom
+	// LastKnownGood is where configuration is kept for a start without a control
+	// plane. The zero value keeps none.
+	LastKnownGood LastKnownGood
 }
 
 // Source follows a control plane over one stream, or over one per server if the
@@ -33,6 +36,8 @@ type Options struct {
 type Source struct {
 	config    *bootstrap.Config
 	client    *ads.Client
+	watches   watchClient // client, or keeper
+	keeper    *keeper     // nil if nothing is kept
 	publisher *publisher
 	channels  channels
 	wg        sync.WaitGroup
@@ -63,25 +68,40 @@ func NewSource(config *bootstrap.Config, options Options) (*Source, error) {
 	for name, authority := range config.Authorities {
 		authorities[name] = s.channels.servers(authority.Servers, version)
 	}
+	types := []ads.Type{
+		{URL: decode.ListenerURL, Name: "Listener", FullStateInSotW: true, Decode: decoder(decode.Listener)},
+		{URL: decode.RouteURL, Name: "RouteConfiguration", Decode: decoder(decode.RouteConfiguration)},
+		{URL: decode.ClusterURL, Name: "Cluster", FullStateInSotW: true, Decode: decoder(decode.Clusters(options.Balancers))},
+		{URL: decode.EndpointURL, Name: "ClusterLoadAssignment", Decode: decoder(decode.Assignment)},
+		{URL: decode.SecretURL, Name: "Secret", Decode: decoder(decode.Secret)},
+	}
+	hooks := options.Hooks
+	if options.LastKnownGood.Dir != "" {
+		if s.keeper, err = newKeeper(config, &options, types); err != nil {
+			return nil, err
+		}
+		types, hooks = s.keeper.remembering(types), s.keeper.note(hooks)
+	}
 	s.client, err = ads.NewClient(ads.Options{
 		Servers:     servers,
 		Authorities: authorities,
-		Types: []ads.Type{
-			{URL: decode.ListenerURL, Name: "Listener", FullStateInSotW: true, Decode: decoder(decode.Listener)},
-			{URL: decode.RouteURL, Name: "RouteConfiguration", Decode: decoder(decode.RouteConfiguration)},
-			{URL: decode.ClusterURL, Name: "Cluster", FullStateInSotW: true, Decode: decoder(decode.Clusters(options.Balancers))},
-			{URL: decode.EndpointURL, Name: "ClusterLoadAssignment", Decode: decoder(decode.Assignment)},
-			{URL: decode.SecretURL, Name: "Secret", Decode: decoder(decode.Secret)},
-		},
-		Node:   node,
-		Hooks:  options.Hooks,
-		Logger: options.Logger,
+		Types:       types,
+		Node:        node,
+		Hooks:       hooks,
+		Logger:      options.Logger,
 	})
 	if err != nil {
+		s.StopKeeping()
 		return nil, err
+	}
+	s.watches = s.client
+	if s.keeper != nil {
+		s.keeper.client = s.client
+		s.watches = s.keeper
 	}
 	s.wg.Go(s.publisher.run) // ends with Close
 	s.close = sync.OnceValue(func() error {
+		s.StopKeeping()
 		err := s.client.Close()
 		s.publisher.close()
 		s.wg.Wait()
@@ -119,7 +139,7 @@ func (s *Source) WatchTarget(name string, notify func(discovery.Update[*discover
 		s.publisher.add(t)
 		return t.stop
 	}
-	return newTarget(name, listener, s.local, s.client, s.publisher, notify).stop
+	return newTarget(name, listener, s.local, s.watches, s.publisher, notify).stop
 }
 
 // WatchInbound follows the listener of this process at an address,
@@ -133,7 +153,7 @@ func (s *Source) WatchInbound(address string, notify func(discovery.Update[*disc
 		s.publisher.add(in)
 		return in.stop
 	}
-	return newInbound(address, name, s.client, s.publisher, notify).stop
+	return newInbound(address, name, s.watches, s.publisher, notify).stop
 }
 
 // Close ends every watch and the connection and waits for the goroutines. It

@@ -60,10 +60,11 @@ var floors = map[string]place{
 	"discovery":           {2, dataPlane},
 	"discovery/bootstrap": {2, dataPlane},
 
-	"discovery/xds/internal/ads":    {3, dataPlane},
-	"discovery/xds/internal/decode": {3, dataPlane},
-	"internal/route":                {3, dataPlane},
-	"internal/upstream":             {3, dataPlane},
+	"discovery/xds/internal/ads":      {3, dataPlane},
+	"discovery/xds/internal/decode":   {3, dataPlane},
+	"discovery/xds/internal/lastgood": {3, dataPlane},
+	"internal/route":                  {3, dataPlane},
+	"internal/upstream":               {3, dataPlane},
 
 	"discovery/xds":           {4, dataPlane},
 	"internal/filter":         {4, dataPlane},

@@ -161,6 +161,14 @@ func (t *Telemetry) resourceAccepted(e observe.ResourceEvent) {
 	t.count(resourcesAccepted, e.Server, e.Type)
 }
 
+func (t *Telemetry) lastGood(e observe.LastGoodEvent) {
+	if e.Kind == observe.LastGoodUsed {
+		t.set(lastGoodUsed, t.meters.lastGoodUsed, int64(e.Resources))
+		return
+	}
+	t.count(lastGoodEvents, e.Kind.String())
+}
+
 func (t *Telemetry) certificateChanged(e observe.CertificateEvent) {
 	if e.Err != nil {
 		t.count(certificateFailures, e.Source)

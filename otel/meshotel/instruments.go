@@ -26,6 +26,7 @@ type instruments struct {
 	breakerState      metric.Int64Gauge
 	streamConnected   metric.Int64Gauge
 	certificateExpiry metric.Int64Gauge
+	lastGoodUsed      metric.Int64Gauge
 	connections       metric.Int64UpDownCounter
 	ejected           metric.Int64UpDownCounter
 	unhealthy         metric.Int64UpDownCounter
@@ -46,7 +47,9 @@ func newInstruments(meter metric.Meter) (*instruments, error) {
 		breakerState:      m.gauge("inboard.breaker.state", "", "State of a cluster's error-rate breaker: 0 closed, 1 half-open, 2 open."),
 		streamConnected:   m.gauge("inboard.xds.stream.connected", "", "Whether the stream to an xDS server is up: 0 or 1."),
 		certificateExpiry: m.gauge("inboard.certificate.expiry", "s", "End of the workload certificate's validity, in seconds since 1970."),
+		lastGoodUsed:      m.gauge("inboard.lastgood.resources", "{resource}", "Resources in force that are from disk, because the control plane has not answered."),
 		counters: map[event]metric.Int64Counter{
+			lastGoodEvents:      m.counter("inboard.lastgood.files", "{file}", "Files of last known good configuration that were written, not written, or refused."),
 			breakerTransitions:  m.counter("inboard.breaker.transitions", "{transition}", "Changes of a cluster's error-rate breaker."),
 			ejections:           m.counter("inboard.endpoint.ejections", "{ejection}", "Ejections of endpoints by outlier detection."),
 			healthChecks:        m.counter("inboard.endpoint.checks", "{check}", "Active health checks of endpoints."),

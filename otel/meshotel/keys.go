@@ -162,6 +162,8 @@ const (
 	authorizations
 	drainedRequests
 	drainedConnections
+	lastGoodUsed
+	lastGoodEvents
 )
 
 // eventLabels are the attributes of each instrument, in the order in which
@@ -189,6 +191,8 @@ var eventLabels = [...][]attribute.Key{
 	authorizations:      {listenerKey, OutcomeKey},
 	drainedRequests:     {OutcomeKey},
 	drainedConnections:  {OutcomeKey},
+	lastGoodUsed:        {},
+	lastGoodEvents:      {OutcomeKey},
 }
 
 // eventKey is a series of an event.

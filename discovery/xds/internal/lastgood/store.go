@@ -1,0 +1,270 @@
+package lastgood
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/inboardmesh/inboard/observe"
+)
+
+const (
+	// writeDelay is how long a change waits for others before it is written.
+	writeDelay = time.Second
+	// idleFactor times the length of the last write is the least pause between two:
+	// a large configuration that changes all the time takes a tenth of the disk.
+	idleFactor = 9
+	// retryDelay is after how long a write that failed is tried again.
+	retryDelay = time.Minute
+	// refreshes is how often within MaxAge a file is written although nothing has
+	// changed, so that it is not taken for an old one.
+	refreshes = 4
+	// linger is how long what nobody watches any more stays: a process closes its
+	// listeners before it ends, and they are needed at the next start.
+	linger = 10 * time.Minute
+	// ahead is how far the clock of who wrote a file may have been before ours.
+	ahead = 5 * time.Minute
+)
+
+// Config is how resources are kept. All of it is required.
+type Config struct {
+	// Dir is the directory. It is made if it is not there.
+	Dir string
+	// MaxAge is how old a resource may be: how long ago the control plane stood by
+	// it.
+	MaxAge time.Duration
+	// MaxBytes bounds the file.
+	MaxBytes int64
+	// Owner says all that must be equal for a file to be ours: who asks which
+	// control plane. Label is the same for people, in short.
+	Owner, Label string
+	// Report is told what happens, never with a lock held. It must not block.
+	Report func(observe.LastGoodEvent)
+}
+
+// Status is what there is to know of a [Store].
+type Status struct {
+	// File is the path of the file.
+	File string
+	// Saved is when the control plane last stood by what was found at the start;
+	// zero if nothing that can be used was.
+	Saved time.Time
+	// Refused is why what was found at the start is not used; nil if there was
+	// nothing.
+	Refused error
+	// Written is when the file was last written by this process, NotWritten why the
+	// last attempt failed, nil if it did not.
+	Written    time.Time
+	NotWritten error
+}
+
+// Store holds the resources that are worth keeping, and writes them. Make it with
+// [Open] and end it with [Store.Stop]. It is safe for concurrent use.
+type Store struct {
+	config Config
+	owner  [sha256.Size]byte
+	name   string
+	dir    *directory // nil if it cannot be used
+	files  files
+	wake   chan struct{} // holds one token
+	stop   func()
+	ending chan struct{} // closed by Stop
+	wg     sync.WaitGroup
+
+	mu        sync.Mutex
+	items     map[Key]*item       // guarded by mu
+	connected map[string]struct{} // guarded by mu; the servers that there is a stream to
+	contact   time.Time           // guarded by mu; when the last stream broke
+	dirty     bool                // guarded by mu; something is not written
+	frozen    bool                // guarded by mu; nothing is noted any more
+	status    Status              // guarded by mu
+	told      string              // guarded by mu; the reason for which writing failed last
+}
+
+// item is a resource that is kept.
+type item struct {
+	resource Resource
+	// live is true if the control plane sent it to this process.
+	live bool
+	// released is when nobody watched it any more; zero if somebody does, or never
+	// did in this process.
+	released time.Time
+	// looked is true once it is known whether it holds a secret.
+	looked, secret bool
+}
+
+// Open reads what is there and starts to write what changes. A file that is refused
+// is no error, and neither is a disk that does not work: both are reported. A
+// directory that others may write to is an error.
+func Open(config Config) (*Store, error) {
+	s := &Store{
+		config: config, owner: sha256.Sum256([]byte(config.Owner)),
+		wake: make(chan struct{}, 1), ending: make(chan struct{}),
+		items: make(map[Key]*item), connected: make(map[string]struct{}),
+	}
+	s.name = fileName(s.owner)
+	s.status.File = filepath.Join(config.Dir, s.name)
+	s.stop = sync.OnceFunc(s.end)
+	dir, err := openDirectory(config.Dir)
+	if broken, ok := errors.AsType[unusable](err); ok {
+		s.status.Refused = fmt.Errorf("directory %q: %w", config.Dir, broken.error)
+		s.status.NotWritten = s.status.Refused
+		config.Report(observe.LastGoodEvent{Kind: observe.LastGoodNotWritten, Err: s.status.Refused})
+		return s, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.dir, s.files = dir, dir
+	s.load(time.Now())
+	s.wg.Go(s.run) // ends with Stop
+	return s, nil
+}
+
+// load takes the resources of the file, or says why not.
+func (s *Store) load(now time.Time) {
+	s.dir.sweep(s.name, s.config.MaxAge, now)
+	found, err := s.read(now)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		s.status.Refused = fmt.Errorf("file %q is not used: %w", s.status.File, err)
+		s.config.Report(observe.LastGoodEvent{Kind: observe.LastGoodRefused, Err: s.status.Refused})
+		return
+	}
+	s.status.Saved, s.contact = found.saved, found.saved
+	for i := range found.resources {
+		r := found.resources[i]
+		s.items[r.Key] = &item{resource: r, looked: true}
+	}
+}
+
+func (s *Store) read(now time.Time) (*snapshot, error) {
+	data, err := s.dir.read(s.name, s.config.MaxBytes)
+	if err != nil {
+		return nil, err
+	}
+	found, err := decode(data)
+	switch {
+	case err != nil:
+		return nil, err
+	case found.owner != s.owner:
+		return nil, fmt.Errorf("it is that of %s, and this is %s", found.label, s.config.Label)
+	case found.saved.Sub(now) > ahead:
+		return nil, fmt.Errorf("it was written at %v, which has not come yet: its age is not known", found.saved.UTC().Format(time.RFC3339))
+	}
+	if age := now.Sub(found.saved); age > s.config.MaxAge {
+		return nil, fmt.Errorf("the control plane was last heard of %v before, more than the %v that are allowed", age.Round(time.Second), s.config.MaxAge)
+	}
+	return found, nil
+}
+
+// Kept returns what was found at the start, as long as the control plane has said
+// nothing of it.
+func (s *Store) Kept(key Key) (Resource, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if it := s.items[key]; it != nil && !it.live {
+		return it.resource, true
+	}
+	return Resource{}, false
+}
+
+// Keep notes what the control plane sent. The value must not be changed afterwards.
+func (s *Store) Keep(key Key, version string, value []byte) {
+	s.mu.Lock()
+	if !s.frozen {
+		s.items[key] = &item{live: true, resource: Resource{Key: key, Version: version, Value: value}}
+		s.dirty = true
+	}
+	s.mu.Unlock()
+	s.poke()
+}
+
+// Release notes that nobody watches a resource any more.
+func (s *Store) Release(key Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	it := s.items[key]
+	if it == nil || s.frozen {
+		return
+	}
+	if it.live {
+		it.resource.Seen = s.savedLocked(time.Now())
+	}
+	it.live, it.released = false, time.Now()
+	s.dirty = true // but not worth a file of its own
+}
+
+// savedLocked is until when the control plane stands by what is live.
+func (s *Store) savedLocked(now time.Time) time.Time {
+	if len(s.connected) > 0 {
+		return now
+	}
+	return s.contact
+}
+
+// Drop forgets a resource: the control plane says that it does not have it.
+func (s *Store) Drop(key Key) {
+	s.mu.Lock()
+	if _, ok := s.items[key]; ok && !s.frozen {
+		delete(s.items, key)
+		s.dirty = true
+	}
+	s.mu.Unlock()
+	s.poke()
+}
+
+// Connected notes that there is a stream to a server, or none any more.
+func (s *Store) Connected(server string, connected bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch _, was := s.connected[server]; {
+	case s.frozen:
+	case connected:
+		s.connected[server] = struct{}{}
+	case was:
+		delete(s.connected, server)
+		s.contact = time.Now()
+		s.dirty = true // as old as that, from now on
+	}
+}
+
+// Status returns what there is to know now.
+func (s *Store) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
+}
+
+// Stop writes what is not written yet, and returns when nothing is written any
+// more. What is noted afterwards is lost. It may be called more than once.
+func (s *Store) Stop() { s.stop() }
+
+func (s *Store) end() {
+	close(s.ending)
+	s.wg.Wait()
+	s.mu.Lock()
+	s.frozen = true
+	if len(s.connected) > 0 && len(s.items) > 0 {
+		s.dirty = true // the control plane stands by it until now
+	}
+	s.mu.Unlock()
+	if s.dir == nil {
+		return
+	}
+	s.write()
+	_ = s.dir.close() // it was only held open
+}
+
+func (s *Store) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}

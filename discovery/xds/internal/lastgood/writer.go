@@ -1,0 +1,177 @@
+package lastgood
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/inboardmesh/inboard/observe"
+)
+
+// run writes what changes, until Stop.
+func (s *Store) run() {
+	refresh := time.NewTicker(s.config.MaxAge / refreshes)
+	defer refresh.Stop()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	retry := time.NewTimer(retryDelay)
+	defer retry.Stop()
+	delay := writeDelay
+	for {
+		select {
+		case <-s.ending:
+			return
+		case <-s.wake:
+		case <-retry.C:
+		case <-refresh.C:
+			s.refresh()
+		}
+		pause.Reset(delay)
+		select {
+		case <-s.ending:
+			return
+		case <-pause.C:
+		}
+		select {
+		case <-s.wake: // what came meanwhile is written too
+		default:
+		}
+		start := time.Now()
+		s.write()
+		retry.Reset(retryDelay)
+		delay = max(writeDelay, idleFactor*time.Since(start))
+	}
+}
+
+// refresh lets the file be written although nothing has changed: the control plane
+// still stands by what is in it.
+func (s *Store) refresh() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.connected) > 0 && len(s.items) > 0 {
+		s.dirty = true
+	}
+}
+
+// write writes the file, if there is something new to say.
+func (s *Store) write() {
+	kept, ok := s.collect(time.Now())
+	if !ok {
+		return
+	}
+	size, err := s.fit(kept)
+	if err == nil {
+		err = replace(s.files, s.name, func(w io.Writer) error { return encode(w, kept) })
+	}
+	if err != nil {
+		err = fmt.Errorf("file %q is not written: %w", s.status.File, err)
+	}
+	s.mu.Lock()
+	s.status.NotWritten = err
+	again := err != nil && err.Error() == s.told
+	switch {
+	case err != nil:
+		s.told, s.dirty = err.Error(), true // the next change, or refresh, tries again
+	default:
+		s.told, s.status.Written = "", time.Now()
+	}
+	s.mu.Unlock()
+	switch {
+	case again:
+	case err != nil:
+		s.config.Report(observe.LastGoodEvent{Kind: observe.LastGoodNotWritten, Err: err})
+	default:
+		s.config.Report(observe.LastGoodEvent{Kind: observe.LastGoodWritten, Resources: len(kept.resources), Bytes: size})
+	}
+}
+
+// collect returns what to write, with the time until which the control plane stands
+// by each resource. ok is false if all of it is written.
+func (s *Store) collect(now time.Time) (kept *snapshot, ok bool) {
+	s.look()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	saved := s.savedLocked(now)
+	if !s.dirty || saved.IsZero() {
+		return nil, false
+	}
+	s.dirty = false
+	kept = &snapshot{owner: s.owner, label: s.config.Label, saved: saved, resources: make([]Resource, 0, len(s.items))}
+	for key, it := range s.items {
+		r := it.resource
+		switch {
+		case it.live:
+			r.Seen, r.live = kept.saved, true
+		case now.Sub(r.Seen) > s.config.MaxAge, !it.released.IsZero() && now.Sub(it.released) > linger:
+			delete(s.items, key)
+			continue
+		}
+		if it.looked && !it.secret {
+			kept.resources = append(kept.resources, r)
+		}
+		if !it.looked {
+			s.dirty = true // it came while the others were looked into
+		}
+	}
+	return kept, true
+}
+
+// look finds out what must not be kept. Resources are looked into once, and not
+// with the lock held.
+func (s *Store) look() {
+	s.mu.Lock()
+	var unknown []*item
+	for _, it := range s.items {
+		if !it.looked {
+			unknown = append(unknown, it)
+		}
+	}
+	s.mu.Unlock()
+	for _, it := range unknown {
+		secret := holdsSecret(it.resource.TypeURL, it.resource.Value) // never changed
+		s.mu.Lock()
+		it.looked, it.secret = true, secret
+		s.mu.Unlock()
+	}
+}
+
+// forget gives up what does not fit.
+func (s *Store) forget(key Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if it := s.items[key]; it != nil && !it.live {
+		delete(s.items, key)
+	}
+}
+
+// fit keeps the file within its bounds. What nobody watches goes first, the oldest before
+// the others.
+func (s *Store) fit(kept *snapshot) (size int64, err error) {
+	size = kept.overhead()
+	for i := range kept.resources {
+		size += sizeOf(&kept.resources[i])
+	}
+	slices.SortFunc(kept.resources, func(a, b Resource) int {
+		switch {
+		case a.live && !b.live:
+			return -1
+		case b.live && !a.live:
+			return 1
+		}
+		return cmp.Or(b.Seen.Compare(a.Seen), strings.Compare(a.TypeURL, b.TypeURL), strings.Compare(a.Name, b.Name))
+	})
+	needed := size
+	for size > s.config.MaxBytes && len(kept.resources) > 0 {
+		last := &kept.resources[len(kept.resources)-1]
+		if last.live {
+			return 0, fmt.Errorf("it would have %d bytes, more than the %d that are allowed", needed, s.config.MaxBytes)
+		}
+		size -= sizeOf(last)
+		s.forget(last.Key)
+		kept.resources = kept.resources[:len(kept.resources)-1]
+	}
+	return size, nil
+}

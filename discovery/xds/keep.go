@@ -1,0 +1,329 @@
+package xds
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/discovery/xds/internal/ads"
+	"github.com/inboardmesh/inboard/discovery/xds/internal/decode"
+	"github.com/inboardmesh/inboard/discovery/xds/internal/lastgood"
+	"github.com/inboardmesh/inboard/observe"
+)
+
+// patience is how long the control plane may be silent about a resource before the
+// one from disk is used. A control plane that cannot be reached is not waited for.
+const patience = time.Second
+
+// errSilent is what is wrong while a resource from disk is in force and nothing
+// else is known to be.
+var errSilent = errors.New("the control plane has not answered: the last known good version from disk is in force")
+
+// keeper stands between the followers and the client. It notes what is accepted, to
+// have it at the next start, and lends what it has from the last one for as long as
+// the control plane does not say anything.
+//
+// What is lent is replaced by what the control plane sends, and taken away by its
+// word only; silence, a lost connection and an invalid version are no word. A
+// Listener that the control plane says does not exist is taken away at once. What a
+// Listener refers to stays until nobody needs it, because the word about it may come
+// before the Listener that does without it (make before break).
+type keeper struct {
+	client keptClient
+	store  *lastgood.Store
+	types  map[string]ads.Type // by URL, as they are without keeping
+	hooks  *observe.Hooks
+	logger *slog.Logger
+	// strict drops what is lent when an invalid version of it comes (gRFC A88).
+	strict bool
+
+	// resources and versions belong to the client's goroutine.
+	resources map[lastgood.Key]*keptResource
+	versions  map[lastgood.Key]string
+
+	mu   sync.Mutex
+	lent map[lastgood.Key]string   // guarded by mu; the versions of what is lent
+	live map[lastgood.Key]struct{} // guarded by mu; what came from the control plane
+}
+
+// keptClient is what a keeper needs of [ads.Client].
+type keptClient interface {
+	watchClient
+	Do(f func())
+}
+
+// decoded is what the client holds: a value with the bytes that it came from.
+type decoded struct {
+	raw   []byte
+	value any
+}
+
+// keptResource is a resource that is watched. It belongs to the client's goroutine.
+type keptResource struct {
+	key     lastgood.Key
+	watches int
+	// from is what the client told last; nil while there is nothing from it.
+	from *decoded
+	// raw and value are what followers have: from, or what is lent.
+	raw   []byte
+	value any
+	lent  bool
+	// useless is set if what is on disk cannot be used.
+	useless bool
+}
+
+var _ watchClient = (*keeper)(nil)
+
+// remembering returns a type whose decoder keeps the bytes.
+func remembering(t ads.Type) ads.Type {
+	decode := t.Decode
+	t.Decode = func(raw []byte) (string, any, error) {
+		name, value, err := decode(raw)
+		if err != nil {
+			return name, nil, err
+		}
+		return name, &decoded{raw: raw, value: value}, nil
+	}
+	return t
+}
+
+// note is the hooks of the client: they tell versions and streams.
+func (k *keeper) note(hooks observe.Hooks) observe.Hooks {
+	urls := make(map[string]string, len(k.types))
+	for url, t := range k.types {
+		urls[t.Name] = url
+	}
+	accepted, changed := hooks.ResourceAccepted, hooks.StreamChanged
+	hooks.ResourceAccepted = func(e observe.ResourceEvent) {
+		k.versions[lastgood.Key{TypeURL: urls[e.Type], Name: e.Name}] = e.Version
+		if accepted != nil {
+			accepted(e)
+		}
+	}
+	hooks.StreamChanged = func(e observe.StreamEvent) {
+		k.store.Connected(e.Server, e.Connected)
+		if changed != nil {
+			changed(e)
+		}
+	}
+	return hooks
+}
+
+// Watch is that of the client, with what is on disk. Secrets are never there: what
+// needs one waits for the control plane.
+func (k *keeper) Watch(typeURL, name string, w ads.Watcher) (cancel func()) {
+	if typeURL == decode.SecretURL {
+		return k.client.Watch(typeURL, name, w)
+	}
+	kw := &keptWatch{keeper: k, key: lastgood.Key{TypeURL: typeURL, Name: name}, to: w}
+	k.client.Do(kw.begin) // before the first event
+	stop := k.client.Watch(typeURL, name, kw)
+	return sync.OnceFunc(func() {
+		kw.cancelled.Store(true)
+		stop()
+		k.client.Do(kw.end)
+	})
+}
+
+// keptWatch is one watch. But for cancelled it belongs to the client's goroutine.
+type keptWatch struct {
+	keeper    *keeper
+	key       lastgood.Key
+	to        ads.Watcher
+	cancelled atomic.Bool
+	resource  *keptResource
+	given     any         // what the watcher has; nil while it has nothing
+	silent    *time.Timer // nil if there is nothing to wait for
+}
+
+var _ ads.Watcher = (*keptWatch)(nil)
+
+func (w *keptWatch) begin() {
+	k := w.keeper
+	w.resource = k.resources[w.key]
+	if w.resource == nil {
+		w.resource = &keptResource{key: w.key}
+		k.resources[w.key] = w.resource
+	}
+	w.resource.watches++
+	if w.resource.lent {
+		w.lend(errSilent)
+		return
+	}
+	if _, ok := k.store.Kept(w.key); ok {
+		w.silent = time.AfterFunc(patience, func() { k.client.Do(w.impatient) })
+	}
+}
+
+// impatient lends what is on disk unless there is something better.
+func (w *keptWatch) impatient() {
+	if w.given == nil && !w.cancelled.Load() {
+		w.lend(errSilent)
+	}
+}
+
+func (w *keptWatch) end() {
+	if w.silent != nil {
+		w.silent.Stop()
+	}
+	k, r := w.keeper, w.resource
+	r.watches--
+	if r.watches > 0 {
+		return
+	}
+	delete(k.resources, w.key)
+	delete(k.versions, w.key)
+	if r.value != nil {
+		k.store.Release(w.key)
+	}
+	k.settle(r.key, "", false, false)
+}
+
+// lend gives the watcher what is on disk, if it has nothing. why is why. It reports
+// whether the watcher has a value now.
+func (w *keptWatch) lend(why error) bool {
+	r := w.resource
+	if r.value == nil && !w.keeper.recall(r) {
+		return false
+	}
+	if w.given != r.value {
+		w.given = r.value
+		w.to.Changed(r.value)
+	}
+	if r.lent {
+		w.to.AmbientError(why)
+	}
+	return true
+}
+
+// recall takes a resource from disk, through the decoder of those that come from
+// the control plane.
+func (k *keeper) recall(r *keptResource) bool {
+	kept, ok := k.store.Kept(r.key)
+	if !ok || r.useless {
+		return false
+	}
+	value, err := k.decode(r.key.TypeURL, kept.Value)
+	if err != nil {
+		r.useless = true
+		k.store.Drop(r.key)
+		err = fmt.Errorf("%s %q from disk is not used: %w", k.types[r.key.TypeURL].Name, r.key.Name, err)
+		k.logger.Warn("last known good configuration refused", "error", err)
+		k.report(observe.LastGoodEvent{Kind: observe.LastGoodRefused, Err: err})
+		return false
+	}
+	r.raw, r.value, r.lent = kept.Value, value, true
+	k.settle(r.key, kept.Version, true, false)
+	return true
+}
+
+// decode turns a panic into an error, as the client does.
+func (k *keeper) decode(typeURL string, raw []byte) (value any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			k.logger.Error("decoding an xDS resource from disk panicked", "panic", p, "stack", string(debug.Stack()))
+			value, err = nil, fmt.Errorf("the decoder panicked: %v", p)
+		}
+	}()
+	// The name inside does not matter: the control plane may have overridden it.
+	_, value, err = k.types[typeURL].Decode(raw)
+	return value, err
+}
+
+// Changed takes what the control plane sent. If it is what was lent, followers keep
+// what they have made of it.
+func (w *keptWatch) Changed(resource any) {
+	k, r := w.keeper, w.resource
+	from := resource.(*decoded)
+	if r.from != from {
+		if r.value == nil || !bytes.Equal(r.raw, from.raw) {
+			r.value = from.value
+		}
+		r.from, r.raw, r.lent = from, from.raw, false
+		k.store.Keep(r.key, k.versions[r.key], from.raw)
+		k.settle(r.key, "", false, true)
+	}
+	w.given = r.value
+	w.to.Changed(r.value)
+}
+
+// ResourceError says that the client has nothing.
+func (w *keptWatch) ResourceError(err error) {
+	k, r := w.keeper, w.resource
+	gone := errors.Is(err, discovery.ErrNotFound) && !errors.Is(err, ads.ErrUnanswered)
+	if gone {
+		k.store.Drop(r.key)
+	}
+	if r.from != nil {
+		// It was the client's, which has taken it away by the rules for that.
+		r.from, r.raw, r.value = nil, nil, nil
+	}
+	if w.lendable(err, gone) && w.lend(err) {
+		return
+	}
+	w.given = nil
+	if r.lent {
+		r.raw, r.value, r.lent = nil, nil, false
+	}
+	k.settle(r.key, "", false, false)
+	w.to.ResourceError(err)
+}
+
+// lendable reports whether what is on disk may be used although the client reports
+// an error.
+func (w *keptWatch) lendable(err error, gone bool) bool {
+	switch {
+	case gone:
+		return w.resource.lent && w.key.TypeURL != decode.ListenerURL && !w.keeper.strict
+	case transient(err), errors.Is(err, ads.ErrUnanswered):
+		return true
+	}
+	return !w.keeper.strict
+}
+
+// AmbientError says that something is wrong with what the client has.
+func (w *keptWatch) AmbientError(err error) {
+	if errors.Is(err, discovery.ErrNotFound) {
+		w.keeper.store.Drop(w.key) // it stays in force here, but not at the next start
+	}
+	w.to.AmbientError(err)
+}
+
+// settle notes where what is in force for a resource comes from, and tells it.
+func (k *keeper) settle(key lastgood.Key, version string, lent, live bool) {
+	k.mu.Lock()
+	before := len(k.lent)
+	delete(k.lent, key)
+	delete(k.live, key)
+	if lent {
+		k.lent[key] = version
+	}
+	if live {
+		k.live[key] = struct{}{}
+	}
+	after := len(k.lent)
+	k.mu.Unlock()
+	if before == after {
+		return
+	}
+	status := k.store.Status()
+	switch {
+	case before == 0:
+		k.logger.Warn("the control plane does not answer: last known good configuration from disk is used", "file", status.File, "saved", status.Saved)
+	case after == 0:
+		k.logger.Info("no configuration from disk is used any more")
+	}
+	k.report(observe.LastGoodEvent{Kind: observe.LastGoodUsed, Resources: after, Saved: status.Saved})
+}
+
+func (k *keeper) report(e observe.LastGoodEvent) {
+	if k.hooks.LastGood != nil {
+		k.hooks.LastGood(e)
+	}
+}
