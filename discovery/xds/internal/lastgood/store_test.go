@@ -111,6 +111,7 @@ func TestAnAgeIsThatOfTheLastWordOfTheControlPlane(t *testing.T) {
 		{"a process that was connected until it ended", func(s *Store) { time.Sleep(10 * time.Hour) }, true},
 		{"a process that was killed while it was connected", func(s *Store) {
 			time.Sleep(10*time.Hour + time.Minute)
+			synctest.Wait()
 			s.files = &failing{files: s.files, err: errNoSpace} // its last write does not happen
 		}, true},
 		{"a process whose control plane was away for a while", func(s *Store) {
@@ -239,7 +240,8 @@ func TestADiskThatFailsIsReportedOnceAndTriedAgain(t *testing.T) {
 		if len(events) != 1 || events[0].Kind != observe.LastGoodNotWritten || !errors.Is(events[0].Err, errNoSpace) {
 			t.Errorf("events %+v", events)
 		}
-		disk.after = 1 << 30
+		synctest.Wait()
+		disk.after = 1 << 30 // nobody writes at this moment
 		time.Sleep(2 * time.Minute)
 		if events := told.take(); len(events) != 1 || events[0].Kind != observe.LastGoodWritten || events[0].Resources != 1 || events[0].Bytes == 0 {
 			t.Errorf("events %+v, want one file", events)
