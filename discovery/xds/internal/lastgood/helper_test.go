@@ -3,6 +3,7 @@ package lastgood
 import (
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -137,12 +138,23 @@ func theFile(t testing.TB, dir string) string {
 type failing struct {
 	files
 
-	after int // operations that work
-	err   error
-	done  []string
+	err error
+
+	mu    sync.Mutex
+	after int      // guarded by mu; operations that work
+	done  []string // guarded by mu
+}
+
+// recover lets everything work.
+func (f *failing) recover() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.after = math.MaxInt
 }
 
 func (f *failing) step(what string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if len(f.done) >= f.after {
 		return f.err
 	}

@@ -240,8 +240,7 @@ func TestADiskThatFailsIsReportedOnceAndTriedAgain(t *testing.T) {
 		if len(events) != 1 || events[0].Kind != observe.LastGoodNotWritten || !errors.Is(events[0].Err, errNoSpace) {
 			t.Errorf("events %+v", events)
 		}
-		synctest.Wait()
-		disk.after = 1 << 30 // nobody writes at this moment
+		disk.recover()
 		time.Sleep(2 * time.Minute)
 		if events := told.take(); len(events) != 1 || events[0].Kind != observe.LastGoodWritten || events[0].Resources != 1 || events[0].Bytes == 0 {
 			t.Errorf("events %+v, want one file", events)
