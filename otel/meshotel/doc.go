@@ -55,6 +55,7 @@
 //	inboard.xds.stream.connected                   0 or 1
 //	inboard.xds.resources.rejected   {resource}    NACKs
 //	inboard.xds.resources.accepted   {resource}
+//	inboard.guest.rejected           {rejection}   by native gRPC in this process, by type
 //	inboard.lastgood.resources       {resource}    in force that are from disk
 //	inboard.lastgood.files           {file}        written, not written or refused, by outcome
 //	inboard.certificate.expiry       s             end of validity since 1970

@@ -161,6 +161,8 @@ func (t *Telemetry) resourceAccepted(e observe.ResourceEvent) {
 	t.count(resourcesAccepted, e.Server, e.Type)
 }
 
+func (t *Telemetry) guestRejected(e observe.ResourceEvent) { t.count(guestsRejected, e.Type) }
+
 func (t *Telemetry) lastGood(e observe.LastGoodEvent) {
 	if e.Kind == observe.LastGoodUsed {
 		t.set(lastGoodUsed, t.meters.lastGoodUsed, int64(e.Resources))

@@ -49,6 +49,7 @@ func newInstruments(meter metric.Meter) (*instruments, error) {
 		certificateExpiry: m.gauge("inboard.certificate.expiry", "s", "End of the workload certificate's validity, in seconds since 1970."),
 		lastGoodUsed:      m.gauge("inboard.lastgood.resources", "{resource}", "Resources in force that are from disk, because the control plane has not answered."),
 		counters: map[event]metric.Int64Counter{
+			guestsRejected:      m.counter("inboard.guest.rejected", "{rejection}", "Rejections of what native gRPC clients and servers in this process were given."),
 			lastGoodEvents:      m.counter("inboard.lastgood.files", "{file}", "Files of last known good configuration that were written, not written, or refused."),
 			breakerTransitions:  m.counter("inboard.breaker.transitions", "{transition}", "Changes of a cluster's error-rate breaker."),
 			ejections:           m.counter("inboard.endpoint.ejections", "{ejection}", "Ejections of endpoints by outlier detection."),

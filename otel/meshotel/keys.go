@@ -162,6 +162,7 @@ const (
 	authorizations
 	drainedRequests
 	drainedConnections
+	guestsRejected
 	lastGoodUsed
 	lastGoodEvents
 )
@@ -191,6 +192,7 @@ var eventLabels = [...][]attribute.Key{
 	authorizations:      {listenerKey, OutcomeKey},
 	drainedRequests:     {OutcomeKey},
 	drainedConnections:  {OutcomeKey},
+	guestsRejected:      {typeKey},
 	lastGoodUsed:        {},
 	lastGoodEvents:      {OutcomeKey},
 }

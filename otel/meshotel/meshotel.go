@@ -100,6 +100,7 @@ func (t *Telemetry) Hooks() *observe.Hooks {
 		StreamChanged:        t.streamChanged,
 		ResourceRejected:     t.resourceRejected,
 		ResourceAccepted:     t.resourceAccepted,
+		GuestRejected:        t.guestRejected,
 		LastGood:             t.lastGood,
 		CertificateChanged:   t.certificateChanged,
 		HandshakeFailed:      t.handshakeFailed,
