@@ -365,7 +365,10 @@ func (p *explainProperty) check(t *testing.T, e *mesh.Explanation, got *happened
 	if routed != call.Route {
 		wrong("another route")
 	}
-	aborted := slices.ContainsFunc(e.Filters, func(f mesh.ExplainedFilter) bool { return f.Enabled })
+	aborted := e.Verdict == mesh.VerdictFilter
+	if aborted != slices.ContainsFunc(e.Filters, func(f mesh.ExplainedFilter) bool { return f.Enabled }) && e.Route != nil {
+		wrong("a filter that aborts always, and another verdict")
+	}
 	switch {
 	case e.Verdict == mesh.VerdictNoRoute:
 		if call.Outcome.Kind != outcome.NoRoute {
@@ -376,6 +379,9 @@ func (p *explainProperty) check(t *testing.T, e *mesh.Explanation, got *happened
 		p.verdicts[e.Protocol+" aborted"]++
 		if call.Outcome.Kind != outcome.Local || len(call.Attempts) > 0 {
 			wrong("no abort")
+		}
+		if !got.grpc && got.status != e.Answer.Status && got.status != http.StatusOK || got.grpc && got.code.String() != e.Answer.GRPCCode {
+			wrong("another answer")
 		}
 		return
 	case e.Answer != nil:

@@ -13,11 +13,15 @@ import (
 	"strings"
 )
 
-// Exit codes.
+// The exit codes of every command.
 const (
-	exitOK     = 0
+	// exitOK is that all is well.
+	exitOK = 0
+	// exitFailed is that something is wrong: a problem in the configuration, a request
+	// that makes a difference, a file that cannot be read.
 	exitFailed = 1
-	exitUsage  = 2
+	// exitUsage is a mistake on the command line.
+	exitUsage = 2
 )
 
 // usageError is a mistake on the command line.
@@ -27,16 +31,8 @@ func (e *usageError) Error() string { return e.text }
 
 func usagef(format string, args ...any) error { return &usageError{text: fmt.Sprintf(format, args...)} }
 
-// exitError is an error with its own exit code. Without err there is nothing more to
-// say.
-type exitError struct {
-	code int
-	err  error
-}
-
-func (e *exitError) Error() string { return fmt.Sprint(e.err) }
-
-func (e *exitError) Unwrap() error { return e.err }
+// errFound is that something is wrong of which everything was said already.
+var errFound = errors.New("something was found")
 
 // invocation is one run of a command.
 type invocation struct {
@@ -90,14 +86,10 @@ func (c *invocation) exit(err error) int {
 	if err == nil || errors.Is(err, flag.ErrHelp) {
 		return exitOK
 	}
-	special, ok := errors.AsType[*exitError](err)
-	if ok && special.err == nil {
-		return special.code
+	if errors.Is(err, errFound) {
+		return exitFailed
 	}
 	fmt.Fprintf(c.stderr, "inboard %s: %v\n", c.name, err)
-	if ok {
-		return special.code
-	}
 	if _, ok := errors.AsType[*usageError](err); ok {
 		fmt.Fprintf(c.stderr, "run \"inboard %s --help\" for usage\n", c.name)
 		return exitUsage
@@ -111,7 +103,9 @@ func overview() string {
 	for _, c := range commands() {
 		fmt.Fprintf(&b, "  %-14s %s\n", c.name, c.summary)
 	}
-	b.WriteString("\nrun \"inboard COMMAND --help\" for the flags of a command\n")
+	b.WriteString("\nrun \"inboard COMMAND --help\" for the flags of a command\n\n" +
+		"It exits with 0 if all is well, with 1 if something is wrong, such as a problem in\n" +
+		"the configuration, and with 2 after a mistake on the command line.\n")
 	return b.String()
 }
 

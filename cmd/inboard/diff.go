@@ -24,8 +24,8 @@ func diff(ctx context.Context, call *invocation) error {
 the directory NEW than by that in OLD, and how. FILE has a request on each line, as
 JSON: {"method": "GET", "host": "payment.shop:8080", "path": "/pay?x=1", "headers":
 {"x-user": "ann"}}. Lines of an access log that have these fields will do, see
-docs/explain.md. It exits with 0 if no request makes a difference, with 1 if one
-does, and with 2 after an error.`)
+docs/explain.md. It exits with 0 if no request makes a difference, and with 1 if one
+does, or if one of the directories cannot be served.`)
 	requests := f.String("requests", "", "`FILE` of requests, one a line (required)")
 	node := f.node()
 	output := f.output()
@@ -37,7 +37,7 @@ does, and with 2 after an error.`)
 	}
 	found, err := compare(ctx, f.Arg(0), f.Arg(1), *requests, node)
 	if err != nil {
-		return &exitError{code: exitUsage, err: err}
+		return err
 	}
 	if *output == outputJSON {
 		err = writeJSON(call.stdout, found)
@@ -45,7 +45,7 @@ does, and with 2 after an error.`)
 		printDiffs(call, *requests, found)
 	}
 	if err == nil && found.Different > 0 {
-		return &exitError{code: exitFailed}
+		return errFound
 	}
 	return err
 }

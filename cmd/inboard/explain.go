@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -58,12 +59,22 @@ runs and mounts the handler of package admin (--admin), or the YAML in a directo
 		return err
 	}
 	if *output == outputJSON {
-		_, err = call.stdout.Write(explanation.JSON())
-		return err
+		if _, err := call.stdout.Write(explanation.JSON()); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprint(call.stdout, explanation)
 	}
-	fmt.Fprint(call.stdout, explanation)
+	if explanation.Verdict == mesh.VerdictNoConfig {
+		return errors.New(explanation.Reason)
+	}
 	return nil
 }
+
+// namespaceFormat is what Kubernetes takes as the name of a namespace.
+var namespaceFormat = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+func isNamespace(name string) bool { return namespaceFormat.MatchString(name) }
 
 // nodeFlags say who calls.
 type nodeFlags struct {
@@ -94,11 +105,18 @@ func (n *nodeFlags) open(dir string) (*offline.Mesh, error) {
 		}
 		n.Labels[key] = value
 	}
+	for _, one := range []struct{ flag, value string }{{"namespace", n.Namespace}, {"root-namespace", n.RootNamespace}} {
+		if one.value != "" && !isNamespace(one.value) {
+			return nil, usagef("--%s %q is not a namespace: use lower case letters, digits and '-', at most 63", one.flag, one.value)
+		}
+	}
 	files, err := controlplane.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	m, err := offline.New(files, n.Node)
+	node := n.Node
+	node.Source = dir
+	m, err := offline.New(files, node)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -59,7 +60,10 @@ func TestExplainOfADirectory(t *testing.T) {
 		{"flags after the operands", []string{"GET", "http://payment.shop/pay", "-H", "x-tester: yes"}, []string{"verdict       direct-response\n", "answer        status 204\n"}},
 		{"gRPC", []string{"--grpc", "/a.B/C", "mesh:///payment.shop:80"}, []string{"grpc POST payment.shop:80/a.B/C\n", "verdict       forward\n"}},
 		{"a name of the caller's namespace", []string{"--namespace", "shop", "--labels", "app=web,version=v1", "GET", "payment/"}, []string{"verdict       forward\n"}},
-		{"a host that is not known", []string{"GET", "http://nobody.shop/"}, []string{"verdict       around-the-mesh: "}},
+		{"a host that is not known", []string{"GET", "http://nobody.shop/"}, []string{"verdict       around-the-mesh: " + strconv.Quote(dir) + " has no host \"nobody.shop\"\n"}},
+		{"a host that is misspelt", []string{"GET", "http://paymnet.shop/"}, []string{`has no host "paymnet.shop": did you mean "payment.shop"?` + "\n"}},
+		{"a host of another namespace", []string{"GET", "http://payment.bank/"}, []string{`has no host "payment.bank": did you mean "payment.shop" or "payment.shop.svc.cluster.local"?` + "\n"}},
+		{"a port that is not there", []string{"GET", "http://payment.shop:8080/"}, []string{`has no port 8080 of "payment.shop": it has 80` + "\n"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -118,6 +122,8 @@ func TestExplainOfNothing(t *testing.T) {
 		{[]string{"--admin", "127.0.0.1:1", "GET", "http://a/"}, exitUsage, `--admin "127.0.0.1:1" is no URL: write it like http://127.0.0.1:15021`},
 		{[]string{"--config", dir, "GET"}, exitUsage, "want METHOD URL, got 1 arguments"},
 		{[]string{"--config", dir, "-H", "x", "GET", "http://a/"}, exitUsage, `-H: header "x": write it like "NAME: VALUE"`},
+		{[]string{"--config", dir, "--namespace", "Shop", "GET", "http://a/"}, exitUsage, `--namespace "Shop" is not a namespace: use lower case letters`},
+		{[]string{"--config", dir, "--root-namespace", "a b", "GET", "http://a/"}, exitUsage, `--root-namespace "a b" is not a namespace`},
 		{[]string{"--config", dir, "--labels", "app", "GET", "http://a/"}, exitUsage, `--labels "app": write it like app=payment`},
 		{[]string{"--config", dir, "GET", "http://a:b/"}, exitFailed, `URL "http://a:b/": invalid port`},
 		{[]string{"--config", dir + "/none", "GET", "http://a/"}, exitFailed, "no such file or directory"},
@@ -163,18 +169,20 @@ func TestDiffOfNothing(t *testing.T) {
 	good := file(`{"url":"http://payment.shop/"}`)
 	for _, c := range []struct {
 		args []string
+		code int
 		want string
 	}{
-		{[]string{dir, dir}, "missing --requests"},
-		{[]string{dir, "--requests", good}, "want OLD NEW, got 1 arguments"},
-		{[]string{dir, dir, "--requests", good + ".none"}, "no such file or directory"},
-		{[]string{dir, dir, "--requests", file("\n")}, "has no requests: write one on each line, as JSON"},
-		{[]string{dir, dir, "--requests", file("GET /\n")}, "requests.jsonl: line 1: no JSON object with a request"},
-		{[]string{dir, dir, "--requests", file(`{"url":"ftp://a/"}`)}, `requests.jsonl: line 1: mesh: URL "ftp://a/": unsupported scheme`},
-		{[]string{dir, bad, "--requests", good}, fmt.Sprintf("%s: configuration is invalid", bad)},
+		{[]string{dir, dir}, exitUsage, "missing --requests"},
+		{[]string{dir, "--requests", good}, exitUsage, "want OLD NEW, got 1 arguments"},
+		{[]string{dir, dir, "--requests", good, "--namespace", "No"}, exitUsage, `--namespace "No" is not a namespace`},
+		{[]string{dir, dir, "--requests", good + ".none"}, exitFailed, "no such file or directory"},
+		{[]string{dir, dir, "--requests", file("\n")}, exitFailed, "has no requests: write one on each line, as JSON"},
+		{[]string{dir, dir, "--requests", file("GET /\n")}, exitFailed, "requests.jsonl: line 1: no JSON object with a request"},
+		{[]string{dir, dir, "--requests", file(`{"url":"ftp://a/"}`)}, exitFailed, `requests.jsonl: line 1: mesh: URL "ftp://a/": unsupported scheme`},
+		{[]string{dir, bad, "--requests", good}, exitFailed, fmt.Sprintf("%s: configuration is invalid", bad)},
 	} {
-		if code, stdout, stderr := call(t, append([]string{"diff"}, c.args...)...); code != exitUsage || !strings.Contains(stderr, c.want) || stdout != "" {
-			t.Errorf("%v: code %d, %q; want %q", c.args, code, stderr, c.want)
+		if code, stdout, stderr := call(t, append([]string{"diff"}, c.args...)...); code != c.code || !strings.Contains(stderr, c.want) || stdout != "" {
+			t.Errorf("%v: code %d, %q; want %d, %q", c.args, code, stderr, c.code, c.want)
 		}
 	}
 }

@@ -21,6 +21,9 @@ explains them. It says of each HTTPRoute and GRPCRoute what became of it.`)
 	if err := f.parse(); err != nil {
 		return err
 	}
+	if !isNamespace(*rootNamespace) {
+		return usagef("--root-namespace %q is not a namespace: use lower case letters, digits and '-', at most 63", *rootNamespace)
+	}
 	dir := f.Arg(0)
 	files, err := controlplane.ReadDir(dir)
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/inboardmesh/inboard/internal/near"
 )
 
 func positionOf(n *yaml.Node) position { return position{n.Line, n.Column} }
@@ -61,10 +63,10 @@ func suggestion(md protoreflect.MessageDescriptor, name string) string {
 func offerField(name string, names []string) string {
 	for _, other := range names {
 		if strings.EqualFold(other, name) {
-			return offer([]string{other})
+			return near.Question([]string{other})
 		}
 	}
-	return offer(near(name, names))
+	return near.Question(near.Names(name, names))
 }
 
 func sortedKeys[V any](m map[string]V) []string {

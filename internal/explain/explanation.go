@@ -3,10 +3,7 @@
 // do. It sends nothing and counts nothing.
 package explain
 
-import (
-	"encoding/json"
-	"time"
-)
+import "time"
 
 // Verdict is what would become of a call.
 type Verdict string
@@ -19,6 +16,8 @@ const (
 	DirectResponse Verdict = "direct-response"
 	// Redirect is a call that is answered with another location.
 	Redirect Verdict = "redirect"
+	// FilterAnswer is a call that a filter of the route answers.
+	FilterAnswer Verdict = "filter-answers"
 	// NoRoute is a call that fails, because no route is for it.
 	NoRoute Verdict = "no-route"
 	// NoCluster is a call that fails, because its route leads to a cluster that is
@@ -34,264 +33,241 @@ const (
 	Refused Verdict = "refused"
 )
 
-// Explanation is where a call would go, and why. Its JSON form is stable: fields
-// are added and not renamed. It has no values of headers, cookies or parameters
-// whose names sound like secrets.
+// Explanation is where a call would go, and why. It has no values of headers,
+// cookies or parameters whose names sound like secrets. Applications see it as that
+// of package mesh, which has every field of it.
 type Explanation struct {
 	// Protocol is "http" or "grpc".
-	Protocol string `json:"protocol"`
-	Method   string `json:"method"`
+	Protocol string
+	Method   string
 	// Host is the authority, Path the escaped path without the query.
-	Host string `json:"host"`
-	Path string `json:"path"`
+	Host string
+	Path string
 	// Target is the destination's name in the configuration, "host:port".
-	Target  string  `json:"target"`
-	Verdict Verdict `json:"verdict"`
+	Target  string
+	Verdict Verdict
 	// Reason says more about the verdict, where there is more to say.
-	Reason string `json:"reason,omitempty"`
+	Reason string
 
 	// VirtualHost is nil if none is for the host. Hosts are then those that there
 	// are.
-	VirtualHost *VirtualHost  `json:"virtualHost,omitempty"`
-	Hosts       []VirtualHost `json:"virtualHosts,omitempty"`
+	VirtualHost *VirtualHost
+	Hosts       []VirtualHost
 	// NotMatched are the routes before Route, all of them if it is nil, each with
 	// the first condition that the request does not meet.
-	NotMatched []Mismatch `json:"notMatched,omitempty"`
-	Route      *Route     `json:"route,omitempty"`
+	NotMatched []Mismatch
+	Route      *Route
 	// Answer is that of the configuration, for DirectResponse and Redirect.
-	Answer *Answer `json:"answer,omitempty"`
+	Answer *Answer
 	// Filters run before the call is forwarded or answered, in this order.
-	Filters []Filter `json:"filters,omitempty"`
+	Filters []Filter
 	// Choices are the clusters of the route. Draw is how one was chosen, nil if
 	// there is one only.
-	Choices []Choice `json:"choices,omitempty"`
-	Draw    *Draw    `json:"draw,omitempty"`
+	Choices []Choice
+	Draw    *Draw
 	// Mirrors are the clusters that get copies of the request.
-	Mirrors []Mirror `json:"mirrors,omitempty"`
+	Mirrors []Mirror
 	// Cluster is the chosen one.
-	Cluster *Cluster `json:"cluster,omitempty"`
+	Cluster *Cluster
 	// Sent is what the endpoint would see, nil if the call is not forwarded.
-	Sent     *Sent     `json:"sent,omitempty"`
-	Timeouts *Timeouts `json:"timeouts,omitempty"`
+	Sent     *Sent
+	Timeouts *Timeouts
 	// Retry is nil if there is one attempt only.
-	Retry *Retry `json:"retry,omitempty"`
+	Retry *Retry
 }
 
 // VirtualHost is a virtual host of the route table.
 type VirtualHost struct {
-	Name string `json:"name"`
+	Name string
 	// Domain is the one of Domains that is for the request.
-	Domain  string   `json:"domain,omitempty"`
-	Domains []string `json:"domains,omitempty"`
+	Domain  string
+	Domains []string
 }
 
 // Mismatch is a route that does not match.
 type Mismatch struct {
 	// Index is its number in the virtual host, from 0.
-	Index int    `json:"index"`
-	Name  string `json:"name"`
+	Index int
+	Name  string
 	// Condition is the first one that is not met: "path", "header x-user",
 	// "query v", "cookie c", "metadata f:k", "grpc" or "fraction". Want is what it asks for and Got
 	// what the request has.
-	Condition string `json:"condition"`
-	Want      string `json:"want"`
-	Got       string `json:"got"`
+	Condition string
+	Want      string
+	Got       string
 }
 
 // Route is the route that matches.
 type Route struct {
-	Index int    `json:"index"`
-	Name  string `json:"name"`
+	Index int
+	Name  string
 	// Match is its conditions, in words.
-	Match string `json:"match"`
+	Match string
 }
 
 // Answer is a response that the configuration gives.
 type Answer struct {
-	Status int `json:"status"`
+	Status int
 	// GRPCCode is what a gRPC call gets.
-	GRPCCode string `json:"grpcCode,omitempty"`
-	Location string `json:"location,omitempty"`
+	GRPCCode string
+	Location string
 	// BodyBytes is the length of the body.
-	BodyBytes int `json:"bodyBytes,omitempty"`
+	BodyBytes int
 }
 
 // Filter is a filter of the listener as it is set for the route.
 type Filter struct {
-	Name string `json:"name"`
+	Name string
 	// Enabled is false if it is switched off for the route, or has nothing to do
 	// for the request.
-	Enabled bool `json:"enabled"`
+	Enabled bool
 	// Effect is what it does, in words.
-	Effect string `json:"effect"`
+	Effect string
 }
 
 // Choice is one of the clusters of a route.
 type Choice struct {
-	Cluster string `json:"cluster"`
-	Weight  uint32 `json:"weight"`
+	Cluster string
+	Weight  uint32
 	// Percent is its share of the calls.
-	Percent float64 `json:"percent"`
-	Chosen  bool    `json:"chosen"`
+	Percent float64
+	Chosen  bool
 }
 
 // Mirror is a cluster that gets copies.
 type Mirror struct {
-	Cluster string `json:"cluster"`
+	Cluster string
 	// Percent is the share of the calls that are copied.
-	Percent float64 `json:"percent"`
+	Percent float64
 }
 
 // Draw is how one of several clusters was chosen.
 type Draw struct {
 	// By is "random", "header" or "hash". At random, the next call may go to
 	// another one.
-	By string `json:"by"`
+	By string
 	// Number is below Total, the sum of the weights.
-	Number uint64 `json:"number"`
-	Total  uint64 `json:"total"`
+	Number uint64
+	Total  uint64
 }
 
 // Cluster is the chosen cluster at this moment.
 type Cluster struct {
-	Name string `json:"name"`
+	Name string
 	// Error is why it cannot be used.
-	Error string `json:"error,omitempty"`
+	Error string
 	// Policy is the load-balancing policy, HashOf what it hashes of a request, if it
 	// hashes. Protocol is the HTTP version to the endpoints.
-	Policy   string   `json:"policy,omitempty"`
-	HashOf   []string `json:"hashOf,omitempty"`
-	Protocol string   `json:"protocol,omitempty"`
+	Policy   string
+	HashOf   []string
+	Protocol string
 	// ZoneAware is "on", "off: " and why, or "" without zone aware routing.
-	ZoneAware string `json:"zoneAware,omitempty"`
+	ZoneAware string
 	// MutualTLS is whether every endpoint is reached with mutual TLS. Peers are the
 	// identities and names of which an endpoint must prove one.
-	MutualTLS bool     `json:"mutualTLS"`
-	Peers     []string `json:"peers,omitempty"`
+	MutualTLS bool
+	Peers     []string
 	// Endpoints are all of them; those with Candidate are picked from.
-	Endpoints []Endpoint `json:"endpoints"`
-	Limits    *Limits    `json:"limits,omitempty"`
+	Endpoints []Endpoint
+	Limits    *Limits
 	// Breaker is the state of the error-rate breaker: "closed", "half-open",
 	// "open", "" without one.
-	Breaker string `json:"breaker,omitempty"`
+	Breaker string
 	// Drops are the shares of the calls that are refused before an endpoint is
 	// picked.
-	Drops []Drop `json:"drops,omitempty"`
+	Drops []Drop
 	// Outlier is whether endpoints that fail are ejected.
-	Outlier bool `json:"outlierDetection"`
+	Outlier bool
 }
 
 // Endpoint is an endpoint of the chosen cluster.
 type Endpoint struct {
-	Address  string `json:"address"`
-	Hostname string `json:"hostname,omitempty"`
-	Locality string `json:"locality,omitempty"`
-	Priority uint32 `json:"priority"`
-	Weight   uint32 `json:"weight"`
+	Address  string
+	Hostname string
+	Locality string
+	Priority uint32
+	Weight   uint32
 	// Health is what the control plane says.
-	Health string `json:"health"`
+	Health string
 	// Security is "mutual TLS", "TLS" or "plaintext".
-	Security string `json:"security"`
+	Security string
 	// Ejected is why outlier detection leaves it out, "" if it does not.
-	Ejected string `json:"ejected,omitempty"`
+	Ejected string
 	// Unreachable is whether connecting failed a moment ago.
-	Unreachable bool `json:"unreachable,omitempty"`
+	Unreachable bool
 	// Active is how many requests are in flight to it.
-	Active int64 `json:"active"`
+	Active int64
 	// Candidate is whether the first attempt can go to it now. Why says why not.
-	Candidate bool   `json:"candidate"`
-	Why       string `json:"why,omitempty"`
+	Candidate bool
+	Why       string
 }
 
 // Limits are the limits of the cluster at the route's priority, and what is in
 // use.
 type Limits struct {
 	// Priority is "default" or "high".
-	Priority    string `json:"priority"`
-	Connections Limit  `json:"connections"`
-	Pending     Limit  `json:"pending"`
-	Requests    Limit  `json:"requests"`
-	Retries     Limit  `json:"retries"`
+	Priority    string
+	Connections Limit
+	Pending     Limit
+	Requests    Limit
+	Retries     Limit
 }
 
 // Limit is a limit and what is in use of it.
 type Limit struct {
-	Used uint32 `json:"used"`
-	Max  uint32 `json:"max"`
+	Used uint32
+	Max  uint32
 	// Budget is what is in the place of Max, in words.
-	Budget string `json:"budget,omitempty"`
+	Budget string
 }
 
 // Drop refuses a share of the calls.
 type Drop struct {
-	Category string  `json:"category"`
-	Percent  float64 `json:"percent"`
+	Category string
+	Percent  float64
 }
 
 // Sent is the request as the endpoint sees it.
 type Sent struct {
-	Host string `json:"host"`
+	Host string
 	// EndpointHost is whether Host is the endpoint's own name, if it has one.
-	EndpointHost bool   `json:"endpointHost,omitempty"`
-	Path         string `json:"path"`
+	EndpointHost bool
+	Path         string
 	// Set and Removed are the names of the headers that the configuration sets,
 	// changes and removes, sorted.
-	Set     []string `json:"setHeaders,omitempty"`
-	Removed []string `json:"removedHeaders,omitempty"`
+	Set     []string
+	Removed []string
 }
 
 // Timeouts bound the call. 0 is none.
 type Timeouts struct {
 	// Call is for all attempts, what the caller's own deadline leaves apart.
-	Call Duration `json:"call"`
+	Call time.Duration
 	// Try is for one attempt, TryIdle for one of which nothing arrives, Connect for
 	// TCP and TLS.
-	Try     Duration `json:"try"`
-	TryIdle Duration `json:"tryIdle"`
-	Connect Duration `json:"connect"`
+	Try     time.Duration
+	TryIdle time.Duration
+	Connect time.Duration
 	// Needed must be left of the call's time for an attempt to begin.
-	Needed Duration `json:"needed"`
+	Needed time.Duration
 }
 
 // Retry is the retry policy.
 type Retry struct {
 	// Max is the number of attempts after the first.
-	Max uint32 `json:"max"`
-	On  string `json:"on"`
+	Max uint32
+	On  string
 	// Statuses are those of the condition "retriable-status-codes".
-	Statuses []int `json:"statuses,omitempty"`
+	Statuses []int
+	// Headers are the names of those of the condition "retriable-headers".
+	Headers []string
 	// BackoffBase and BackoffMax bound the wait before an attempt.
-	BackoffBase Duration `json:"backoffBase"`
-	BackoffMax  Duration `json:"backoffMax"`
+	BackoffBase time.Duration
+	BackoffMax  time.Duration
 	// OtherEndpoints is whether an endpoint is not tried twice while there is
 	// another.
-	OtherEndpoints bool `json:"otherEndpoints"`
+	OtherEndpoints bool
 	// Hedge is when another attempt begins beside one that has not ended, in words;
 	// "" is never.
-	Hedge string `json:"hedge,omitempty"`
-}
-
-// Duration is a time that JSON has as text: "1.5s".
-type Duration time.Duration
-
-// String is as that of [time.Duration].
-func (d Duration) String() string { return time.Duration(d).String() }
-
-// MarshalText writes the text.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
-
-// UnmarshalText reads the text.
-func (d *Duration) UnmarshalText(text []byte) error {
-	parsed, err := time.ParseDuration(string(text))
-	*d = Duration(parsed)
-	return err
-}
-
-// JSON is the explanation as JSON, indented.
-func (e *Explanation) JSON() []byte {
-	data, err := json.MarshalIndent(e, "", "  ")
-	if err != nil { // there is nothing in it that has no JSON
-		return nil
-	}
-	return append(data, '\n')
+	Hedge string
 }

@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/filter"
+	"github.com/inboardmesh/inboard/internal/filter/cors"
+	"github.com/inboardmesh/inboard/internal/filter/fault"
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/observe"
@@ -94,6 +97,7 @@ func (q *Question) By(ctx context.Context, config *pipeline.Config) *Explanation
 		e.Verdict, e.Reason = NoConfig, err.Error()
 		return e
 	}
+	defer q.intercept(e, config.Target.Listener.Filters, d)
 	switch r := d.Route; {
 	case r.Direct != nil:
 		e.Verdict, e.Answer = DirectResponse, q.answer(&filter.Answer{Status: r.Direct.Status, Body: r.Direct.Body})
@@ -105,6 +109,41 @@ func (q *Question) By(ctx context.Context, config *pipeline.Config) *Explanation
 		q.forward(ctx, e, config, &trace)
 	}
 	return e
+}
+
+// intercept says whether a filter answers before anything else happens.
+func (q *Question) intercept(e *Explanation, all []discovery.HTTPFilter, d *route.Decision) {
+	const every = 1_000_000
+	for i := range all {
+		config, ok := d.Filter(&all[i])
+		if !ok {
+			continue
+		}
+		var answer *filter.Answer
+		var share uint32
+		what, limit := "", ""
+		switch c := config.(type) {
+		case *discovery.Fault:
+			answer, share = fault.Abort(c, &q.Request, d)
+			if what = "an injected fault"; c.MaxActive > 0 {
+				limit = fmt.Sprintf(", while fewer than %d faults are active", c.MaxActive)
+			}
+		case *discovery.CORS:
+			share = cors.Answers(c, &q.Request)
+			what, answer = "CORS", &filter.Answer{Status: http.StatusOK}
+		}
+		switch {
+		case answer == nil || share == 0:
+		case share >= every && limit == "":
+			e.Verdict, e.Answer = FilterAnswer, q.answer(answer)
+			e.Reason = fmt.Sprintf("%s answers: nothing is sent", what)
+			e.Choices, e.Draw, e.Mirrors, e.Cluster = nil, nil, nil, nil
+			e.Sent, e.Timeouts, e.Retry = nil, nil, nil
+			return
+		case e.Reason == "":
+			e.Reason = fmt.Sprintf("but %s answers %s of such calls with %s%s", what, percentOf(share), q.answer(answer).inWords(), limit)
+		}
+	}
 }
 
 func (q *Question) answer(a *filter.Answer) *Answer {
@@ -138,21 +177,26 @@ func (q *Question) forward(ctx context.Context, e *Explanation, config *pipeline
 	e.Cluster.HashOf = hashOf(forward.Hash)
 	e.Timeouts = timeouts(&plan)
 	if c := cluster.Config(); c != nil {
-		e.Timeouts.Connect = Duration(c.ConnectTimeout)
+		e.Timeouts.Connect = c.ConnectTimeout
 	}
 	if plan.Policy.MaxRetries > 0 {
 		e.Retry = retries(&plan.Policy, plan.Hedge)
+		if h := forward.RetryHeaders; h != nil {
+			for i := range h.Response {
+				e.Retry.Headers = append(e.Retry.Headers, h.Response[i].Name)
+			}
+		}
 	}
 	e.Sent = q.sent(d, before, config.Target.Listener.HideOriginals)
 }
 
 func timeouts(plan *pipeline.Plan) *Timeouts {
 	t := &Timeouts{
-		Call: Duration(plan.Limit), TryIdle: Duration(plan.Policy.PerTryIdleTimeout), Needed: Duration(plan.MinTime),
+		Call: plan.Limit, TryIdle: plan.Policy.PerTryIdleTimeout, Needed: plan.MinTime,
 	}
 	// One that is not shorter than the call's has no effect.
 	if try := plan.Policy.PerTryTimeout; plan.Limit == 0 || try < plan.Limit {
-		t.Try = Duration(try)
+		t.Try = try
 	}
 	return t
 }
@@ -260,7 +304,7 @@ func retries(p *retry.Policy, h *retry.Hedge) *Retry {
 	}
 	return &Retry{
 		Max: p.MaxRetries, On: p.On.String(), Statuses: p.RetriableStatusCodes,
-		BackoffBase: Duration(base), BackoffMax: Duration(most), OtherEndpoints: p.AvoidPreviousHosts, Hedge: hedge,
+		BackoffBase: base, BackoffMax: most, OtherEndpoints: p.AvoidPreviousHosts, Hedge: hedge,
 	}
 }
 
@@ -297,18 +341,18 @@ func corsEffect(policy *discovery.CORS, req *route.Request) (enabled bool, text 
 
 // effect says what a filter does to a request.
 func effect(config discovery.FilterConfig, req *route.Request, d *route.Decision) (enabled bool, text string) {
-	if cors, ok := config.(*discovery.CORS); ok {
-		return corsEffect(cors, req)
+	if policy, ok := config.(*discovery.CORS); ok {
+		return corsEffect(policy, req)
 	}
-	fault, ok := config.(*discovery.Fault)
+	f, ok := config.(*discovery.Fault)
 	if !ok {
 		return true, strings.TrimPrefix(fmt.Sprintf("%T", config), "*discovery.")
 	}
 	var parts []string
-	if delay := fault.Delay; delay != nil && delay.PerMillion > 0 {
-		parts = append(parts, fmt.Sprintf("delays %s by %s", share(delay.PerMillion), delayOf(delay)))
+	if delay := f.Delay; delay != nil && delay.PerMillion > 0 {
+		parts = append(parts, fmt.Sprintf("delays %s by %s", percentOf(delay.PerMillion), delayOf(delay)))
 	}
-	if a := fault.Abort; a != nil && a.PerMillion > 0 {
+	if a := f.Abort; a != nil && a.PerMillion > 0 {
 		with := fmt.Sprintf("status %d", a.HTTPStatus)
 		switch {
 		case a.FromHeader:
@@ -316,32 +360,40 @@ func effect(config discovery.FilterConfig, req *route.Request, d *route.Decision
 		case a.IsGRPC:
 			with = fmt.Sprintf("gRPC status %d", a.GRPCStatus)
 		}
-		parts = append(parts, fmt.Sprintf("aborts %s with %s", share(a.PerMillion), with))
+		parts = append(parts, fmt.Sprintf("aborts %s with %s", percentOf(a.PerMillion), with))
 	}
-	if l := fault.RateLimit; l != nil && l.PerMillion > 0 {
+	if l := f.RateLimit; l != nil && l.PerMillion > 0 {
 		to := fmt.Sprintf("%d KiB/s", l.KiBPerSecond)
 		if l.FromHeader {
 			to = "what the request asks for"
 		}
-		parts = append(parts, fmt.Sprintf("slows the responses of %s down to %s", share(l.PerMillion), to))
+		parts = append(parts, fmt.Sprintf("slows the responses of %s down to %s", percentOf(l.PerMillion), to))
 	}
 	if len(parts) == 0 {
 		return false, "no fault is set for the route"
 	}
-	if fault.UpstreamCluster != "" && fault.UpstreamCluster != d.ClusterName(req) {
-		return false, "the fault is for calls to the cluster " + fault.UpstreamCluster
+	if f.UpstreamCluster != "" && f.UpstreamCluster != d.ClusterName(req) {
+		return false, "the fault is for calls to the cluster " + f.UpstreamCluster
 	}
-	if len(fault.DownstreamNodes) > 0 {
-		parts = append(parts, "if sent by one of the nodes "+strings.Join(fault.DownstreamNodes, ", "))
+	if len(f.DownstreamNodes) > 0 {
+		parts = append(parts, "if sent by one of the nodes "+strings.Join(f.DownstreamNodes, ", "))
 	}
-	for i := range fault.Headers {
-		if !route.MatchHeader(&fault.Headers[i], req) {
-			return false, "the request has not the header " + fault.Headers[i].Name + " that the fault is for"
+	for i := range f.Headers {
+		if !route.MatchHeader(&f.Headers[i], req) {
+			return false, "the request has not the header " + f.Headers[i].Name + " that the fault is for"
 		}
 	}
 	return true, strings.Join(parts, ", ")
 }
 
-func share(perMillion uint32) string { return fmt.Sprintf("%.4g%%", percent(perMillion)) }
+// inWords is the status of an answer.
+func (a *Answer) inWords() string {
+	if a.GRPCCode != "" {
+		return "gRPC " + a.GRPCCode
+	}
+	return fmt.Sprintf("status %d", a.Status)
+}
+
+func percentOf(perMillion uint32) string { return fmt.Sprintf("%.4g%%", percent(perMillion)) }
 
 func percent(perMillion uint32) float64 { return float64(perMillion) / 10_000 }

@@ -29,6 +29,7 @@ var floors = map[string]place{
 	"internal/memnet":      {0, shared},
 	"internal/orca":        {2, dataPlane},
 	"internal/deadline":    {0, shared},
+	"internal/near":        {0, shared},
 	"internal/cputime":     {0, shared},
 	"internal/strictjson":  {0, shared},
 	"internal/regularfile": {0, shared},

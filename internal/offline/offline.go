@@ -9,6 +9,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -19,6 +22,7 @@ import (
 	"github.com/inboardmesh/inboard/discovery/xds"
 	"github.com/inboardmesh/inboard/internal/ask"
 	"github.com/inboardmesh/inboard/internal/memnet"
+	"github.com/inboardmesh/inboard/internal/near"
 	"github.com/inboardmesh/inboard/mesh"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/tls/meshtls"
@@ -30,6 +34,8 @@ type Node struct {
 	// namespace that no document names.
 	Namespace string
 	Labels    map[string]string
+	// Source is how answers call the documents: a directory. "" is "the documents".
+	Source string
 	// RootNamespace is where mesh-wide policies are; "" is "istio-system".
 	RootNamespace string
 }
@@ -41,10 +47,17 @@ type Mesh struct {
 	server *controlplane.Server
 	stop   context.CancelFunc
 	served chan error
+	// source is how answers call the documents, hosts are those that the caller sees,
+	// "HOST:PORT".
+	source string
+	hosts  func() []string
 }
 
 // controlPlane is the control plane's address in the network in memory.
 const controlPlane = "control-plane"
+
+// serverName is how the client's errors call it.
+const serverName = `xDS server "passthrough:///` + controlPlane + `"`
 
 // answerTime bounds the wait for an answer. Everything is in memory: what takes
 // longer does not come.
@@ -63,7 +76,14 @@ func New(files []istio.File, node Node) (_ *Mesh, err error) {
 		return nil, errors.Join(err, server.Close())
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	m := &Mesh{server: server, stop: stop, served: make(chan error, 1)}
+	m := &Mesh{server: server, stop: stop, served: make(chan error, 1), source: "the documents"}
+	if node.Source != "" {
+		m.source = strconv.Quote(node.Source)
+	}
+	m.hosts = sync.OnceValue(func() []string {
+		config, _ := istio.Parse(files, istio.Options{RootNamespace: node.RootNamespace}) // without problems, as above
+		return config.Names(istio.Node{Namespace: node.Namespace}, "type.googleapis.com/envoy.config.listener.v3.Listener")
+	})
 	go func() { m.served <- server.Serve(ctx, controlplane.Listeners{Plaintext: ln}) }() // until Close
 	identity := new(meshtls.Static)                                                      // which is never used: nothing is dialled
 	m.mesh, err = mesh.New(ctx,
@@ -110,7 +130,39 @@ func (n *Node) bootstrap(network *memnet.Network) *bootstrap.Config {
 func (m *Mesh) Explain(ctx context.Context, req *ask.Request) (*mesh.Explanation, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	return req.Explain(ctx, m.mesh)
+	e, err := req.Explain(ctx, m.mesh)
+	if err != nil {
+		return nil, err
+	}
+	if (e.Verdict == mesh.VerdictAroundMesh || e.Verdict == mesh.VerdictRefused) && strings.Contains(e.Reason, serverName) {
+		e.Reason = m.unknown(e.Target)
+	}
+	e.Reason = strings.ReplaceAll(e.Reason, serverName, m.source)
+	return e, nil
+}
+
+// unknown says that a target is not there, and what may have been meant: another port
+// of the host, or a host with a similar name.
+func (m *Mesh) unknown(target string) string {
+	host, port, err := net.SplitHostPort(target)
+	if err != nil {
+		host = target
+	}
+	var ports, hosts []string
+	for _, known := range m.hosts() {
+		name, number, err := net.SplitHostPort(known)
+		if err != nil {
+			continue
+		}
+		if name == host || strings.HasPrefix(name, host+".") {
+			ports = append(ports, number)
+		}
+		hosts = append(hosts, name, strings.TrimSuffix(name, ".svc.cluster.local"))
+	}
+	if len(ports) > 0 {
+		return fmt.Sprintf("%s has no port %s of %q: it has %s", m.source, port, host, strings.Join(ports, ", "))
+	}
+	return fmt.Sprintf("%s has no host %q%s", m.source, host, near.Question(near.Names(host, hosts)))
 }
 
 // Close ends the mesh.

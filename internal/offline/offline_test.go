@@ -140,11 +140,12 @@ func TestDiff(t *testing.T) {
 			{v2 + ": sent as", "payment.shop/", "payment.shop/, with x-canary"},
 		}},
 		{"a header that is matched", "", "  - match: [{headers: {x-user: {exact: ann}}}]\n    fault: {abort: {percentage: {value: 100}, httpStatus: 503}}\n" + toPayment + "  -\n" + toPayment, get("http://payment.shop/", "x-user: ann"), []offline.Change{
-			{"filters", "none", "aborts 100% with status 503"},
+			{"verdict", "forward", "filter-answers"}, {"filters", "none", "aborts 100% with status 503"},
+			{"clusters", whole + " 100%", "none"}, {"answer", "none", "status 503, 18 bytes"},
 		}},
 		{"time and retries", "  -\n" + toPayment, "  - timeout: 2s\n    retries: {attempts: 0}\n" + toPayment, get("http://payment.shop/"), []offline.Change{
 			{whole + ": timeouts", "call 0s, attempt 0s, idle attempt 0s, connect 10s", "call 2s, attempt 0s, idle attempt 0s, connect 10s"},
-			{whole + ": retries", "2, on connect-failure,refused-stream,retriable-status-codes,cancelled,unavailable, after 25ms to 250ms, each on another endpoint", "none"},
+			{whole + ": retries", "2, on connect-failure, refused-stream, cancelled, unavailable, after 25ms to 250ms, each on another endpoint", "none"},
 		}},
 		{"a cluster without endpoints", "  - route: [{destination: {host: payment, subset: v3}}]\n", "  -\n" + toPayment, get("http://payment.shop/"), []offline.Change{
 			{"clusters", "outbound|80|v3|payment.shop.svc.cluster.local 100%", whole + " 100%"},

@@ -21,7 +21,7 @@ import (
 // and its cluster allow.
 type CallOptions struct {
 	// Timeout bounds the call with all its attempts. The route's timeout and the
-	// context's deadline apply beside it.
+	// context's deadline apply beside it. A negative one has passed already.
 	Timeout time.Duration
 	// PerTryTimeout ends one attempt. It can only shorten the route's.
 	PerTryTimeout time.Duration

@@ -52,6 +52,9 @@ func (c *Call) bound(ctx context.Context, config *Config) {
 // late reports whether too little of the call's time is left for an attempt that
 // begins after a wait, and how much is left then.
 func (c *Call) late(wait time.Duration) (left time.Duration, late bool) {
+	if c.passed() {
+		return 0, true
+	}
 	if c.minTime <= 0 || c.Deadline.IsZero() {
 		return 0, false
 	}
@@ -59,8 +62,15 @@ func (c *Call) late(wait time.Duration) (left time.Duration, late bool) {
 	return left, left < c.minTime
 }
 
+// passed reports whether the time that the application gives to its call is over
+// before it begins.
+func (c *Call) passed() bool { return c.options != nil && c.options.Timeout < 0 }
+
 // tooLate is why nothing is sent when too little is left.
 func (c *Call) tooLate(left time.Duration) error {
+	if c.passed() {
+		return fmt.Errorf("not sent: the timeout of the call, %v, has passed", c.options.Timeout)
+	}
 	return fmt.Errorf("not sent: %v are left, and it needs %v", max(left, 0), c.minTime)
 }
 

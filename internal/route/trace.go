@@ -168,11 +168,14 @@ func Describe(m *discovery.RouteMatch, secret func(name string) bool) string {
 func describePath(m *discovery.PathMatch) string {
 	kinds := map[discovery.PathMatchKind]string{
 		discovery.PathPrefix: "prefix", discovery.PathExact: "exact", discovery.PathRegex: "regex",
-		discovery.PathSeparatedPrefix: "path prefix", discovery.PathTemplate: "template",
+		discovery.PathTemplate: "template",
 	}
 	value := m.Value
 	if m.Kind == discovery.PathRegex && m.Regex != nil {
 		value = m.Regex.Source
+	}
+	if m.Kind == discovery.PathSeparatedPrefix {
+		return strconv.Quote(value) + " and below" + folded(m.IgnoreCase)
 	}
 	return kinds[m.Kind] + " " + strconv.Quote(value) + folded(m.IgnoreCase)
 }

@@ -26,7 +26,7 @@ func (c *checker) Request(_ context.Context, x *filter.Exchange) (*filter.Answer
 		return nil, nil
 	}
 	allowed := c.allows(origin)
-	if x.Method == http.MethodOptions && first(&x.Request, "access-control-request-method") != "" {
+	if isPreflight(&x.Request) {
 		if allowed || c.policy.StopUnmatched {
 			return c.preflight(x, origin, allowed), nil
 		}
@@ -36,6 +36,22 @@ func (c *checker) Request(_ context.Context, x *filter.Exchange) (*filter.Answer
 		x.Respond(func(_ int, h route.HeaderMap) { c.mark(h, origin) })
 	}
 	return nil, nil
+}
+
+// isPreflight reports whether a request with an origin is a browser's question.
+func isPreflight(req *route.Request) bool {
+	return req.Method == http.MethodOptions && first(req, "access-control-request-method") != ""
+}
+
+// Answers says of how many of a million of such requests the filter of a policy
+// answers itself: of preflights, and of those whom it does not leave to the
+// application.
+func Answers(policy *discovery.CORS, req *route.Request) uint32 {
+	origin := first(req, "origin")
+	if origin == "" || !isPreflight(req) || !policy.StopUnmatched && !(&checker{policy}).allows(origin) {
+		return 0
+	}
+	return policy.PerMillion
 }
 
 func (c *checker) allows(origin string) bool {

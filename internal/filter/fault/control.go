@@ -63,11 +63,20 @@ func drawRate(l *discovery.FaultRateLimit, req *route.Request) (uint64, bool) {
 
 // drawAbort is the answer to a request that is aborted; nil for one that is not.
 func drawAbort(a *discovery.FaultAbort, req *route.Request) *filter.Answer {
-	if a == nil {
+	answer, share := abortOf(a, req)
+	if answer == nil || !route.Draw(share) {
 		return nil
 	}
-	answer := &filter.Answer{Status: a.HTTPStatus, IsGRPC: a.IsGRPC, Code: a.GRPCStatus}
-	share := a.PerMillion
+	return answer
+}
+
+// abortOf is the answer to the share of the requests that is aborted, nil for none.
+func abortOf(a *discovery.FaultAbort, req *route.Request) (answer *filter.Answer, share uint32) {
+	if a == nil {
+		return nil, 0
+	}
+	answer = &filter.Answer{Status: a.HTTPStatus, IsGRPC: a.IsGRPC, Code: a.GRPCStatus}
+	share = a.PerMillion
 	if a.FromHeader {
 		share = smaller(req, abortShare, share, a.Unit)
 		if status, ok := number(req, abortHeader, greatestStatus); ok && status >= leastStatus {
@@ -75,14 +84,11 @@ func drawAbort(a *discovery.FaultAbort, req *route.Request) *filter.Answer {
 		} else if code, ok := number(req, abortGRPCHeader, greatestGRPCCode); ok {
 			answer.IsGRPC, answer.Code = true, uint32(code)
 		} else {
-			return nil
+			return nil, 0
 		}
 	}
-	if !route.Draw(share) {
-		return nil
-	}
 	answer.Body, answer.Reason = []byte("fault filter abort"), "fault filter abort"
-	return answer
+	return answer, share
 }
 
 // smaller is the share that a request asks for, if it is smaller than the one that

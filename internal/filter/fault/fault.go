@@ -72,6 +72,15 @@ func (j *injector) Request(ctx context.Context, x *filter.Exchange) (*filter.Ans
 	return answer, nil
 }
 
+// Abort is what a fault does to a request: the answer, nil for none, and to how many
+// of a million of such requests.
+func Abort(config *discovery.Fault, req *route.Request, d *route.Decision) (answer *filter.Answer, share uint32) {
+	if !concerns(config, req, d) {
+		return nil, 0
+	}
+	return abortOf(config.Abort, req)
+}
+
 // concerns reports whether a request is of those that a fault is for.
 func concerns(fault *discovery.Fault, req *route.Request, d *route.Decision) bool {
 	if fault.UpstreamCluster != "" && fault.UpstreamCluster != d.ClusterName(req) {

@@ -1,8 +1,9 @@
-package explain
+package mesh
 
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -43,7 +44,7 @@ func (e *Explanation) String() string {
 	}
 	if r := e.Retry; r != nil {
 		w.field("retries", "%s", r)
-	} else if e.Verdict == Forward {
+	} else if e.Verdict == VerdictForward {
 		w.field("retries", "none")
 	}
 	return w.String()
@@ -79,7 +80,7 @@ func (e *Explanation) writeChoices(w *writer) {
 	}
 }
 
-func (c *Cluster) write(w *writer) {
+func (c *ExplainedCluster) write(w *writer) {
 	w.field("cluster", "%s", c.Name)
 	if c.Error != "" {
 		w.field("", "cannot be used: %s", c.Error)
@@ -121,7 +122,7 @@ func (c *Cluster) write(w *writer) {
 }
 
 // String is the endpoint in a line.
-func (e *Endpoint) String() string {
+func (e *ExplainedEndpoint) String() string {
 	var b strings.Builder
 	b.WriteString(e.Address)
 	if e.Hostname != "" {
@@ -144,7 +145,7 @@ func (e *Endpoint) String() string {
 }
 
 // String is the answer in words.
-func (a *Answer) String() string {
+func (a *ExplainedAnswer) String() string {
 	text := fmt.Sprintf("status %d", a.Status)
 	if a.GRPCCode != "" {
 		text = "gRPC " + a.GRPCCode
@@ -159,7 +160,7 @@ func (a *Answer) String() string {
 }
 
 // String is the request in words.
-func (s *Sent) String() string {
+func (s *ExplainedSent) String() string {
 	text := s.Host + s.Path
 	if s.EndpointHost {
 		text = "the endpoint's host name, " + s.Path
@@ -174,10 +175,17 @@ func (s *Sent) String() string {
 }
 
 // String is the policy in words.
-func (r *Retry) String() string {
-	text := fmt.Sprintf("%d, on %s", r.Max, r.On)
+func (r *ExplainedRetry) String() string {
+	on := strings.Split(r.On, ",")
+	if len(r.Statuses) == 0 { // then the condition never holds
+		on = slices.DeleteFunc(on, func(c string) bool { return c == "retriable-status-codes" })
+	}
+	text := fmt.Sprintf("%d, on %s", r.Max, strings.Join(on, ", "))
 	if len(r.Statuses) > 0 {
-		text += fmt.Sprint(" ", r.Statuses)
+		text += fmt.Sprintf(" (statuses %s)", strings.Trim(fmt.Sprint(r.Statuses), "[]"))
+	}
+	if len(r.Headers) > 0 {
+		text += fmt.Sprintf(" (headers %s)", strings.Join(r.Headers, " "))
 	}
 	text += fmt.Sprintf(", after %v to %v", r.BackoffBase, r.BackoffMax)
 	if r.OtherEndpoints {
@@ -190,7 +198,7 @@ func (r *Retry) String() string {
 }
 
 // String is "3/1024".
-func (l Limit) String() string {
+func (l ExplainedLimit) String() string {
 	switch {
 	case l.Budget != "":
 		return fmt.Sprintf("%d/%s", l.Used, l.Budget)
@@ -200,7 +208,7 @@ func (l Limit) String() string {
 	return fmt.Sprintf("%d/%d", l.Used, l.Max)
 }
 
-func (d Duration) orNone() string {
+func (d ExplainedDuration) orNone() string {
 	if d == 0 {
 		return "none"
 	}
