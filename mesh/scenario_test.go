@@ -481,3 +481,36 @@ func refusing(ln net.Listener, option grpc.ServerOption) (stop func()) {
 		<-done
 	}
 }
+
+func TestX72_AClusterWithoutItsCertificatesIsNotUsed(t *testing.T) {
+	t.Parallel()
+	onGround(t, func(g *ground) {
+		g.payment(1)
+		g.plane.Set(tree(1)...)
+		secure := parsed(groundCluster("secure"), `{"name": "secure", "type": "EDS", "edsClusterConfig": {"edsConfig": {"ads": {}}, "serviceName": "80"},
+			"transportSocket": {"name": "envoy.transport_sockets.tls", "typedConfig": {
+				"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+				"commonTlsContext": {
+					"tlsCertificateProviderInstance": {"instanceName": "absent"},
+					"combinedValidationContext": {
+						"defaultValidationContext": {"matchSubjectAltNames": [{"exact": "spiffe://cluster.local/ns/shop/sa/payment"}]},
+						"validationContextCertificateProviderInstance": {"instanceName": "absent"}}}}}}`)
+		g.plane.Set(secure, groundRoutes(groundHTTP, groundHTTP, "secure"))
+		synctest.Wait()
+		served, refused := 0, 0
+		for range 200 {
+			switch _, err := g.callHTTP(g.t.Context()); {
+			case err == nil:
+				served++
+			case strings.Contains(err.Error(), `cluster "secure"`) && strings.Contains(err.Error(), `"absent" is not configured`):
+				refused++
+			default:
+				g.t.Fatal(err)
+			}
+		}
+		// A payment would answer in plaintext, so each refusal is one of TLS.
+		if served < 60 || refused < 60 {
+			g.t.Errorf("%d calls served and %d refused, want a half of each", served, refused)
+		}
+	})
+}

@@ -148,7 +148,10 @@ func (p *Plane) Requests() []*Request {
 	return requests
 }
 
-// Rejections returns every request that was a rejection.
+// maxNacks is how many rejections are kept.
+const maxNacks = 100
+
+// Rejections returns the last hundred requests that were rejections.
 func (p *Plane) Rejections() []*Request {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -267,7 +270,7 @@ func (s *planeStream) take(r *Request) {
 		}
 	}
 	if r.Error != nil {
-		p.nacks = append(p.nacks, r)
+		p.nacks = append(p.nacks[max(len(p.nacks)-maxNacks+1, 0):], r)
 	}
 	if !s.stream.Delta {
 		if r.Nonce != "" && r.Nonce != t.nonce {

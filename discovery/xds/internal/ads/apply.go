@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/time/rate"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 
@@ -19,12 +20,16 @@ func (l *link) handle(ctx context.Context, r *response) error {
 	lt := l.started(r.typeURL)
 	if lt == nil {
 		l.logger.Debug("ignored an xDS response of a type that was not asked for", "type_url", r.typeURL)
-		l.slowDown(ctx)
+		l.slowDown(ctx, l.useless)
 		return nil
 	}
-	answer, useful := l.apply(lt, r, l.decode(lt, r))
-	if !useful {
-		l.slowDown(ctx)
+	answer, news := l.apply(lt, r, l.decode(lt, r))
+	switch news {
+	case nothing:
+		l.slowDown(ctx, l.useless)
+	case newReason:
+		l.slowDown(ctx, l.rejected)
+	case change:
 	}
 	c.mu.Lock()
 	lt.sub.nonce = r.nonce
@@ -39,8 +44,8 @@ func (l *link) handle(ctx context.Context, r *response) error {
 }
 
 // slowDown waits for its turn after a response that brought nothing.
-func (l *link) slowDown(ctx context.Context) {
-	if err := l.useless.Wait(ctx); err != nil {
+func (l *link) slowDown(ctx context.Context, pace *rate.Limiter) {
+	if err := pace.Wait(ctx); err != nil {
 		// The stream is over; recv says why.
 		l.logger.Debug("xDS stream ended while it was held back", "error", err)
 	}
@@ -56,14 +61,22 @@ func (l *link) started(typeURL string) *linkType {
 	return nil
 }
 
-// apply changes the cache and queues what the watchers are told. useful is
-// false if the response changed nothing.
-func (l *link) apply(lt *linkType, r *response, items []item) (answer reply, useful bool) {
+// news is what a response brought.
+type news uint8
+
+const (
+	nothing   news = iota
+	newReason      // it is rejected, and is not the one that was rejected last
+	change         // of the cache
+)
+
+// apply changes the cache and queues what the watchers are told.
+func (l *link) apply(lt *linkType, r *response, items []item) (answer reply, brought news) {
 	c := l.client
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return reply{nonce: r.nonce}, true
+		return reply{nonce: r.nonce}, change
 	}
 	rejected := &rejection{total: len(items)}
 	present := make(map[string]struct{}, len(items))
@@ -80,7 +93,7 @@ func (l *link) apply(lt *linkType, r *response, items []item) (answer reply, use
 			err = c.heartbeatLocked(e, it)
 		}
 		if err != nil {
-			rejected.problems = append(rejected.problems, problem{index: it.index, name: it.name, err: err})
+			rejected.problems = append(rejected.problems, problem{index: it.index, name: it.name, err: err, digest: it.digest})
 			if e != nil && !blamed[it.name] {
 				blamed[it.name] = true
 				c.rejectLocked(e, l, it.version, err)
@@ -88,7 +101,7 @@ func (l *link) apply(lt *linkType, r *response, items []item) (answer reply, use
 			continue
 		}
 		if e != nil && !it.heartbeat && c.acceptLocked(e, l, it) {
-			useful = true
+			brought = change
 		}
 	}
 	for _, failure := range r.failed {
@@ -101,16 +114,20 @@ func (l *link) apply(lt *linkType, r *response, items []item) (answer reply, use
 	if len(rejected.problems) > 0 {
 		// What is missing, or removed, in a rejected response says nothing.
 		c.noteRejectionLocked(lt, r, rejected)
-		return reply{version: lt.version, nonce: r.nonce, err: rejected}, useful
+		if bytes := rejected.digest(); bytes != lt.rejectedBytes {
+			lt.rejectedBytes = bytes
+			brought = max(brought, newReason)
+		}
+		return reply{version: lt.version, nonce: r.nonce, err: rejected}, brought
 	}
-	lt.unnamed, lt.rejected = nil, ""
+	lt.unnamed, lt.rejected, lt.rejectedBytes = nil, "", digest{}
 	if c.removeAllLocked(lt, r, present) {
-		useful = true
+		brought = change
 	}
 	if l.knownLocked(lt.typeState) && c.usedLocked(l) {
 		lt.version = r.version
 	}
-	return reply{version: r.version, nonce: r.nonce}, useful
+	return reply{version: r.version, nonce: r.nonce}, brought
 }
 
 // subjectLocked returns the entry that an item is about, nil if nobody asked
@@ -168,8 +185,11 @@ func (c *Client) failLocked(e *entry, err error) {
 	c.tellErrorLocked(e, e.err)
 }
 
-// maxNamesLogged bounds the names in one log entry.
-const maxNamesLogged = 10
+// How many names, and how much of a reason, one log entry has.
+const (
+	maxNamesLogged  = 10
+	maxReasonLogged = 4 << 10
+)
 
 // removeAllLocked removes what an accepted response says, by name or by
 // omission, does not exist. It reports whether that changed anything.
@@ -238,8 +258,9 @@ func (c *Client) noteRejectionLocked(lt *linkType, r *response, rejected *reject
 		return
 	}
 	lt.rejected = text
+	logged := clip(text, maxReasonLogged)
 	c.serial.add(func() {
-		lt.link.logger.Warn("xDS response rejected", "type", lt.Name, "version", r.version, "error", text)
+		lt.link.logger.Warn("xDS response rejected", "type", lt.Name, "version", r.version, "error", logged)
 	})
 	if hook := c.hooks.ResourceRejected; hook != nil && lt.unnamed != nil {
 		event := observe.ResourceEvent{Server: lt.link.server.Name, Type: lt.Name, Version: r.version, Err: unnamed}

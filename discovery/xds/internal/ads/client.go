@@ -21,12 +21,17 @@ import (
 // resources in the state of the world, and it honours their time to live.
 var features = [...]string{"xds.config.resource-in-sotw", "xds.config.supports-resource-ttl"}
 
-// Responses that bring nothing new (rejected ones and repetitions) are answered
-// at this rate, so that a server that sends in a loop cannot keep the process
-// busy. The figures are the defaults of Envoy's RateLimitSettings.
+// Responses that bring nothing new (repetitions of what is in force, or of what was
+// rejected last) are answered at this rate, so that a server that sends in a loop
+// cannot keep the process busy. The figures are the defaults of Envoy's
+// RateLimitSettings. What is bad in ever new ways is no loop of this kind, and what
+// mends it stands behind it in the stream: that has a rate which no server reaches
+// that means well.
 const (
-	uselessBurst     = 100
-	uselessPerSecond = 10
+	uselessBurst      = 100
+	uselessPerSecond  = 10
+	rejectedBurst     = 200
+	rejectedPerSecond = 200
 )
 
 // Client is an ADS client with a cache of what is watched. Create it with

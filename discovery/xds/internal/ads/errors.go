@@ -1,6 +1,7 @@
 package ads
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -56,9 +57,10 @@ type rejection struct {
 
 // problem is one bad entry of a response. Its name is "" if unknown.
 type problem struct {
-	index int
-	name  string
-	err   error
+	index  int
+	name   string
+	err    error
+	digest digest // of its bytes, if they were looked at
 }
 
 func (p *problem) String() string {
@@ -66,6 +68,17 @@ func (p *problem) String() string {
 		return fmt.Sprintf("resource %d: %v", p.index, p.err)
 	}
 	return fmt.Sprintf("resource %d %q: %v", p.index, p.name, p.err)
+}
+
+// digest identifies what was rejected, and for which reasons.
+func (r *rejection) digest() (d digest) {
+	h := sha256.New()
+	for i := range r.problems {
+		h.Write(r.problems[i].digest[:])
+		h.Write([]byte(r.problems[i].err.Error()))
+	}
+	h.Sum(d[:0])
+	return d
 }
 
 // Error lists every bad entry by index, name and reason, up to maxDetail bytes.

@@ -22,10 +22,11 @@ const idleTimeout = 30 * time.Second
 // link is what the client has to do with one server: one connection, one
 // stream, and what the server was told and said on it.
 type link struct {
-	client  *Client
-	server  ServerConfig
-	logger  *slog.Logger
-	useless *rate.Limiter
+	client *Client
+	server ServerConfig
+	logger *slog.Logger
+	// useless and rejected pace responses that change nothing.
+	useless, rejected *rate.Limiter
 	// authorities are all that may ask the server. It never changes after
 	// NewClient.
 	authorities []*authority
@@ -47,13 +48,14 @@ type link struct {
 
 func newLink(c *Client, server ServerConfig) *link {
 	return &link{
-		client:  c,
-		server:  server,
-		logger:  c.logger.With("xds_server", server.Name),
-		useless: rate.NewLimiter(uselessPerSecond, uselessBurst),
-		wake:    make(chan struct{}, 1),
-		types:   make(map[*typeState]*linkType),
-		mode:    server.Mode,
+		client:   c,
+		server:   server,
+		logger:   c.logger.With("xds_server", server.Name),
+		useless:  rate.NewLimiter(uselessPerSecond, uselessBurst),
+		rejected: rate.NewLimiter(rejectedPerSecond, rejectedBurst),
+		wake:     make(chan struct{}, 1),
+		types:    make(map[*typeState]*linkType),
+		mode:     server.Mode,
 	}
 }
 
@@ -73,6 +75,9 @@ type linkType struct {
 	unnamed error
 	// rejected is the text of the latest rejection that was reported.
 	rejected string
+	// rejectedBytes identifies the latest response that was rejected; zero after
+	// one that was not.
+	rejectedBytes digest
 	// sub is what the server was told on this stream.
 	sub subscription
 }

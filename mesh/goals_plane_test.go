@@ -1,0 +1,315 @@
+package mesh_test
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/inboardmesh/inboard/discovery/bootstrap"
+	"github.com/inboardmesh/inboard/discovery/xds"
+	"github.com/inboardmesh/inboard/internal/cputime"
+)
+
+// The goals that have to do with the control plane, in fake time. The long forms
+// are those of docs/reliability.md.
+var (
+	planeOutage  = flag.Duration("plane.outage", time.Minute, "how long the control plane is away in TestG3")
+	planeCuts    = flag.Duration("plane.cuts", time.Minute, "how long TestG4 cuts streams")
+	planePoison  = flag.Int("plane.poison", 2000, "bad responses in TestG11")
+	planeUpdates = flag.Duration("plane.updates", time.Minute, "how long TestG13 updates")
+	planeHuge    = flag.Int("plane.huge", 2000, "clusters in TestG12 and TestX43")
+)
+
+func TestG3_AControlPlaneThatDiesAndForgetsFailsNoCall(t *testing.T) {
+	t.Parallel()
+	onGround(t, func(g *ground) {
+		g.payment(1)
+		g.payment(2)
+		g.plane.Set(tree(1)...)
+		g.plane.Set(tree(1)...) // at versions that the next life of the server does not reach
+		g.works()
+		calls := g.traffic(20)
+		g.plane.Server.Stop()
+		g.plane.Set(tree(2)...)
+		time.Sleep(*planeOutage)
+		if last := calls.lastCall(1); time.Since(last) > time.Second {
+			g.t.Errorf("no call for %v while the control plane is away", time.Since(last))
+		}
+		g.plane.Restarted()
+		g.plane.Server.Restart()
+		back := time.Now()
+		// The back-off is as long as the outage at most, and 120 s.
+		time.Sleep(min(*planeOutage, 120*time.Second)*12/10 + 5*time.Second)
+		if first := calls.firstCall(2); first.IsZero() {
+			g.t.Error("the new configuration is not in force")
+		} else {
+			g.t.Logf("back after %v", first.Sub(back))
+		}
+		calls.report(int(planeOutage.Seconds()) * 20)
+	})
+}
+
+func TestG4_AControlPlaneThatIsCutAllTheTimeFailsNoCall(t *testing.T) {
+	t.Parallel()
+	onGround(t, func(g *ground) {
+		g.payment(1)
+		g.plane.Set(tree(1)...)
+		g.works()
+		calls := g.traffic(20)
+		for start := time.Now(); time.Since(start) < *planeCuts; {
+			time.Sleep(2 * time.Second)
+			g.plane.Server.Stop() // with all connections
+			g.plane.Touch(endpointURL)
+			g.plane.Server.Restart()
+		}
+		if n := perSecond(g.plane.Server.Connects()); n > 1 {
+			g.t.Errorf("%d connections within a second", n)
+		}
+		calls.report(int(planeCuts.Seconds()) * 19)
+	})
+}
+
+// mangle returns bytes that are not a valid resource of the type.
+func mangle(r *rand.Rand, typeURL string, body []byte) []byte {
+	for range 1 + r.IntN(4) {
+		if len(body) == 0 {
+			break
+		}
+		at := r.IntN(len(body))
+		switch r.IntN(6) {
+		case 0:
+			body[at] ^= 1 << r.IntN(8)
+		case 1:
+			body[at] = byte(r.Uint32())
+		case 2:
+			body = body[:at]
+		case 3:
+			body = append(body[:at:at], append(make([]byte, r.IntN(20)), body[at:]...)...)
+		case 4:
+			body = append(body, body[at:]...)
+		case 5:
+			body = append(body[:at:at], body[min(at+r.IntN(20), len(body)):]...)
+		}
+	}
+	if xds.Check(typeURL, body) == nil {
+		body = append(body, 0x07) // no tag of a field begins so
+	}
+	return body
+}
+
+func TestG11_AMinuteOfPoisonFailsNoCall(t *testing.T) {
+	t.Parallel()
+	onGround(t, func(g *ground) {
+		g.payment(1)
+		g.payment(2)
+		g.plane.Set(tree(1)...)
+		g.works()
+		calls := g.traffic(20)
+		random := rand.New(rand.NewPCG(1, 2))
+		urls := []string{listenerURL, routeURL, clusterURL, endpointURL}
+		before := heap()
+		g.plane.Mutate(func(typeURL string, body []byte) []byte { return mangle(random, typeURL, body) })
+		for range *planePoison {
+			g.plane.Touch(urls[random.IntN(len(urls))])
+			time.Sleep(10 * time.Millisecond)
+			g.plane.Requests() // or they pile up
+		}
+		time.Sleep(2 * time.Second)
+		answers := g.plane.Answers()
+		// A few are acknowledged: what is bad has the name of something else.
+		if answers.Sent < *planePoison || answers.Answered != answers.Sent || answers.Rejected < *planePoison*9/10 || answers.Slowest > time.Second {
+			g.t.Errorf("answers %+v of %d bad responses", answers, *planePoison)
+		}
+		if grown := heap() - before; grown > 20<<20 {
+			g.t.Errorf("the heap has grown by %d bytes", grown)
+		}
+		// What is good again is in force at once.
+		g.plane.Mutate(nil)
+		for _, url := range urls {
+			g.plane.Touch(url)
+		}
+		g.plane.Set(tree(2)...)
+		time.Sleep(2 * time.Second)
+		if last := calls.lastCall(1); time.Since(last) < time.Second {
+			g.t.Error("the configuration after the poison is not in force")
+		}
+		calls.report(*planePoison / 100 * 20)
+	})
+}
+
+// heap is what is in use after a collection.
+func heap() int64 {
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc)
+}
+
+func TestG13_TheLastOfAHundredUpdatesASecondWins(t *testing.T) {
+	t.Parallel()
+	onGround(t, func(g *ground) {
+		const payments = 5
+		for number := range payments {
+			g.payment(number)
+		}
+		g.plane.Set(tree(0)...)
+		g.works()
+		calls := g.traffic(20)
+		updates := int(planeUpdates.Seconds() * 100)
+		for n := range updates {
+			g.plane.Set(groundEndpoints(n % payments)...)
+			time.Sleep(10 * time.Millisecond)
+		}
+		last := (updates - 1) % payments
+		settled := time.Now().Add(time.Second)
+		time.Sleep(5 * time.Second)
+		for number := range payments {
+			if at := calls.lastCall(number); number != last && at.After(settled) {
+				g.t.Errorf("payment %d was called %v after the last update", number, at.Sub(settled))
+			}
+		}
+		calls.report(int(planeUpdates.Seconds() * 19))
+	})
+}
+
+// hugeRoutes has a route for each of many clusters: "/c-17".
+func hugeRoutes(names []string) *routev3.RouteConfiguration {
+	routes := make([]string, 0, len(names)+1)
+	for _, name := range names {
+		routes = append(routes, fmt.Sprintf(`{"match": {"path": "/%s"}, "route": {"cluster": %q}}`, name, name))
+	}
+	routes = append(routes, fmt.Sprintf(`{"match": {"prefix": "/"}, "route": {"cluster": %q}}`, groundHTTP))
+	return parsed(&routev3.RouteConfiguration{}, `{"name": %q, "virtualHosts": [{"name": "h", "domains": ["*"], "routes": [%s]}]}`,
+		groundHTTP, strings.Join(routes, ","))
+}
+
+// generation is clusters with endpoints that nobody has seen before.
+func generation(number, clusters int, endpoints func(name string) *endpointv3.ClusterLoadAssignment) (names []string, all []proto.Message) {
+	for i := range clusters {
+		name := fmt.Sprintf("c-%d-%d", number, i)
+		names = append(names, name)
+		all = append(all, groundCluster(name), endpoints(name))
+	}
+	return names, append(all, hugeRoutes(names))
+}
+
+func (g *ground) get(path string) error {
+	req, err := http.NewRequestWithContext(g.t.Context(), http.MethodGet, "http://"+groundHost+":"+groundHTTP+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := g.client.Do(req)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %d", resp.StatusCode)
+	}
+	resp.Body.Close()
+	return err
+}
+
+func TestX43_DeletingManyClustersWithIdleConnectionsStallsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGround(t, func(c *bootstrap.Config) { c.Servers[0].API = bootstrap.APIDelta })
+		g.payment(1)
+		g.plane.Set(tree(1)...)
+		g.works()
+		idle := runtime.NumGoroutine()
+		names, resources := generation(0, *planeHuge, func(name string) *endpointv3.ClusterLoadAssignment {
+			return assignment(name, groundHTTP, 1, 1)
+		})
+		g.plane.Set(resources...)
+		synctest.Wait()
+		for _, name := range names {
+			if err := g.get("/" + name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		open := runtime.NumGoroutine()
+		calls := g.traffic(100)
+		start := time.Now()
+		g.plane.Set(groundRoutes(groundHTTP, groundHTTP))
+		g.plane.Remove(clusterURL, names...)
+		g.plane.Remove(endpointURL, names...)
+		time.Sleep(time.Minute)
+		calls.report(5900)
+		t.Logf("%d clusters deleted in %v; goroutines %d, with connections %d, after %d",
+			len(names), time.Since(start), idle, open, runtime.NumGoroutine())
+		if n := len(g.mesh.Resources()); n != 8 {
+			t.Errorf("%d resources are known", n)
+		}
+		if after := runtime.NumGoroutine(); after > idle+50 {
+			t.Errorf("%d goroutines, before the clusters came %d", after, idle)
+		}
+	})
+}
+
+// used is the processor time of the process.
+func used() time.Duration {
+	d, _ := cputime.Used()
+	return d
+}
+
+func TestG12_AHugeConfigurationComesAndGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGround(t, func(c *bootstrap.Config) { c.Servers[0].API = bootstrap.APIDelta })
+		g.payment(1)
+		g.plane.Set(tree(1)...)
+		g.works()
+		calls := g.traffic(20)
+		hosts := []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}
+		before := heap()
+		for round := range 3 {
+			names, resources := generation(round, *planeHuge, func(name string) *endpointv3.ClusterLoadAssignment {
+				a := assignment(name, groundHTTP, 1, hosts...)
+				for _, e := range a.GetEndpoints()[0].GetLbEndpoints() {
+					e.GetEndpoint().Hostname = strings.Repeat("h", 200) // 25 MiB for 10,000 clusters
+				}
+				return a
+			})
+			wire := 0
+			for _, m := range resources {
+				wire += proto.Size(m)
+			}
+			planeAndTest := heap() - before
+			g.plane.Set(resources...)
+			resources = nil //nolint:ineffassign,wastedassign // what the test holds does not count
+			start := used()
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if got := g.resource(clusterURL, names[len(names)-1]); got.State != "ACKED" {
+				t.Fatalf("the last cluster is %+v", got)
+			}
+			if err := g.get("/" + names[len(names)-1]); err != nil {
+				t.Log(err) // only one of the ten endpoints is there
+			}
+			grown := heap() - before - planeAndTest
+			t.Logf("round %d: %d clusters, %d bytes on the wire, heap %+d, in %v", round, len(names), wire, grown, used()-start)
+			if grown > int64(8*wire) {
+				t.Errorf("the heap grew by %d bytes for %d on the wire", grown, wire)
+			}
+			g.plane.Set(groundRoutes(groundHTTP, groundHTTP))
+			g.plane.Remove(clusterURL, names...)
+			g.plane.Remove(endpointURL, names...)
+			time.Sleep(30 * time.Second)
+			if n := len(g.mesh.Resources()); n != 8 {
+				t.Errorf("%d resources are known", n)
+			}
+		}
+		if grown := heap() - before; grown > 20<<20 {
+			t.Errorf("the heap grew by %d bytes over three generations", grown)
+		}
+		calls.report(1800)
+	})
+}
