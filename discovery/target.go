@@ -132,6 +132,10 @@ type Cluster struct {
 	MaxConnectionDuration time.Duration
 	// Families is for endpoints with several addresses.
 	Families Families
+	// PreconnectRatio is for how many calls there are to be connections to an
+	// endpoint for each call that runs, up to 3: above 1, some are made before
+	// they are needed. 0 and 1 make none.
+	PreconnectRatio float64
 	// KeepAlive is how TCP connections are probed; nil leaves that to the dialer.
 	KeepAlive *KeepAlive
 }

@@ -114,6 +114,7 @@ func (p *pool) next(ctx context.Context) (*conn, error) {
 	}
 	if c := p.availableLocked(security); c != nil {
 		p.promiseLocked(c)
+		p.anticipateLocked()
 		p.mu.Unlock()
 		return c, nil
 	}
@@ -126,6 +127,7 @@ func (p *pool) next(ctx context.Context) (*conn, error) {
 	w := &waiter{ready: make(chan acquired, 1)}
 	p.waiters = append(p.waiters, w)
 	overflow := p.dialMissingLocked()
+	p.anticipateLocked()
 	p.mu.Unlock()
 	if overflow {
 		p.overflowed("connections")
@@ -283,7 +285,7 @@ func (p *pool) dial(gated bool) {
 		p.mu.Lock()
 		p.dialing--
 		p.releaseGate(gated)
-		n := 1
+		n := min(1, max(0, len(p.waiters)-p.dialing)) // none, if others are on their way to all who wait
 		if p.key.protocol != wireHTTP1 {
 			n = len(p.waiters)
 		}

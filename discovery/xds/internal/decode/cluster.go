@@ -18,7 +18,7 @@ var clusterFields = []messageFields{
 		message: (*clusterv3.Cluster)(nil),
 		read: "name type cluster_type eds_cluster_config load_assignment connect_timeout lb_policy least_request_lb_config " +
 			"round_robin_lb_config ring_hash_lb_config maglev_lb_config lb_subset_config common_lb_config load_balancing_policy circuit_breakers transport_socket transport_socket_matches " +
-			"typed_extension_protocol_options metadata outlier_detection health_checks upstream_connection_options " +
+			"typed_extension_protocol_options metadata outlier_detection health_checks upstream_connection_options preconnect_policy " +
 			"dns_refresh_rate dns_jitter dns_failure_refresh_rate dns_lookup_family",
 		// Metrics; Envoy's buffers, threads and start order; the settings of
 		// original-destination clusters, which are refused; and which resolver is
@@ -94,6 +94,7 @@ func (d *decoder) cluster(at path, m *clusterv3.Cluster) *discovery.Cluster {
 	c.HostConnections = d.hostLimits(at.field("circuit_breakers"), m.GetCircuitBreakers().GetPerHostThresholds())
 	d.endpointSource(at, m, c)
 	d.httpProtocol(at, m.GetTypedExtensionProtocolOptions(), c)
+	c.PreconnectRatio = d.preconnectRatio(at.field("preconnect_policy"), m.GetPreconnectPolicy())
 	c.KeepAlive = d.keepAlive(at.field("upstream_connection_options").field("tcp_keepalive"),
 		m.GetUpstreamConnectionOptions().GetTcpKeepalive())
 	c.Families = d.families(at.field("upstream_connection_options").field("happy_eyeballs_config"),

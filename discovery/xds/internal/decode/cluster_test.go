@@ -78,6 +78,7 @@ func TestClusterDecodesEveryField(t *testing.T) {
 		MaxRequestsPerConnection: 100,
 		IdleTimeout:              time.Minute,
 		MaxConnectionDuration:    time.Hour,
+		PreconnectRatio:          1.25,
 		KeepAlive:                &discovery.KeepAlive{Probes: 3, Time: time.Minute, Interval: 5 * time.Second},
 		Families:                 discovery.Families{First: discovery.IPv4, Count: 2},
 	}

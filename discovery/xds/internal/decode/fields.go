@@ -63,7 +63,7 @@ var supportedFields = sync.OnceValue(func() fieldTable {
 		listenerFields, connectionManagerFields, arrivalFields, httpFilterFields, faultFields, rbacFields, conditionFields, metadataMatchFields,
 		routeTableFields, routeFields, routeMatchFields, matcherFields, retryFields, mutationFields,
 		substitutionFields, pathTemplateFields, internalRedirectFields, hashPolicyFields,
-		mirrorFields, corsFields, clusterFields, aggregateFields, outlierFields, balancingFields, zoneFields, consistentHashFields, subsetFields, slowStartFields, protocolFields, tlsFields, keepAliveFields, sessionFields, ownBalancingFields,
+		mirrorFields, corsFields, clusterFields, aggregateFields, outlierFields, balancingFields, zoneFields, consistentHashFields, subsetFields, slowStartFields, protocolFields, tlsFields, keepAliveFields, preconnectFields, sessionFields, ownBalancingFields,
 		assignmentFields, healthCheckFields, commonFields,
 		jwtFields, serviceFields, extAuthzFields, dnsResolverFields,
 	))

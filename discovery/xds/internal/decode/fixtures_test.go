@@ -204,6 +204,7 @@ const permissiveFixture = `{
 const edsClusterFixture = `{
   "upstreamConnectionOptions": {"tcpKeepalive": {"keepaliveProbes": 3, "keepaliveTime": 60, "keepaliveInterval": 5},
     "happyEyeballsConfig": {"firstAddressFamilyVersion": "V4", "firstAddressFamilyCount": 2}},
+  "preconnectPolicy": {"perUpstreamPreconnectRatio": 1.25, "predictivePreconnectRatio": 1},
   "name": "outbound|80||payment.shop",
   "type": "EDS",
   "edsClusterConfig": {"serviceName": "payment-endpoints", "edsConfig": {"ads": {}, "resourceApiVersion": "V3"}},
