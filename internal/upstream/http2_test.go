@@ -269,7 +269,7 @@ func TestTheTemplatesIdleTimeoutDoesNotApply(t *testing.T) {
 	}
 }
 
-func TestHTTPDownstreamSpeaksWhatTheRequestSpeaks(t *testing.T) {
+func TestBN9_HTTPDownstreamSpeaksWhatTheRequestSpeaks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -290,7 +290,7 @@ func TestHTTPDownstreamSpeaksWhatTheRequestSpeaks(t *testing.T) {
 	})
 }
 
-func TestHTTPAutoWithoutTLSIsHTTP1(t *testing.T) {
+func TestBN9_HTTPAutoWithoutTLSIsHTTP1(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
