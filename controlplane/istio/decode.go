@@ -124,7 +124,7 @@ func (d *decoder) message(n *yaml.Node, m protoreflect.Message, a at) {
 	for _, e := range entries {
 		fd := fieldByName(descriptor, e.name)
 		if fd == nil {
-			a.field(e.name).refuse("unknown field%s", suggestion(descriptor, e.name))
+			a.field(e.name).refuse("unknown field%s", cmp.Or(misplaced(descriptor, entries, e), suggestion(descriptor, e.name)))
 			d.obj.broken[a.path] = true
 			continue
 		}
@@ -161,7 +161,7 @@ func (d *decoder) field(n *yaml.Node, m protoreflect.Message, fd protoreflect.Fi
 		d.mapField(n, m.Mutable(fd).Map(), fd, a)
 	case fd.IsList():
 		if n.Kind != yaml.SequenceNode {
-			a.undecodable("expected a list, found %s", describe(n))
+			a.undecodable("expected a list, found %s: begin each element with \"- \"", describe(n))
 			return
 		}
 		list := m.Mutable(fd).List()
@@ -328,7 +328,7 @@ func (d *decoder) boolean(n *yaml.Node, a at) (bool, bool) {
 
 func (d *decoder) integer(n *yaml.Node, low, high int64, a at) (int64, bool) {
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" {
-		a.undecodable("expected a whole number, found %s", describe(n))
+		a.undecodable("expected a whole number, found %s%s", describe(n), unquoted(n))
 		return 0, false
 	}
 	var i int64

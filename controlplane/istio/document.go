@@ -40,7 +40,7 @@ func readFile(rep *reporter, file File) []*object {
 			return objects
 		}
 		if err != nil {
-			rep.add(syntaxProblem(file.Name, err))
+			rep.add(syntaxProblem(file.Name, data, err))
 			return objects
 		}
 		if len(document.Content) == 1 && !isNull(document.Content[0]) {
@@ -49,14 +49,33 @@ func readFile(rep *reporter, file File) []*object {
 	}
 }
 
-func syntaxProblem(file string, err error) Problem {
+func syntaxProblem(file string, data []byte, err error) Problem {
 	line, text := 1, strings.TrimPrefix(err.Error(), "yaml: ")
 	if m := syntaxLine.FindStringSubmatch(err.Error()); m != nil {
 		if n, convErr := strconv.Atoi(m[1]); convErr == nil {
 			line, text = n, strings.TrimPrefix(err.Error(), m[0])
 		}
 	}
-	return Problem{File: file, Line: line, Message: "not valid YAML: " + text}
+	remedy := ""
+	switch {
+	case strings.HasPrefix(text, "did not find expected"):
+		// The library counts the lines of these from 0.
+		line++
+		if !strings.Contains(text, "','") {
+			remedy = ": is a line indented unlike those beside it?"
+		}
+	case strings.HasPrefix(text, "mapping values are not allowed"):
+		remedy = ": is the line indented too far, or is a text with a colon not in quotes?"
+	case strings.HasPrefix(text, "found character that cannot start any token") && lineHas(data, line, '\t'):
+		remedy = ": indent with spaces and not with tabs"
+	}
+	return Problem{File: file, Line: line, Message: "not valid YAML: " + text + remedy}
+}
+
+// lineHas reports whether a line, counted from 1, has a character.
+func lineHas(data []byte, line int, c byte) bool {
+	lines := bytes.Split(data, []byte{'\n'})
+	return line >= 1 && line <= len(lines) && bytes.IndexByte(lines[line-1], c) >= 0
 }
 
 // readDocument decodes one document: an object, or a List of objects.

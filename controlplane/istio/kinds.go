@@ -10,6 +10,7 @@ import (
 
 	"github.com/inboardmesh/inboard/controlplane/istio/internal/gatewayapi"
 	"github.com/inboardmesh/inboard/controlplane/istio/internal/kubeapi"
+	"github.com/inboardmesh/inboard/internal/near"
 )
 
 // kind is a kind of document that is translated.
@@ -85,6 +86,9 @@ func refusal(kind string) string {
 		return "is not supported: this is a mesh without gateways; remove the document"
 	case "ReferenceGrant":
 		return "is not read: in a mesh every route may name services of other namespaces; remove the document"
+	}
+	if meant := near.Names(kind, sortedKeys(kinds)); len(meant) > 0 {
+		return "is not supported" + near.Question(meant)
 	}
 	return "is not supported: use one of " + supportedKinds
 }

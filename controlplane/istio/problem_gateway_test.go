@@ -53,7 +53,7 @@ spec: {hosts: [hidden.bank.svc.cluster.local], exportTo: [.], resolution: STATIC
 		"{filters: [{type: ExtensionRef, extensionRef: {name: a}}, {type: RequestMirror}, {type: Magic}], name: 1}]}", want: []string{
 		"x.yaml:5:2: HTTPRoute shop/a: spec.rules[0].sessionPersistence: is not supported: remove it",
 		`x.yaml:5:38: HTTPRoute shop/a: spec.rules[0].Matches: unknown field: did you mean "matches"?`,
-		"x.yaml:5:60: HTTPRoute shop/a: spec.rules[0].matches: expected a list, found a mapping",
+		`x.yaml:5:60: HTTPRoute shop/a: spec.rules[0].matches: expected a list, found a mapping: begin each element with "- "`,
 		"x.yaml:5:78: HTTPRoute shop/a: spec.rules[0].backendRefs[0]: must not be empty",
 		"x.yaml:5:81: HTTPRoute shop/a: spec.rules[0].backendRefs[1]: expected a mapping, found the number 1",
 		"x.yaml:5:95: HTTPRoute shop/a: spec.rules[0].timeouts: has no value: write one, or remove the field",

@@ -2,7 +2,7 @@ package istio_test
 
 var documentProblems = []problemCase{
 	{name: "a file that is not YAML", yaml: "kind: ServiceEntry\nspec: {hosts: [a\n", want: []string{
-		"x.yaml:1: not valid YAML: did not find expected ',' or ']'",
+		"x.yaml:2: not valid YAML: did not find expected ',' or ']'",
 	}},
 	{name: "text instead of an object", yaml: "hello\n", want: []string{
 		"x.yaml:1:1: expected a mapping, found text",

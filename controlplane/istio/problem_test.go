@@ -57,6 +57,7 @@ func TestProblems(t *testing.T) {
 		"mirrors":              problemsWithMirrors,
 		"mesh configuration":   meshProblems,
 		"locality":             localityProblems,
+		"first steps":          newcomerProblems,
 	}
 	for name, table := range tables {
 		t.Run(name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package istio
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
 	security "istio.io/api/security/v1beta1"
@@ -121,6 +122,10 @@ func (r *registry) known(host string, a at) bool {
 	}
 	if full := searchHost(host, ""); full != host && len(r.services[full]) > 0 {
 		a.errorf("no ServiceEntry has the host %q: Istio completes only names without a dot, write %q", host, full)
+		return false
+	}
+	if meta := (at{rep: a.rep, obj: a.obj}).field("metadata"); !meta.field("namespace").written() && strings.HasSuffix(host, "."+defaultNamespace+serviceSuffix) {
+		a.errorf("no ServiceEntry has the host %q, to which the name is completed because metadata.namespace is missing%s", host, r.nearHosts(host))
 		return false
 	}
 	a.errorf("no ServiceEntry has the host %q%s", host, r.nearHosts(host))

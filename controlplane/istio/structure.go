@@ -80,7 +80,7 @@ func (d *decoder) fill(n *yaml.Node, to reflect.Value, a at) {
 
 func (d *decoder) fillList(n *yaml.Node, to reflect.Value, a at) {
 	if n.Kind != yaml.SequenceNode {
-		a.undecodable("expected a list, found %s", describe(n))
+		a.undecodable("expected a list, found %s: begin each element with \"- \"", describe(n))
 		return
 	}
 	// An element that cannot be decoded keeps its place, so that the indexes of

@@ -3,6 +3,7 @@ package istio
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -47,6 +48,28 @@ func fieldByName(md protoreflect.MessageDescriptor, name string) protoreflect.Fi
 		return fd
 	}
 	return md.Fields().ByName(protoreflect.Name(name))
+}
+
+// misplaced says that an unknown field is one of a field before it, which has no value
+// because what should be in it is not indented further; "" if it is not so.
+func misplaced(md protoreflect.MessageDescriptor, entries fieldList, unknown namedNode) string {
+	for _, e := range entries {
+		if e.key == unknown.key {
+			return ""
+		}
+		if fd := fieldByName(md, e.name); fd != nil && isNull(e.value) && fd.Message() != nil && fieldByName(fd.Message(), unknown.name) != nil {
+			return ": it belongs to \"" + e.name + "\": indent it further"
+		}
+	}
+	return ""
+}
+
+// unquoted offers to leave out the quotes of a number.
+func unquoted(n *yaml.Node) string {
+	if _, err := strconv.ParseInt(n.Value, 10, 64); err == nil && n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0 {
+		return ": remove the quotes"
+	}
+	return ""
 }
 
 // suggestion offers the fields whose names are like one that does not exist.

@@ -136,7 +136,7 @@ func (q *Question) intercept(e *Explanation, all []discovery.HTTPFilter, d *rout
 		case answer == nil || share == 0:
 		case share >= every && limit == "":
 			e.Verdict, e.Answer = FilterAnswer, q.answer(answer)
-			e.Reason = fmt.Sprintf("%s answers: nothing is sent", what)
+			e.Reason = what + " answers: nothing is sent"
 			e.Choices, e.Draw, e.Mirrors, e.Cluster = nil, nil, nil, nil
 			e.Sent, e.Timeouts, e.Retry = nil, nil, nil
 			return
