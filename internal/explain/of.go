@@ -186,6 +186,9 @@ func (q *Question) forward(ctx context.Context, e *Explanation, config *pipeline
 				e.Retry.Headers = append(e.Retry.Headers, h.Response[i].Name)
 			}
 		}
+		if q.Protocol == observe.GRPC && e.Retry.Hedge != "" {
+			e.Retry.Hedge += ", unless it is a stream" // which only the one who calls knows
+		}
 	}
 	e.Sent = q.sent(d, before, config.Target.Listener.HideOriginals)
 }

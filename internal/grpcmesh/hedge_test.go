@@ -79,6 +79,7 @@ func TestACallThatMayNotBeRepeatedIsNotHedged(t *testing.T) {
 	})
 }
 
+// Streams are retried only, see docs/parity.md. Who asks is told.
 func TestStreamsAreNotHedged(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -91,6 +92,10 @@ func TestStreamsAreNotHedged(t *testing.T) {
 		}
 		if slow.calls.Load() != 1 || fast.calls.Load() != 1 {
 			t.Errorf("%d and %d calls arrived", slow.calls.Load(), fast.calls.Load())
+		}
+		e, err := f.adapter.Explain(t.Context(), "mesh:///"+target, grpc_testing.TestService_StreamingOutputCall_FullMethodName)
+		if err != nil || e.Retry == nil || e.Retry.Hedge != "after 50ms, unless it is a stream" {
+			t.Errorf("explained as %+v, %v", e, err)
 		}
 	})
 }
