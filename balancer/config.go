@@ -52,6 +52,9 @@ type Config struct {
 	// and [DefaultMaxRingSize]. A ring has at most 4096 points all the same, or
 	// one for each endpoint if there are more.
 	MinRingSize, MaxRingSize uint64
+	// RingMurmur places RingHash's points by MurmurHash2 instead of xxHash, as
+	// Envoy's MURMUR_HASH_2 does. What is hashed of requests stays xxHash.
+	RingMurmur bool
 	// MaglevSize is the table's, for Maglev: a prime number, see
 	// [ValidMaglevSize]; 0 means [DefaultMaglevSize].
 	MaglevSize uint64

@@ -127,6 +127,10 @@ func newRing(hosts []*Host, shares []float64, config *Config) *ring {
 	least, most := config.ringSizes(len(hosts))
 	scale := min(math.Ceil(smallest*float64(least))/smallest, float64(most))
 	points := make([]point, 0, int(math.Ceil(scale)))
+	hash := xxhash.Sum64
+	if config.RingMurmur {
+		hash = func(key []byte) uint64 { return murmur2(key, murmurSeed) }
+	}
 	var key []byte
 	var current, target float64
 	for i, h := range hosts {
@@ -135,7 +139,7 @@ func newRing(hosts []*Host, shares []float64, config *Config) *ring {
 		target += scale * shares[i]
 		for n := uint64(0); current < target; n++ {
 			key = appendUint(key[:prefix], n)
-			points = append(points, point{hash: xxhash.Sum64(key), host: uint32(i)})
+			points = append(points, point{hash: hash(key), host: uint32(i)})
 			current++
 		}
 	}

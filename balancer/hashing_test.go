@@ -26,7 +26,7 @@ func keyHash(i int) uint64 { return xxhash.Sum64String(fmt.Sprintf("user-%d", i)
 
 // referenceRing computes Envoy's ring from its documentation, with a sort and a
 // linear search.
-func referenceRing(endpoints []Endpoint, least, most float64) func(hash uint64) string {
+func referenceRing(endpoints []Endpoint, least, most float64, murmur bool) func(hash uint64) string {
 	var sum, smallest float64 = 0, 1
 	for i := range endpoints {
 		sum += float64(max(endpoints[i].Weight, 1))
@@ -44,7 +44,12 @@ func referenceRing(endpoints []Endpoint, least, most float64) func(hash uint64) 
 	for i := range endpoints {
 		target += scale * float64(max(endpoints[i].Weight, 1)) / sum
 		for n := 0; current < target; n++ {
-			ring = append(ring, entry{xxhash.Sum64String(fmt.Sprintf("%s_%d", endpoints[i].Address, n)), endpoints[i].Address})
+			key := fmt.Sprintf("%s_%d", endpoints[i].Address, n)
+			hash := xxhash.Sum64String(key)
+			if murmur { // held against the original by a test of its own
+				hash = murmur2([]byte(key), murmurSeed)
+			}
+			ring = append(ring, entry{hash, endpoints[i].Address})
 			current++
 		}
 	}
@@ -69,6 +74,7 @@ func TestBL3_RingIsEnvoys(t *testing.T) {
 		least, most float64
 	}{
 		{"equal weights", Config{}, endpoints(10, equalWeights), 1024, 8 << 20},
+		{"murmur", Config{RingMurmur: true}, endpoints(10, equalWeights), 1024, 8 << 20},
 		{"one endpoint", Config{}, endpoints(1, equalWeights), 1024, 8 << 20},
 		{"unequal weights", Config{}, endpoints(7, func(i int) uint32 { return uint32(i + 1) }), 1024, 4096},
 		{"a minimum of its own", Config{MinRingSize: 16}, endpoints(5, equalWeights), 16, 8 << 20},
@@ -82,7 +88,7 @@ func TestBL3_RingIsEnvoys(t *testing.T) {
 			t.Parallel()
 			tt.config.Policy = RingHash
 			s := seededSet(t, tt.config, LocalityEndpoints{Endpoints: tt.endpoints})
-			want := referenceRing(tt.endpoints, tt.least, tt.most)
+			want := referenceRing(tt.endpoints, tt.least, tt.most, tt.config.RingMurmur)
 			hashes := []uint64{0, 1, math.MaxUint64, math.MaxUint64 - 1, 1 << 63}
 			for i := range 2_000 {
 				hashes = append(hashes, keyHash(i))

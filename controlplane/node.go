@@ -34,6 +34,7 @@ func nodeOf(node *core.Node) (istio.Node, error) {
 		{"SERVICE_ACCOUNT", &who.ServiceAccount},
 		{"CLUSTER_ID", &who.Cluster},
 		{"NETWORK", &who.Network},
+		{"NODE_NAME", &who.Host},
 	} {
 		text, err := stringOf(metadata[field.key])
 		if err != nil {

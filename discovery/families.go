@@ -16,7 +16,8 @@ type Family uint8
 const (
 	// AnyFamily is that of the first address.
 	AnyFamily Family = iota
-	// IPv4 and IPv6 are these.
+	// IPv4 is that of addresses such as 10.0.0.1.
 	IPv4
+	// IPv6 is that of addresses such as fd00::1.
 	IPv6
 )

@@ -60,8 +60,48 @@ spec:
   - route: [{destination: {host: kube-ROW}}]
 `
 
+// distributedDocuments are a Service that prefers what is close, one pod of it far
+// away.
+const distributedDocuments = `apiVersion: v1
+kind: Service
+metadata: {name: near-ROW, namespace: shop}
+spec:
+  trafficDistribution: PreferClose
+  ports: [{name: http, port: 80}, {name: http2, port: 82}, {name: rpc, port: 9090, appProtocol: grpc}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: near-ROW-1, namespace: shop, labels: {kubernetes.io/service-name: near-ROW}}
+addressType: IPv4
+endpoints: [{addresses: [127.0.0.1], conditions: {ready: true}, nodeName: close-ROW, targetRef: {kind: Pod, name: near-ROW-1, namespace: shop}}]
+ports: [{name: http, port: HTTP(v1-a)}, {name: http2, port: HTTP(v1-a)}, {name: rpc, port: GRPC(v1-a)}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: near-ROW-2, namespace: shop, labels: {kubernetes.io/service-name: near-ROW}}
+addressType: IPv4
+endpoints: [{addresses: [127.0.0.1], conditions: {ready: true}, nodeName: far-ROW, targetRef: {kind: Pod, name: near-ROW-2, namespace: shop}}]
+ports: [{name: http, port: HTTP(v2-a)}, {name: http2, port: HTTP(v2-a)}, {name: rpc, port: GRPC(v2-a)}]
+---
+{apiVersion: v1, kind: Pod, metadata: {name: near-ROW-1, namespace: shop, labels: {version: v1}}, spec: {serviceAccountName: payment}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: near-ROW-2, namespace: shop, labels: {version: v2}}, spec: {serviceAccountName: payment}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: close-ROW, labels: {topology.kubernetes.io/region: r1, topology.kubernetes.io/zone: z1}}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: far-ROW, labels: {topology.kubernetes.io/region: r1, topology.kubernetes.io/zone: z2}}}
+`
+
 func parityKubernetesRows() []parityRow {
 	return []parityRow{{
+		name:      "Service.trafficDistribution",
+		documents: distributedDocuments,
+		run: func(t *testing.T, p *parityProbe) {
+			for range 10 {
+				by("v1-a").check(t, p.parityProtocol, p.call(t, parityCall{host: "near-HOST"}))
+			}
+		},
+	}, {
 		name:      "Service, EndpointSlice and Pod of Kubernetes",
 		documents: kubernetesDocuments,
 		run: func(t *testing.T, p *parityProbe) {

@@ -276,7 +276,7 @@ func (r *registry) buildCluster(s *service, p *servicePort, rule *destinationRul
 	if err != nil {
 		return builtCluster{}, err
 	}
-	setting := localitySetting(rule.policyFor(p.number, subset))
+	setting := localitySetting(rule.policyFor(p.number, subset).of(s))
 	var secure func(*endpoint) bool
 	if len(cluster.TransportSocketMatches) > 0 {
 		secure = func(e *endpoint) bool { return r.offersMutualTLS(e, p) }

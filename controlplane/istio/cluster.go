@@ -23,7 +23,7 @@ const (
 // cluster translates one cluster of a port: the whole service (subset -1), or
 // a subset of its rule.
 func (r *registry) cluster(name string, s *service, p *servicePort, rule *destinationRule, subset int, endpoints []*endpoint) (*clusterv3.Cluster, error) {
-	policy := rule.policyFor(p.number, subset)
+	policy := rule.policyFor(p.number, subset).of(s)
 	c := &clusterv3.Cluster{
 		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},

@@ -45,6 +45,9 @@ type Node struct {
 	Cluster  string
 	Network  string
 	Locality Locality
+	// Host is the machine that the node runs on, a node of Kubernetes
+	// (trafficDistribution of a Service).
+	Host string
 	// ServiceAccount says, for a node without Labels, which endpoints it may be.
 	ServiceAccount string
 	// Namespace decides what the node sees (exportTo), which names without a

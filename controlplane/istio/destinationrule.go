@@ -187,6 +187,14 @@ type policy struct {
 	budget  *networking.TrafficPolicy_RetryBudget
 	tls     *networking.ClientTLSSettings
 	tlsAt   at
+	// distribution is what the service says itself; nil is nothing.
+	distribution *networking.LocalityLoadBalancerSetting
+}
+
+// of is the policy of a service.
+func (p policy) of(s *service) policy {
+	p.distribution = s.distribution
+	return p
 }
 
 // policyFor is the policy for a port of the host, merged as Istio merges: what

@@ -40,8 +40,8 @@ type endpoint struct {
 	// sliced is one of an EndpointSlice, which serves no other port than ports, and
 	// unknown one whose pod is in no document: nobody knows its labels.
 	sliced, unknown bool
-	// pod is its name, "" if it is not known.
-	pod string
+	// pod is its name, node that of the machine, "" if it is not known.
+	pod, node string
 }
 
 // serves reports whether the endpoint has a port of its service at all.

@@ -115,6 +115,7 @@ func (r *registry) sliceEndpoint(k *kubernetes, o *object, spec *kubeapi.Endpoin
 		at: a, namespace: o.namespace, address: address.Unmap().String(), ports: ports, weight: 1, sliced: true,
 		health: sliceHealth(&spec.Conditions),
 	}
+	e.node = deref(spec.NodeName)
 	k.describe(e, spec)
 	if e.unknown && e.health != corev3.HealthStatus_UNHEALTHY {
 		a.warnf(lintUnknownPod, "no document has the Pod of %s: its labels and service account are not known", e.address)
@@ -123,7 +124,9 @@ func (r *registry) sliceEndpoint(k *kubernetes, o *object, spec *kubeapi.Endpoin
 }
 
 // sliceHealth reads the conditions by the rules of the API: what is not known is
-// ready, and what ends and still serves finishes what it has.
+// ready, and what ends and still serves finishes what it has. What ends and is said
+// to be ready is of a Service with publishNotReadyAddresses, whose readiness
+// Kubernetes has overridden already, so that nobody else has to look at that field.
 func sliceHealth(c *kubeapi.EndpointConditions) corev3.HealthStatus {
 	ready := c.Ready == nil || *c.Ready
 	serving := ready
@@ -132,6 +135,8 @@ func sliceHealth(c *kubeapi.EndpointConditions) corev3.HealthStatus {
 	}
 	terminating := c.Terminating != nil && *c.Terminating
 	switch {
+	case c.Ready != nil && *c.Ready:
+		return corev3.HealthStatus_HEALTHY
 	case serving && terminating:
 		return corev3.HealthStatus_DRAINING
 	case ready && !terminating:

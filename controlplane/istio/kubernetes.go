@@ -34,7 +34,7 @@ var kubernetesMembers = map[string][]string{
 	"ForZone":            {"name"},
 	"ForNode":            {"name"},
 	"ServiceSpec": {
-		"ports", "type", "ipFamilies", "sessionAffinity", "internalTrafficPolicy", "externalName",
+		"ports", "type", "ipFamilies", "trafficDistribution", "sessionAffinity", "internalTrafficPolicy", "externalName",
 		"selector", "clusterIP", "clusterIPs", "externalIPs", "loadBalancerIP", "loadBalancerSourceRanges",
 		"externalTrafficPolicy", "healthCheckNodePort", "publishNotReadyAddresses", "ipFamilyPolicy",
 		"allocateLoadBalancerNodePorts", "loadBalancerClass", "sessionAffinityConfig",
@@ -122,6 +122,7 @@ func (r *registry) addKubernetesService(k *kubernetes, o *object, endpointSlices
 	a := at{rep: r.rep, obj: o}.field("spec")
 	spec := o.spec.(*kubeapi.ServiceSpec)
 	checkKubernetesService(spec, a)
+	distribution := trafficDistribution(spec.TrafficDistribution, a)
 	ports := kubernetesPorts(spec.Ports, a.field("ports"))
 	if len(ports) == 0 {
 		return
@@ -140,6 +141,6 @@ func (r *registry) addKubernetesService(k *kubernetes, o *object, endpointSlices
 	endpoints := r.sliceEndpoints(k, spec, endpointSlices)
 	r.services[host] = append(r.services[host], &service{
 		host: host, at: a, hostAt: hostAt, exports: exports{all: true}, ports: ports, endpoints: endpoints,
-		sans: serviceAccountIDs(r.opts.TrustDomain, endpoints),
+		sans: serviceAccountIDs(r.opts.TrustDomain, endpoints), distribution: distribution,
 	})
 }

@@ -3,6 +3,8 @@ package istio
 import (
 	"strings"
 
+	networking "istio.io/api/networking/v1alpha3"
+
 	"github.com/inboardmesh/inboard/controlplane/istio/internal/kubeapi"
 )
 
@@ -22,6 +24,24 @@ func checkKubernetesService(spec *kubeapi.ServiceSpec, a at) {
 	if policy := spec.InternalTrafficPolicy; policy != nil && *policy != "Cluster" {
 		a.field("internalTrafficPolicy").errorf("%q is not supported: use Cluster", *policy)
 	}
+}
+
+// trafficDistribution translates what a Service prefers as Istio does: into
+// priorities, which need no outlier detection. A DestinationRule with a setting of
+// its own overrides it.
+func trafficDistribution(preference *string, a at) *networking.LocalityLoadBalancerSetting {
+	near := []string{networkLabel, regionLabel, zoneLabel}
+	switch deref(preference) {
+	case "":
+		return nil
+	case "PreferClose", "PreferSameZone":
+	case "PreferSameNode":
+		near = append(near, subZoneLabel, hostLabel)
+	default:
+		a.field("trafficDistribution").errorf("%q is not one of PreferClose, PreferSameZone, PreferSameNode", *preference)
+		return nil
+	}
+	return &networking.LocalityLoadBalancerSetting{FailoverPriority: near}
 }
 
 // kubernetesPorts are the ports of a Service that are in the mesh: those that say,

@@ -16,6 +16,7 @@ const (
 	subZoneLabel = "topology.istio.io/subzone"
 	networkLabel = "topology.istio.io/network"
 	clusterLabel = "topology.istio.io/cluster"
+	hostLabel    = "kubernetes.io/hostname"
 )
 
 // checkLocality makes the checks of Istio's own validation.
@@ -146,15 +147,15 @@ func (l Locality) distance(from Locality) int {
 
 // topology is a value of a label of an endpoint: one that was written wins.
 func (e *endpoint) topology(label string) string {
-	return topologyOf(e.labels, e.localityParts(), e.network, "", label)
+	return topologyOf(e.labels, e.localityParts(), e.network, "", e.node, label)
 }
 
 // topology is a value of a label of the node: one that was written wins.
 func (n Node) topology(label string) string {
-	return topologyOf(n.Labels, n.place(), n.Network, n.Cluster, label)
+	return topologyOf(n.Labels, n.place(), n.Network, n.Cluster, n.Host, label)
 }
 
-func topologyOf(labels map[string]string, l Locality, network, cluster, label string) string {
+func topologyOf(labels map[string]string, l Locality, network, cluster, host, label string) string {
 	if value, ok := labels[label]; ok {
 		return value
 	}
@@ -169,6 +170,8 @@ func topologyOf(labels map[string]string, l Locality, network, cluster, label st
 		return network
 	case clusterLabel:
 		return cluster
+	case hostLabel:
+		return host
 	}
 	return ""
 }
@@ -187,6 +190,8 @@ func (n Node) place() Locality {
 func localitySetting(p policy) *networking.LocalityLoadBalancerSetting {
 	s := p.lb.GetLocalityLbSetting()
 	switch {
+	case s == nil && p.distribution != nil:
+		return p.distribution
 	case s == nil:
 		s = &networking.LocalityLoadBalancerSetting{}
 	case s.Enabled != nil && !s.Enabled.Value:

@@ -23,6 +23,9 @@ type service struct {
 	// that they are subjectAltNames and not the service accounts.
 	sans  []string
 	given bool
+	// distribution is what the service itself says of localities, for rules that say
+	// nothing; nil is nothing.
+	distribution *networking.LocalityLoadBalancerSetting
 }
 
 type servicePort struct {

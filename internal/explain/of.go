@@ -177,6 +177,9 @@ func (q *Question) forward(ctx context.Context, e *Explanation, config *pipeline
 	e.Cluster.HashOf = hashOf(forward.Hash)
 	e.Timeouts = timeouts(&plan)
 	if c := cluster.Config(); c != nil {
+		if c.Hash != nil { // they go before the route's
+			e.Cluster.HashOf = hashOf(c.Hash)
+		}
 		e.Timeouts.Connect = c.ConnectTimeout
 	}
 	if plan.Policy.MaxRetries > 0 {

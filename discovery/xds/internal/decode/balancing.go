@@ -117,8 +117,7 @@ func (d *decoder) legacyPolicy(at path, m *clusterv3.Cluster) balancer.Config {
 	case clusterv3.Cluster_RANDOM:
 		config.Policy = balancer.Random
 	case clusterv3.Cluster_RING_HASH:
-		xx := m.GetRingHashLbConfig().GetHashFunction() == clusterv3.Cluster_RingHashLbConfig_XX_HASH
-		config = d.ring(at.field("ring_hash_lb_config"), m.GetRingHashLbConfig(), xx)
+		config = d.ring(at.field("ring_hash_lb_config"), m.GetRingHashLbConfig(), m.GetRingHashLbConfig().GetHashFunction().String())
 	case clusterv3.Cluster_MAGLEV:
 		config = d.maglev(at.field("maglev_lb_config"), m.GetMaglevLbConfig().GetTableSize())
 	case clusterv3.Cluster_LOAD_BALANCING_POLICY_CONFIG:

@@ -125,8 +125,6 @@ func TestBL3_BL5_BL6_BadBalancersAreRefused(t *testing.T) {
 			[]string{"ring_hash_lb_config.minimum_ring_size: 11 is more than the maximum of 10"}},
 		{"a maximum below the default", clusterWith(`"lbPolicy": "RING_HASH", "ringHashLbConfig": {"maximumRingSize": 1000}`),
 			[]string{"ring_hash_lb_config.minimum_ring_size: 1024 is more than the maximum of 1000"}},
-		{"another hash function", clusterWith(`"lbPolicy": "RING_HASH", "ringHashLbConfig": {"hashFunction": "MURMUR_HASH_2"}`),
-			[]string{"ring_hash_lb_config.hash_function: is not supported: use XX_HASH"}},
 		{"a table whose size is not prime", clusterWith(`"lbPolicy": "MAGLEV", "maglevLbConfig": {"tableSize": 100}`),
 			[]string{"maglev_lb_config.table_size: must be a prime number up to 5000011: is 100"}},
 		{"a bound below the average", typedPolicy("maglev.v3.Maglev", `"consistentHashingLbConfig": {"hashBalanceFactor": 99}`),
@@ -165,7 +163,7 @@ func TestBL3_BadHashPoliciesAreRefused(t *testing.T) {
 	t.Parallel()
 	const at = "virtual_hosts[0].routes[0].route."
 	for _, tt := range []struct{ name, policy, want string }{
-		{"filter state that nobody sets", `{"filterState": {"key": "k"}}`, at + `hash_policy[0].filter_state.key: "k" is not supported, as no filter sets it: use "io.grpc.channel_id"`},
+		{"filter state that nobody sets", `{"filterState": {"key": "k"}}`, at + `hash_policy[0].filter_state.key: "k" is not supported, as no filter sets it: use "io.grpc.channel_id", or let the application give a hash key (mesh.CallOptions)`},
 		{"a path that would end the cookie", `{"cookie": {"name": "c", "ttl": "1s", "path": "/;a"}}`, at + `hash_policy[0].cookie.path: "/;a" must not contain a control character or ';'`},
 		{"a negative time", `{"cookie": {"name": "c", "ttl": "-1s"}}`, at + "hash_policy[0].cookie.ttl: must not be negative: is -1s"},
 	} {

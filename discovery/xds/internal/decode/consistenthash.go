@@ -31,9 +31,9 @@ type ringHash interface {
 }
 
 // ring decodes the sizes of a ring, of which Envoy's constraints have checked the
-// upper limits. xx says whether the hash function is xxHash.
-func (d *decoder) ring(at path, m ringHash, xx bool) balancer.Config {
-	config := balancer.Config{Policy: balancer.RingHash}
+// upper limits. hash is the hash function's name.
+func (d *decoder) ring(at path, m ringHash, hash string) balancer.Config {
+	config := balancer.Config{Policy: balancer.RingHash, RingMurmur: hash == "MURMUR_HASH_2"}
 	least, most := uint64(balancer.DefaultMinRingSize), uint64(balancer.DefaultMaxRingSize)
 	if v := m.GetMinimumRingSize(); v != nil {
 		least = v.GetValue()
@@ -49,8 +49,10 @@ func (d *decoder) ring(at path, m ringHash, xx bool) balancer.Config {
 	case least > most:
 		d.refusef(at.field("minimum_ring_size"), "%d is more than the maximum of %d", least, most)
 	}
-	if !xx {
-		d.refusef(at.field("hash_function"), "is not supported: use XX_HASH")
+	switch hash {
+	case "DEFAULT_HASH", "XX_HASH", "MURMUR_HASH_2":
+	default:
+		d.refusef(at.field("hash_function"), "%s is not supported: use XX_HASH or MURMUR_HASH_2", hash)
 	}
 	return config
 }
@@ -82,8 +84,7 @@ func hashing(m consistentHashing, config *balancer.Config) {
 
 // typedRing decodes the extension.
 func (d *decoder) typedRing(at path, m *ringhashv3.RingHash) (balancer.Config, []discovery.HashPolicy) {
-	xx := m.GetHashFunction() == ringhashv3.RingHash_DEFAULT_HASH || m.GetHashFunction() == ringhashv3.RingHash_XX_HASH
-	config := d.ring(at, m, xx)
+	config := d.ring(at, m, m.GetHashFunction().String())
 	hashing(m, &config)
 	config.LocalityWeighted = m.GetLocalityWeightedLbConfig() != nil
 	policies := d.typedHashing(at, m.GetConsistentHashingLbConfig(), &config)

@@ -49,7 +49,7 @@ func (d *decoder) hashPolicies(at path, list []*routev3.RouteAction_HashPolicy) 
 			}
 		case *routev3.RouteAction_HashPolicy_FilterState_:
 			if p.Channel = s.FilterState.GetKey() == channelID; !p.Channel {
-				d.refusef(in.field("filter_state").field("key"), "%q is not supported, as no filter sets it: use %q", s.FilterState.GetKey(), channelID)
+				d.refusef(in.field("filter_state").field("key"), "%q is not supported, as no filter sets it: use %q, or let the application give a hash key (mesh.CallOptions)", s.FilterState.GetKey(), channelID)
 			}
 		}
 		policies = append(policies, p)

@@ -16,9 +16,7 @@ var protocolFields = []messageFields{
 	{
 		message: (*httpv3.HttpProtocolOptions)(nil),
 		read: "common_http_protocol_options upstream_http_protocol_options explicit_http_config " +
-			"use_downstream_protocol_config auto_config",
-		// It steers hashing load balancers only, which are refused.
-		harmless: "hash_policy",
+			"use_downstream_protocol_config auto_config hash_policy",
 	},
 	// All of its fields are false unless they are populated.
 	{message: (*corev3.UpstreamHttpProtocolOptions)(nil)},
@@ -67,6 +65,10 @@ func (d *decoder) httpProtocol(at path, options map[string]*anypb.Any, c *discov
 		if d.unpack(in, options[name], m) {
 			d.connectionLife(in.field("common_http_protocol_options"), m.GetCommonHttpProtocolOptions(), c)
 			c.Protocol, c.HTTP2 = d.httpVersion(in, m)
+			// Those of the load balancing policy are nearer to it.
+			if hash := d.hashPolicies(in, m.GetHashPolicy()); c.Hash == nil {
+				c.Hash = hash
+			}
 		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/inboardmesh/inboard/discovery"
 )
 
@@ -45,4 +47,25 @@ func TestBadHTTP2Options(t *testing.T) {
 				http + "auto_config.http2_protocol_options.connection_keepalive.connection_idle_interval: value must be greater than or equal to 1ms",
 			}},
 	})
+}
+
+func TestBL3_HashPoliciesOfAClustersProtocol(t *testing.T) {
+	t.Parallel()
+	byHeader := httpOptions(`"autoConfig": {}, "hashPolicy": [{"header": {"headerName": "X-User"}}]`)
+	typed := `"loadBalancingPolicy": {"policies": [` + typedExtension("ring_hash.v3.RingHash",
+		`"hashFunction": "MURMUR_HASH_2", "consistentHashingLbConfig": {"hashPolicy": [{"queryParameter": {"name": "q"}}]}`) + `]}, `
+	for name, tt := range map[string]struct {
+		json   string
+		want   []discovery.HashPolicy
+		murmur bool
+	}{
+		"none":                           {clusterWith(`"lbPolicy": "RING_HASH", ` + httpOptions(`"autoConfig": {}`)), nil, false},
+		"those of the protocol":          {clusterWith(`"lbPolicy": "RING_HASH", "ringHashLbConfig": {"hashFunction": "MURMUR_HASH_2"}, ` + byHeader), []discovery.HashPolicy{{Header: "x-user"}}, true},
+		"those of the balancer go first": {clusterWith(typed + byHeader), []discovery.HashPolicy{{Query: "q"}}, true},
+	} {
+		c := decodeCluster(t, tt.json)
+		if diff := cmp.Diff(tt.want, c.Hash); diff != "" || c.Balancer.RingMurmur != tt.murmur {
+			t.Errorf("%s: murmur %t, hash policies (-want +got):\n%s", name, c.Balancer.RingMurmur, diff)
+		}
+	}
 }
