@@ -59,8 +59,8 @@ func syntaxProblem(file string, data []byte, err error) Problem {
 	remedy := ""
 	switch {
 	case strings.HasPrefix(text, "did not find expected"):
-		// The library counts the lines of these from 0.
-		line++
+		// The library counts the lines of these from 0, and has one more at the end.
+		line = min(line+1, bytes.Count(bytes.TrimRight(data, "\n"), []byte{'\n'})+1)
 		if !strings.Contains(text, "','") {
 			remedy = ": is a line indented unlike those beside it?"
 		}
