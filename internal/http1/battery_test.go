@@ -169,6 +169,56 @@ func cuts() (list []scenario) {
 	return list
 }
 
+// resets break the connection after every number of bytes, of the answer and of the
+// request.
+func resets() (list []scenario) {
+	for name, answer := range map[string]string{"an answer with a length": ok2, "an answer in chunks": chunked} {
+		for n := range len(answer) + 1 {
+			list = append(list, named(fmt.Sprintf("%s is reset after %d bytes", name, n), scenario{
+				script: []step{head, say(answer[:n]), reset}, calls: []call{{}, {}},
+			}))
+		}
+	}
+	post := call{method: http.MethodPost, header: http.Header{"User-Agent": {"x"}}, body: text("hello"), length: 5}
+	const request = 112 // from nothing to the whole of it
+	for n := range request {
+		list = append(list,
+			named(fmt.Sprintf("a request is cut after %d bytes", n), scenario{script: []step{body(n), hangUp}, calls: []call{post}}),
+			named(fmt.Sprintf("a request is reset after %d bytes", n), scenario{script: []step{body(n), reset}, calls: []call{post}}),
+		)
+	}
+	const switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nhello"
+	upgrade := call{header: http.Header{"Connection": {"Upgrade"}, "Upgrade": {"echo"}}}
+	for n := range len(switching) + 1 {
+		list = append(list,
+			named(fmt.Sprintf("an upgrade is cut after %d bytes", n), scenario{script: []step{head, say(switching[:n]), hangUp}, calls: []call{upgrade}}),
+			named(fmt.Sprintf("an upgrade is reset after %d bytes", n), scenario{script: []step{head, say(switching[:n]), reset}, calls: []call{upgrade}}),
+		)
+	}
+	return list
+}
+
+// interims are answers before the answer.
+func interims() []scenario {
+	const hint = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+	slow := call{method: http.MethodPost, body: slow(time.Second, "hel", "lo"), length: 5}
+	return []scenario{
+		named("a hundred interim answers", twice(head, say(strings.Repeat(hint, 100)+ok2), head, say(ok2))),
+		named("interim answers without an end", get(head, say(strings.Repeat(hint, 20)), deaf)),
+		named("an interim answer of an unknown status", twice(head, say("HTTP/1.1 199 What\r\n\r\n"+ok2), head, say(ok2))),
+		named("an interim answer with a length", twice(head, say("HTTP/1.1 103 Early Hints\r\nContent-Length: 2\r\n\r\n"+ok2), head, say(ok2))),
+		named("an interim answer with a bad header", get(head, say("HTTP/1.1 103 Early Hints\r\nX A: b\r\n\r\n"+ok2))),
+		named("an interim answer that closes", twice(head, say("HTTP/1.1 103 Early Hints\r\nConnection: close\r\n\r\n"+ok2), head, say(ok2))),
+		named("an interim answer to HEAD", scenario{script: []step{head, say(hint + "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n"), head, say(ok2)}, calls: []call{{method: http.MethodHead}, {}}}),
+		named("an interim answer in the midst of a request", scenario{script: []step{head, body(3), say(hint), body(2), say(ok2), head, say(ok2)}, calls: []call{slow, {}}}),
+		named("an interim answer, and then none", get(head, say(hint), hangUp)),
+		named("an interim answer, and then a reset", get(head, say(hint), reset)),
+		named("an interim answer, and the caller gives up", scenario{script: []step{head, say(hint), deaf}, calls: []call{{cancel: time.Second}}}),
+		named("an answer in the midst of a request that ends later", scenario{script: []step{head, body(3), say(ok2), body(2), head, say(ok2)}, calls: []call{slow, {}}}),
+		named("an answer in the midst of a request, and a reset", scenario{script: []step{head, body(3), say(ok2), pause(time.Minute), reset}, calls: []call{slow}}),
+	}
+}
+
 // cancels give up at every point.
 func cancels() (list []scenario) {
 	const tick = time.Millisecond
@@ -354,7 +404,7 @@ func differences() []scenario {
 
 func battery() []scenario {
 	var all []scenario
-	for _, list := range [][]scenario{framings(), cuts(), cancels(), uploads(), reuses(), specials(), differences()} {
+	for _, list := range [][]scenario{framings(), cuts(), resets(), interims(), cancels(), uploads(), reuses(), specials(), differences()} {
 		all = append(all, list...)
 	}
 	return all

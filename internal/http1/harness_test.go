@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,6 +60,8 @@ var roads = []road{
 type server struct {
 	conn net.Conn
 	br   *bufio.Reader
+	// broken tells the client that the end of the stream is none.
+	broken *atomic.Bool
 	// got is every byte that was read.
 	got bytes.Buffer
 }
@@ -126,6 +130,31 @@ func bytewise(text string) step {
 func pause(d time.Duration) step {
 	return func(*server) bool { time.Sleep(d); return true }
 }
+
+// reset breaks the connection: the client reads no end, but an error.
+func reset(s *server) bool {
+	s.broken.Store(true)
+	_ = s.conn.Close()
+	return false
+}
+
+// breakable is a client's connection that the server may reset.
+type breakable struct {
+	net.Conn
+	http1.Prober
+
+	broken atomic.Bool
+}
+
+func (b *breakable) Read(p []byte) (int, error) {
+	n, err := b.Conn.Read(p)
+	if errors.Is(err, io.EOF) && b.broken.Load() {
+		err = syscall.ECONNRESET
+	}
+	return n, err
+}
+
+func (b *breakable) CloseWrite() error { return b.Conn.(interface{ CloseWrite() error }).CloseWrite() }
 
 // hangUp closes the connection.
 func hangUp(s *server) bool { _ = s.conn.Close(); return false }
@@ -214,8 +243,9 @@ var errBody = errors.New("the body cannot be read")
 func lead(t *testing.T, r road, sc *scenario) (results []result, got string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		client, peer := memnet.Pipe()
-		s := &server{conn: peer, br: bufio.NewReader(peer)}
+		inner, peer := memnet.Pipe()
+		client := &breakable{Conn: inner, Prober: inner.(http1.Prober)}
+		s := &server{conn: peer, br: bufio.NewReader(peer), broken: &client.broken}
 		served := make(chan struct{})
 		go func() {
 			defer close(served)
