@@ -139,7 +139,8 @@ func (e *encoder) rbacOverride(name string, base *discovery.RBAC, facts serverFa
 		config, ok := o.Config.(*discovery.RBAC)
 		switch {
 		case o.Disabled:
-			return &httprbacv3.RBACPerRoute{}, nil
+			// Not without a policy, which grpc-go reads unasked (v1.85.0).
+			return &httprbacv3.RBACPerRoute{Rbac: &httprbacv3.RBAC{}}, nil
 		case o.Config == nil:
 			config = base
 		case !ok:

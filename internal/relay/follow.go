@@ -29,6 +29,7 @@ type follow struct {
 	target discovery.Update[*discovery.Target]  // guarded by mu
 	in     discovery.Update[*discovery.Inbound] // guarded by mu
 	news   bool                                 // guarded by mu; there is something that was not written
+	anew   bool                                 // guarded by mu; what was written is to be written again
 
 	// What follows belongs to the goroutine that writes.
 	last  *snapshot
@@ -106,11 +107,21 @@ func (f *follow) end() {
 	f.relay.setPlaintext(f, false)
 }
 
+// renew has everything written again.
+func (f *follow) renew() {
+	f.mu.Lock()
+	f.news, f.anew = true, true
+	f.mu.Unlock()
+}
+
 // snapshot returns what to serve now, nil if nothing is known yet.
 func (f *follow) snapshot() *snapshot {
 	f.mu.Lock()
 	target, in, news := f.target, f.in, f.news
-	f.news = false
+	if f.anew {
+		clear(f.pairs)
+	}
+	f.news, f.anew = false, false
 	f.mu.Unlock()
 	if !news {
 		return f.last
@@ -201,7 +212,7 @@ func (f *follow) writeClient(u discovery.Update[*discovery.Target]) *snapshot {
 }
 
 func sameCluster(a, b discovery.ClusterResult) bool {
-	return a.Cluster == b.Cluster && a.Endpoints == b.Endpoints && errors.Is(a.Err, b.Err) && (a.Err == nil) == (b.Err == nil)
+	return a.Cluster == b.Cluster && a.Endpoints == b.Endpoints && fmt.Sprint(a.Err) == fmt.Sprint(b.Err)
 }
 
 func (f *follow) writeCluster(name string, result discovery.ClusterResult) *writtenCluster {

@@ -87,6 +87,16 @@ func (g *guest) news() {
 	g.poke()
 }
 
+// renew has everything written anew.
+func (g *guest) renew() {
+	g.mu.Lock()
+	for _, f := range g.follows {
+		f.renew()
+	}
+	g.mu.Unlock()
+	g.news()
+}
+
 func (g *guest) poke() {
 	select {
 	case g.wake <- struct{}{}:

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -48,6 +50,7 @@ type Relay struct {
 	options Options
 	network memnet.Network
 	server  *grpc.Server
+	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 
 	mu        sync.Mutex
@@ -60,10 +63,17 @@ type Relay struct {
 
 // New starts a relay.
 func New(options Options) (*Relay, error) {
-	r := &Relay{options: options, guests: make(map[*guest]struct{}), plaintext: make(map[uint32]*follow)}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &Relay{options: options, cancel: cancel, guests: make(map[*guest]struct{}), plaintext: make(map[uint32]*follow)}
 	ln, err := r.network.Listen(address)
 	if err != nil {
+		cancel()
 		return nil, fmt.Errorf("relay: %w", err)
+	}
+	for _, instance := range options.Instances {
+		if source, err := options.Identity(instance); err == nil {
+			r.wg.Go(func() { r.watchDomain(ctx, source) }) // ends with Close
+		}
 	}
 	r.server = grpc.NewServer(
 		grpc.WaitForHandlers(true), // so that Close leaves nothing behind
@@ -76,6 +86,29 @@ func New(options Options) (*Relay, error) {
 		}
 	})
 	return r, nil
+}
+
+// watchDomain has everything written anew when the trust domain of an identity
+// changes, or is known for the first time: it is in what guests get.
+func (r *Relay) watchDomain(ctx context.Context, source meshtls.Source) {
+	last := ""
+	for {
+		changed := source.Changed()
+		if identity, err := source.Identity(); err == nil && identity.ID.TrustDomain() != last {
+			last = identity.ID.TrustDomain()
+			r.mu.Lock()
+			guests := slices.Collect(maps.Keys(r.guests))
+			r.mu.Unlock()
+			for _, g := range guests {
+				g.renew()
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // DialContext connects a guest, whatever the network and the address.
@@ -147,6 +180,7 @@ func (r *Relay) Close() error {
 	for _, f := range run {
 		f()
 	}
+	r.cancel()
 	r.server.Stop()
 	r.wg.Wait()
 	return nil

@@ -40,6 +40,12 @@ func tlsParams(p *discovery.TLSParams) error {
 		return errors.New("grpc-go cannot be told which versions and ciphers of TLS to use")
 	case len(p.Certificates)+len(p.Keys) > 0:
 		return errors.New("grpc-go does not compare digests of certificates and keys")
+	case p.IdentitySecret != "" || p.RootSecret != "":
+		return errors.New("grpc-go takes no certificates from the control plane")
+	case p.Bundles != nil:
+		return errors.New("grpc-go takes no roots of trust domains from the control plane")
+	case p.Revocation != nil:
+		return errors.New("grpc-go does not look at certificates that were withdrawn")
 	}
 	return nil
 }

@@ -34,9 +34,14 @@ func New(m *mesh.Mesh) (*Guest, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newGuest(r)
+}
+
+func newGuest(r *relay.Relay) (*Guest, error) {
 	g := &Guest{relay: r}
 	name := guests.add(r)
 	r.OnClose(func() { guests.remove(name) })
+	var err error
 	if g.bootstrap, err = bootstrapFor(name, r); err != nil {
 		return nil, fmt.Errorf("native gRPC: %w", err)
 	}

@@ -39,7 +39,11 @@ func (b providerBuilder) ParseConfig(config any) (*certprovider.BuildableConfig,
 		}
 		p.ref = ref
 	}
-	return certprovider.NewBuildableConfig(b.plugin, raw, func(certprovider.BuildOptions) certprovider.Provider { return p }), nil
+	return certprovider.NewBuildableConfig(b.plugin, raw, func(options certprovider.BuildOptions) certprovider.Provider {
+		wanted := *p
+		wanted.roots = options.WantRoot
+		return &wanted
+	}), nil
 }
 
 // certificates is a certificate provider that has what a source of the mesh has
@@ -48,6 +52,7 @@ type certificates struct {
 	plugin string
 	config json.RawMessage
 	ref    reference
+	roots  bool // they verify peers
 }
 
 var _ certprovider.Provider = (*certificates)(nil)
@@ -66,7 +71,7 @@ func (p *certificates) KeyMaterial(ctx context.Context) (*certprovider.KeyMateri
 		changed := source.Changed()
 		identity, err := source.Identity()
 		if err == nil {
-			return material(identity)
+			return material(identity, p.roots)
 		}
 		select {
 		case <-changed:
@@ -98,15 +103,24 @@ func sameJSON(a, b json.RawMessage) bool {
 	return json.Compact(&left, a) == nil && json.Compact(&right, b) == nil && bytes.Equal(left.Bytes(), right.Bytes())
 }
 
-// material is an identity in grpc-go's words.
-func material(identity *meshtls.Identity) (*certprovider.KeyMaterial, error) {
-	if identity.Federated != nil {
-		// grpc-go would take the roots of the own trust domain for everybody's.
-		return nil, errors.New("native gRPC: trust domains that are federated are not supported: use mesh.DialOptions and mesh.ServerOptions")
-	}
-	m := &certprovider.KeyMaterial{Roots: identity.Roots}
+// material is an identity in grpc-go's words. Roots that grpc-go would take for
+// more than they are good for verify nobody.
+func material(identity *meshtls.Identity, roots bool) (*certprovider.KeyMaterial, error) {
+	m := &certprovider.KeyMaterial{}
 	if len(identity.Certificate.Certificate) > 0 {
 		m.Certs = []tls.Certificate{identity.Certificate}
 	}
+	switch {
+	case !roots:
+		return m, nil
+	case identity.Federated != nil:
+		return nil, errors.New("native gRPC: trust domains that are federated are not supported: use mesh.DialOptions and mesh.ServerOptions")
+	case identity.Revocation != nil:
+		return nil, errors.New("native gRPC: certificates that were withdrawn are not supported: use mesh.DialOptions and mesh.ServerOptions")
+	case identity.Roots == nil:
+		// To crypto/tls none would be the operating system's.
+		return nil, errors.New("native gRPC: the source has no roots")
+	}
+	m.Roots = identity.Roots
 	return m, nil
 }
