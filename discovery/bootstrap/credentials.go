@@ -17,6 +17,9 @@ const (
 	channelInsecure = "insecure"
 	channelTLS      = "tls"
 	callJWT         = "jwt_token_file"
+	// ChannelGuest is the type by which native gRPC in this process is sent to the
+	// mesh (package mesh/nativegrpc). The mesh itself takes the type that follows.
+	ChannelGuest = "inboard"
 
 	channelTypes = `"insecure", "tls" or a type registered with google.golang.org/grpc/xds/bootstrap`
 	callTypes    = `"jwt_token_file" or a type registered with google.golang.org/grpc/xds/bootstrap`
@@ -43,7 +46,7 @@ func (c Credentials) String() string { return c.Type }
 func (c Credentials) MarshalText() ([]byte, error) { return []byte(c.Type), nil }
 
 func supportsChannel(name string) bool {
-	return name == channelInsecure || name == channelTLS || registry.GetChannelCredentials(name) != nil
+	return name == channelInsecure || name == channelTLS || name != ChannelGuest && registry.GetChannelCredentials(name) != nil
 }
 
 func supportsCall(name string) bool {

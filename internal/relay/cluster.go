@@ -30,7 +30,7 @@ type clusterPair struct {
 }
 
 // clusterPair writes a cluster that has no error.
-func (e *encoder) clusterPair(name string, r discovery.ClusterResult) (clusterPair, error) {
+func (e *encoder) clusterPair(name string, r discovery.ClusterResult, refused refusedClusters) (clusterPair, error) {
 	c := r.Cluster
 	where := fmt.Sprintf("cluster %q", name)
 	out := &clusterv3.Cluster{Name: name}
@@ -55,7 +55,11 @@ func (e *encoder) clusterPair(name string, r discovery.ClusterResult) (clusterPa
 		}
 	}
 	if len(c.Aggregate) > 0 {
-		config, err := pack(&aggregatev3.ClusterConfig{Clusters: c.Aggregate})
+		parts := make([]string, 0, len(c.Aggregate))
+		for _, part := range c.Aggregate {
+			parts = append(parts, refused.name(part))
+		}
+		config, err := pack(&aggregatev3.ClusterConfig{Clusters: parts})
 		if err != nil {
 			return clusterPair{}, err
 		}

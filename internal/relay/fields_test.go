@@ -68,8 +68,7 @@ func TestEveryFieldOfTheModelIsDecidedAbout(t *testing.T) {
 		retry.Policy{}, balancer.Config{}, balancer.ClientWeightedConfig{}, balancer.OutlierConfig{}, balancer.SuccessRate{}, balancer.FailurePercentage{},
 	} {
 		typ := reflect.TypeOf(model)
-		for i := range typ.NumField() {
-			field := typ.Field(i)
+		for field := range typ.Fields() {
 			name := typ.Name() + "." + field.Name
 			_, reasoned := decided[name]
 			switch {

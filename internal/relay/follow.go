@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
 	"google.golang.org/grpc/status"
@@ -185,46 +186,91 @@ func (f *follow) writeClient(u discovery.Update[*discovery.Target]) *snapshot {
 	if u.Value == nil {
 		return f.withoutValue(u.Err, func(err error) (proto.Message, error) { return refusedClient(f.name, err), nil })
 	}
-	e := newEncoder(f.trustDomain)
 	s := &snapshot{clusters: make(map[string]resource), endpoints: make(map[string]resource)}
-	listener, err := e.clientListener(f.name, u.Value)
+	refused := f.writeClusters(u.Value, s)
+	e := newEncoder(f.trustDomain)
+	listener, err := e.clientListener(f.name, u.Value, refused)
 	if err != nil {
 		e.refuse("listener", err)
 		listener = refusedClient(f.name, err)
 	}
 	s.listener = written(listener, err != nil)
-	s.notes = e.notes()
-	pairs := make(map[string]*writtenCluster, len(u.Value.Clusters))
-	for name, result := range u.Value.Clusters {
+	s.notes = append(e.notes(), s.notes...)
+	return s
+}
+
+// refusedClusters are those that a guest cannot use.
+type refusedClusters map[string]bool
+
+// name is what a guest knows a cluster by. One that is refused has another name:
+// grpc-go (v1.85.0) goes on to call the endpoints that it has of a cluster which is
+// in error, so that it must be another cluster.
+func (r refusedClusters) name(cluster string) string {
+	if r[cluster] {
+		return cluster + "|refused"
+	}
+	return cluster
+}
+
+// writeClusters writes the clusters of a target, those first of which others
+// consist.
+func (f *follow) writeClusters(t *discovery.Target, s *snapshot) refusedClusters {
+	pairs := make(map[string]*writtenCluster, len(t.Clusters))
+	refused := make(refusedClusters)
+	write := func(name string, result discovery.ClusterResult, again bool) {
 		w := f.pairs[name]
-		if w == nil || !sameCluster(w.from, result) {
-			w = f.writeCluster(name, result)
+		if again || w == nil || !sameCluster(w.from, result) {
+			w = f.writeCluster(name, result, refused)
 		}
 		pairs[name] = w
-		s.clusters[name] = w.cluster
+		refused[name] = w.cluster.refused
+		s.clusters[refused.name(name)] = w.cluster
 		if w.endpointsName != "" {
 			s.endpoints[w.endpointsName] = w.endpoints
 		}
 		s.notes = append(s.notes, w.notes...)
 	}
+	isAggregate := func(r discovery.ClusterResult) bool { return r.Err == nil && len(r.Cluster.Aggregate) > 0 }
+	for name, result := range t.Clusters {
+		if !isAggregate(result) {
+			write(name, result, false)
+		}
+	}
+	begun := make(map[string]bool)
+	var aggregate func(name string)
+	aggregate = func(name string) {
+		result, ok := t.Clusters[name]
+		if !ok || begun[name] || !isAggregate(result) {
+			return
+		}
+		begun[name] = true
+		for _, part := range result.Cluster.Aggregate {
+			aggregate(part)
+		}
+		write(name, result, true) // whether a part of it is refused is not in the result
+	}
+	for name := range t.Clusters {
+		aggregate(name)
+	}
 	f.pairs = pairs
-	return s
+	slices.SortFunc(s.notes, func(a, b Note) int { return strings.Compare(a.String(), b.String()) })
+	return refused
 }
 
 func sameCluster(a, b discovery.ClusterResult) bool {
 	return a.Cluster == b.Cluster && a.Endpoints == b.Endpoints && fmt.Sprint(a.Err) == fmt.Sprint(b.Err)
 }
 
-func (f *follow) writeCluster(name string, result discovery.ClusterResult) *writtenCluster {
+func (f *follow) writeCluster(name string, result discovery.ClusterResult, refused refusedClusters) *writtenCluster {
 	e := newEncoder(f.trustDomain)
 	w := &writtenCluster{from: result}
 	pair, err := clusterPair{}, result.Err
 	if err == nil {
-		pair, err = e.clusterPair(name, result)
+		pair, err = e.clusterPair(name, result, refused)
 	}
 	if err != nil {
 		e.refuse(fmt.Sprintf("cluster %q", name), err)
-		w.cluster = written(refusedCluster(name, err), true)
+		w.cluster = written(refusedCluster(refusedClusters{name: true}.name(name), err), true)
 	} else {
 		w.cluster = written(pair.cluster, false)
 		if w.endpointsName = pair.endpointsName; w.endpointsName != "" {

@@ -17,12 +17,12 @@ import (
 )
 
 // clientListener writes the Listener of a destination, with its routes.
-func (e *encoder) clientListener(name string, t *discovery.Target) (proto.Message, error) {
+func (e *encoder) clientListener(name string, t *discovery.Target, refused refusedClusters) (proto.Message, error) {
 	filters, err := e.clientFilters("listener", t.Listener.Filters)
 	if err != nil {
 		return nil, err
 	}
-	table, err := (&tableEncoder{encoder: e, filters: filters, target: t}).routeTable(t.Routes)
+	table, err := (&tableEncoder{encoder: e, filters: filters, target: t, refused: refused}).routeTable(t.Routes)
 	if err != nil {
 		return nil, err
 	}

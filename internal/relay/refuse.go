@@ -46,7 +46,8 @@ func refusedServer(name, host string, port uint32, reason error) (proto.Message,
 	return l, nil
 }
 
-// refusedCluster is a cluster that cannot be used.
+// refusedCluster is a cluster that cannot be used; its name is that which
+// [refusedClusters] give it.
 func refusedCluster(name string, reason error) proto.Message {
 	return &clusterv3.Cluster{
 		Name:                 name,

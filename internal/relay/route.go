@@ -23,8 +23,9 @@ type tableEncoder struct {
 	*encoder
 
 	filters *filters
-	// target is the destination, nil for a server.
-	target *discovery.Target
+	// target is the destination, nil for a server; refused are clusters of it.
+	target  *discovery.Target
+	refused refusedClusters
 }
 
 // routeTable writes a route table. It is part of its listener, so that what
@@ -179,7 +180,7 @@ func (t *tableEncoder) clusters(where string, f *discovery.Forward, out *routev3
 			return err
 		}
 		weighted.Clusters = append(weighted.Clusters, &routev3.WeightedCluster_ClusterWeight{
-			Name: c.Name, Weight: wrapperspb.UInt32(c.Weight), TypedPerFilterConfig: configs,
+			Name: t.refused.name(c.Name), Weight: wrapperspb.UInt32(c.Weight), TypedPerFilterConfig: configs,
 		})
 	}
 	if one := weighted.GetClusters(); len(one) == 1 && len(one[0].GetTypedPerFilterConfig()) == 0 {

@@ -130,6 +130,7 @@ func (g *modelGuest) settled(t *testing.T) string {
 	for {
 		rejected, done := "", true
 		for _, s := range g.relay.Guests() {
+			done = done && len(s.Listeners) > 0 && s.Types[0].Version != ""
 			for _, typ := range s.Types {
 				rejected += typ.Rejected
 				done = done && (typ.Accepted == typ.Version && typ.Names == typ.Sent || typ.Rejected != "")

@@ -16,13 +16,14 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/xds/bootstrap"
 
+	meshbootstrap "github.com/inboardmesh/inboard/discovery/bootstrap"
 	"github.com/inboardmesh/inboard/internal/relay"
 	"github.com/inboardmesh/inboard/internal/strictjson"
 )
 
 // credentialsType is the name of the channel credentials by which a bootstrap
 // sends native gRPC to the mesh, and of the certificate provider plugin.
-const credentialsType = "inboard"
+const credentialsType = meshbootstrap.ChannelGuest
 
 // maxResponse is the largest response that guests take from the relay; grpc-go's
 // default of 4 MiB is less than the endpoints of a large service.
@@ -116,17 +117,41 @@ func (channelCredentials) Build(config json.RawMessage) (credentials.Bundle, fun
 	if err != nil {
 		return nil, nil, err
 	}
-	return &bundle{Bundle: insecure.NewBundle(), ref: ref}, func() {}, nil
+	return &bundle{ref: ref}, func() {}, nil
 }
 
-type bundle struct {
-	credentials.Bundle
+type bundle struct{ ref reference }
 
-	ref reference
+var _ credentials.Bundle = (*bundle)(nil)
+
+func (b *bundle) TransportCredentials() credentials.TransportCredentials {
+	return inMemory{insecure.NewCredentials()}
 }
 
-// NewWithMode is not supported by grpc-go's own bundles either.
+func (b *bundle) PerRPCCredentials() credentials.PerRPCCredentials { return nil }
+
 func (b *bundle) NewWithMode(string) (credentials.Bundle, error) { return b, nil }
+
+// inMemory are the credentials of a connection that does not leave the process. It
+// is secure, so that a bootstrap with call credentials, which are for the control
+// plane, is taken; the relay has no use for them.
+type inMemory struct {
+	credentials.TransportCredentials
+}
+
+func (c inMemory) ClientHandshake(_ context.Context, _ string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return conn, inMemoryInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}, nil
+}
+
+func (inMemory) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "memory"}
+}
+
+func (c inMemory) Clone() credentials.TransportCredentials { return c }
+
+type inMemoryInfo struct{ credentials.CommonAuthInfo }
+
+func (inMemoryInfo) AuthType() string { return "memory" }
 
 // DialOptions are added by grpc-go to those of its channel to the server. Whatever
 // the address is, it is not resolved.
