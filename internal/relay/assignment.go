@@ -133,18 +133,24 @@ func assignment(a *discovery.Assignment, wanted func(*balancer.Endpoint) bool, c
 // endpoint writes one endpoint. Its address was read from a resource, or is a
 // name with a port.
 func endpoint(ep *balancer.Endpoint) *endpointv3.LbEndpoint {
-	host, port, _ := net.SplitHostPort(ep.Address)
-	number, _ := strconv.ParseUint(port, 10, 16)
+	to := &endpointv3.Endpoint{Address: hostAddress(ep.Address), Hostname: ep.Hostname}
+	for _, more := range ep.Additional {
+		to.AdditionalAddresses = append(to.AdditionalAddresses, &endpointv3.Endpoint_AdditionalAddress{Address: hostAddress(more)})
+	}
 	out := &endpointv3.LbEndpoint{
-		HealthStatus: healths[ep.Health],
-		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
-			Address: socketAddress(host, uint32(number)), Hostname: ep.Hostname,
-		}},
+		HealthStatus: healths[ep.Health], HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: to},
 	}
 	if ep.Weight > 0 {
 		out.LoadBalancingWeight = wrapperspb.UInt32(ep.Weight)
 	}
 	return out
+}
+
+// hostAddress is the address of "host:port".
+func hostAddress(address string) *corev3.Address {
+	host, port, _ := net.SplitHostPort(address)
+	number, _ := strconv.ParseUint(port, 10, 16)
+	return socketAddress(host, uint32(number))
 }
 
 func socketAddress(host string, port uint32) *corev3.Address {

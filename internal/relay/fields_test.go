@@ -26,6 +26,7 @@ var decided = map[string]string{
 	"Cluster.ConnectTimeout": "gRPC has its own", "Cluster.TrackRemaining": "nothing is reported", "Cluster.Protocol": "gRPC is HTTP/2",
 	"Cluster.IdleTimeout":   "gRPC has its own",
 	"ClusterResult.Secrets": "what names them is refused", "Inbound.Secrets": "as ClusterResult.Secrets",
+	"Cluster.PreconnectRatio": "gRPC has one connection to an endpoint", "Cluster.Families": "gRPC begins with the first address",
 	"Cluster.HTTP2": "gRPC has its own", "NameMatch.OID": "other names are refused",
 	"Forward.GRPCTimeoutHeaderMax": "Limit looks at it", "HashPolicy.NewCookie": "cookies are noted",
 	"Config.Failover":  "grpc-go fails over as gRPC does",

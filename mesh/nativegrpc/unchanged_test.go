@@ -95,7 +95,7 @@ func unchanged(address string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%s %s %d\n", response.GetHostname(), response.GetUsername(), len(m.Guests()))
+	fmt.Fprintf(os.Stdout, "%s %s %d\n", response.GetHostname(), response.GetUsername(), len(m.Guests()))
 	return nil
 }
 
