@@ -136,8 +136,8 @@ func (e *encoder) balancing(where string, c *discovery.Cluster, out *clusterv3.C
 		}
 		out.LbPolicy = clusterv3.Cluster_RING_HASH
 		out.LbConfig = &clusterv3.Cluster_RingHashLbConfig_{RingHashLbConfig: ring}
-		if b.HashHostnames || b.HashBalanceFactor > 0 {
-			e.leave(where, "the ring is of addresses, without a bound of load")
+		if b.HashHostnames || b.HashBalanceFactor > 0 || b.RingMurmur {
+			e.leave(where, "the ring is of addresses by xxHash, without a bound of load")
 		}
 	case balancer.ClientWeighted:
 		return clientWeighted(&b.ClientWeighted, out)
