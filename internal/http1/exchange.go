@@ -3,6 +3,7 @@ package http1
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net/http"
@@ -215,7 +216,11 @@ func (x *exchange) failure(err error) *Error {
 	case c.in.left <= 0:
 		e.Err = headerTooLarge(c.options.maxHeader())
 	default:
-		e.Stale = x.stale && c.in.received == 0
+		silent := c.in.received == 0
+		e.Stale = x.stale && silent
+		if silent && errors.Is(err, io.ErrUnexpectedEOF) {
+			e.Err = fmt.Errorf("the peer closed the connection before it answered: %w", err)
+		}
 	}
 	return e
 }
