@@ -115,7 +115,7 @@ func (h *handler) config(w http.ResponseWriter, _ *http.Request) {
 		}
 		resources = append(resources, one)
 	}
-	write(w, http.StatusOK, dump{Source: sourceOf(h.mesh.ConfigSource()), Resources: resources})
+	write(w, http.StatusOK, dump{Source: sourceOf(h.mesh.ConfigSource()), Resources: resources, Guests: guestsOf(h.mesh.Guests())})
 }
 
 // source is a [mesh.ConfigSource] as JSON.
@@ -161,6 +161,7 @@ type (
 	dump struct {
 		Source    source     `json:"source"`
 		Resources []resource `json:"resources"`
+		Guests    []guest    `json:"guests,omitempty"`
 	}
 	readiness struct {
 		Ready bool `json:"ready"`
