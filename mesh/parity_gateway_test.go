@@ -28,7 +28,8 @@ spec:
 
 // parityGateway are HTTPRoutes of a row, one for each port, because a backend
 // has the port in its reference. FIRST and SECOND in the rules, a list that
-// begins in the first column, are references to the payments v1 and v2.
+// begins in the first column, are references to the payments v1 and v2, and PORT is
+// the port.
 func parityGateway(rules string) string {
 	var documents []string
 	for _, port := range []string{"80", "82", "9090"} {
@@ -47,7 +48,7 @@ metadata: {name: ROW-%s, namespace: shop}
 spec:
   parentRefs: [{group: networking.istio.io, kind: ServiceEntry, name: ROW, port: %[2]s}]
   rules:
-`, kind, port) + "  " + strings.ReplaceAll(strings.NewReplacer("FIRST", host("HOST"), "SECOND", host("second.HOST")).Replace(rules), "\n", "\n  ")
+`, kind, port) + "  " + strings.ReplaceAll(strings.NewReplacer("FIRST", host("HOST"), "SECOND", host("second.HOST"), "PORT", port).Replace(rules), "\n", "\n  ")
 }
 
 // parityGatewayRows are about routes of the Gateway API.

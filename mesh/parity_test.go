@@ -252,7 +252,7 @@ func parityRows() []parityRow {
 	var rows []parityRow
 	for _, group := range [][]parityRow{
 		parityMatchRows(), parityActionRows(), parityRetryRows(), parityServiceRows(),
-		parityPoolRows(), parityHTTP2Rows(), paritySourceRows(), parityGatewayRows(), parityLimitRows(), parityOutlierRows(), parityBalancerRows(), parityTLSRows(), parityPeerRows(),
+		parityPoolRows(), parityHTTP2Rows(), paritySourceRows(), parityGatewayRows(), parityGatewayMoreRows(), parityLimitRows(), parityOutlierRows(), parityBalancerRows(), parityTLSRows(), parityPeerRows(),
 		parityLocalityRows(), parityHashRows(),
 		parityTokenRows(), parityKubernetesRows(), parityAuthorizationRows(), parityAnnotationRows(),
 	} {
