@@ -28,7 +28,7 @@ func endpointsFrom(first, n int) []Endpoint {
 }
 
 // 1,000 clients and 1,000 endpoints; in each step one endpoint in a hundred is
-// replaced, and one client, which takes the number of the one before. The load of
+// replaced, and one client, by one of another name that takes its number. The load of
 // an endpoint is what all clients send it that send one request in turn to each of
 // their own.
 func TestSubsettingKeepsConnectionsAndSkewBounded(t *testing.T) {
@@ -59,7 +59,7 @@ func TestSubsettingKeepsConnectionsAndSkewBounded(t *testing.T) {
 						now[i][a] = true
 						connections[a]++
 						load[a] += 1 / float64(len(part))
-						if before != nil && !before[i][a] {
+						if before != nil && !before[i][a] { // a new client had none
 							changed++
 						}
 					}
@@ -82,6 +82,8 @@ func TestSubsettingKeepsConnectionsAndSkewBounded(t *testing.T) {
 					t.Error("connections are not bounded")
 				}
 				before = now
+				i := random.IntN(clients)
+				names[i], before[i] = fmt.Sprint("client-", clients+step), nil
 				for i := range replaced {
 					list[random.IntN(endpoints)] = endpointsFrom(next+i, 1)[0]
 				}

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/internal/memnet"
 	"github.com/inboardmesh/inboard/internal/worldtest"
 	"github.com/inboardmesh/inboard/mesh"
@@ -160,7 +161,8 @@ func newParityWorld(t *testing.T, rows []parityRow) *parityWorld {
 			w.ejected[e.Cluster] = append(w.ejected[e.Cluster], e.Reason)
 		},
 	}
-	w.customer = w.Join("shop", "customer", parityCustomer, mesh.WithHooks(hooks), mesh.WithDialer(w.dial))
+	w.customer = w.Join("shop", "customer", parityCustomer, mesh.WithHooks(hooks), mesh.WithDialer(w.dial),
+		mesh.WithBalancer("parity.last", func(hosts []*balancer.Host, _ map[string]any) balancer.Picker { return last{len(hosts)} }))
 	t.Cleanup(func() {
 		for _, conn := range w.channels {
 			_ = conn.Close()

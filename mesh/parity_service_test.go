@@ -139,6 +139,35 @@ func parityBalancerRows() []parityRow {
 			name: "loadBalancer.simple LEAST_REQUEST", routes: noRetries + toV1,
 			rule: "trafficPolicy: {loadBalancer: {simple: LEAST_REQUEST}}", run: leastRequest,
 		},
+		{
+			name: "annotation inboard.balancer, a policy of the application's", routes: noRetries + toV1,
+			ruleAnnotations: `inboard.balancer: "{policy: parity.last}"`,
+			run: func(t *testing.T, p *parityProbe) {
+				if got := shares(t, p, 10); got["v1-b"] != 10 {
+					t.Errorf("calls by payment: %v, want all to the last", got)
+				}
+			},
+		},
+		{
+			// Of two endpoints one has been slow once.
+			name: "annotation inboard.balancer, inboard.peak_ewma", routes: noRetries + toV1,
+			ruleAnnotations: `inboard.balancer: "{policy: inboard.peak_ewma, config: {decayTime: 1h}}"`,
+			run: func(t *testing.T, p *parityProbe) {
+				slow := p.call(t, parityCall{script: "wait=500ms"}).Instance
+				if got := shares(t, p, 20); got[slow] > 2 {
+					t.Errorf("%s is slow: calls by payment: %v", slow, got)
+				}
+			},
+		},
+		{
+			name: "annotation inboard.subsetting", routes: noRetries + toV1,
+			ruleAnnotations: `inboard.subsetting: "{size: 1}"`,
+			run: func(t *testing.T, p *parityProbe) {
+				if got := shares(t, p, 20); len(got) != 1 {
+					t.Errorf("calls by payment: %v, want all to one", got)
+				}
+			},
+		},
 		{name: "loadBalancer.simple of none is LEAST_REQUEST", routes: noRetries + toV1, run: leastRequest},
 		{
 			name: "endpoints.weight", routes: noRetries + toV1,
