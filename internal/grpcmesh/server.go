@@ -182,7 +182,7 @@ func (s *server) serve(ctx context.Context, method string, message any, handler 
 	if !ok {
 		md = metadata.MD{}
 	}
-	if arrival.TooLarge(chain.Config.Headers, md) {
+	if arrival.TooLarge(chain.Config.Headers, md, method) {
 		return status.Error(codes.ResourceExhausted, "too many or too large headers")
 	}
 	stripControls(md)

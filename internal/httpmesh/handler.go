@@ -51,7 +51,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "connection not allowed", http.StatusForbidden)
 		return
 	}
-	if arrival.TooLarge(chain.Config.Headers, r.Header) {
+	if arrival.TooLarge(chain.Config.Headers, r.Header, r.Host, r.RequestURI) {
 		w.Header().Set("Connection", "close")
 		http.Error(w, "too many or too large headers", http.StatusRequestHeaderFieldsTooLarge)
 		return
