@@ -146,7 +146,7 @@ func TestReady(t *testing.T) {
 	}
 }
 
-func TestStrangersAreRefused(t *testing.T) {
+func TestV54_StrangersAreRefused(t *testing.T) {
 	t.Parallel()
 	_, m := newMesh(t)
 	h := admin.Handler(m)

@@ -2,6 +2,7 @@ package mesh_test
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"maps"
 	"net"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
+	"github.com/inboardmesh/inboard/internal/tlstest"
 	"github.com/inboardmesh/inboard/mesh"
 )
 
@@ -271,4 +273,20 @@ func rawRoots(name string, roots, crl []byte) *tlsv3.Secret {
 		v.Crl = rawInline(crl)
 	}
 	return &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_ValidationContext{ValidationContext: v}}
+}
+
+// withHTTP2 lets a cluster speak HTTP/2.
+func withHTTP2(t *testing.T, c *clusterv3.Cluster) *clusterv3.Cluster {
+	t.Helper()
+	options := rawJSON(t, &anypb.Any{}, `{"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "explicitHttpConfig": {"http2ProtocolOptions": {}}}`)
+	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}
+	return c
+}
+
+func certificatesOf(authorities ...*tlstest.CA) []*x509.Certificate {
+	var all []*x509.Certificate
+	for _, ca := range authorities {
+		all = append(all, ca.Certificate)
+	}
+	return all
 }

@@ -67,6 +67,9 @@ func (d *Decision) fact(part *discovery.FormatPart, req *Request, f *Facts, resp
 	case discovery.CommandHostname:
 		return hostname()
 	case discovery.CommandRouteName:
+		if d.Route == nil {
+			return ""
+		}
 		return d.Route.Name
 	case discovery.CommandCluster:
 		return d.ClusterName(req)

@@ -83,7 +83,7 @@ func TestTrustByBundlesListsAndSecrets(t *testing.T) {
 	}
 }
 
-func TestTrustThatCannotBeKeptIsRefused(t *testing.T) {
+func TestV59_TrustThatCannotBeKeptIsRefused(t *testing.T) {
 	t.Parallel()
 	ca := tlstest.NewCA(t)
 	root := quoted(t, tlstest.CertificatePEM(ca.Certificate.Raw))
