@@ -28,6 +28,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/inboardmesh/inboard/internal/tlstest"
+	"github.com/inboardmesh/inboard/internal/worldtest"
 	"github.com/inboardmesh/inboard/mesh"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
@@ -445,4 +446,47 @@ func TestV25_ACallerWhoseCertificateExpiresIsServedNoMore(t *testing.T) {
 		// The server's first frame would be its settings.
 		t.Error("a new connection is served")
 	}
+}
+
+// TestG22_SilentConnectionsDoNotHurtLegitimateCalls: 2,000 connections to a PERMISSIVE
+// port say nothing, or half a hello, while calls go on over HTTP and gRPC, each over a
+// new connection.
+func TestG22_SilentConnectionsDoNotHurtLegitimateCalls(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens thousands of connections")
+	}
+	t.Parallel()
+	w := worldtest.New(t, "")
+	payment := w.Payment("v1-a", map[string]string{"app": "payment"})
+	w.Apply(services(payment)) // nothing said is PERMISSIVE
+	load := newLoad(t, w.Join("shop", "customer", nil))
+	for _, kind := range load.kinds {
+		load.one(kind)
+	}
+	for i := range 2000 {
+		address := payment.HTTP
+		if i%4 > 1 {
+			address = payment.GRPC
+		}
+		conn, err := (&net.Dialer{Timeout: 20 * time.Second}).DialContext(t.Context(), "tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if i%2 == 1 {
+			_, _ = conn.Write([]byte{0x16, 0x03, 0x01, 0x02})
+		}
+		if i%100 == 0 {
+			load.one(load.kinds[i/100%len(load.kinds)])
+			fresh := newLoad(t, w.Join("shop", "customer", nil))
+			fresh.one(fresh.kinds[i/100%len(fresh.kinds)])
+			fresh.report(t, "a new caller")
+		}
+	}
+	for range 25 {
+		for _, kind := range load.kinds {
+			load.one(kind)
+		}
+	}
+	load.report(t, "with 2,000 silent connections")
 }

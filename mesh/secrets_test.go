@@ -2,6 +2,7 @@ package mesh_test
 
 import (
 	"context"
+	"crypto/tls"
 	"flag"
 	"fmt"
 	"io"
@@ -35,6 +36,7 @@ type secretWorld struct {
 
 	customer *mesh.Mesh
 	stub     grpc_testing.TestServiceClient
+	address  string // of the HTTP listener
 }
 
 const (
@@ -88,7 +90,7 @@ func newSecretWorld(t *testing.T, x *rawXDS) *secretWorld {
 		rawDestination(t, "payment.shop:80", "web"), rawDestination(t, "payment.shop:9090", "rpc"),
 		rawCluster(t, "web", web.Addr().String(), clientSecrets), rawCluster(t, "rpc", rpc.Addr().String(), clientSecrets),
 	)
-	w := &secretWorld{rawXDS: x, customer: x.join()}
+	w := &secretWorld{rawXDS: x, customer: x.join(), address: web.Addr().String()}
 	conn, err := grpc.NewClient("mesh:///payment.shop:9090", w.customer.DialOptions()...)
 	if err != nil {
 		t.Fatal(err)
@@ -256,6 +258,16 @@ func TestG24_TrustThatIsWithdrawnBySDSEndsOpenConnections(t *testing.T) {
 			if err := w.call(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			// Another client, which would resume its session if it could.
+			config := &tls.Config{
+				InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}, ServerName: "payment",
+				Certificates: []tls.Certificate{cert}, ClientSessionCache: tls.NewLRUClientSessionCache(0),
+			}
+			for range 2 {
+				if resumed, err := askOverTLS(t, w.address, config); err != nil || resumed {
+					t.Errorf("resumed %t, %v", resumed, err)
+				}
+			}
 			withdraw(t, x, ca, cert.Certificate[0])
 			until(t, "the caller is refused over both", func() bool {
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -263,6 +275,9 @@ func TestG24_TrustThatIsWithdrawnBySDSEndsOpenConnections(t *testing.T) {
 				_, err := w.get(ctx, false)
 				return err != nil && w.call(ctx) != nil
 			})
+			if _, err := askOverTLS(t, w.address, config); err == nil {
+				t.Error("a client with a session is served")
+			}
 			for range 5 { // and so it stays
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 				if peer, err := w.get(ctx, false); err == nil {
@@ -272,6 +287,22 @@ func TestG24_TrustThatIsWithdrawnBySDSEndsOpenConnections(t *testing.T) {
 			}
 		})
 	}
+}
+
+// askOverTLS makes a request over a new connection.
+func askOverTLS(t *testing.T, address string, config *tls.Config) (resumed bool, err error) {
+	t.Helper()
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", address, config)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: payment.shop\r\nConnection: close\r\n\r\n")
+	answer, err := io.ReadAll(conn)
+	if err == nil && !strings.HasPrefix(string(answer), "HTTP/1.1 200 ") {
+		err = fmt.Errorf("answer %q", answer)
+	}
+	return conn.ConnectionState().DidResume, err
 }
 
 // TestASecretThatIsMissingKeepsItsClusterWaiting, with a caller who is told why; one
