@@ -96,7 +96,7 @@ func (s *shop) publish(payment net.Addr) {
 	if err != nil {
 		fmt.Println(err)
 	}
-	yaml := fmt.Appendf(nil, `
+	s.apply(fmt.Sprintf(`
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {name: payment, namespace: shop}
@@ -111,8 +111,12 @@ apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {name: default, namespace: istio-system}
 spec: {mtls: {mode: STRICT}}
-`, port)
-	for _, problem := range s.server.Update([]istio.File{{Name: "shop.yaml", Data: yaml}}) {
+`, port))
+}
+
+// apply replaces the configuration.
+func (s *shop) apply(yaml string) {
+	for _, problem := range s.server.Update([]istio.File{{Name: "shop.yaml", Data: []byte(yaml)}}) {
 		fmt.Println(problem)
 	}
 }

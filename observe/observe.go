@@ -287,6 +287,18 @@ func (k LastGoodKind) String() string {
 	return "unknown"
 }
 
+// ResolveEvent is one question to the resolver about the name of endpoints.
+type ResolveEvent struct {
+	Cluster string
+	// Host is the name that was asked for.
+	Host string
+	// Addresses is how many there are; 0 with Err, which leaves those in force that
+	// were found before.
+	Addresses int
+	Duration  time.Duration
+	Err       error
+}
+
 // CertificateEvent is a new workload certificate, or a failure to get one.
 type CertificateEvent struct {
 	// Source names the certificate provider instance, e.g. "default".
@@ -387,6 +399,8 @@ type Hooks struct {
 	// run first.
 	HealthChanged func(HealthEvent)
 	Overflowed    func(OverflowEvent)
+	// NameResolved runs after every question to the resolver.
+	NameResolved func(ResolveEvent)
 	// CapacityTracked runs when the configuration begins to ask for a Capacity to be
 	// tracked, CapacityUntracked exactly once after that, with the same one: when it
 	// does not any more, or the cluster is gone.

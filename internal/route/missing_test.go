@@ -11,7 +11,7 @@ import (
 func TestV52_EveryCommandStandsForNothingWithoutItsFact(t *testing.T) {
 	t.Parallel()
 	tried := 0
-	for command := discovery.CommandText; command < 64; command++ {
+	for command := range discovery.Command(64) {
 		part := discovery.FormatPart{Command: command, Name: "x-a", Alternative: "x-b", MaxLength: 5}
 		for _, header := range []Header{headers(nil), headers{}} {
 			for _, req := range []*Request{{}, {Header: header}} {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/observe"
 )
 
 // lookupTimeout bounds one question to the resolver.
@@ -122,9 +123,15 @@ func (r *resolution) inherit(old *resolution) {
 func (r *resolution) follow(ctx context.Context, host string) {
 	failures := 0
 	for first := true; ; first = false {
+		start := time.Now()
 		addresses, err := r.lookup(ctx, host)
 		if ctx.Err() != nil {
 			return
+		}
+		if hooks := r.cluster.manager.options.Hooks; hooks != nil && hooks.NameResolved != nil {
+			hooks.NameResolved(observe.ResolveEvent{
+				Cluster: r.cluster.name, Host: host, Addresses: len(addresses), Duration: time.Since(start), Err: err,
+			})
 		}
 		if err != nil {
 			failures++

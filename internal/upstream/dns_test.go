@@ -16,6 +16,7 @@ import (
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/observe"
 )
 
 // nameServer is a resolver in memory.
@@ -109,6 +110,29 @@ func TestEveryAddressOfANameIsAnEndpoint(t *testing.T) {
 		expectAddresses(t, c, "10.0.0.1:80", "10.0.0.2:80", "10.0.0.2:81", "10.0.0.3:80", "10.0.0.3:81", "10.0.0.9:80")
 		if endpoint(t, c, "10.0.0.2:80") != kept {
 			t.Error("an address that stays is another endpoint")
+		}
+	})
+}
+
+// TestEveryQuestionIsReported, good and bad, with what was asked.
+func TestEveryQuestionIsReported(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, n := namedWorld(t)
+		var mu sync.Mutex
+		var events []observe.ResolveEvent
+		w.manager.options.Hooks.NameResolved = func(e observe.ResolveEvent) { record(&mu, &events, e) }
+		n.set("ip4 a.example", "10.0.0.1", "10.0.0.2")
+		w.hold(result(named(discovery.DNS{Family: discovery.DNSV4Only, Refresh: time.Hour}), "a.example:80"))
+		synctest.Wait()
+		n.set("ip4 a.example")
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		if len(events) != 2 || events[0] != (observe.ResolveEvent{Cluster: "payment", Host: "a.example", Addresses: 2}) ||
+			!errors.Is(events[1].Err, errNoSuchHost) || events[1].Addresses != 0 {
+			t.Errorf("events %+v", events)
 		}
 	})
 }

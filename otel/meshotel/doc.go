@@ -39,6 +39,7 @@
 //	inboard.jwks.fetches             {fetch}       fetches of key sets, by cluster and outcome
 //	inboard.authorization.checks     {check}       questions to external authorization, by cluster and outcome
 //	inboard.authorization.decisions  {decision}    denials, decisions on trial, reports, by listener and outcome
+//	inboard.dns.lookups              {lookup}      for the names of endpoints, by cluster and outcome
 //	inboard.mirrored                 {request}     copies of requests, by cluster and outcome
 //	inboard.breaker.state                          0 closed, 1 half-open, 2 open
 //	inboard.breaker.transitions      {transition}

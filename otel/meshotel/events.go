@@ -70,6 +70,11 @@ func (t *Telemetry) mirrored(e observe.MirrorEvent) {
 	t.count(mirroredRequests, e.Cluster, label)
 }
 
+// nameResolved counts lookups. The names are the configuration's, and may be many.
+func (t *Telemetry) nameResolved(e observe.ResolveEvent) {
+	t.count(nameLookups, e.Cluster, outcomeOf(e.Err == nil, "ok", "error"))
+}
+
 func (t *Telemetry) keysFetched(e observe.KeysEvent) {
 	t.count(keyFetches, e.Cluster, outcomeOf(e.Err == nil, "ok", "error"))
 }

@@ -60,6 +60,7 @@ func newInstruments(meter metric.Meter) (*instruments, error) {
 			resourcesAccepted:   m.counter("inboard.xds.resources.accepted", "{resource}", "Changed xDS resources that were taken over."),
 			certificateFailures: m.counter("inboard.certificate.failures", "{failure}", "Failures to get a workload certificate."),
 			mirroredRequests:    m.counter("inboard.mirrored", "{request}", "Copies of requests that were sent to another cluster, or dropped."),
+			nameLookups:         m.counter("inboard.dns.lookups", "{lookup}", "Questions to the resolver about the names of endpoints."),
 			keyFetches:          m.counter("inboard.jwks.fetches", "{fetch}", "Fetches of key sets for tokens."),
 			authorizationChecks: m.counter("inboard.authorization.checks", "{check}", "Questions to external authorization services."),
 			authorizations:      m.counter("inboard.authorization.decisions", "{decision}", "Denials, decisions on trial, and matches that are only reported."),

@@ -158,6 +158,7 @@ const (
 	handshakeFailures
 	mirroredRequests
 	keyFetches
+	nameLookups
 	authorizationChecks
 	authorizations
 	drainedRequests
@@ -188,6 +189,7 @@ var eventLabels = [...][]attribute.Key{
 	handshakeFailures:   {listenerKey},
 	mirroredRequests:    {ClusterKey, OutcomeKey},
 	keyFetches:          {ClusterKey, OutcomeKey},
+	nameLookups:         {ClusterKey, OutcomeKey},
 	authorizationChecks: {ClusterKey, OutcomeKey},
 	authorizations:      {listenerKey, OutcomeKey},
 	drainedRequests:     {OutcomeKey},

@@ -93,6 +93,7 @@ func (t *Telemetry) Hooks() *observe.Hooks {
 		Mirrored:             t.mirrored,
 		KeysFetched:          t.keysFetched,
 		AuthorizationChecked: t.authorizationChecked,
+		NameResolved:         t.nameResolved,
 		Authorized:           t.authorized,
 		Drained:              t.drained,
 		ConnOpened:           t.connOpened,

@@ -261,6 +261,9 @@ func TestMetricsOfEvents(t *testing.T) {
 	h.Mirrored(observe.MirrorEvent{Cluster: "made up", Dropped: "no-cluster"})
 	h.KeysFetched(observe.KeysEvent{Cluster: "a", Host: "keys", Keys: 1})
 	h.KeysFetched(observe.KeysEvent{Cluster: "a", Host: "keys", Err: errors.New("away")})
+	h.NameResolved(observe.ResolveEvent{Cluster: "a", Host: "bank.example", Addresses: 2})
+	h.NameResolved(observe.ResolveEvent{Cluster: "a", Host: "bank.example", Err: failed})
+	h.NameResolved(observe.ResolveEvent{Cluster: "a", Host: "other.example", Err: failed})
 	h.AuthorizationChecked(observe.CheckEvent{Cluster: "a", Result: "denied"})
 	h.AuthorizationChecked(observe.CheckEvent{Cluster: "a", Result: "error", Err: errors.New("away")})
 	h.AuthorizationChecked(observe.CheckEvent{Cluster: "a", Result: "error", Err: errors.New("away"), Allowed: true})
@@ -304,6 +307,8 @@ func TestMetricsOfEvents(t *testing.T) {
 		"inboard.overflow{inboard.cluster=a,inboard.resource=pending}":                                            1,
 		"inboard.jwks.fetches{inboard.cluster=a,inboard.outcome=ok}":                                              1,
 		"inboard.jwks.fetches{inboard.cluster=a,inboard.outcome=error}":                                           1,
+		"inboard.dns.lookups{inboard.cluster=a,inboard.outcome=ok}":                                               1,
+		"inboard.dns.lookups{inboard.cluster=a,inboard.outcome=error}":                                            2,
 		"inboard.authorization.checks{inboard.cluster=a,inboard.outcome=denied}":                                  1,
 		"inboard.authorization.checks{inboard.cluster=a,inboard.outcome=error-denied}":                            1,
 		"inboard.authorization.checks{inboard.cluster=a,inboard.outcome=error-allowed}":                           1,
