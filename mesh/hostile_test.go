@@ -125,7 +125,7 @@ func TestV45_DecompressionIsBounded(t *testing.T) { //nolint:paralleltest // it 
 	address := serveHTTP(t, server)
 	x.set(rawDestination(t, "bank.shop:80", "bank"), rawCluster(t, "bank", address, ""))
 	customer := x.join()
-	before := heap()
+	before := heldNow()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://bank.shop:80/", http.NoBody)
 	if err != nil {
 		t.Fatal(err)
@@ -137,14 +137,14 @@ func TestV45_DecompressionIsBounded(t *testing.T) { //nolint:paralleltest // it 
 	if _, err := io.ReadFull(resp.Body, make([]byte, 1)); err != nil {
 		t.Error(err)
 	}
-	if grown := heap() - before; grown > 16<<20 {
+	if grown := heldNow() - before; grown > 16<<20 {
 		t.Errorf("%d MiB are held after the first byte", grown>>20)
 	}
 	_ = resp.Body.Close()
 }
 
-// heap is what is in use after a collection.
-func heap() int64 {
+// heldNow is what is in use after a collection.
+func heldNow() int64 {
 	var m runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&m)
@@ -242,13 +242,13 @@ func TestV48_ASlowReaderHoldsLittle(t *testing.T) { //nolint:paralleltest // it 
 	customer := x.join()
 	const most = 32 << 20
 	for _, port := range []string{"80", "82"} {
-		before := heap()
+		before := heldNow()
 		for range 5 {
 			resp := getPath(t, customer, "http://bank.shop:"+port+"/long")
 			if _, err := io.CopyN(io.Discard, resp.Body, 1<<20); err != nil {
 				t.Errorf("port %s: %v", port, err)
 			}
-			if grown := heap() - before; grown > most {
+			if grown := heldNow() - before; grown > most {
 				t.Errorf("port %s: %d MiB are held for one reader", port, grown>>20)
 			}
 			_ = resp.Body.Close()
@@ -262,7 +262,7 @@ func TestV48_ASlowReaderHoldsLittle(t *testing.T) { //nolint:paralleltest // it 
 	}
 	defer conn.Close()
 	client := grpc_testing.NewTestServiceClient(conn)
-	before := heap()
+	before := heldNow()
 	for range 5 {
 		ctx, cancel := context.WithCancel(t.Context())
 		stream, err := client.StreamingOutputCall(ctx, new(grpc_testing.StreamingOutputCallRequest))
@@ -274,7 +274,7 @@ func TestV48_ASlowReaderHoldsLittle(t *testing.T) { //nolint:paralleltest // it 
 				t.Error(err)
 			}
 		}
-		if grown := heap() - before; grown > most {
+		if grown := heldNow() - before; grown > most {
 			t.Errorf("gRPC: %d MiB are held for one reader", grown>>20)
 		}
 		cancel()
