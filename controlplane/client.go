@@ -42,9 +42,10 @@ type client struct {
 	// because it was compared with the identity of the caller.
 	pinned *core.Node
 
-	mu    sync.Mutex
-	node  istio.Node            // guarded by mu
-	types map[string]*typeState // guarded by mu
+	mu      sync.Mutex
+	node    istio.Node            // guarded by mu
+	types   map[string]*typeState // guarded by mu
+	answers answers               // guarded by mu, but for stalled
 }
 
 // typeState is what happened with one type on a stream.
@@ -52,6 +53,10 @@ type typeState struct {
 	subscribed int
 	sent       string // version of the last response
 	nonce      string // of the last response
+	last       response
+	waiting    bool   // for an answer to it
+	resources  uint64 // sent so far
+	rejections uint64
 	acked      string // version that the client took last
 	nack       *NACK  // the last one
 }
@@ -156,20 +161,23 @@ func (c *client) OnStreamDeltaRequest(_ int64, request *discovery.DeltaDiscovery
 }
 
 // OnStreamResponse implements [sotw.Callbacks].
-func (c *client) OnStreamResponse(_ context.Context, _ int64, _ *discovery.DiscoveryRequest, response *discovery.DiscoveryResponse) {
-	c.sent(response.GetTypeUrl(), response.GetVersionInfo(), response.GetNonce())
+func (c *client) OnStreamResponse(_ context.Context, _ int64, _ *discovery.DiscoveryRequest, r *discovery.DiscoveryResponse) {
+	c.sent(r.GetTypeUrl(), r.GetVersionInfo(), r.GetNonce(), responseOf(r))
 }
 
 // OnStreamDeltaResponse implements [delta.Callbacks].
-func (c *client) OnStreamDeltaResponse(_ int64, _ *discovery.DeltaDiscoveryRequest, response *discovery.DeltaDiscoveryResponse) {
-	c.sent(response.GetTypeUrl(), response.GetSystemVersionInfo(), response.GetNonce())
+func (c *client) OnStreamDeltaResponse(_ int64, _ *discovery.DeltaDiscoveryRequest, r *discovery.DeltaDiscoveryResponse) {
+	c.sent(r.GetTypeUrl(), r.GetSystemVersionInfo(), r.GetNonce(), deltaResponse(r))
 }
 
-func (c *client) sent(typeURL, version, nonce string) {
+func (c *client) sent(typeURL, version, nonce string, last response) {
+	c.server.pushed.Add(uint64(last.count()))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	state := c.types[typeURL]
-	state.sent, state.nonce = version, nonce
+	state.sent, state.nonce, state.last = version, nonce, last
+	state.resources += uint64(last.count())
+	c.answers.sentLocked(state)
 }
 
 // feedback is what a request of either protocol says of the last response.
@@ -240,6 +248,13 @@ func (c *client) identify(node *core.Node) error {
 	return nil
 }
 
+// identified reports whether the first request has come.
+func (c *client) identified() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.node.ID != ""
+}
+
 // note keeps what a request says of the last response. It returns a NACK if
 // the request is one.
 func (c *client) note(said feedback) (*NACK, error) {
@@ -253,17 +268,21 @@ func (c *client) note(said feedback) (*NACK, error) {
 		state = new(typeState)
 		c.types[said.typeURL] = state
 	}
+	c.answers.heardLocked(state)
 	current := state.nonce != "" && said.nonce == state.nonce
 	if said.rejected {
 		nack := NACK{Error: clip(said.reason), Time: time.Now(), Active: true}
 		if current {
 			nack.Version = state.sent
+			nack.Resources = state.last.rejected(said.reason)
 		}
 		state.nack = &nack
+		state.rejections++
+		c.server.rejections.Add(1)
 		return &nack, nil
 	}
 	if current && said.tookVersion(state.sent) {
-		state.acked = state.sent
+		state.acked, state.last = state.sent, response{}
 		if state.nack != nil && state.nack.Active {
 			resolved := *state.nack
 			resolved.Active = false

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -67,6 +68,9 @@ type Server struct {
 	certificate *certificate
 	health      *health.Server
 	nacks       seen
+	stalls      atomic.Uint64 // streams that were ended because nobody read
+	pushed      atomic.Uint64 // resources that were sent
+	rejections  atomic.Uint64
 	announced   seen
 
 	// ctx ends when the server is closed.

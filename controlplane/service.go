@@ -66,7 +66,9 @@ func (a *aggregated) StreamAggregatedResources(stream discovery.AggregatedDiscov
 		return err
 	}
 	defer end()
-	return c.outcome(sotw.NewServer(c.ctx, c, c, streamOptions()...).StreamHandler(stream, resource.AnyType))
+	return c.run(func() error {
+		return sotw.NewServer(c.ctx, c, c, streamOptions()...).StreamHandler(stream, resource.AnyType)
+	})
 }
 
 // DeltaAggregatedResources serves one delta stream.
@@ -76,7 +78,9 @@ func (a *aggregated) DeltaAggregatedResources(stream discovery.AggregatedDiscove
 		return err
 	}
 	defer end()
-	return c.outcome(delta.NewServer(c.ctx, c, c, streamOptions()...).DeltaStreamHandler(stream, resource.AnyType))
+	return c.run(func() error {
+		return delta.NewServer(c.ctx, c, c, streamOptions()...).DeltaStreamHandler(stream, resource.AnyType)
+	})
 }
 
 // open makes the client of a new stream, if the caller may have one.
@@ -89,6 +93,7 @@ func (a *aggregated) open(ctx context.Context, protocol string) (*client, func()
 	c := &client{
 		server: s, ctx: a.ctx, cancel: func() {},
 		protocol: protocol, since: time.Now(), types: make(map[string]*typeState),
+		answers: newAnswers(),
 	}
 	if from, ok := peer.FromContext(ctx); ok && from.Addr != nil {
 		c.peer = from.Addr.String()
@@ -111,10 +116,13 @@ func (a *aggregated) open(ctx context.Context, protocol string) (*client, func()
 	s.mu.Unlock()
 	return c, func() {
 		c.cancel()
+		c.mu.Lock()
+		c.answers.stopLocked()
+		c.mu.Unlock()
 		s.mu.Lock()
 		delete(s.clients, c)
 		s.mu.Unlock()
-		if c.pinned != nil {
+		if c.identified() {
 			c.logger().Info("client disconnected")
 		}
 		done()

@@ -17,7 +17,19 @@ import (
 // the status page. The caller owns it.
 type Status struct {
 	Config  ConfigStatus   `json:"config"`
+	Totals  Totals         `json:"totals"`
 	Clients []ClientStatus `json:"clients"`
+}
+
+// Totals count what has happened since the server was made.
+type Totals struct {
+	// Streams is how many were opened, Stalled how many of them were ended because
+	// their clients did not read.
+	Streams uint64 `json:"streams"`
+	Stalled uint64 `json:"stalled"`
+	// Resources is how many were sent, NACKs how many responses were rejected.
+	Resources uint64 `json:"resources"`
+	NACKs     uint64 `json:"nacks"`
 }
 
 // ConfigStatus is what is served, and what was wrong with the last change.
@@ -91,8 +103,12 @@ type TypeStatus struct {
 	// one that the client took.
 	Sent  string `json:"sent,omitempty"`
 	Acked string `json:"acked,omitempty"`
-	// NACK is the last rejection on this stream, if there was one.
-	NACK *NACK `json:"nack,omitempty"`
+	// Resources is how many were sent on this stream.
+	Resources uint64 `json:"resources"`
+	// NACKs is how many responses were rejected on this stream, NACK the last one of
+	// them.
+	NACKs uint64 `json:"nacks,omitempty"`
+	NACK  *NACK  `json:"nack,omitempty"`
 }
 
 // NACK is a response that a client rejected.
@@ -100,6 +116,9 @@ type NACK struct {
 	Version string    `json:"version,omitempty"`
 	Error   string    `json:"error"`
 	Time    time.Time `json:"time"`
+	// Resources are those that the client named, with what it said of each. None
+	// means that it named none of what it was sent.
+	Resources []RejectedResource `json:"resources,omitempty"`
 	// Active says that the client has taken nothing since.
 	Active bool `json:"active"`
 }
@@ -112,6 +131,7 @@ func (s *Server) Status() Status {
 	for c := range s.clients {
 		clients = append(clients, c)
 	}
+	opened := s.opened
 	s.mu.Unlock()
 	config.Problems = slices.Clone(config.Problems)
 	config.Warnings = slices.Clone(config.Warnings)
@@ -120,7 +140,8 @@ func (s *Server) Status() Status {
 		config.Routes[i].Conditions = slices.Clone(config.Routes[i].Conditions)
 	}
 	slices.SortFunc(clients, func(a, b *client) int { return cmp.Compare(a.number, b.number) })
-	result := Status{Config: config, Clients: make([]ClientStatus, 0, len(clients))}
+	totals := Totals{Streams: opened, Stalled: s.stalls.Load(), Resources: s.pushed.Load(), NACKs: s.rejections.Load()}
+	result := Status{Config: config, Totals: totals, Clients: make([]ClientStatus, 0, len(clients))}
 	for _, c := range clients {
 		result.Clients = append(result.Clients, c.status())
 	}
@@ -146,6 +167,8 @@ func (c *client) status() ClientStatus {
 			Subscribed: state.subscribed,
 			Sent:       state.sent,
 			Acked:      state.acked,
+			Resources:  state.resources,
+			NACKs:      state.rejections,
 			NACK:       state.nack,
 		}
 	}
@@ -153,8 +176,8 @@ func (c *client) status() ClientStatus {
 }
 
 // StatusHandler serves GET /status, the [Status] as JSON; /healthz, which
-// says that the process runs; and /readyz, which says that it serves
-// configuration. It shows node names and configuration errors and asks nobody
+// says that the process runs; /readyz, which says that it serves configuration; and
+// /metrics, which counts for Prometheus. It shows node names and configuration errors and asks nobody
 // who they are: keep it on loopback. There, a request whose Host is another
 // one is refused, because it comes from a web page that made its own name
 // resolve to loopback.
@@ -170,6 +193,7 @@ func (s *Server) StatusHandler() http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		_, _ = w.Write(append(body, '\n')) // a caller that went away needs no answer
 	})
+	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if s.ctx.Err() != nil {

@@ -167,6 +167,11 @@ var confinements = []confinement{
 		reason:   "what a token is worth is decided in one place",
 	},
 	{
+		imported: "github.com/prometheus/...",
+		allowed:  []string{"controlplane"},
+		reason:   "the mesh reports by OpenTelemetry; only the control plane's page is scraped",
+	},
+	{
 		imported: "testing/...",
 		allowed:  []string{"internal/adstest", "internal/worldtest", "mesh/meshtest"},
 		reason:   "it registers flags in the program that imports it",

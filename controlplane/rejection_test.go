@@ -1,0 +1,130 @@
+package controlplane
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+
+	"github.com/inboardmesh/inboard/controlplane/istio"
+)
+
+func TestARejectionIsTakenApartByResource(t *testing.T) {
+	t.Parallel()
+	r := response{names: []string{"outbound|80||a", "outbound|80||ab", "c", ""}}
+	for _, tt := range []struct {
+		name, text string
+		want       []RejectedResource
+	}{
+		{
+			"as Inboard writes it",
+			`rejected 2 of 3 resources: resource 0 "outbound|80||a": lb_policy: 7 is unknown; use another; resource 2 "c": no name`,
+			[]RejectedResource{{"outbound|80||a", "lb_policy: 7 is unknown; use another"}, {"c", "no name"}},
+		},
+		{
+			"as Envoy writes it",
+			"Error adding/updating cluster(s) outbound|80||ab: strict DNS without a host, c: no name",
+			[]RejectedResource{{"outbound|80||ab", "strict DNS without a host"}, {"c", "no name"}},
+		},
+		{"a name alone", `c`, []RejectedResource{{"c", "c"}}},
+		{"no name", "thanks, no", []RejectedResource{}},
+		{"a longer name of somebody else", `"outbound|80||abc" and c-2`, []RejectedResource{}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if got := r.rejected(tt.text); !slices.Equal(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func FuzzRejected(f *testing.F) {
+	f.Add("a", "b", `resource 0 "a": x; resource 1 "b": y`)
+	f.Add("a", "a", "a")
+	f.Add("é", "", "é: \xff")
+	f.Fuzz(func(t *testing.T, a, b, text string) {
+		r := response{names: []string{a, b}}
+		for _, got := range r.rejected(text) {
+			if !strings.Contains(text, strings.TrimSuffix(got.Name, "...")) || len(got.Reason) > 1030 {
+				t.Errorf("%q: %+v", text, got)
+			}
+		}
+	})
+}
+
+func TestNACKsAreShownByClientAndResource(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := mustNew(t, Config{Files: []istio.File{service("payment", "10.0.0.1"), service("ledger", "10.0.0.2")}})
+		network := serveMemory(t, s)
+		conn := dial(t, network, "plaintext:1")
+		good, bad := newDelta(t, conn, node("good", "")), newDelta(t, conn, node("bad", ""))
+		world := newSotw(t, conn, node("world", ""))
+		names := []string{cluster("ledger"), cluster("payment")}
+		good.subscribe(cds, names...)
+		good.want(cds, names, nil)
+		bad.subscribe(cds, names...)
+		bad.nack(bad.next(), `rejected 1 of 2 resources: resource 1 "`+cluster("payment")+`": lb_policy: unknown`)
+		world.subscribe(cds, names...)
+		world.last[cds] = world.next()
+		world.request(cds, cluster("ledger")+": too old", names...)
+		synctest.Wait()
+
+		status := s.Status()
+		want := map[string][]RejectedResource{
+			"good": nil, "bad": {{cluster("payment"), "lb_policy: unknown"}}, "world": {{cluster("ledger"), "too old"}},
+		}
+		for _, client := range status.Clients {
+			account, state := client.Namespace, client.Types[cds]
+			if state.Resources != 2 {
+				t.Errorf("%s: %d resources sent", account, state.Resources)
+			}
+			if want[account] == nil {
+				if state.NACK != nil || state.NACKs != 0 {
+					t.Errorf("%s: %+v", account, state)
+				}
+				continue
+			}
+			if state.NACK == nil || state.NACKs != 1 || !slices.Equal(state.NACK.Resources, want[account]) {
+				t.Errorf("%s: %+v of %+v, want %+v", account, state.NACK, state, want[account])
+			}
+		}
+		if got, want := status.Totals, (Totals{Streams: 3, Resources: 6, NACKs: 2}); got != want {
+			t.Errorf("totals %+v, want %+v", got, want)
+		}
+
+		w := httptest.NewRecorder()
+		s.StatusHandler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
+		body, err := io.ReadAll(w.Result().Body)
+		if err != nil || w.Code != http.StatusOK || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/plain; version=0.0.4") {
+			t.Fatalf("status %d, %v, %v", w.Code, w.Header(), err)
+		}
+		for _, line := range []string{
+			`inboard_control_plane_clients{protocol="delta"} 2`,
+			`inboard_control_plane_clients{protocol="state-of-the-world"} 1`,
+			`inboard_control_plane_clients_rejecting{type="Cluster"} 2`,
+			`inboard_control_plane_nacks_total 2`,
+			`inboard_control_plane_resources_sent_total 6`,
+			`inboard_control_plane_streams_total 3`,
+			`inboard_control_plane_subscribed{type="Cluster"} 6`,
+			`inboard_control_plane_config_good 1`,
+		} {
+			if !strings.Contains("\n"+string(body), "\n"+line+"\n") {
+				t.Errorf("no line %q in\n%s", line, body)
+			}
+		}
+	})
+}
+
+func TestTypesThatClientsMakeUpAreOneSeries(t *testing.T) {
+	t.Parallel()
+	if typeName("x/evil") != "other" || typeName(resource.ClusterType) != "Cluster" {
+		t.Errorf("names %q and %q", typeName("x/evil"), typeName(resource.ClusterType))
+	}
+}
