@@ -20,8 +20,8 @@ const stallTime = 2 * time.Minute
 type answers struct {
 	stalled chan struct{} // closed by end, when it is over
 	end     func()
-	timer   *time.Timer   // nil while nothing waits
-	waiting int           // types with a response that was not answered
+	timer   *time.Timer // nil while nothing waits
+	waiting int         // types with a response that was not answered
 }
 
 func newAnswers() answers {
