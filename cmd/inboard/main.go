@@ -4,6 +4,7 @@
 //	inboard validate DIR                  check the YAML
 //	inboard explain METHOD URL ...        say where a request would go
 //	inboard diff OLD NEW ...              say what a change would change
+//	inboard status                        say what clients have, and reject
 //	inboard token ...                     let a workload get a certificate
 //	inboard bootstrap ...                 tell a workload where to go
 //	inboard version

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/inboardmesh/inboard/controlplane"
+)
+
+func showStatus(ctx context.Context, call *invocation) error {
+	f := call.flags("", `Shows what a control plane serves and to whom: the configuration and what is
+wrong with it, each client with what it is subscribed to, and what clients have
+rejected, by resource, with their reasons. It exits with 1 if the last change of the
+configuration is not served or a client rejects something.`)
+	address := f.String("control-plane", "http://127.0.0.1:15014", "`URL` of the status listener of the control plane")
+	output := f.output()
+	if err := f.parse(); err != nil {
+		return err
+	}
+	found, err := askControlPlane(ctx, *address)
+	if err != nil {
+		return err
+	}
+	if *output == outputJSON {
+		err = writeJSON(call.stdout, found)
+	} else {
+		err = writeStatus(call.stdout, found)
+	}
+	if err == nil && troubled(found) {
+		return errFound
+	}
+	return err
+}
+
+// askControlPlane gets the status page.
+func askControlPlane(ctx context.Context, address string) (*controlplane.Status, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, usagef("--control-plane %q is no URL: write it like http://127.0.0.1:15014", address)
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.JoinPath("status").String(), http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := new(http.Client).Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w: does the control plane run, and does its --status listen there?", err)
+	}
+	defer resp.Body.Close()
+	const most = 64 << 20
+	body, err := io.ReadAll(io.LimitReader(resp.Body, most))
+	if err != nil {
+		return nil, err
+	}
+	found := new(controlplane.Status)
+	if resp.StatusCode != http.StatusOK || json.Unmarshal(body, found) != nil {
+		return nil, fmt.Errorf("%s answered with status %d, and not as a control plane does", u.Redacted(), resp.StatusCode)
+	}
+	return found, nil
+}
+
+// troubled reports whether somebody should look.
+func troubled(s *controlplane.Status) bool {
+	if len(s.Config.Problems) > 0 {
+		return true
+	}
+	for i := range s.Clients {
+		for _, t := range s.Clients[i].Types {
+			if t.NACK != nil && t.NACK.Active {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// writeStatus prints a status for people.
+func writeStatus(to io.Writer, s *controlplane.Status) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "configuration %s, %d files, loaded %s\n", s.Config.Version, s.Config.Files, s.Config.Loaded.Format(time.RFC3339))
+	for _, problem := range s.Config.Problems {
+		fmt.Fprintf(&b, "  not served, because of %s\n", printable(problem))
+	}
+	for _, warning := range s.Config.Warnings {
+		fmt.Fprintf(&b, "  warning: %s\n", printable(warning))
+	}
+	fmt.Fprintf(&b, "since the start: %d streams, %d of them ended for silence; %d resources sent, %d responses rejected\n",
+		s.Totals.Streams, s.Totals.Stalled, s.Totals.Resources, s.Totals.NACKs)
+	if len(s.Clients) == 0 {
+		b.WriteString("no client is connected\n")
+		_, err := io.WriteString(to, b.String())
+		return err
+	}
+	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "NODE\tIDENTITY\tPROTOCOL\tTYPE\tNAMES\tSENT\tSTATE")
+	for i := range s.Clients {
+		c := &s.Clients[i]
+		identity := c.Identity
+		if identity == "" {
+			identity = "-"
+		}
+		for _, typeURL := range slices.Sorted(maps.Keys(c.Types)) {
+			t := c.Types[typeURL]
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%d\t%s\n", printable(c.Node), printable(identity), c.Protocol,
+				printable(typeURL[strings.LastIndexByte(typeURL, '.')+1:]), t.Subscribed, t.Resources, stateOf(&t))
+		}
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	writeRejections(&b, s)
+	_, err := io.WriteString(to, b.String())
+	return err
+}
+
+// stateOf says how a client stands to the last response of a type.
+func stateOf(t *controlplane.TypeStatus) string {
+	switch {
+	case t.NACK != nil && t.NACK.Active:
+		return "REJECTED"
+	case t.Sent == "":
+		return "nothing sent"
+	case t.Acked == t.Sent:
+		return "accepted"
+	}
+	return "not answered"
+}
+
+// writeRejections says what clients reject now.
+func writeRejections(b *strings.Builder, s *controlplane.Status) {
+	for i := range s.Clients {
+		c := &s.Clients[i]
+		for _, typeURL := range slices.Sorted(maps.Keys(c.Types)) {
+			nack := c.Types[typeURL].NACK
+			if nack == nil || !nack.Active {
+				continue
+			}
+			fmt.Fprintf(b, "\n%s rejects:\n", printable(c.Node))
+			for _, r := range nack.Resources {
+				fmt.Fprintf(b, "  %s %q: %s\n", printable(typeURL[strings.LastIndexByte(typeURL, '.')+1:]), r.Name, printable(r.Reason))
+			}
+			if len(nack.Resources) == 0 {
+				fmt.Fprintf(b, "  %s: %s\n", printable(typeURL[strings.LastIndexByte(typeURL, '.')+1:]), printable(nack.Error))
+			}
+		}
+	}
+}
+
+// printable makes one line of what a client chose, without what a terminal obeys.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, s)
+}

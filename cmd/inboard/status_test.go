@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/inboardmesh/inboard/controlplane"
+)
+
+func TestStatusShowsWhatAClientRejects(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "payment.yaml"), fmt.Sprintf(goodYAML, "10.0.0.1"))
+	where, stop := plane(t, "--config", dir, "--listen", "", "--plaintext-listen", "127.0.0.1:0", "--status", "127.0.0.1:0")
+	defer stop()
+	url := "http://" + where.Status
+	if code, out, errs := call(t, "status", "--control-plane", url); code != exitOK || !strings.Contains(out, "no client is connected") {
+		t.Errorf("code %d: %s%s", code, out, errs)
+	}
+
+	conn, err := grpc.NewClient(where.Plaintext, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stream, err := discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const typeURL = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+	const name = "outbound|8080||payment.shop.svc.cluster.local"
+	send := func(r *discovery.DeltaDiscoveryRequest) {
+		t.Helper()
+		r.TypeUrl = typeURL
+		if err := stream.Send(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(&discovery.DeltaDiscoveryRequest{Node: &core.Node{Id: "web-1\x1b[31m"}, ResourceNamesSubscribe: []string{name}})
+	response, err := stream.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	send(&discovery.DeltaDiscoveryRequest{ResponseNonce: response.GetNonce(), ErrorDetail: &status.Status{
+		Code: 3, Message: `rejected 1 of 1 resources: resource 0 "` + name + `": lb_policy: unknown`,
+	}})
+	// The answer to another name comes when the rejection has been noted.
+	send(&discovery.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"none"}})
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs := call(t, "status", "--control-plane", url)
+	if code != exitFailed || errs != "" || strings.Contains(out, "\x1b") {
+		t.Errorf("code %d: %q", code, errs)
+	}
+	for _, want := range []string{"web-1", "delta", "Cluster", "REJECTED", `  Cluster "` + name + `": lb_policy: unknown`, "1 responses rejected"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	code, out, _ = call(t, "status", "--control-plane", url, "-o", "json")
+	var found controlplane.Status
+	if err := json.Unmarshal([]byte(out), &found); err != nil || code != exitFailed || len(found.Clients) != 1 {
+		t.Errorf("code %d, %v: %s", code, err, out)
+	}
+}
+
+func TestStatusOfWhatIsNoControlPlane(t *testing.T) {
+	t.Parallel()
+	other := httptest.NewServer(nil)
+	defer other.Close()
+	for address, want := range map[string]string{
+		"nonsense":           `--control-plane "nonsense" is no URL: write it like http://127.0.0.1:15014`,
+		"http://127.0.0.1:1": "does the control plane run, and does its --status listen there?",
+		other.URL:            "answered with status 404, and not as a control plane does",
+	} {
+		if code, _, errs := call(t, "status", "--control-plane", address); code == exitOK || !strings.Contains(errs, want) {
+			t.Errorf("%s: code %d: %s", address, code, errs)
+		}
+	}
+}
