@@ -8,7 +8,6 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
-	"google.golang.org/protobuf/proto"
 )
 
 // metrics writes the [Status] for Prometheus. There are no names of clients in it:
@@ -75,27 +74,25 @@ func (s *Status) families() []*dto.MetricFamily {
 
 // typeName is the short name of a type that is served. What clients make up is one.
 func typeName(typeURL string) string {
-	for _, served := range pushOrder {
-		if typeURL == served {
-			return shortType(typeURL)
-		}
+	if slices.Contains(pushOrder, typeURL) {
+		return shortType(typeURL)
 	}
 	return "other"
 }
 
 // family is a metric with one label, or none for "".
 func family(kind dto.MetricType, name, help, label string, values map[string]float64) *dto.MetricFamily {
-	f := &dto.MetricFamily{Name: proto.String(name), Help: proto.String(help), Type: kind.Enum()}
+	f := &dto.MetricFamily{Name: new(name), Help: new(help), Type: kind.Enum()}
 	for _, key := range sortedKeys(values) {
 		m := new(dto.Metric)
 		if label != "" {
-			m.Label = []*dto.LabelPair{{Name: proto.String(label), Value: proto.String(key)}}
+			m.Label = []*dto.LabelPair{{Name: new(label), Value: new(key)}}
 		}
 		switch kind {
 		case dto.MetricType_COUNTER:
-			m.Counter = &dto.Counter{Value: proto.Float64(values[key])}
+			m.Counter = &dto.Counter{Value: new(values[key])}
 		default:
-			m.Gauge = &dto.Gauge{Value: proto.Float64(values[key])}
+			m.Gauge = &dto.Gauge{Value: new(values[key])}
 		}
 		f.Metric = append(f.Metric, m)
 	}
