@@ -178,7 +178,8 @@ type Remaining struct{ Connections, Pending, Requests, Retries uint32 }
 type OverflowEvent struct {
 	Cluster string
 	// Resource is "connections", "pending", "requests", "retries", "budget",
-	// "breaker" or, for the throttle of retries, "throttle".
+	// "breaker" or, for the throttle of retries, "throttle". It is "replay" if a retry
+	// was due of a request that was too large to be kept for one.
 	Resource string
 }
 

@@ -134,7 +134,7 @@ func TestG7_ASilentEndpointCostsOneConnectTimeout(t *testing.T) {
 	}
 }
 
-func TestAConnectTimeoutIsTheClusters(t *testing.T) {
+func TestBT6_AConnectTimeoutIsTheClusters(t *testing.T) {
 	t.Parallel()
 	for _, timeout := range []time.Duration{200 * time.Millisecond, 10 * time.Second} { // 10 s is Istio's default
 		t.Run(timeout.String(), func(t *testing.T) {

@@ -166,7 +166,10 @@ func (s *mirrorStream) run(ctx context.Context) {
 // Replayable is always false: what was sent is not kept.
 func (s *mirrorStream) Replayable() bool { return false }
 
-// Hedgeable is always false, for the same reason.
+// Unkept is always false: nobody would send it again.
+func (s *mirrorStream) Unkept() bool { return false }
+
+// Hedgeable is always false, as Replayable is.
 func (s *mirrorStream) Hedgeable() bool { return false }
 
 // Attempt opens the copy, sends what is queued until nothing follows, and reads

@@ -108,6 +108,11 @@ func TestBR14_AStreamIsReplayedWholeOrNotAtAll(t *testing.T) {
 				for err == nil {
 					_, err = stream.Recv()
 				}
+				f.seen.mu.Lock()
+				defer f.seen.mu.Unlock()
+				if told := slices.ContainsFunc(f.seen.overflow, func(e observe.OverflowEvent) bool { return e.Resource == "replay" }); told != (tt.want != codes.OK) {
+					t.Errorf("hooks were told %+v", f.seen.overflow)
+				}
 			})
 		})
 	}

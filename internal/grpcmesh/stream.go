@@ -40,6 +40,7 @@ type clientStream struct {
 	attempt   *attempt          // guarded by mu
 	kept      []any             // guarded by mu; messages to send again
 	keptBytes int               // guarded by mu
+	unkept    bool              // guarded by mu; too much was sent to send it again
 	closeSent bool              // guarded by mu
 	committed bool              // guarded by mu; no further attempt
 	answered  bool              // guarded by mu; a response has begun
@@ -148,6 +149,13 @@ func (s *clientStream) Replayable() bool {
 	return !s.committed
 }
 
+// Unkept reports whether too much was sent to be kept, and nothing received.
+func (s *clientStream) Unkept() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unkept
+}
+
 // Hedgeable is false: a stream is open before it is known whether its answer is
 // a good one.
 func (s *clientStream) Hedgeable() bool { return false }
@@ -209,7 +217,7 @@ func (s *clientStream) keep(m any) {
 		size = proto.Size(message)
 	}
 	if s.keptBytes+size > maxKeptBytes || len(s.kept) == maxKeptMessages {
-		s.committed, s.kept = true, nil
+		s.committed, s.unkept, s.kept = true, true, nil
 		return
 	}
 	s.kept = append(s.kept, m)
@@ -383,7 +391,7 @@ func (s *clientStream) end(o outcome.Outcome, err error) {
 	first := !s.ended
 	if first {
 		s.ended, s.endErr = true, err
-		s.committed, s.kept = true, nil
+		s.committed, s.unkept, s.kept = true, false, nil
 	}
 	a, stop := s.attempt, s.stop
 	s.mu.Unlock()

@@ -81,6 +81,16 @@ func (b *replayBody) replayable() bool {
 	return !b.closed && b.failed == nil && (b.getBody != nil || !b.overflow)
 }
 
+// unkept reports whether the body cannot be sent again because it was too large.
+func (b *replayBody) unkept() bool {
+	if b == nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.getBody == nil && b.overflow
+}
+
 // hedgeable reports whether attempts may read the body side by side, and lets
 // them: each but the first has one of its own.
 func (b *replayBody) hedgeable() bool {

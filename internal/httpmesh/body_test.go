@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
 	"github.com/inboardmesh/inboard/retry"
 )
@@ -170,10 +171,19 @@ func TestBR14_ALargeBodyWithoutGetBodyIsSentOnce(t *testing.T) {
 					got.read(r)
 					rw.WriteHeader(http.StatusServiceUnavailable)
 				})
+			replays := 0
+			w.hooks.Overflowed = func(e observe.OverflowEvent) {
+				if e.Resource == "replay" && e.Cluster == "v1" {
+					replays++
+				}
+			}
 			content := bytes.Repeat([]byte("x"), size)
 			resp := w.do(newRequest(t.Context(), t, http.MethodPost, paymentURL, &tracked{Reader: bytes.NewReader(content)}))
 			if resp.StatusCode != http.StatusServiceUnavailable || w.served.Load() != attempts {
 				t.Errorf("%d bytes: status %d after %d attempts, want %d", size, resp.StatusCode, w.served.Load(), attempts)
+			}
+			if told := replays > 0; told != (attempts == 1) || replays > 1 {
+				t.Errorf("%d bytes: hooks were told %d times that it is not kept", size, replays)
 			}
 			_ = readAll(t, resp)
 			for _, hash := range got.hashes {
@@ -300,7 +310,7 @@ func trickle(size int, pause time.Duration) (body io.Reader, wait func()) {
 	return body, func() { <-done }
 }
 
-func TestASlowBodyIsBoundedByTheCallsTime(t *testing.T) {
+func TestBT1_ASlowBodyIsBoundedByTheCallsTime(t *testing.T) {
 	t.Parallel()
 	onBothProtocols(t, func(t *testing.T, protocol func(*discovery.Target)) {
 		w := newWorld(t, newTarget(protocol, limited(time.Second)), func(_ http.ResponseWriter, r *http.Request) {

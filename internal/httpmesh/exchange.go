@@ -323,6 +323,9 @@ func (x *exchange) Hedgeable() bool {
 // Replayable reports whether the body can be sent again, whole.
 func (x *exchange) Replayable() bool { return x.body.replayable() }
 
+// Unkept reports whether the body was too large to be kept.
+func (x *exchange) Unkept() bool { return x.body.unkept() }
+
 // deliver hands the response to the caller. The call ends with its body.
 func (x *exchange) deliver(o *outcome.Outcome) *http.Response {
 	resp := x.resp

@@ -48,6 +48,8 @@ type Adapter interface {
 	Abandon(a *Attempt)
 	// Replayable reports whether the request can be sent again, now.
 	Replayable() bool
+	// Unkept reports whether it cannot because there was too much of it to be kept.
+	Unkept() bool
 	// Hedgeable reports whether the request may be sent while another attempt
 	// is under way: that its effect is that of one, and that all of it is at
 	// hand. If it says so, Attempt and Abandon are called on goroutines of the
@@ -411,10 +413,16 @@ func (c *Call) again(o *outcome.Outcome) bool {
 	}
 	throttled := c.throttled(o)
 	delay, ok := c.sequence.Next(o)
-	if !ok || throttled || !c.adapter.Replayable() || c.ctx.Err() != nil {
+	if !ok || throttled || c.ctx.Err() != nil {
 		return false
 	}
 	if _, late := c.late(delay); late {
+		return false
+	}
+	if !c.adapter.Replayable() {
+		if c.adapter.Unkept() {
+			c.overflowed(c.cluster, "replay")
+		}
 		return false
 	}
 	gate := c.cluster.Gate(c.priority())

@@ -224,7 +224,7 @@ func TestBN10_AGracefulGoAwayFailsNothing(t *testing.T) {
 	})
 }
 
-func TestAnHTTP2ConnectionIsIdleAfterItsLastCall(t *testing.T) {
+func TestBT6_AnHTTP2ConnectionIsIdleAfterItsLastCall(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

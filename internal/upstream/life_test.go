@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/memnet"
 	"github.com/inboardmesh/inboard/outcome"
 )
 
@@ -308,7 +309,31 @@ func (c *closing) Close() error {
 	return nil
 }
 
-func TestConnectTimeout(t *testing.T) {
+// The handshake of TLS is within the connect timeout.
+func TestBT6_TheConnectTimeoutIncludesTheHandshake(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, _, _ := secureWorld(t)
+		w.dial = func(context.Context, string, string) (net.Conn, error) {
+			time.Sleep(200 * time.Millisecond)
+			client, server := memnet.Pipe() // the server says nothing
+			t.Cleanup(func() { _ = server.Close() })
+			return client, nil
+		}
+		c, e := w.one(func(c *discovery.Cluster) {
+			mutualTLS(c)
+			c.ConnectTimeout = 300 * time.Millisecond
+		})
+		begin := time.Now()
+		_, failure := e.RoundTrip(newRequest(t.Context(), t, http.MethodGet, nil), 0)
+		if took := time.Since(begin); failure == nil || failure.Kind != outcome.ConnectFailure || failure.Sent || took != 300*time.Millisecond {
+			t.Errorf("got %+v after %v", failure, took)
+		}
+		expectIdle(t, c, 0)
+	})
+}
+
+func TestBT6_ConnectTimeout(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct{ timeout, want time.Duration }{
 		"the cluster's":     {timeout: 300 * time.Millisecond, want: 300 * time.Millisecond},
