@@ -120,6 +120,23 @@ func (w *World) ResetCalls() {
 	w.calls.ended = nil
 }
 
+// WantCalls fails the test unless the calls that have ended are these, each as
+// [Call.String] has it, in the order of their ends. Then it forgets them, so that the
+// next one is about what comes next.
+func (w *World) WantCalls(want ...string) {
+	w.tb.Helper()
+	w.calls.mu.Lock()
+	got := make([]string, len(w.calls.ended))
+	for i := range w.calls.ended {
+		got[i] = w.calls.ended[i].String()
+	}
+	w.calls.ended = nil
+	w.calls.mu.Unlock()
+	if !slices.Equal(want, got) {
+		w.tb.Errorf("meshtest: the calls were\n\t%s\nand not\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+}
+
 // recorder collects the calls of all workloads.
 type recorder struct {
 	world *World

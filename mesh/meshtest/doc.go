@@ -18,8 +18,10 @@
 // PeerAuthentication. When [World.Service] or [World.Apply] returns, the change
 // is in force in every workload and in every instance: the next call sees it.
 //
-// [Instance] breaks a service on purpose, and [World.Calls] tells what the mesh
-// decided: route, cluster, instance and outcome of every attempt.
+// [Instance] breaks a service on purpose: it fails, delays and kills. [World.Calls]
+// tells what the mesh decided: route, cluster, instance and outcome of every attempt,
+// and [World.WantCalls] holds a test to it. [World.Try] asserts that a configuration
+// is refused.
 //
 // # Time
 //

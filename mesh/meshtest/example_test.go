@@ -13,10 +13,23 @@ import (
 
 // Retries: a customer does not notice that the payment fails twice.
 func Example() {
-	test := func(t meshtest.TB) { // in your code: func TestRetries(t *testing.T) {
+	test := func(t meshtest.TB) { // in your code: func TestRetries(t *testing.T)
 		w := meshtest.New(t)
 		payment := w.Service("payment.shop")
-		w.Apply(`
+		w.Apply(retriesYAML) // or w.ApplyFiles with the files of production
+		payment.FailNext(2)
+		resp, err := w.Workload("customer.shop").HTTPClient().Get("http://payment.shop/charge")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		w.WantCalls("customer.shop GET payment.shop/charge: payment 503, payment 503, payment 200")
+	}
+	run(test)
+	// Output:
+}
+
+const retriesYAML = `
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: payment, namespace: shop}
@@ -25,55 +38,61 @@ spec:
   http:
   - retries: {attempts: 2, retryOn: 5xx}
     route: [{destination: {host: payment}}]
-`)
-		client := w.Workload("customer.shop").HTTPClient()
-		payment.FailNext(2)
-		resp, err := client.Get("http://payment.shop/charge")
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		for _, call := range w.Calls() {
-			fmt.Println(call)
-		}
-	}
-	run(test)
-	// Output:
-	// customer.shop GET payment.shop/charge: payment 503, payment 503, payment 200
-}
+`
 
-// A canary: one call in ten goes to the new version, and testers always do.
+// A canary: testers get the new version, and everybody else one call in ten.
 func Example_canary() {
-	test := func(t meshtest.TB) { // in your code: func TestCanary(t *testing.T) {
+	test := func(t meshtest.TB) { // in your code: func TestCanary(t *testing.T)
 		w := meshtest.New(t)
 		w.Service("payment.shop", meshtest.Version("v1"))
 		v2 := w.Service("payment.shop", meshtest.Version("v2"))
-		w.Apply(canaryYAML) // or w.ApplyFiles with the files of production
+		w.Apply(canaryYAML)
 		client := w.Workload("customer.shop").HTTPClient()
+		visit(t, client, "http://payment.shop/charge", "X-Tester", "yes")
+		w.WantCalls("customer.shop GET payment.shop/charge: payment-v2 200")
 		for range 400 {
-			resp, err := client.Get("http://payment.shop/charge")
-			if err != nil {
-				t.Fatal(err)
-			}
-			resp.Body.Close()
+			visit(t, client, "http://payment.shop/charge")
 		}
-		fmt.Println("about a tenth:", v2.Requests() > 10 && v2.Requests() < 80)
-
-		w.ResetCalls()
-		req, _ := http.NewRequest(http.MethodGet, "http://payment.shop/charge", http.NoBody)
-		req.Header.Set("X-Tester", "yes")
-		resp, err := client.Do(req)
-		if err != nil {
-			t.Fatal(err)
+		if n := v2.Requests(); n < 10 || n > 80 { // about a tenth of 400
+			t.Errorf("v2 got %d calls", n)
 		}
-		resp.Body.Close()
-		call := w.Calls()[0]
-		fmt.Println(call.Route, call.Attempts[0])
 	}
 	run(test)
 	// Output:
-	// about a tenth: true
-	// testers payment-v2 200
+}
+
+// visit is what an application does.
+func visit(t meshtest.TB, client *http.Client, url string, header ...string) {
+	req, err := http.NewRequest(http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(header) > 0 {
+		req.Header.Set(header[0], header[1])
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+}
+
+// What the mesh decided of a call: its route, its cluster, and where each attempt went.
+func ExampleWorld_Calls() {
+	run(func(t meshtest.TB) {
+		w := meshtest.New(t)
+		w.Service("payment.shop", meshtest.Version("v1"))
+		w.Service("payment.shop", meshtest.Version("v2"))
+		w.Apply(canaryYAML)
+		visit(t, w.Workload("customer.shop").HTTPClient(), "http://payment.shop/charge", "X-Tester", "yes")
+		for _, call := range w.Calls() {
+			fmt.Println(call.Route, "chose", call.Cluster)
+			fmt.Println(call.Attempts[0].Instance, call.Outcome.Status)
+		}
+	})
+	// Output:
+	// testers chose outbound|80|v2|payment.shop.svc.cluster.local
+	// payment-v2 200
 }
 
 const canaryYAML = `

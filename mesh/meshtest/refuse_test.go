@@ -217,3 +217,23 @@ func TestARejectionCanBeAsserted(t *testing.T) {
 		}
 	})
 }
+
+func TestOtherCallsThanWantedFailTheTest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		failure := failureOf(func(tb meshtest.TB) {
+			w := meshtest.New(tb)
+			w.Service("payment.shop")
+			client := w.Workload("customer.shop").HTTPClient()
+			get(t, client, "http://payment.shop/a")
+			w.WantCalls("customer.shop GET payment.shop/a: payment 200")
+			w.WantCalls()
+			get(t, client, "http://payment.shop/b")
+			w.WantCalls("customer.shop GET payment.shop/b: payment 503, payment 200")
+		})
+		want := "meshtest: the calls were\n\tcustomer.shop GET payment.shop/b: payment 200\nand not\n\tcustomer.shop GET payment.shop/b: payment 503, payment 200"
+		if failure != want {
+			t.Errorf("got %q, want %q", failure, want)
+		}
+	})
+}
