@@ -42,6 +42,8 @@ const (
 //     "mesh:///HOST:PORT". The answer is JSON, or a text for "Accept: text/plain".
 //   - GET /config: where the configuration is from and the state of every xDS
 //     resource, as JSON, see [mesh.Mesh.ConfigSource] and [mesh.Mesh.Resources].
+//   - GET /csds: the same with the contents of each resource, as the client status
+//     discovery service has it, see [mesh.Mesh.ClientStatusJSON].
 //   - GET /readyz: 200, or 503 with the reasons, see [mesh.Mesh.Ready].
 //
 // An error is JSON, {"error": "..."}. Pages of other origins are refused, and so
@@ -53,6 +55,7 @@ func Handler(m *mesh.Mesh) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /explain", h.explain)
 	mux.HandleFunc("GET /config", h.config)
+	mux.HandleFunc("GET /csds", h.clientStatus)
 	mux.HandleFunc("GET /readyz", h.ready)
 	mux.HandleFunc("GET /{$}", h.index)
 	return http.NewCrossOriginProtection().Handler(ownNames(mux))
@@ -64,6 +67,7 @@ func (h *handler) index(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	fmt.Fprint(w, "POST /explain  where a request would go, and why\n"+
 		"GET  /config   the state of every xDS resource\n"+
+		"GET  /csds     the same with their contents, as CSDS has it\n"+
 		"GET  /readyz   whether the process is ready\n")
 }
 
@@ -142,6 +146,16 @@ func sourceOf(c mesh.ConfigSource) source {
 		s.NotWritten = c.NotWritten.Error()
 	}
 	return s
+}
+
+func (h *handler) clientStatus(w http.ResponseWriter, _ *http.Request) {
+	data, err := h.mesh.ClientStatusJSON()
+	if err != nil {
+		fail(w, http.StatusInternalServerError, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(append(data, '\n')) // who asked may be gone
 }
 
 func (h *handler) ready(w http.ResponseWriter, _ *http.Request) {

@@ -220,3 +220,36 @@ func (t *exampleTB) end() {
 		last()
 	}
 }
+
+func TestX65_TheClientStatusIsServed(t *testing.T) {
+	t.Parallel()
+	_, m := newMesh(t)
+	if _, err := m.Explain(httptest.NewRequest(http.MethodGet, "http://payment.shop/", nil)); err != nil {
+		t.Fatal(err)
+	}
+	resp, body := call(t, admin.Handler(m), http.MethodGet, "/csds", "")
+	var status struct {
+		Config []struct {
+			GenericXdsConfigs []struct {
+				TypeURL      string `json:"typeUrl"`
+				ClientStatus string `json:"clientStatus"`
+			} `json:"genericXdsConfigs"`
+		} `json:"config"`
+	}
+	if err := json.Unmarshal([]byte(body), &status); err != nil || resp.StatusCode != http.StatusOK || len(status.Config) != 1 {
+		t.Fatalf("status %d, %v: %s", resp.StatusCode, err, body)
+	}
+	types := make(map[string]bool)
+	for _, one := range status.Config[0].GenericXdsConfigs {
+		types[one.TypeURL] = true
+		if one.ClientStatus != "ACKED" {
+			t.Errorf("%+v", one)
+		}
+	}
+	if len(types) < 4 {
+		t.Errorf("types %v", types)
+	}
+	if strings.Contains(body, "s3cret") {
+		t.Errorf("a secret is in %s", body)
+	}
+}

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/grpc"
+
 	"github.com/inboardmesh/inboard/discovery/xds"
 )
 
@@ -16,6 +18,17 @@ type ResourceState = xds.ResourceState
 // sorted by type and name: which version is in force, and what was rejected and
 // why.
 func (m *Mesh) Resources() []ResourceState { return m.source.Dump() }
+
+// RegisterClientStatus adds the client status discovery service (CSDS) to a gRPC
+// server, which tells what this process has of the control plane, as "grpcdebug xds"
+// reads it. Secrets are left out. It authenticates nobody: register it with a server
+// that only this host reaches, or that asks who calls.
+func (m *Mesh) RegisterClientStatus(r grpc.ServiceRegistrar) { m.source.RegisterClientStatus(r) }
+
+// ClientStatusJSON is what the service of [Mesh.RegisterClientStatus] answers, as
+// protobuf's JSON: every xDS resource with its state, its version, its contents and
+// what is wrong with it. Secrets are left out.
+func (m *Mesh) ClientStatusJSON() ([]byte, error) { return m.source.ClientStatusJSON() }
 
 // Ready says why this process had better not be sent requests yet, nil if nothing
 // stands in the way: the mesh drains or is closed, an identity has no certificate, or the

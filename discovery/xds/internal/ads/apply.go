@@ -96,7 +96,7 @@ func (l *link) apply(lt *linkType, r *response, items []item) (answer reply, bro
 			rejected.problems = append(rejected.problems, problem{index: it.index, name: it.name, err: err, digest: it.digest})
 			if e != nil && !blamed[it.name] {
 				blamed[it.name] = true
-				c.rejectLocked(e, l, it.version, err)
+				c.rejectLocked(e, l, it, err)
 			}
 			continue
 		}
@@ -182,6 +182,7 @@ func (c *Client) serverFailedLocked(e *entry, l *link, reason *statuspb.Status) 
 func (c *Client) failLocked(e *entry, err error) {
 	e.timer.stopLocked(c)
 	e.state, e.err, e.reported, e.updated = StateReceivedError, e.wrap(err), "", time.Now()
+	e.failed = e.updated
 	c.tellErrorLocked(e, e.err)
 }
 

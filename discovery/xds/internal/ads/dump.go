@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 )
 
 // State is the state of a resource, as CSDS names it (gRFC A40, A88).
@@ -53,18 +55,27 @@ type ResourceState struct {
 	Type    string
 	Name    string
 	State   State
-	// Version is the version in force, Resource its value; "" and nil without.
+	// Version is the version in force, Resource its value and Raw the bytes that
+	// it came in; "" and nil without.
 	Version  string
 	Resource any
+	Raw      []byte
 	// Err is what is wrong with the resource, the connection apart.
 	Err error
 	// RejectedVersion is the version that was rejected last, "" if a good one
 	// came since. Rejections counts all that were ever rejected.
 	RejectedVersion string
 	Rejections      int
+	// RejectedRaw are the bytes of RejectedVersion, nil if they could not be read
+	// or are more than a mebibyte. Failed is when Err came, zero without.
+	RejectedRaw []byte
+	Failed      time.Time
 	// Updated is when the state last changed.
 	Updated time.Time
 }
+
+// Node returns what is sent about this process, for reading only.
+func (c *Client) Node() *corev3.Node { return c.node }
 
 // Dump returns the state of everything that is watched, by type in the order of
 // the first watch, and by name.
@@ -85,6 +96,9 @@ func (c *Client) Dump() []ResourceState {
 				State:           e.state,
 				Version:         e.version,
 				Resource:        e.resource,
+				Raw:             e.raw,
+				RejectedRaw:     e.rejectedRaw,
+				Failed:          e.failed,
 				Err:             e.err,
 				RejectedVersion: e.rejectedVersion,
 				Rejections:      e.rejections,

@@ -116,6 +116,7 @@ type entry struct {
 	resource any
 	held     bool
 	source   *link
+	raw      []byte // what resource was decoded from
 	digest   digest
 	version  string
 
@@ -123,7 +124,9 @@ type entry struct {
 	updated time.Time
 	// err is what is wrong with the resource, the connection apart.
 	err             error
+	failed          time.Time // when err came
 	rejectedVersion string
+	rejectedRaw     []byte
 	rejections      int
 	// reported is the text of the latest rejection that hooks were told.
 	reported string
@@ -230,7 +233,7 @@ func (e *entry) dropLocked(c *Client) {
 	if e.held && e.ts.accepted[e.digest] == e {
 		delete(e.ts.accepted, e.digest)
 	}
-	e.held, e.resource, e.source, e.digest, e.version = false, nil, nil, digest{}, ""
+	e.held, e.resource, e.source, e.raw, e.digest, e.version = false, nil, nil, nil, digest{}, ""
 }
 
 // acceptLocked takes a valid version over. It reports whether it was new.
@@ -240,7 +243,7 @@ func (c *Client) acceptLocked(e *entry, l *link, it *item) (changed bool) {
 	e.timer.stopLocked(c)
 	c.setTTLLocked(e, it)
 	e.state, e.err = StateAcked, nil
-	e.rejectedVersion, e.reported = "", ""
+	e.rejectedVersion, e.rejectedRaw, e.reported = "", nil, ""
 	e.version, e.source = it.version, l
 	for _, all := range e.collectionsLocked() {
 		all.shown, all.state, all.err, all.told = true, StateAcked, nil, ""
@@ -250,7 +253,7 @@ func (c *Client) acceptLocked(e *entry, l *link, it *item) (changed bool) {
 		if e.held {
 			delete(e.ts.accepted, e.digest)
 		}
-		e.held, e.digest, e.resource, e.updated = true, it.digest, it.value, time.Now()
+		e.held, e.digest, e.resource, e.raw, e.updated = true, it.digest, it.value, it.raw, time.Now()
 		e.ts.accepted[e.digest] = e
 		if hook := c.hooks.ResourceAccepted; hook != nil {
 			event := observe.ResourceEvent{Server: l.server.Name, Type: e.ts.Name, Name: e.name, Version: e.version}
@@ -272,6 +275,7 @@ func (c *Client) setTTLLocked(e *entry, it *item) {
 		e.expiry = c.alarmLocked(ttl, func() {
 			e.dropLocked(c)
 			e.state, e.updated = StateDoesNotExist, time.Now()
+			e.failed = e.updated
 			e.err = e.wrap(fmt.Errorf("%w: its time to live of %v is over", discovery.ErrNotFound, ttl))
 			c.tellErrorLocked(e, e.err)
 			c.releaseLocked(e)
@@ -279,11 +283,18 @@ func (c *Client) setTTLLocked(e *entry, it *item) {
 	}
 }
 
+// maxRejectedKept bounds the bytes that are kept of what was rejected.
+const maxRejectedKept = 1 << 20
+
 // rejectLocked notes an invalid version.
-func (c *Client) rejectLocked(e *entry, l *link, version string, reason error) {
+func (c *Client) rejectLocked(e *entry, l *link, it *item, reason error) {
+	version := it.version
 	e.timer.stopLocked(c)
 	e.rejections++
-	e.rejectedVersion = version
+	e.rejectedVersion, e.rejectedRaw, e.failed = version, nil, time.Now()
+	if len(it.raw) <= maxRejectedKept {
+		e.rejectedRaw = it.raw
+	}
 	e.state = StateNacked
 	e.err = e.wrap(fmt.Errorf("version %q is rejected: %w", version, reason))
 	text := reason.Error()
@@ -314,6 +325,7 @@ func (c *Client) removeLocked(e *entry, l *link) {
 		return
 	}
 	e.updated = time.Now()
+	e.failed = e.updated
 	e.state, e.reported = StateDoesNotExist, ""
 	switch {
 	case !e.held:
@@ -348,6 +360,7 @@ func (c *Client) awaitLocked(e *entry, lt *linkType) {
 	e.awaits, e.omitted = lt.link, false
 	e.timer = c.alarmLocked(wait, func() {
 		e.updated = time.Now()
+		e.failed = e.updated
 		switch {
 		case lt.unnamed != nil:
 			// The answer may have been among what could not be read. That it

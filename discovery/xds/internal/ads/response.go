@@ -105,6 +105,7 @@ type item struct {
 	name    string
 	version string
 	digest  digest
+	raw     []byte
 	value   any
 	ttl     time.Duration
 	// heartbeat is true if the entry only extends the time to live.
@@ -168,7 +169,7 @@ func (l *link) decodeOne(lt *linkType, raw *rawResource) item {
 		return it
 	}
 	value := raw.body.GetValue()
-	it.digest = digestOf(raw.name, value)
+	it.raw, it.digest = value, digestOf(raw.name, value)
 	if l.recallOrSkip(lt, &it) {
 		return it
 	}
