@@ -7,7 +7,8 @@
 // memory ([Server.Update]), and refuses to start with a bad one. From then on
 // a good change is pushed to the clients that it concerns, and of it only the
 // resources that changed; a bad one changes nothing and is reported, once,
-// with file, line and field, in the log and in [Server.Status].
+// with file, line and field, in the log and in [Server.Status]. [Server.Push] serves
+// resources that a program made instead.
 //
 // # What is served
 //
@@ -26,6 +27,15 @@
 //   - Clusters and their endpoints that leave the configuration are served
 //     for another second, so that the routes that still name them are
 //     replaced before they go (make before break).
+//
+// A client is sent one response of a type and no other until it has answered that,
+// accepted or not; what changes meanwhile is in the next one, as it is then. So a
+// client that is slow holds up nobody and has nothing queued, and one that says
+// nothing for two minutes is told to come again.
+//
+// [Server.Status] shows each client, what it is subscribed to, and what it rejects:
+// which resource, and why. [Server.StatusHandler] serves that, counts for Prometheus,
+// and health; "inboard status" prints it.
 //
 // The stream loops are go-control-plane's; what to answer is decided here.
 //

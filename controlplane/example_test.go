@@ -6,6 +6,9 @@ import (
 	"net"
 	"sync"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+
 	"github.com/inboardmesh/inboard/controlplane"
 	"github.com/inboardmesh/inboard/controlplane/ca"
 	"github.com/inboardmesh/inboard/controlplane/istio"
@@ -68,4 +71,28 @@ func ExampleNew() {
 	// Output:
 	// good: []
 	// bad: payment.yaml:12:14: ServiceEntry shop/payment: spec.endpoints[0].address: "nowhere" is not an IP address: names are for a ServiceEntry with resolution DNS, sockets are not supported
+}
+
+// Configuration that a program makes, in place of YAML.
+func ExampleServer_Push() {
+	server, err := controlplane.New(controlplane.Config{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer server.Close()
+	err = server.Push(
+		&clusterv3.Cluster{
+			Name:                 "payment",
+			ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		},
+		&endpointv3.ClusterLoadAssignment{ClusterName: "payment"},
+	)
+	fmt.Println(err)
+
+	err = server.Push(&endpointv3.ClusterLoadAssignment{})
+	fmt.Println(err)
+	// Output:
+	// <nil>
+	// push: resource 0: ClusterLoadAssignment has no name
 }

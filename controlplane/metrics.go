@@ -13,7 +13,7 @@ import (
 // metrics writes the [Status] for Prometheus. There are no names of clients in it:
 // their number has no bound.
 func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
-	format := expfmt.Negotiate(r.Header)
+	format := expfmt.NegotiateAccept(r.Header, expfmt.DefaultAcceptedFormats()...)
 	var body bytes.Buffer
 	encoder := expfmt.NewEncoder(&body, format)
 	status := s.Status()

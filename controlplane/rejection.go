@@ -49,12 +49,7 @@ func (r *response) resources() []string {
 		if err != nil {
 			continue // the server encoded it
 		}
-		switch message := message.(type) {
-		case interface{ GetClusterName() string }:
-			names = append(names, message.GetClusterName())
-		case interface{ GetName() string }:
-			names = append(names, message.GetName())
-		}
+		names = append(names, nameOf(message))
 	}
 	return names
 }

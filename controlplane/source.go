@@ -28,6 +28,9 @@ const (
 	// changed. Not every change has one: network file systems, a directory
 	// that was replaced as a whole.
 	pollTime = 2 * time.Second
+	// idleFactor times the cost of reading all files is the least pause between two
+	// such looks, so that thousands of files do not keep a processor busy.
+	idleFactor = 20
 )
 
 // ReadDir reads the configuration in a directory, as [istio.ReadDir] does. The
@@ -115,7 +118,10 @@ func (s *source) run(ctx context.Context) {
 		case <-look.C:
 			waiting = false
 		}
-		if wait := s.look(time.Now()); wait > 0 && !waiting {
+		start := time.Now()
+		wait := s.look(start)
+		poll.Reset(max(pollTime, idleFactor*time.Since(start)))
+		if wait > 0 && !waiting {
 			look.Reset(wait)
 			waiting = true
 		}

@@ -3,6 +3,7 @@ package controlplane
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -17,7 +18,7 @@ import (
 
 // patience bounds every wait of these tests. A change takes about 100 ms; the
 // rest is for a machine that is busy.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // eventually waits until the condition holds, and returns how long it took.
 func eventually(t *testing.T, what string, condition func() bool) time.Duration {
@@ -280,4 +281,65 @@ func TestNothingRunsAfterClose(t *testing.T) {
 		stacks = stacks[:runtime.Stack(stacks, true)]
 		return !bytes.Contains(stacks, []byte("inboard/controlplane.(*")) && !bytes.Contains(stacks, []byte("fsnotify"))
 	})
+}
+
+// Thousands of files: one is replaced as an editor does, one is half written for a
+// while, and all of them are swapped by a link.
+func TestThousandsOfFilesAreFollowed(t *testing.T) {
+	t.Parallel()
+	const files = 2000
+	root := t.TempDir()
+	fill := func(name, address string) {
+		t.Helper()
+		for i, file := range shops(files, 0) {
+			dir := filepath.Join(root, name, fmt.Sprintf("team-%d", i%20))
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			put(t, dir, istio.File{Name: file.Name, Data: service(strings.TrimSuffix(file.Name, ".yaml"), address).Data})
+		}
+	}
+	fill("one", "10.0.0.1")
+	dir := filepath.Join(root, "current")
+	if err := os.Symlink("one", dir); err != nil {
+		t.Fatal(err)
+	}
+	var logs logBuffer
+	s := mustNew(t, Config{Dir: dir, Logger: logs.logger()})
+	if got := s.Status().Config.Files; got != files {
+		t.Fatalf("%d files", got)
+	}
+
+	swap := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	edited := service("s7", "10.9.9.9")
+	put(t, filepath.Join(root, "one"), istio.File{Name: ".s7.swp", Data: edited.Data})
+	swap(filepath.Join(root, "one", ".s7.swp"), filepath.Join(root, "one", "team-7", "s7.yaml"))
+	eventually(t, "the edited file", func() bool { return strings.Contains(addresses(t, s, "s7"), "10.9.9.9") })
+
+	whole := service("s8", "10.8.8.8")
+	half := istio.File{Name: "s8.yaml", Data: whole.Data[:len(whole.Data)*3/4]}
+	put(t, filepath.Join(root, "one", "team-8"), half)
+	eventually(t, "the half-written file in the status", func() bool { return len(s.Status().Config.Problems) > 0 })
+	if !strings.Contains(addresses(t, s, "s8"), "10.0.0.1") || !strings.Contains(s.Status().Config.Problems[0], "s8.yaml") {
+		t.Errorf("served are %q, problems %q", addresses(t, s, "s8"), s.Status().Config.Problems)
+	}
+	put(t, filepath.Join(root, "one", "team-8"), whole)
+	eventually(t, "the whole file", func() bool { return strings.Contains(addresses(t, s, "s8"), "10.8.8.8") })
+
+	fill("two", "10.2.2.2")
+	if err := os.Symlink("two", filepath.Join(root, "next")); err != nil {
+		t.Fatal(err)
+	}
+	swap(filepath.Join(root, "next"), dir)
+	eventually(t, "all the files of the other directory", func() bool {
+		return strings.Contains(addresses(t, s, "s1"), "10.2.2.2") && strings.Contains(addresses(t, s, "s1999"), "10.2.2.2")
+	})
+	if n := logs.count("configuration rejected"); n != 1 {
+		t.Errorf("rejected %d times, want once:\n%s", n, &logs)
+	}
 }
