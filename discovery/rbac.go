@@ -25,6 +25,30 @@ type RBACRules struct {
 	Action RBACAction
 	// Policies are in the order of their names, in which they are asked.
 	Policies []RBACPolicy
+	// Tree decides in place of Action and Policies, if it is not nil (matcher).
+	Tree *RBACTree
+}
+
+// RBACTree is asked branch by branch. The first whose rule matches, and whose own tree
+// decides if it has one, decides; what nothing decides about is denied.
+type RBACTree struct {
+	Branches []RBACBranch
+	// Otherwise is for what no branch decides about; nil is nothing.
+	Otherwise *RBACVerdict
+}
+
+// RBACBranch is one branch of a tree.
+type RBACBranch struct {
+	Rule RBACRule
+	Then RBACVerdict
+}
+
+// RBACVerdict is what a branch leads to: another tree or, without one, an action, by
+// the name of a policy.
+type RBACVerdict struct {
+	Tree   *RBACTree
+	Policy string
+	Action RBACAction
 }
 
 // RBACAction is what a match of a policy means.

@@ -60,12 +60,18 @@ func (hostileService) StreamingOutputCall(_ *grpc_testing.StreamingOutputCallReq
 // its address.
 func serveRaw(t *testing.T, x *rawXDS, socket string, options ...mesh.Option) string {
 	t.Helper()
+	return serveRawFiltered(t, x, socket, "", options...)
+}
+
+// serveRawFiltered is serveRaw behind HTTP filters.
+func serveRawFiltered(t *testing.T, x *rawXDS, socket, filters string, options ...mesh.Option) string {
+	t.Helper()
 	inner, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	address := inner.Addr().String()
-	x.set(rawListener(t, address, socket, "", ""))
+	x.set(rawListener(t, address, socket, "", filters))
 	payment := x.join(options...)
 	ln, err := payment.Serve(t.Context(), inner)
 	if err != nil {

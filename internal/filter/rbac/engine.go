@@ -85,6 +85,18 @@ func (s *Subject) localAddress() netip.AddrPort {
 type engine struct {
 	action   discovery.RBACAction
 	policies []policy
+	tree     *tree // in place of both; nil for none
+	// logs tells that a match may be one that is only reported, onlyLogs that all are.
+	logs, onlyLogs bool
+}
+
+// decision is what rules say of a subject.
+type decision struct {
+	allowed bool
+	// matched tells that a policy did, and policy which; logged that it is to be
+	// reported and no more.
+	matched, logged bool
+	policy          string
 }
 
 type policy struct {
@@ -103,7 +115,12 @@ func newEngine(rules *discovery.RBACRules) *engine {
 	if rules == nil {
 		return nil
 	}
-	e := &engine{action: rules.Action, policies: make([]policy, len(rules.Policies))}
+	if rules.Tree != nil {
+		t := compileTree(rules.Tree)
+		return &engine{tree: t, logs: t.logs()}
+	}
+	logs := rules.Action == discovery.RBACLog
+	e := &engine{action: rules.Action, policies: make([]policy, len(rules.Policies)), logs: logs, onlyLogs: logs}
 	for i := range rules.Policies {
 		p := &rules.Policies[i]
 		e.policies[i] = policy{name: p.Name, permissions: compileAll(p.Permissions), principals: compileAll(p.Principals), condition: p.Condition}
@@ -111,24 +128,29 @@ func newEngine(rules *discovery.RBACRules) *engine {
 	return e
 }
 
-// decide returns whether the subject is allowed, and the name of the policy that
-// matched, if one did.
-func (e *engine) decide(s *Subject) (allowed bool, policy string, matched bool) {
+// decide evaluates the rules.
+func (e *engine) decide(s *Subject) decision {
+	if e.tree != nil {
+		return e.tree.decide(s)
+	}
+	var d decision
 	certain := e.action == discovery.RBACAllow
 	for i := range e.policies {
 		p := &e.policies[i]
 		if anyOf(p.permissions, s, certain) && anyOf(p.principals, s, certain) && (p.condition == nil || p.condition.Holds(s.asked(), certain)) {
-			policy, matched = p.name, true
+			d.policy, d.matched = p.name, true
 			break
 		}
 	}
 	switch e.action {
 	case discovery.RBACAllow:
-		return matched, policy, matched
+		d.allowed = d.matched
 	case discovery.RBACDeny:
-		return !matched, policy, matched
+		d.allowed = !d.matched
+	default:
+		d.allowed, d.logged = true, d.matched
 	}
-	return true, policy, matched
+	return d
 }
 
 func anyOf(list []matcher, s *Subject, certain bool) bool {

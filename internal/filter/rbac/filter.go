@@ -76,7 +76,7 @@ func (f *Filter) Connection(s *Subject, listener, peerID string) bool {
 // Still decides about a connection again, for the policy may have changed since:
 // only a denial is reported.
 func (f *Filter) Still(s *Subject, listener, peerID string) bool {
-	if f.rules == nil || f.rules.action == discovery.RBACLog {
+	if f.rules == nil || f.rules.onlyLogs {
 		return true
 	}
 	return f.enforce(s, &observe.AuthorizationEvent{Listener: listener, PeerID: peerID, PeerAddress: s.Peer}, nil)
@@ -87,21 +87,21 @@ func (f *Filter) try(s *Subject, event *observe.AuthorizationEvent, x *filter.Ex
 	if f.shadow == nil {
 		return
 	}
-	allowed, policy, matched := f.shadow.decide(s)
+	d := f.shadow.decide(s)
 	if x != nil {
 		values := map[string]any{f.shadowMetadata[1]: "denied"}
-		if allowed {
+		if d.allowed {
 			values[f.shadowMetadata[1]] = "allowed"
 		}
-		if matched {
-			values[f.shadowMetadata[0]] = policy
+		if d.matched {
+			values[f.shadowMetadata[0]] = d.policy
 		}
 		x.SetMetadata(namespace, values)
 	}
 	if f.report != nil {
 		e := *event
-		e.Prefix, e.Policy, e.Allowed, e.Shadow = f.config.ShadowPrefix, policy, allowed, true
-		e.Logged = f.shadow.action == discovery.RBACLog && matched
+		e.Prefix, e.Policy, e.Allowed, e.Shadow = f.config.ShadowPrefix, d.policy, d.allowed, true
+		e.Logged = d.logged
 		f.report(e)
 	}
 }
@@ -111,15 +111,14 @@ func (f *Filter) enforce(s *Subject, event *observe.AuthorizationEvent, x *filte
 	if f.rules == nil {
 		return true
 	}
-	allowed, policy, matched := f.rules.decide(s)
-	logs := f.rules.action == discovery.RBACLog
-	if logs && x != nil {
-		x.SetMetadata(logNamespace, map[string]any{logHint: matched})
+	d := f.rules.decide(s)
+	if f.rules.logs && x != nil {
+		x.SetMetadata(logNamespace, map[string]any{logHint: d.logged})
 	}
-	if f.report != nil && (!allowed || logs && matched) {
+	if f.report != nil && (!d.allowed || d.logged) {
 		e := *event
-		e.Prefix, e.Policy, e.Allowed, e.Logged = f.config.StatPrefix, policy, allowed, logs
+		e.Prefix, e.Policy, e.Allowed, e.Logged = f.config.StatPrefix, d.policy, d.allowed, d.logged
 		f.report(e)
 	}
-	return allowed
+	return d.allowed
 }

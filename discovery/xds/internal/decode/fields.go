@@ -60,7 +60,7 @@ type fieldTable map[protoreflect.MessageDescriptor]fieldUses
 // built at the first use, because that loads the protobufs' descriptors.
 var supportedFields = sync.OnceValue(func() fieldTable {
 	return newFieldTable(slices.Concat(
-		listenerFields, connectionManagerFields, arrivalFields, httpFilterFields, faultFields, rbacFields, conditionFields, metadataMatchFields,
+		listenerFields, connectionManagerFields, arrivalFields, httpFilterFields, faultFields, rbacFields, rbacTreeFields, conditionFields, metadataMatchFields,
 		routeTableFields, routeFields, routeMatchFields, matcherFields, retryFields, mutationFields,
 		substitutionFields, pathTemplateFields, internalRedirectFields, hashPolicyFields,
 		mirrorFields, corsFields, clusterFields, aggregateFields, outlierFields, balancingFields, zoneFields, consistentHashFields, subsetFields, slowStartFields, protocolFields, tlsFields, keepAliveFields, preconnectFields, sessionFields, ownBalancingFields,

@@ -40,6 +40,7 @@ func fixtures(tb testing.TB) []fixture {
 		{"routes with authorization", fromJSON[routev3.RouteConfiguration](tb, authzRoutesFixture), routes},
 		{"listener with tokens", fromJSON[listenerv3.Listener](tb, tokensFixture), listener},
 		{"routes with tokens", fromJSON[routev3.RouteConfiguration](tb, tokenRoutesFixture), routes},
+		{"listener with trees", fromJSON[listenerv3.Listener](tb, treeFixture()), listener},
 		{"guarded listener", fromJSON[listenerv3.Listener](tb, guardedFixture), listener},
 		{"routes", fromJSON[routev3.RouteConfiguration](tb, routesFixture), routes},
 		{"rewrites", fromJSON[routev3.RouteConfiguration](tb, rewritesFixture), routes},

@@ -2,6 +2,7 @@ package decode
 
 import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	networkextauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 
@@ -43,6 +44,10 @@ func (d *decoder) filterChain(at path, m *listenerv3.FilterChain) discovery.Filt
 	}
 	for i, filter := range m.GetFilters()[:last] {
 		in := at.element("filters", i).field("typed_config")
+		if is(filter.GetTypedConfig(), (*networkextauthzv3.ExtAuthz)(nil)) {
+			d.refusef(in, "not supported: it decides about streams of TCP, and this chain is of HTTP: use the HTTP filter, which decides about each request")
+			continue
+		}
 		rbac := &networkrbacv3.RBAC{}
 		if d.unpack(in, filter.GetTypedConfig(), rbac) {
 			chain.Network = append(chain.Network, d.networkRBAC(in, rbac))

@@ -44,6 +44,7 @@ func FuzzListener(f *testing.F) {
 		fromJSON[listenerv3.Listener](f, apiListenerFixture),
 		fromJSON[listenerv3.Listener](f, inboundFixture),
 		fromJSON[listenerv3.Listener](f, permissiveFixture),
+		fromJSON[listenerv3.Listener](f, treeFixture()),
 	)
 	f.Fuzz(func(t *testing.T, value []byte) {
 		l := sameAgain(t, value, Listener)

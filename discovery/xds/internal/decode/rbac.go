@@ -14,29 +14,21 @@ import (
 	"github.com/inboardmesh/inboard/discovery"
 )
 
-// What is refused of RBAC, and what to use.
-var rbacInstead = map[string]string{
-	"matcher":        "use rules",
-	"shadow_matcher": "use shadow_rules",
-}
-
 var rbacFields = []messageFields{
 	{
 		message: (*httprbacv3.RBAC)(nil),
-		read:    "rules rules_stat_prefix shadow_rules shadow_rules_stat_prefix",
+		read:    "rules rules_stat_prefix shadow_rules shadow_rules_stat_prefix matcher shadow_matcher",
 		// Statistics per policy: hooks are told the policy's name always.
 		harmless: "track_per_rule_stats",
-		instead:  rbacInstead,
 	},
 	{message: (*httprbacv3.RBACPerRoute)(nil), read: "rbac"},
 	{
 		message: (*networkrbacv3.RBAC)(nil),
-		read:    "rules shadow_rules shadow_rules_stat_prefix stat_prefix",
+		read:    "rules shadow_rules shadow_rules_stat_prefix stat_prefix matcher shadow_matcher",
 		zero:    "delay_deny",
 		// A connection is decided about when it is accepted and again with each
 		// request, which is both kinds.
 		harmless: "enforcement_type",
-		instead:  rbacInstead,
 	},
 	{
 		message: (*rbacv3.RBAC)(nil),
@@ -71,8 +63,8 @@ var rbacFields = []messageFields{
 // rbac decodes the HTTP filter.
 func (d *decoder) rbac(at path, m *httprbacv3.RBAC) *discovery.RBAC {
 	return &discovery.RBAC{
-		Rules:        d.rbacRules(at.field("rules"), m.GetRules(), true),
-		Shadow:       d.rbacRules(at.field("shadow_rules"), m.GetShadowRules(), true),
+		Rules:        d.rulesOrTree(at, "rules", m.GetRules(), "matcher", m.GetMatcher(), true),
+		Shadow:       d.rulesOrTree(at, "shadow_rules", m.GetShadowRules(), "shadow_matcher", m.GetShadowMatcher(), true),
 		StatPrefix:   m.GetRulesStatPrefix(),
 		ShadowPrefix: m.GetShadowRulesStatPrefix(),
 	}
@@ -87,8 +79,8 @@ func (d *decoder) rbacPerRoute(at path, m *httprbacv3.RBACPerRoute) *discovery.R
 // networkRBAC decodes the network filter.
 func (d *decoder) networkRBAC(at path, m *networkrbacv3.RBAC) *discovery.RBAC {
 	return &discovery.RBAC{
-		Rules:        d.rbacRules(at.field("rules"), m.GetRules(), false),
-		Shadow:       d.rbacRules(at.field("shadow_rules"), m.GetShadowRules(), false),
+		Rules:        d.rulesOrTree(at, "rules", m.GetRules(), "matcher", m.GetMatcher(), false),
+		Shadow:       d.rulesOrTree(at, "shadow_rules", m.GetShadowRules(), "shadow_matcher", m.GetShadowMatcher(), false),
 		StatPrefix:   m.GetStatPrefix(),
 		ShadowPrefix: m.GetShadowRulesStatPrefix(),
 	}

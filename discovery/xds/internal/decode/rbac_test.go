@@ -151,7 +151,7 @@ func TestBA10_V11_WhatIsNotUnderstoodIsRefused(t *testing.T) {
 			{"name": "hcm", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
 			"routeConfig": {"name": "r"}, "httpFilters": [{"name": "router", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]}}`,
 			`default_filter_chain.filters[0].typed_config.rules.policies["p"].condition: does not type-check: undeclared reference to 'request'`},
-		{"a tree of matchers", filtered(`{"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "matcher": {}}`), where + `matcher: not supported: use rules`},
+		{"a tree of matchers", filtered(`{"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "matcher": {}}`), where + `matcher.matcher_list: must be set without matcher_tree and on_no_match`},
 		{"audit loggers", filtered(`{"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "rules": {"auditLoggingOptions": {"auditCondition": "ON_DENY"}}}`),
 			where + `rules.audit_logging_options: not supported: `},
 		{"the configuration of a route in the listener", filtered(`{"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute"}`), where[:len(where)-1] + `: `},
