@@ -105,6 +105,9 @@ type Cluster struct {
 	// EndpointBreaker is the error-rate breaker that each endpoint has; nil means
 	// none.
 	EndpointBreaker *breaker.Settings
+	// LoadReports says that the control plane wants to know of the cluster's load;
+	// nil is that it does not.
+	LoadReports *LoadReports
 	// TrackRemaining, by routing priority, reports what is left of Limits.
 	TrackRemaining [2]bool
 	// HostConnections limits the connections of HTTP to one endpoint, by routing

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -125,7 +126,10 @@ func (g *ground) payment(number int) {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, id) })
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Endpoint-Load-Metrics", "TEXT cpu_utilization=0.5, named_metrics.queue=3, named_metrics.other=1")
+		_, _ = io.WriteString(w, id)
+	})
 	httpServer := &http.Server{Handler: handler}
 	rpc, err := g.network.Listen(hostOf(number) + ":" + groundGRPC)
 	if err != nil {
@@ -150,7 +154,8 @@ type numbered struct {
 	id string
 }
 
-func (n numbered) UnaryCall(context.Context, *grpc_testing.SimpleRequest) (*grpc_testing.SimpleResponse, error) {
+func (n numbered) UnaryCall(ctx context.Context, _ *grpc_testing.SimpleRequest) (*grpc_testing.SimpleResponse, error) {
+	_ = grpc.SetTrailer(ctx, metadata.Pairs("endpoint-load-metrics", "TEXT cpu_utilization=0.5, named_metrics.queue=3, named_metrics.other=1"))
 	return &grpc_testing.SimpleResponse{ServerId: n.id}, nil
 }
 

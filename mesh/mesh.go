@@ -18,6 +18,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
 	"github.com/inboardmesh/inboard/discovery/xds"
 	"github.com/inboardmesh/inboard/internal/grpcmesh"
@@ -81,7 +82,7 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 		return nil, err
 	}
 	m.source, err = xds.NewSource(m.withCertificates(s.bootstrap), xds.Options{
-		Hooks: *s.hooks, Logger: s.logger, LocalCluster: s.localCluster, Balancers: s.balancers, LastKnownGood: *s.lastKnownGood.source(),
+		Hooks: *s.hooks, Loads: m.loads, Logger: s.logger, LocalCluster: s.localCluster, Balancers: s.balancers, LastKnownGood: *s.lastKnownGood.source(),
 	})
 	if err != nil {
 		return nil, err
@@ -198,6 +199,12 @@ func (m *Mesh) serversWithCertificates(servers []bootstrap.Server) []bootstrap.S
 		}
 	}
 	return own
+}
+
+// loads tells of the load of clusters. It is called after New has returned: before,
+// nothing is watched.
+func (m *Mesh) loads(wanted func(cluster string) bool) []discovery.ClusterLoad {
+	return m.upstreams.Loads(wanted)
 }
 
 // certificate is the certificate of now of a certificate provider instance.

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 
@@ -25,6 +26,9 @@ type Options struct {
 	// Balancers are policies of the application, by the names that clusters ask
 	// for them by.
 	Balancers map[string]balancer.Custom
+	// Loads tells of the load of clusters, for the servers that ask (LRS); nil is
+	// that they are not told.
+	Loads Loads
 	// LastKnownGood is where configuration is kept for a start without a control
 	// plane. The zero value keeps none.
 	LastKnownGood LastKnownGood
@@ -68,14 +72,19 @@ func NewSource(config *bootstrap.Config, options Options) (*Source, error) {
 	for name, authority := range config.Authorities {
 		authorities[name] = s.channels.servers(authority.Servers, version)
 	}
+	clusters, hooks := decode.Clusters(options.Balancers), options.Hooks
+	var reporter *loadReporter
+	if options.Loads != nil {
+		reporter = newLoadReporter(options.Loads, options.Logger)
+		clusters, hooks = reporter.watching(clusters), reporter.note(hooks)
+	}
 	types := []ads.Type{
 		{URL: decode.ListenerURL, Name: "Listener", FullStateInSotW: true, Decode: decoder(decode.Listener)},
 		{URL: decode.RouteURL, Name: "RouteConfiguration", Decode: decoder(decode.RouteConfiguration)},
-		{URL: decode.ClusterURL, Name: "Cluster", FullStateInSotW: true, Decode: decoder(decode.Clusters(options.Balancers))},
+		{URL: decode.ClusterURL, Name: "Cluster", FullStateInSotW: true, Decode: decoder(clusters)},
 		{URL: decode.EndpointURL, Name: "ClusterLoadAssignment", Decode: decoder(decode.Assignment)},
 		{URL: decode.SecretURL, Name: "Secret", Decode: decoder(decode.Secret)},
 	}
-	hooks := options.Hooks
 	if options.LastKnownGood.Dir != "" {
 		if s.keeper, err = newKeeper(config, &options, types); err != nil {
 			return nil, err
@@ -100,8 +109,16 @@ func NewSource(config *bootstrap.Config, options Options) (*Source, error) {
 		s.watches = s.keeper
 	}
 	s.wg.Go(s.publisher.run) // ends with Close
+	stopReports := func() {}
+	if reporter != nil {
+		reporter.client = s.client
+		var ctx context.Context
+		ctx, stopReports = context.WithCancel(context.Background())
+		s.wg.Go(func() { reporter.run(ctx) }) // ends with Close
+	}
 	s.close = sync.OnceValue(func() error {
 		s.StopKeeping()
+		stopReports()
 		err := s.client.Close()
 		s.publisher.close()
 		s.wg.Wait()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	loadstatsv3 "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -48,6 +49,7 @@ type Server struct {
 	tb     testing.TB
 	config Config
 	opened *queue[*Stream]
+	loads  *queue[*LoadStream]
 
 	mu       sync.Mutex
 	grpc     *grpc.Server             // guarded by mu; nil while stopped
@@ -75,6 +77,7 @@ func Start(tb testing.TB, config Config) *Server {
 		tb:     tb,
 		config: config,
 		opened: newQueue[*Stream](),
+		loads:  newQueue[*LoadStream](),
 		live:   make(map[*serverConn]struct{}),
 	}
 	s.Restart()
@@ -171,6 +174,7 @@ func (s *Server) Restart() {
 	}
 	server := grpc.NewServer(options...)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, handler{server: s})
+	loadstatsv3.RegisterLoadReportingServiceServer(server, loadHandler{server: s})
 	done := make(chan error, 1)
 	s.grpc, s.done = server, done
 	go func() { done <- server.Serve(&listener{Listener: l, server: s}) }()

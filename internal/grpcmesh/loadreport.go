@@ -16,9 +16,6 @@ func findReport(endpoint *upstream.Endpoint, trailer metadata.MD) {
 	if endpoint == nil || len(trailer) == 0 || !endpoint.TakesReports() {
 		return
 	}
-	if config := endpoint.Cluster().Config(); config != nil && config.Balancer.ClientWeighted.OutOfBand {
-		return // it reports on a stream of its own
-	}
 	endpoint.FindReport(header(trailer).Get, true)
 }
 

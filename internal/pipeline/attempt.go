@@ -23,6 +23,7 @@ type admitted struct {
 	gate      *breaker.Gate
 	errorRate breaker.Permit // zero without an error-rate breaker
 	endpoint  breaker.Permit // zero without one of the endpoint
+	load      *upstream.Load // nil unless the control plane asks
 	host      *balancer.Host
 	isRetry   bool
 }
@@ -161,6 +162,7 @@ func (a *Attempt) admit() (o outcome.Outcome, refused bool) {
 		a.releaseRetry()
 		a.errorRate.Done(outcome.Ignored)
 		a.Overflowed("requests")
+		cluster.CountDrop("")
 		return outcome.Outcome{Kind: outcome.Overflow, Err: errors.New("circuit breaker: too many requests")}, true
 	}
 	a.gate = gate
@@ -219,6 +221,7 @@ func (a *Attempt) Pick() (*upstream.Endpoint, error) {
 	a.admitted.endpoint = permit
 	a.Endpoint, a.host = endpoint, endpoint.Host()
 	a.host.Begin()
+	a.load = endpoint.Issued()
 	a.Observed.Endpoint = endpoint.Address()
 	a.Observed.Locality = a.host.Locality().String()
 	return endpoint, nil
@@ -227,16 +230,17 @@ func (a *Attempt) Pick() (*upstream.Endpoint, error) {
 // unpick takes back the endpoint that could not be connected to.
 func (a *Attempt) unpick() {
 	a.lock()
-	host, endpoint, permit := a.host, a.Endpoint, a.admitted.endpoint
+	host, endpoint, permit, load := a.host, a.Endpoint, a.admitted.endpoint, a.load
 	if a.ended {
 		host = nil // given back already
 	}
-	a.host, a.Endpoint, a.admitted.endpoint = nil, nil, breaker.Permit{}
+	a.host, a.Endpoint, a.admitted.endpoint, a.load = nil, nil, breaker.Permit{}, nil
 	a.unlock()
 	if host == nil {
 		return
 	}
 	a.report(host, endpoint, &outcome.Outcome{Kind: outcome.ConnectFailure})
+	load.Withdraw()
 	permit.Done(outcome.Failure)
 	a.pick.Avoid, a.pick.Beyond = avoiding(a.pick.Avoid, host), true
 	host.End()
@@ -302,6 +306,7 @@ func (a *Attempt) end(o *outcome.Outcome, now time.Time) {
 	}
 	if host != nil {
 		host.End()
+		a.load.Done(o)
 		a.report(host, endpoint, o)
 		a.told(host, o, now)
 	}

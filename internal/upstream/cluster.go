@@ -38,6 +38,9 @@ type Cluster struct {
 	// generation counts the changes after which connections must be new ones.
 	generation atomic.Uint64
 
+	// load counts calls for the control plane; nil while it does not ask.
+	load atomic.Pointer[loadTable]
+
 	// names resolves the names of a cluster of type DNS, nil for others. It is
 	// replaced under applyMu.
 	names atomic.Pointer[resolution]
@@ -134,6 +137,7 @@ func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster, local *dis
 		c.checkHealth(next.config.HealthCheck)
 	}
 	c.track(next.config.TrackRemaining)
+	c.followLoad(next.config.LoadReports)
 	for h := range c.set.Hosts() {
 		endpointOf(h).followBreaker(next.config.EndpointBreaker)
 	}
@@ -301,6 +305,7 @@ func (c *Cluster) Dropped() (category string, dropped bool) {
 	for i := range endpoints.Drops {
 		const million = 1_000_000
 		if rand.Uint32N(million) < endpoints.Drops[i].PerMillion {
+			c.CountDrop(endpoints.Drops[i].Category)
 			return endpoints.Drops[i].Category, true
 		}
 	}

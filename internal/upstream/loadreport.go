@@ -8,11 +8,12 @@ import (
 	"github.com/inboardmesh/inboard/internal/orca"
 )
 
-// TakesReports reports whether the cluster balances by what its endpoints say of
-// their load.
+// TakesReports reports whether anybody wants to know what the endpoint says of its
+// load: the balancer, or the control plane.
 func (e *Endpoint) TakesReports() bool {
 	config := e.cluster.Config()
-	return config != nil && config.Balancer.Policy == balancer.ClientWeighted
+	return config != nil && (config.Balancer.Policy == balancer.ClientWeighted ||
+		config.LoadReports != nil && len(config.LoadReports.Metrics) > 0)
 }
 
 // FindReport looks for the endpoint's load report in the headers or trailers of a
@@ -23,7 +24,11 @@ func (e *Endpoint) FindReport(get func(name string) string, raw bool) {
 		return
 	}
 	if report, found, err := orca.Find(get, raw); found && err == nil {
-		e.ReportLoad(&report)
+		e.noteMetrics(&report)
+		// One that reports on a stream of its own is weighed by that.
+		if config := e.cluster.Config(); config.Balancer.Policy == balancer.ClientWeighted && !config.Balancer.ClientWeighted.OutOfBand {
+			e.ReportLoad(&report)
+		}
 	}
 }
 

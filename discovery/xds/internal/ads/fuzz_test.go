@@ -130,7 +130,7 @@ func (r *fuzzRun) reconnect() {
 		w, mode = &delta{}, ModeDelta
 	}
 	r.stream = &stream{wire: fuzzWire{w}, node: r.client.node}
-	r.link().connectedTo(r.stream, mode)
+	r.link().connectedTo(r.stream, nil, mode)
 	r.drain()
 }
 

@@ -37,6 +37,7 @@ type link struct {
 	types  map[*typeState]*linkType // guarded by Client.mu
 	order  []*linkType              // guarded by Client.mu; in the order of the first watch
 	stream *stream                  // guarded by Client.mu; nil without one
+	conn   *grpc.ClientConn         // guarded by Client.mu; that of stream
 	// mode is the variant that the server is spoken to in: ModeAuto until it
 	// is known.
 	mode Mode // guarded by Client.mu
@@ -210,11 +211,11 @@ func (l *link) used() bool {
 }
 
 // connectedTo notes that a stream is up.
-func (l *link) connectedTo(s *stream, mode Mode) {
+func (l *link) connectedTo(s *stream, conn *grpc.ClientConn, mode Mode) {
 	c := l.client
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l.stream = s
+	l.stream, l.conn = s, conn
 	if (l.mode == ModeSotW) != (mode == ModeSotW) {
 		// Versions of the one variant mean nothing to the other.
 		l.forgetVersionsLocked()
@@ -240,7 +241,7 @@ func (l *link) disconnected(end sessionEnd, idle bool) {
 	if c.closed {
 		return
 	}
-	l.stream = nil
+	l.stream, l.conn = nil, nil
 	err := end.err
 	if idle {
 		err = nil

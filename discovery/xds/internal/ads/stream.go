@@ -63,7 +63,7 @@ func (l *link) session(ctx context.Context, conn *grpc.ClientConn, mode Mode) se
 		return sessionEnd{err: err}
 	}
 	s := &stream{wire: w, node: l.client.node}
-	l.connectedTo(s, mode)
+	l.connectedTo(s, conn, mode)
 	sent := make(chan error, 1)
 	go func() {
 		// Ends when the stream breaks or ctx ends; session waits for it below.

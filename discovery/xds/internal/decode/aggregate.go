@@ -19,7 +19,7 @@ var aggregateFields = []messageFields{
 // cluster says that the endpoint is of.
 const ofLeaves = "eds_cluster_config load_assignment least_request_lb_config round_robin_lb_config ring_hash_lb_config " +
 	"maglev_lb_config lb_subset_config common_lb_config load_balancing_policy transport_socket transport_socket_matches " +
-	"typed_extension_protocol_options outlier_detection health_checks"
+	"typed_extension_protocol_options outlier_detection health_checks lrs_server lrs_report_endpoint_metrics"
 
 // aggregateCluster decodes a Cluster with a cluster_type. Of the limits it has that
 // of retries, which may go to any of its clusters.

@@ -19,7 +19,7 @@ var clusterFields = []messageFields{
 		read: "name type cluster_type eds_cluster_config load_assignment connect_timeout lb_policy least_request_lb_config " +
 			"round_robin_lb_config ring_hash_lb_config maglev_lb_config lb_subset_config common_lb_config load_balancing_policy circuit_breakers transport_socket transport_socket_matches " +
 			"typed_extension_protocol_options metadata outlier_detection health_checks upstream_connection_options preconnect_policy " +
-			"dns_refresh_rate dns_jitter dns_failure_refresh_rate dns_lookup_family",
+			"dns_refresh_rate dns_jitter dns_failure_refresh_rate dns_lookup_family lrs_server lrs_report_endpoint_metrics",
 		// Metrics; Envoy's buffers, threads and start order; the settings of
 		// original-destination clusters, which are refused; and which resolver is
 		// asked, which clusters of type DNS refuse. The process's resolver does
@@ -81,6 +81,7 @@ func (d *decoder) cluster(at path, m *clusterv3.Cluster) *discovery.Cluster {
 	if c.HealthCheck != nil {
 		c.HealthCheck.ExcludeNew = m.GetCommonLbConfig().GetIgnoreNewHostsUntilFirstHc()
 	}
+	c.LoadReports = d.loadReports(at, m)
 	c.TLSMatches = d.socketMatches(at, m.GetTransportSocketMatches())
 	if m.GetConnectTimeout() != nil {
 		c.ConnectTimeout = d.duration(at.field("connect_timeout"), m.GetConnectTimeout())
