@@ -64,6 +64,7 @@ type Server struct {
 	ca          *ca.CA
 	dir         string
 	options     istio.Options
+	checks      checks
 	watches     *watches
 	certificate *certificate
 	health      *health.Server
@@ -117,10 +118,13 @@ func New(config Config) (*Server, error) {
 		dir:    config.Dir,
 		options: istio.Options{
 			TrustDomain: config.TrustDomain, TrustDomainAliases: config.TrustDomainAliases, RootNamespace: config.RootNamespace,
-			Check: config.Check,
 		},
 		health:  health.NewServer(),
 		clients: make(map[*client]struct{}),
+	}
+	if config.Check != nil {
+		s.checks.ask = config.Check
+		s.options.Check = s.checks.check
 	}
 	if s.ca != nil {
 		s.certificate = newCertificate(s.ca, config.ServerNames)
@@ -135,7 +139,7 @@ func New(config Config) (*Server, error) {
 			return nil, err
 		}
 	}
-	parsed, problems := istio.Parse(files, s.options)
+	parsed, problems := s.parse(files)
 	if len(problems) > 0 {
 		return nil, &InvalidConfigError{Problems: problems}
 	}
@@ -196,7 +200,7 @@ func (s *Server) Update(files []istio.File) []istio.Problem {
 	if s.dir != "" {
 		return []istio.Problem{{File: s.dir, Message: "the configuration is read from this directory: change the files"}}
 	}
-	parsed, problems := istio.Parse(files, s.options)
+	parsed, problems := s.parse(files)
 	s.install(files, parsed, problems)
 	return problems
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -134,6 +135,42 @@ func TestWhatClientsRejectDoesNotReplaceWhatTheyHave(t *testing.T) {
 			t.Error("a server begins with what clients reject")
 		}
 	})
+}
+
+// Of a change only what changed is asked about, and what was refused is asked again.
+func TestClientsAreAskedAboutWhatChanged(t *testing.T) {
+	t.Parallel()
+	asked := make(map[string]int)
+	refuse := false
+	s := mustNew(t, Config{
+		Files: []istio.File{service("payment", "10.0.0.1"), service("order", "10.0.0.1")},
+		Check: func(typeURL string, value []byte) error {
+			asked[typeURL]++
+			if refuse && typeURL == eds && strings.Contains(string(value), "10.0.0.2") {
+				return errors.New("not that one")
+			}
+			return nil
+		},
+	})
+	for _, step := range []struct {
+		name     string
+		address  string
+		refuse   bool
+		problems int
+		want     map[string]int
+	}{
+		{"nothing changes", "10.0.0.1", false, 0, map[string]int{}},
+		{"endpoints change", "10.0.0.2", true, 1, map[string]int{eds: 1}},
+		{"what was refused is asked again", "10.0.0.2", false, 0, map[string]int{eds: 1}},
+		{"back to what was there before the last one", "10.0.0.1", false, 0, map[string]int{eds: 1}},
+	} {
+		clear(asked)
+		refuse = step.refuse
+		problems := s.Update([]istio.File{service("payment", step.address), service("order", "10.0.0.1")})
+		if len(problems) != step.problems || !maps.Equal(asked, step.want) {
+			t.Errorf("%s: asked %v, problems %v; want %v", step.name, asked, problems, step.want)
+		}
+	}
 }
 
 func TestStatusShowsWhatIsServedAfterConcurrentUpdates(t *testing.T) {

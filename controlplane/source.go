@@ -161,7 +161,7 @@ func (s *source) parse(version string, files []istio.File, err error) *reading {
 		return &reading{version: version, doubtful: true, problems: []istio.Problem{{File: s.server.dir, Message: err.Error()}}}
 	}
 	r := &reading{version: version, files: files}
-	r.parsed, r.problems = istio.Parse(files, s.server.options)
+	r.parsed, r.problems = s.server.parse(files)
 	r.doubtful = len(r.problems) > 0
 	for _, file := range files {
 		if len(file.Data) == 0 && !s.empty[file.Name] {

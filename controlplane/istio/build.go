@@ -137,6 +137,12 @@ type builtTable struct {
 	table     *routeTable
 }
 
+// hasRoutes reports whether a table has the routes of such a one: names that its
+// callers know the host by apart, it is the same.
+func (t *builtTable) hasRoutes(s *service, p *servicePort, from []*virtualService, gateway []*gatewayParent) bool {
+	return t.port == p && t.service == s && slices.Equal(t.from, from) && slices.Equal(t.gateway, gateway)
+}
+
 // buildHost translates a host for every namespace that may have its own answer.
 func (r *registry) buildHost(c *Config, host string) {
 	services := r.services[host]
@@ -191,7 +197,7 @@ func (r *registry) buildTable(b *hostBuild, s *service, p *servicePort, namespac
 	near := isNear(s.host, namespace)
 	gateway := r.attachedIn(s.host, namespace, p.number)
 	for _, t := range b.tables {
-		if t.port == p && t.service == s && t.near == near && (!r.hashing || t.namespace == namespace) && slices.Equal(t.from, from) && slices.Equal(t.gateway, gateway) {
+		if t.hasRoutes(s, p, from, gateway) && t.near == near && (!r.hashing || t.namespace == namespace) {
 			return t.table
 		}
 	}
@@ -211,7 +217,7 @@ func (r *registry) buildTable(b *hostBuild, s *service, p *servicePort, namespac
 	table := newRouteTable(name, hostPort(s.host, p.number), domains(s.host, namespace, p.number), choices)
 	if err := validate(table.whole()); err != nil {
 		s.doubt(p, err)
-	} else {
+	} else if r.hashing || !slices.ContainsFunc(b.tables, func(t *builtTable) bool { return t.hasRoutes(s, p, from, gateway) }) {
 		r.checkTable(table, s, p)
 	}
 	b.tables = append(b.tables, &builtTable{p, s, near, namespace, from, gateway, table})

@@ -59,8 +59,13 @@ func withoutPath(err error, prefix string) error {
 	return errors.New(strings.ReplaceAll(err.Error(), prefix, ""))
 }
 
-// checkClient checks the listener of a port as clients ask for it.
+// checkClient checks the listener of a port as clients ask for it. Those of all ports
+// differ in their names only.
 func (r *registry) checkClient(name string, manager *anypb.Any, s *service, p *servicePort) {
+	if r.clientChecked {
+		return
+	}
+	r.clientChecked = true
 	if err := r.opts.clientsTake(resource.ListenerType, apiListener(name, manager)); err != nil {
 		s.at.rejected(fmt.Errorf("port %d of %q: %w", p.number, s.host, err))
 	}

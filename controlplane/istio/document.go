@@ -40,6 +40,7 @@ func readFile(rep *reporter, file File) []*object {
 			return objects
 		}
 		if err != nil {
+			rep.unread = true
 			rep.add(syntaxProblem(file.Name, data, err))
 			return objects
 		}

@@ -75,8 +75,10 @@ type reporter struct {
 	// earlier mistake, reported in the words of the document, leads to.
 	doubts   []Problem
 	warnings []Problem
-	seen     map[Problem]bool
-	order    map[string]int
+	// unread tells that a file could not be read to its end.
+	unread bool
+	seen   map[Problem]bool
+	order  map[string]int
 }
 
 func newReporter(files []File) *reporter {

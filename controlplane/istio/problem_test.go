@@ -128,3 +128,16 @@ func TestProblemStringIsOneLineWithoutControlCharacters(t *testing.T) {
 		t.Errorf("want %q, got %q", want, got)
 	}
 }
+
+// What is in a file that cannot be read is missing elsewhere: that is no problem of
+// those who refer to it.
+func TestAFileThatCannotBeReadHasOneProblem(t *testing.T) {
+	t.Parallel()
+	broken := strings.Replace(shop, "endpoints:", "endpoints: [", 1)
+	rules := newcomerHead + "  - route: [{destination: {host: payment, subset: v1}}]\n---\n" +
+		"apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a, namespace: shop}\nspec: {host: payment}\n"
+	_, problems := istio.Parse([]istio.File{{Name: "shop.yaml", Data: []byte(broken)}, {Name: "x.yaml", Data: []byte(rules)}}, istio.Options{})
+	if len(problems) != 1 || problems[0].File != "shop.yaml" {
+		t.Errorf("got %v", problems)
+	}
+}

@@ -38,6 +38,8 @@ type registry struct {
 
 	// attached are the references of gateway routes to a host.
 	attached map[string][]*gatewayParent
+	// clientChecked tells that a listener of clients was checked.
+	clientChecked bool
 	// offers counts the hosts for which others were looked for.
 	offers int
 }
@@ -119,6 +121,9 @@ func (r *registry) unique(objects []*object) []*object {
 func (r *registry) known(host string, a at) bool {
 	if len(r.services[host]) > 0 {
 		return true
+	}
+	if r.rep.unread {
+		return false // it may be in the file that cannot be read, which was reported
 	}
 	if full := searchHost(host, ""); full != host && len(r.services[full]) > 0 {
 		a.errorf("no ServiceEntry has the host %q: Istio completes only names without a dot, write %q", host, full)

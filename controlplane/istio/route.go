@@ -269,7 +269,7 @@ func (r *registry) destination(d *networking.Destination, port uint32, a at) str
 			a.field("port").errorf("%q has no port %d, on which this route is called: set port.number", host, port)
 		}
 	}
-	if d.Subset != "" && !r.hasSubset(host, d.Subset) {
+	if d.Subset != "" && !r.rep.unread && !r.hasSubset(host, d.Subset) {
 		a.field("subset").errorf("no DestinationRule of %q has a subset %q%s", host, d.Subset, r.subsetsOf(host))
 	}
 	return clusterName(port, d.Subset, host)
