@@ -35,6 +35,9 @@ func (e *encoder) rbac(where string, r *discovery.RBAC, facts serverFacts) (*htt
 	if r.Rules == nil {
 		return out, nil
 	}
+	if r.Rules.Tree != nil {
+		return nil, fmt.Errorf("grpc-go does not evaluate trees of matchers: %w", errInstead)
+	}
 	switch r.Rules.Action {
 	case discovery.RBACAllow:
 		// Without policies it allows nothing, as it should.
