@@ -23,7 +23,7 @@ var decided = map[string]string{
 	"ClusterResult.Leaves": "grpc-go finds out by itself what aggregates consist of",
 	"APIListener.Name":     "as Inbound.Name", "APIListener.RouteName": "a target has Routes always", "APIListener.HideOriginals": "nothing is rewritten",
 	"Cluster.Name": "the name in the target is used", "Cluster.EDSName": "the name is the guest's own", "Cluster.Static": "ClusterResult.Endpoints has it",
-	"Cluster.ConnectTimeout": "gRPC has its own", "Cluster.TrackRemaining": "nothing is reported", "Cluster.Protocol": "gRPC is HTTP/2",
+	"Cluster.ConnectTimeout": "gRPC has its own", "Cluster.TrackRemaining": "nothing is reported", "Cluster.LoadReports": "as TrackRemaining", "Cluster.Protocol": "gRPC is HTTP/2",
 	"Cluster.IdleTimeout":   "gRPC has its own",
 	"ClusterResult.Secrets": "what names them is refused", "Inbound.Secrets": "as ClusterResult.Secrets",
 	"Cluster.PreconnectRatio": "gRPC has one connection to an endpoint", "Cluster.Families": "gRPC begins with the first address",
