@@ -118,6 +118,16 @@ type sharedBody struct {
 	letGo func()
 }
 
+// Read lets the request go with the end of its response, also for those who do not
+// close what they have read.
+func (b *sharedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.letGo()
+	}
+	return n, err
+}
+
 // Close returns when the stream has ended.
 func (b *sharedBody) Close() error {
 	b.letGo()
