@@ -266,8 +266,8 @@ func TestHeaderOfAFailedStreamLeavesTheStatusToRecv(t *testing.T) {
 	})
 }
 
-// TestHeaderCommits: what the application has seen cannot be taken back.
-func TestHeaderCommits(t *testing.T) {
+// BR13: what the application has seen cannot be taken back.
+func TestBR13_HeaderCommits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t)

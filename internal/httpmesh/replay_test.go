@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/outcome"
 	"github.com/inboardmesh/inboard/retry"
 )
 
@@ -117,4 +118,25 @@ func TestBR15_TheTrailersOfAnAttemptAreItsOwn(t *testing.T) {
 			}
 		})
 	}
+}
+
+// With its headers a response is the caller's: what becomes of its body is not made
+// good by another attempt.
+func TestBR13_AResponseThatHasBegunIsFinal(t *testing.T) {
+	t.Parallel()
+	onBothProtocols(t, func(t *testing.T, protocol func(*discovery.Target)) {
+		w := newWorld(t, newTarget(protocol, retrying(retry.Policy{MaxRetries: 3, On: retry.On5xx | retry.OnReset})),
+			func(rw http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(rw, "half")
+				_ = http.NewResponseController(rw).Flush()
+				panic(http.ErrAbortHandler)
+			})
+		resp := w.do(newRequest(t.Context(), t, http.MethodGet, paymentURL, nil))
+		content, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		w.idle()
+		if c := w.lastCall(); string(content) != "half" || err == nil || w.served.Load() != 1 || c.Attempts != 1 || c.Outcome.Kind != outcome.Reset {
+			t.Errorf("got %q, %v after %d requests; the call ended with %v", content, err, w.served.Load(), c.Outcome.Kind)
+		}
+	})
 }

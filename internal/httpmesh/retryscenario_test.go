@@ -2,15 +2,21 @@ package httpmesh
 
 import (
 	"errors"
+	"io"
 	"maps"
 	"math"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"golang.org/x/net/http2"
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
@@ -163,6 +169,80 @@ func TestS23_EachConditionOverHTTP(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// refuseStreams serves HTTP/2 at an address, and says of every request that it has
+// done nothing with it.
+func (w *world) refuseStreams(address string) (arrived *atomic.Int64) {
+	w.t.Helper()
+	ln, err := w.network.Listen(address)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	arrived = new(atomic.Int64)
+	var conns sync.WaitGroup
+	serve := func(conn net.Conn) { // ends with the connection
+		defer conn.Close()
+		if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
+			return
+		}
+		f := http2.NewFramer(conn, conn)
+		_ = f.WriteSettings()
+		for {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				return
+			}
+			switch frame := frame.(type) {
+			case *http2.SettingsFrame:
+				if !frame.IsAck() {
+					_ = f.WriteSettingsAck()
+				}
+			case *http2.HeadersFrame:
+				arrived.Add(1)
+				_ = f.WriteRSTStream(frame.StreamID, http2.ErrCodeRefusedStream)
+			}
+		}
+	}
+	conns.Go(func() { // ends with the listener
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			conns.Go(func() { serve(conn) })
+		}
+	})
+	w.t.Cleanup(func() {
+		_ = ln.Close()
+		w.upstreams.Close()
+		conns.Wait()
+	})
+	return arrived
+}
+
+// A server that refuses streams is asked once more in any case (gRFC A6), and then as
+// the policy says.
+func TestS23_RefusedStreamsOverHTTP2(t *testing.T) {
+	t.Parallel()
+	for on, want := range map[retry.Conditions]int64{
+		0: 2, retry.OnConnectFailure: 2, retry.OnRetriable4xx: 2,
+		retry.OnRefusedStream: 4, retry.OnReset: 4, retry.On5xx: 4, retry.OnGatewayError: 4,
+	} {
+		t.Run(on.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, newTarget(over(discovery.HTTP2), retrying(retry.Policy{MaxRetries: 2, On: on})), nil)
+				arrived := w.refuseStreams(paymentAddress)
+				resp, err := w.transport.RoundTrip(newRequest(t.Context(), t, http.MethodPost, paymentURL, strings.NewReader("42")))
+				e := failed(t, resp, err, outcome.RefusedStream)
+				if arrived.Load() != want || int64(e.Attempts) != want {
+					t.Errorf("%d requests in %d attempts, want %d", arrived.Load(), e.Attempts, want)
+				}
+				w.idle()
+			})
+		})
 	}
 }
 
