@@ -3,7 +3,6 @@ package nativegrpc_test
 import (
 	"context"
 	"fmt"
-	"log"
 	"net"
 	"slices"
 
@@ -12,7 +11,6 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/xds"
 
-	"github.com/inboardmesh/inboard/mesh"
 	"github.com/inboardmesh/inboard/mesh/meshtest"
 	"github.com/inboardmesh/inboard/mesh/nativegrpc"
 )
@@ -51,26 +49,36 @@ func Example() {
 
 // A native server gets its policies and its certificate from the mesh.
 func ExampleGuest_ServerOptions() {
-	ctx := context.Background()
-	m, err := mesh.New(ctx)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer m.Close()
+	t := &exampleTB{}
+	defer t.end()
+	m := meshtest.New(t).Workload("payment.shop") // in your code: mesh.New
+
 	guest, err := nativegrpc.New(m)
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
-	srv, err := xds.NewGRPCServer(guest.ServerOptions()...)
+	mode := make(chan string, 1)
+	srv, err := xds.NewGRPCServer(append(guest.ServerOptions(), xds.ServingModeCallback(
+		func(_ net.Addr, args xds.ServingModeChangeArgs) { mode <- args.Mode.String() }))...)
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	grpc_health_v1.RegisterHealthServer(srv, health.NewServer())
-	ln, err := net.Listen("tcp", ":9090")
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // in your code: the port of the endpoint
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
-	log.Print(srv.Serve(guest.Listener(ln)))
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(guest.Listener(ln)) }()
+	fmt.Println(<-mode)
+	srv.Stop()
+	fmt.Println(<-done)
+	// Output:
+	// SERVING
+	// <nil>
 }
 
 // inMemory connects to the service of the example, which is on no network.
