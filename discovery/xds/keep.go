@@ -101,7 +101,9 @@ func (k *keeper) note(hooks observe.Hooks) observe.Hooks {
 	}
 	accepted, changed := hooks.ResourceAccepted, hooks.StreamChanged
 	hooks.ResourceAccepted = func(e observe.ResourceEvent) {
-		k.versions[lastgood.Key{TypeURL: urls[e.Type], Name: e.Name}] = e.Version
+		if key := (lastgood.Key{TypeURL: urls[e.Type], Name: e.Name}); k.resources[key] != nil {
+			k.versions[key] = e.Version
+		}
 		if accepted != nil {
 			accepted(e)
 		}
