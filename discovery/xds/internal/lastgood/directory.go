@@ -163,7 +163,7 @@ func replace(d files, name string, write func(io.Writer) error) error {
 	temporary := temporaryPrefix + rand.Text() + suffix
 	f, err := d.create(temporary)
 	if err != nil {
-		return err
+		return reason(err)
 	}
 	err = write(f)
 	if err == nil {
@@ -174,9 +174,22 @@ func replace(d files, name string, write func(io.Writer) error) error {
 		err = d.rename(temporary, name)
 	}
 	if err != nil {
-		return errors.Join(err, d.remove(temporary))
+		_ = d.remove(temporary) // what is left of it is swept one day
+		return reason(err)
 	}
 	return d.sync()
+}
+
+// reason is an error without the name of the temporary file, which is another one
+// each time.
+func reason(err error) error {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("%s: %w", path.Op, path.Err)
+	}
+	if link, ok := errors.AsType[*os.LinkError](err); ok {
+		return fmt.Errorf("%s: %w", link.Op, link.Err)
+	}
+	return err
 }
 
 // fileName is the name of the file of an owner.

@@ -68,7 +68,9 @@ type Store struct {
 	config Config
 	owner  [sha256.Size]byte
 	name   string
-	dir    *directory // nil if it cannot be used
+	// dir and files belong to whoever writes: run, and Stop after it. They are nil
+	// while the directory cannot be used.
+	dir    *directory
 	files  files
 	wake   chan struct{} // holds one token
 	stop   func()
@@ -110,17 +112,16 @@ func Open(config Config) (*Store, error) {
 	s.status.File = filepath.Join(config.Dir, s.name)
 	s.stop = sync.OnceFunc(s.end)
 	dir, err := openDirectory(config.Dir)
-	if broken, ok := errors.AsType[unusable](err); ok {
-		s.status.Refused = fmt.Errorf("directory %q: %w", config.Dir, broken.error)
-		s.status.NotWritten = s.status.Refused
-		config.Report(observe.LastGoodEvent{Kind: observe.LastGoodNotWritten, Err: s.status.Refused})
-		return s, nil
-	}
-	if err != nil {
+	_, broken := errors.AsType[unusable](err)
+	switch {
+	case broken:
+		s.written(nil, 0, err) // it is tried again with the next write
+	case err != nil:
 		return nil, err
+	default:
+		s.dir, s.files = dir, dir
+		s.load(time.Now())
 	}
-	s.dir, s.files = dir, dir
-	s.load(time.Now())
 	s.wg.Go(s.run) // ends with Stop
 	return s, nil
 }
@@ -255,11 +256,8 @@ func (s *Store) end() {
 		s.dirty = true // the control plane stands by it until now
 	}
 	s.mu.Unlock()
-	if s.dir == nil {
-		return
-	}
 	s.write()
-	_ = s.dir.close() // it was only held open
+	s.leave()
 }
 
 func (s *Store) poke() {

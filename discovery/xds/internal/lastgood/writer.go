@@ -64,8 +64,39 @@ func (s *Store) write() {
 	}
 	size, err := s.fit(kept)
 	if err == nil {
-		err = replace(s.files, s.name, func(w io.Writer) error { return encode(w, kept) })
+		err = s.enter()
 	}
+	if err == nil {
+		if err = replace(s.files, s.name, func(w io.Writer) error { return encode(w, kept) }); err != nil {
+			s.leave() // it may have been replaced, or be there again later
+		}
+	}
+	s.written(kept, size, err)
+}
+
+// enter opens the directory, unless it is open.
+func (s *Store) enter() error {
+	if s.files != nil {
+		return nil
+	}
+	dir, err := openDirectory(s.config.Dir)
+	if err != nil {
+		return err
+	}
+	s.dir, s.files = dir, dir
+	return nil
+}
+
+// leave closes the directory, if it is open.
+func (s *Store) leave() {
+	if s.dir != nil && s.files == files(s.dir) {
+		_ = s.dir.close() // it was only held open
+		s.dir, s.files = nil, nil
+	}
+}
+
+// written notes how a write ended, and reports it unless that is known.
+func (s *Store) written(kept *snapshot, size int64, err error) {
 	if err != nil {
 		err = fmt.Errorf("file %q is not written: %w", s.status.File, err)
 	}
@@ -74,7 +105,7 @@ func (s *Store) write() {
 	again := err != nil && err.Error() == s.told
 	switch {
 	case err != nil:
-		s.told, s.dirty = err.Error(), true // the next change, or refresh, tries again
+		s.told, s.dirty = err.Error(), true // the next change, or a while, tries again
 	default:
 		s.told, s.status.Written = "", time.Now()
 	}
