@@ -43,8 +43,7 @@ func (p *peakEWMA) pick(q query) int {
 		}
 		return b
 	}
-	at := q.now.Sub(p.epoch)
-	if y.latency.cost(at, p.decay, y.Active()) < x.latency.cost(at, p.decay, x.Active()) {
+	if y.latency.cost(q.at, p.decay, y.Active()) < x.latency.cost(q.at, p.decay, x.Active()) {
 		return b
 	}
 	return a

@@ -137,8 +137,12 @@ func (s *Set) query(snapshot *snapshot, info *PickInfo) query {
 	if snapshot.hashing && !q.hashed {
 		q.hash = s.random()
 	}
-	if snapshot.timed && q.now.IsZero() {
-		q.now = time.Now()
+	switch {
+	case !snapshot.timed:
+	case q.now.IsZero():
+		q.at = time.Since(s.epoch)
+	default:
+		q.at = q.now.Sub(s.epoch)
 	}
 	return q
 }

@@ -7,8 +7,10 @@ import "time"
 type query struct {
 	hash   uint64
 	hashed bool
-	// now is the time of the pick if the set's policy needs one.
+	// now is the time of the pick if the caller gave one; at is the time of the pick
+	// since the set's epoch, if the set's policy needs one.
 	now time.Time
+	at  time.Duration
 	// inFlight is the requests in flight on all hosts of the cluster.
 	inFlight int64
 }

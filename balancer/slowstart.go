@@ -43,10 +43,10 @@ func (s *SlowStart) factor(t time.Duration) float64 {
 // at every moment and without a timer.
 type warming struct {
 	inner  chooser
-	hosts  []*Host
 	config SlowStart
-	// epoch is what the hosts' times count from.
-	epoch time.Time
+	// began is when each host was new, since the set's epoch: when that changes
+	// there is another snapshot.
+	began []time.Duration
 	// oldest is when the host that is longest in service began, which has the
 	// largest factor; until is when the last one is no longer new.
 	oldest, until time.Duration
@@ -63,9 +63,10 @@ func (b *builder) warm(inner chooser, hosts []*Host) picker {
 	if config.Window <= 0 {
 		return nil
 	}
-	w := &warming{inner: inner, hosts: hosts, config: config, epoch: b.epoch, oldest: math.MaxInt64, random: b.random}
-	for _, h := range hosts {
+	w := &warming{inner: inner, config: config, began: make([]time.Duration, len(hosts)), oldest: math.MaxInt64, random: b.random}
+	for i, h := range hosts {
 		began := time.Duration(h.began.Load())
+		w.began[i] = began
 		w.oldest = min(w.oldest, began)
 		w.until = max(w.until, began+config.Window)
 	}
@@ -79,17 +80,16 @@ func (w *warming) pick(q query) int {
 	if w.over.Load() {
 		return w.inner.next()
 	}
-	now := q.now.Sub(w.epoch)
-	if now >= w.until {
+	if q.at >= w.until {
 		w.over.Store(true)
 		return w.inner.next()
 	}
-	largest := w.config.factor(now - w.oldest)
+	largest := w.config.factor(q.at - w.oldest)
 	best, most := 0, -1.0
 	for range maxRejections {
 		i := w.inner.next()
-		f := w.config.factor(now - time.Duration(w.hosts[i].began.Load()))
-		if float64(w.random()>>11)/(1<<53)*largest < f {
+		f := w.config.factor(q.at - w.began[i])
+		if f >= largest || float64(w.random()>>11)/(1<<53)*largest < f { // most are not new
 			return i
 		}
 		if f > most {

@@ -63,18 +63,26 @@ type counted struct {
 	grpc   atomic.Int64
 }
 
-func (c *counted) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+// wait takes the time of an answer, unless nobody waits for it any more.
+func (c *counted) wait(ctx context.Context) {
+	select {
+	case <-time.After(time.Duration(c.delay.Load())):
+	case <-ctx.Done():
+	}
+}
+
+func (c *counted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.http.Add(1)
-	time.Sleep(time.Duration(c.delay.Load()))
+	c.wait(r.Context())
 	if c.broken.Load() {
 		w.WriteHeader(http.StatusInternalServerError)
 	}
 	_, _ = io.WriteString(w, c.id)
 }
 
-func (c *counted) UnaryCall(context.Context, *grpc_testing.SimpleRequest) (*grpc_testing.SimpleResponse, error) {
+func (c *counted) UnaryCall(ctx context.Context, _ *grpc_testing.SimpleRequest) (*grpc_testing.SimpleResponse, error) {
 	c.grpc.Add(1)
-	time.Sleep(time.Duration(c.delay.Load()))
+	c.wait(ctx)
 	if c.broken.Load() {
 		return nil, status.Error(codes.Internal, "out of order")
 	}
@@ -97,7 +105,9 @@ func (g *ground) counting(n int, register func(number int, s *grpc.Server)) []*c
 		if err != nil {
 			g.t.Fatal(err)
 		}
-		httpServer, grpcServer := &http.Server{Handler: c}, grpc.NewServer()
+		httpServer, grpcServer := &http.Server{Handler: c, Protocols: new(http.Protocols)}, grpc.NewServer()
+		httpServer.Protocols.SetHTTP1(true)
+		httpServer.Protocols.SetUnencryptedHTTP2(true)
 		grpc_testing.RegisterTestServiceServer(grpcServer, c)
 		if register != nil {
 			register(i+1, grpcServer)

@@ -98,9 +98,11 @@ func (g *ground) server(address string) bootstrap.Server {
 func (g *ground) join(config *bootstrap.Config, more ...mesh.Option) {
 	g.t.Helper()
 	var err error
-	g.mesh, err = mesh.New(g.t.Context(), append(more, mesh.WithBootstrap(config), mesh.WithDialer(g.network.DialContext),
+	g.mesh, err = mesh.New(g.t.Context(), append([]mesh.Option{
+		mesh.WithBootstrap(config), mesh.WithDialer(g.network.DialContext),
 		mesh.WithOutboundPolicy(mesh.RegistryOnly), // names cannot be looked up in a bubble
-		mesh.WithLogger(slog.New(slog.DiscardHandler)))...)
+		mesh.WithLogger(slog.New(slog.DiscardHandler)),
+	}, more...)...)
 	if err != nil {
 		g.t.Fatal(err)
 	}
