@@ -9,8 +9,11 @@
 //
 // What the service sends is taken over whole or not at all: a secret that says more
 // than is understood, or that names a file, is rejected, to the service and in the
-// events, and what was there before stays in force. No error holds what a secret
-// holds.
+// events, and what was there before stays in force. Roots may come with revocation
+// lists (crl). No error holds what a secret holds.
+//
+// It is for the workload's own identity. Secrets that the configuration names with an
+// ads config source come over the stream of the control plane, and need no source.
 //
 // The configuration is that of the certificate provider plugin "sds" in a gRPC
 // bootstrap file, which is ours; see [ParseConfig].
