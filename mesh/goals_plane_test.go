@@ -219,7 +219,7 @@ func (g *ground) get(path string) error {
 	return err
 }
 
-func TestX43_DeletingManyClustersWithIdleConnectionsStallsNobody(t *testing.T) {
+func TestX43_V49_DeletingManyClustersWithIdleConnectionsStallsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGround(t, func(c *bootstrap.Config) { c.Servers[0].API = bootstrap.APIDelta })
 		g.payment(1)
@@ -261,7 +261,7 @@ func used() time.Duration {
 	return d
 }
 
-func TestG12_AHugeConfigurationComesAndGoes(t *testing.T) {
+func TestG12_V50_AHugeConfigurationComesAndGoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGround(t, func(c *bootstrap.Config) { c.Servers[0].API = bootstrap.APIDelta })
 		g.payment(1)

@@ -151,7 +151,7 @@ func TestX104_LoadIsTheOneOfEachLocalityWithDropsAndErrors(t *testing.T) {
 	})
 }
 
-func TestX94_LoadGoesToNobodyWhoDoesNotAsk(t *testing.T) {
+func TestX94_V59_LoadGoesToNobodyWhoDoesNotAsk(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		g := newGround(t)

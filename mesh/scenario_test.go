@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
@@ -378,6 +379,44 @@ func TestS12_CallsToOneAuthorityDoNotNeedTheOther(t *testing.T) {
 		far.Server.Stop()
 		time.Sleep(time.Minute)
 		g.works()
+	})
+}
+
+func TestS12_ATargetMayNameItsAuthority(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := &ground{t: t, network: newGroundNetwork()}
+		g.plane = adstest.Serve(t, adstest.Config{Network: g.network})
+		far := adstest.Serve(t, adstest.Config{Network: g.network, Address: "far.test"})
+		g.join(&bootstrap.Config{
+			Servers:     []bootstrap.Server{g.server("xds.test")},
+			Authorities: map[string]bootstrap.Authority{"Far": {Servers: []bootstrap.Server{g.server("far.test")}}},
+			Node:        bootstrap.Node{ID: "customer-1"},
+		})
+		g.payment(1)
+		listener := groundListener(groundGRPC)
+		listener.Name = "xdstp://Far/envoy.config.listener.v3.Listener/" + groundHost + ":" + groundGRPC
+		far.Set(listener)
+		g.plane.Set(tree(1)...) // routes, clusters and endpoints have plain names
+		g.plane.Remove(listenerURL, groundHost+":"+groundGRPC)
+		for target, works := range map[string]bool{
+			"xds://Far/" + groundHost + ":" + groundGRPC:    true,
+			"mesh://Far/" + groundHost + ":" + groundGRPC:   true,
+			"xds:///" + groundHost + ":" + groundGRPC:       false,
+			"xds://Nobody/" + groundHost + ":" + groundGRPC: false,
+		} {
+			conn, err := grpc.NewClient(target, g.mesh.DialOptions()...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			_, err = grpc_testing.NewTestServiceClient(conn).UnaryCall(ctx, &grpc_testing.SimpleRequest{})
+			cancel()
+			if (err == nil) != works || !works && status.Code(err) != codes.Unavailable {
+				t.Errorf("%s: %v", target, err)
+			}
+			_ = conn.Close()
+		}
 	})
 }
 

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 
@@ -145,13 +146,16 @@ func decoder[V any](f func([]byte) (string, *V, error)) func([]byte) (string, an
 // An update without a value has an error that wraps [discovery.ErrNotFound]
 // only if the control plane has no Listener for the destination. A resource
 // that the Listener needs and that does not exist makes the destination
-// unusable, not unknown.
+// unusable, not unknown. An authority that the bootstrap does not have makes it
+// unknown.
 //
 // A call of notify that has begun when stop is called may still be running when
 // stop has returned. After Close a watch is told nothing.
 func (s *Source) WatchTarget(name string, notify func(discovery.Update[*discovery.Target])) (stop func()) {
 	listener, err := s.config.ListenerName(name)
 	if err != nil {
+		// Nothing will mend it: no call has to wait.
+		err = fmt.Errorf("%w: %w", discovery.ErrNotFound, err)
 		t := &target{name: name, publisher: s.publisher, notify: notify, listener: &resource[discovery.APIListener]{err: err}}
 		s.publisher.add(t)
 		return t.stop

@@ -123,10 +123,15 @@ func (a *Adapter) ServerOptions() []grpc.ServerOption {
 }
 
 // targetName is the destination's name in the configuration, "host:port", from
-// the target that a channel was made with.
+// the target that a channel was made with; or "//AUTHORITY/host:port" for one of an
+// authority (gRFC A47).
 func targetName(target string) (string, error) {
 	for _, scheme := range schemes {
-		name, ok := strings.CutPrefix(target, scheme+":///")
+		name, ok := strings.CutPrefix(target, scheme+"://")
+		if !ok {
+			continue
+		}
+		authority, name, ok := strings.Cut(name, "/")
 		if !ok {
 			continue
 		}
@@ -139,7 +144,25 @@ func targetName(target string) (string, error) {
 		if rooted, ok := strings.CutSuffix(host, "."); ok {
 			name = net.JoinHostPort(rooted, port)
 		}
-		return strings.ToLower(name), nil
+		name = strings.ToLower(name)
+		if authority != "" {
+			name = "//" + authority + "/" + name
+		}
+		return name, nil
 	}
 	return "", fmt.Errorf("mesh: target %q is not the mesh's: use mesh:///HOST:PORT", target)
+}
+
+// hostOf is the "host:port" of a target's name.
+func hostOf(name string) string {
+	if rest, ok := strings.CutPrefix(name, "//"); ok {
+		_, name, _ = strings.Cut(rest, "/")
+	}
+	return name
+}
+
+// mayGoAround reports whether a call may pass round the mesh, if the control plane
+// does not know the target. One of an authority is the mesh's whoever knows it.
+func (a *Adapter) mayGoAround(name string) bool {
+	return a.options.AllowUnknown && !strings.HasPrefix(name, "//")
 }

@@ -63,7 +63,7 @@ func requestOf(ctx context.Context, name, method string, opts []grpc.CallOption)
 	if !ok {
 		md = metadata.MD{}
 	}
-	host := name
+	host := hostOf(name)
 	for _, o := range opts {
 		if authority, ok := o.(grpc.AuthorityOverrideCallOption); ok {
 			host = authority.Authority

@@ -26,7 +26,7 @@ type directConns struct {
 // around returns the channel for a target that the control plane does not know,
 // if the outbound policy lets such calls go out; nil otherwise.
 func (a *Adapter) around(ctx context.Context, target *pipeline.Target) (*grpc.ClientConn, error) {
-	if !a.options.AllowUnknown {
+	if !a.mayGoAround(target.Name()) {
 		return nil, nil
 	}
 	if _, err := target.Config(ctx); !errors.Is(err, discovery.ErrNotFound) {

@@ -33,7 +33,7 @@ func (a *Adapter) Explain(ctx context.Context, target, method string, opts ...gr
 	}
 	config, release, err := a.options.Outbound.Peek(ctx, name)
 	switch {
-	case errors.Is(err, discovery.ErrNotFound) && a.options.AllowUnknown:
+	case errors.Is(err, discovery.ErrNotFound) && a.mayGoAround(name):
 		return q.New(explain.AroundMesh, err.Error()), nil
 	case errors.Is(err, discovery.ErrNotFound):
 		return q.New(explain.Refused, fmt.Sprintf("by the outbound policy (registry only): %v", err)), nil

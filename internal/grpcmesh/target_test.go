@@ -64,7 +64,8 @@ func TestATargetThatIsNotTheMeshsIsAnErrorThatSaysSo(t *testing.T) {
 		{"xds:///payment.shop", `target "xds:///payment.shop" needs a port: xds:///HOST:PORT`},
 		{"passthrough:///payment.shop:9090", `target "passthrough:///payment.shop:9090" is not the mesh's: use mesh:///HOST:PORT`},
 		{"payment.shop:9090", `target "payment.shop:9090" is not the mesh's: use mesh:///HOST:PORT`},
-		{"mesh://authority/payment.shop:9090", `target "mesh://authority/payment.shop:9090" is not the mesh's: use mesh:///HOST:PORT`},
+		{"mesh://authority/payment.shop", `target "mesh://authority/payment.shop" needs a port: mesh:///HOST:PORT`},
+		{"mesh://payment.shop:9090", `target "mesh://payment.shop:9090" is not the mesh's: use mesh:///HOST:PORT`},
 	}
 	for _, tt := range tests {
 		for _, kind := range callKinds {
