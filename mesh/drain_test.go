@@ -402,18 +402,17 @@ func TestBD1_BD3_BD4_DrainOverTheWire(t *testing.T) {
 // A user's own server and those that Drain is too late for.
 func TestDrainBesideShutdownAndClose(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
 	for _, tt := range []struct {
 		name   string
-		beside func(d *drainee)
-		failed bool
+		beside func(ctx context.Context, d *drainee)
 	}{
-		{"servers that are shut down at the same time", func(d *drainee) { d.shutdown(ctx) }, false},
-		{"the mesh is closed at the same time", func(d *drainee) { _ = d.Close() }, false},
+		{"servers that are shut down at the same time", func(ctx context.Context, d *drainee) { d.shutdown(ctx) }},
+		{"the mesh is closed at the same time", func(_ context.Context, d *drainee) { _ = d.Close() }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
 			d := startDrainee(t)
 			p := dialPeer(t, d.http)
 			p.ask(t, "/")
@@ -425,8 +424,8 @@ func TestDrainBesideShutdownAndClose(t *testing.T) {
 				ended <- err
 			}()
 			<-d.Draining()
-			tt.beside(d)
-			if err := <-ended; (err != nil) != tt.failed {
+			tt.beside(ctx, d)
+			if err := <-ended; err != nil {
 				t.Error(err)
 			}
 			if took := time.Since(begun); took > 30*time.Second {

@@ -27,6 +27,8 @@ var (
 	goalCalls       = flag.Int64("goals.calls", 4000, "calls of TestG1 and TestG19")
 	goalRate        = flag.Int("goals.rate", 0, "calls a second of TestG1 and TestG19; 0 is as many as 24 callers make")
 	goalConnections = flag.Int("goals.connections", 1500, "connections of TestG14")
+	goalSoak        = flag.Duration("goals.soak", 3*time.Second, "how long TestG16 lasts")
+	goalFault       = flag.Duration("goals.fault", 500*time.Millisecond, "how often something goes wrong in TestG16")
 	goalHandshakes  = flag.Int("goals.handshakes", 400, "handshakes of TestG15")
 )
 
@@ -55,6 +57,7 @@ type history struct {
 
 	mu     sync.Mutex
 	events map[string][]string // guarded by mu; by endpoint
+	order  []string            // guarded by mu; of the endpoints, the oldest first
 }
 
 func newHistory() *history { return &history{begin: time.Now(), events: make(map[string][]string)} }
@@ -63,15 +66,30 @@ func (h *history) note(endpoint, format string, args ...any) {
 	text := fmt.Sprintf("%8.3fs ", time.Since(h.begin).Seconds()) + fmt.Sprintf(format, args...)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.events[endpoint] = append(h.events[endpoint], text)
+	events, known := h.events[endpoint]
+	if !known {
+		h.order = append(h.order, endpoint)
+		const endpoints = 100
+		if len(h.order) > endpoints {
+			delete(h.events, h.order[0])
+			h.order = slices.Delete(h.order, 0, 1)
+		}
+	}
+	if len(events) == 2*kept {
+		events = append(events[:0], events[kept:]...)
+	}
+	h.events[endpoint] = append(events, text)
 }
+
+// kept is how many events are told of an endpoint.
+const kept = 25
 
 // of is the end of the history of an endpoint.
 func (h *history) of(endpoint string) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	events := h.events[endpoint]
-	return strings.Join(events[max(0, len(events)-25):], "\n    ")
+	return strings.Join(events[max(0, len(events)-kept):], "\n    ")
 }
 
 // hooks follow connections and attempts.
@@ -116,9 +134,17 @@ type goalLoad struct {
 	client  *http.Client
 	stub    grpc_testing.TestServiceClient
 
-	calls   atomic.Int64
-	streams atomic.Int64 // of long ones, that are open
-	failed  atomic.Int64
+	// enough is how many calls are made at least, rate how many a second; 0 is as many
+	// as the callers make.
+	enough int64
+	rate   int
+	// explains reports whether an error is what it must be; nil knows of none.
+	explains func(err error) bool
+
+	calls     atomic.Int64
+	explained atomic.Int64
+	streams   atomic.Int64 // of long ones, that are open
+	failed    atomic.Int64
 
 	mu    sync.Mutex
 	kinds map[string]int // guarded by mu
@@ -133,6 +159,7 @@ func newGoalLoad(t *testing.T, customer *mesh.Mesh, h *history) *goalLoad {
 	t.Cleanup(func() { _ = conn.Close() })
 	return &goalLoad{
 		t: t, history: h, client: customer.HTTPClient(), stub: grpc_testing.NewTestServiceClient(conn), kinds: make(map[string]int),
+		enough: *goalCalls, rate: *goalRate,
 	}
 }
 
@@ -202,6 +229,10 @@ func (l *goalLoad) one(kind string, f func(ctx context.Context) error) {
 	l.mu.Lock()
 	l.kinds[kind]++
 	l.mu.Unlock()
+	if err != nil && l.explains != nil && l.explains(err) {
+		l.explained.Add(1)
+		return
+	}
 	if err == nil || l.failed.Add(1) > 10 {
 		return
 	}
@@ -234,7 +265,7 @@ func (l *goalLoad) run(done <-chan struct{}, streams int) {
 	over := func() bool {
 		select {
 		case <-done:
-			return l.calls.Load() >= *goalCalls
+			return l.calls.Load() >= l.enough
 		default:
 			return false
 		}
@@ -255,8 +286,8 @@ func (l *goalLoad) run(done <-chan struct{}, streams int) {
 		all.Go(func() {
 			for !over() {
 				n := l.calls.Add(1)
-				if *goalRate > 0 {
-					<-time.After(time.Until(begin.Add(time.Duration(n) * time.Second / time.Duration(*goalRate))))
+				if l.rate > 0 {
+					<-time.After(time.Until(begin.Add(time.Duration(n) * time.Second / time.Duration(l.rate))))
 				}
 				kind := &kinds[n%int64(len(kinds))]
 				l.one(kind.name, kind.call)
@@ -274,5 +305,5 @@ func (l *goalLoad) report(what string) {
 	for _, n := range l.kinds {
 		total += n
 	}
-	l.t.Logf("%s: %d calls %v, %d failed, in %.1fs", what, total, l.kinds, l.failed.Load(), time.Since(l.history.begin).Seconds())
+	l.t.Logf("%s: %d calls %v, %d failed, %d broken by a fault, in %.1fs", what, total, l.kinds, l.failed.Load(), l.explained.Load(), time.Since(l.history.begin).Seconds())
 }

@@ -159,12 +159,22 @@ func newRotation(t *testing.T, authority *tlstest.CA) *rotation {
 }
 
 func (r *rotation) identity(serviceAccount string) mesh.Option {
+	option, _ := r.workload(serviceAccount)
+	return option
+}
+
+// workload is identity, and how to end it.
+func (r *rotation) workload(serviceAccount string) (option mesh.Option, end func()) {
 	id := "spiffe://cluster.local/ns/shop/sa/" + serviceAccount
 	source := meshtls.NewStatic(r.issue(id))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sources[source] = id
-	return mesh.WithIdentity("default", source)
+	return mesh.WithIdentity("default", source), func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.sources, source)
+	}
 }
 
 func (r *rotation) issue(id string) *meshtls.Identity {

@@ -25,6 +25,8 @@ type fleet struct {
 	load     *goalLoad
 	started  int
 	draining sync.WaitGroup
+	// ended is told of payments that have ended; nil tells nobody.
+	ended func(*worldtest.Payment)
 }
 
 // newFleet starts payments and a load on them.
@@ -68,15 +70,29 @@ func (f *fleet) replace() {
 	old := f.payments[0]
 	f.payments = slices.Delete(f.payments, 0, 1)
 	f.apply()
+	f.retire(old)
+}
+
+// end forgets a payment.
+func (f *fleet) end(old *worldtest.Payment) {
+	old.End()
+	if f.ended != nil {
+		f.ended(old)
+	}
+}
+
+// retire lets a payment drain, in the background.
+func (f *fleet) retire(old *worldtest.Payment) {
 	f.note(old, "left the configuration, begins to drain")
 	f.draining.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		report, err := old.Drain(ctx, mesh.DrainPolicy{Listen: 500 * time.Millisecond, Quiet: 200 * time.Millisecond, Time: time.Second})
 		f.note(old, "has drained: %+v, %v", report, err)
-		if err := errors.Join(err, old.Mesh.Close()); err != nil {
+		if err != nil {
 			f.t.Errorf("drain %s: %v", old.Instance, err)
 		}
+		f.end(old)
 	})
 }
 

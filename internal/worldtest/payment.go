@@ -39,6 +39,8 @@ type Payment struct {
 	httpServer *http.Server
 	grpcServer *grpc.Server
 	wg         sync.WaitGroup
+	kill       func()
+	leave      func()
 }
 
 // AnswerHeader makes a request ask for response headers: "name=value", separated
@@ -78,7 +80,8 @@ func (w *World) Payment(instance string, labels map[string]string, options ...me
 // addresses can be in the configuration before the payment asks for its own.
 func (w *World) PaymentAt(instance string, labels map[string]string, httpInner, grpcInner net.Listener, options ...mesh.Option) *Payment {
 	w.tb.Helper()
-	p := &Payment{Instance: instance, Mesh: w.Join("shop", "payment", labels, options...), arrivals: &w.arrivals}
+	p := &Payment{Instance: instance, arrivals: &w.arrivals}
+	p.Mesh, p.leave = w.join("shop", "payment", labels, options...)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	httpLn, err := p.Mesh.Serve(ctx, httpInner)
@@ -108,7 +111,7 @@ func (w *World) PaymentAt(instance string, labels map[string]string, httpInner, 
 			w.tb.Errorf("payment %s: %v", instance, err)
 		}
 	})
-	w.tb.Cleanup(p.Kill)
+	p.kill = w.cleanup(p.Kill)
 	return p
 }
 
@@ -128,6 +131,13 @@ func (p *Payment) Kill() {
 	_ = p.httpServer.Close() // the listener may be closed already
 	p.grpcServer.Stop()
 	p.wg.Wait()
+}
+
+// End kills the payment and closes its mesh. The world forgets it: tests with many
+// payments do not keep them all.
+func (p *Payment) End() {
+	p.kill()
+	p.leave()
 }
 
 // Stop ends the payment when its requests have ended. Its callers must have heard

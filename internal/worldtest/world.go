@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -237,6 +238,13 @@ func (w *World) BootstrapJSON(namespace, serviceAccount string, labels map[strin
 // Join starts the mesh of a workload. It is closed with the test.
 func (w *World) Join(namespace, serviceAccount string, labels map[string]string, options ...mesh.Option) *mesh.Mesh {
 	w.tb.Helper()
+	m, _ := w.join(namespace, serviceAccount, labels, options...)
+	return m
+}
+
+// join is Join, and how to close the mesh before.
+func (w *World) join(namespace, serviceAccount string, labels map[string]string, options ...mesh.Option) (m *mesh.Mesh, leave func()) {
+	w.tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	options = append([]mesh.Option{
@@ -247,12 +255,28 @@ func (w *World) Join(namespace, serviceAccount string, labels map[string]string,
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	w.tb.Cleanup(func() {
+	return m, w.cleanup(func() {
 		if err := m.Close(); err != nil {
 			w.tb.Errorf("close mesh of %s: %v", serviceAccount, err)
 		}
 	})
-	return m
+}
+
+// cleanup does something when the test ends, or before, and holds on to nothing
+// afterwards.
+func (w *World) cleanup(f func()) (now func()) {
+	var mu sync.Mutex
+	now = func() {
+		mu.Lock()
+		do := f
+		f = nil
+		mu.Unlock()
+		if do != nil {
+			do()
+		}
+	}
+	w.tb.Cleanup(now)
+	return now
 }
 
 type logWriter struct{ tb testing.TB }
