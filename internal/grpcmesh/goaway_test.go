@@ -65,7 +65,7 @@ func TestBD3_AGoAwayStandsBetweenFrames(t *testing.T) {
 			var sent sink
 			c := &goAwayConn{Conn: &sent}
 			for done := 0; done < len(data); {
-				if done <= at && at < done+piece {
+				if done <= at && at < min(done+piece, len(data)) {
 					c.goAway()
 				}
 				n := min(piece, len(data)-done)
