@@ -241,8 +241,12 @@ func TestWhatChangedIsSentOnce(t *testing.T) {
 		last := g.recv(endpointURL, 1)
 		// Until it is answered, changes are not queued: the last one counts.
 		w.source.tell("a", destination("a", "c", "10.0.0.3:80"))
+		synctest.Wait()
 		w.source.tell("a", destination("a", "c", "10.0.0.4:80"))
 		synctest.Wait()
+		if sent := w.relay.Guests()[0].Types[2].Version; sent != last.GetVersionInfo() {
+			t.Errorf("version %s was sent before %s was answered", sent, last.GetVersionInfo())
+		}
 		g.send(endpointURL, last.GetNonce(), nil, "c")
 		if last = g.recv(endpointURL, 1); !bytes.Contains(last.GetResources()[0].GetValue(), []byte("10.0.0.4")) {
 			t.Error("the last state does not win")
@@ -341,6 +345,32 @@ func TestWhatIsRefusedIsWithdrawnFirst(t *testing.T) {
 		w.source.tell("a", destination("a", "c", "10.0.0.1:80"))
 		synctest.Wait()
 		g.recv(listenerURL, 1)
+	})
+}
+
+// TestARefusedClusterIsAnother: grpc-go goes on to call the endpoints that it has of
+// one which comes into error.
+func TestARefusedClusterIsAnother(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, w *world, dial func() *raw) {
+		w.source.tell("a", destination("a", "c", "10.0.0.1:80"))
+		g := dial()
+		g.send(listenerURL, "", nil, "to/a")
+		first := g.recv(listenerURL, 1)
+		g.send(listenerURL, first.GetNonce(), nil, "to/a")
+		broken := destination("a", "c", "10.0.0.1:80")
+		broken.Value.Clusters["c"] = discovery.ClusterResult{Err: errors.New("it is broken")}
+		w.source.tell("a", broken)
+		synctest.Wait()
+		second := g.recv(listenerURL, 1)
+		const other = "c|refused"
+		if bytes.Contains(first.GetResources()[0].GetValue(), []byte(other)) || !bytes.Contains(second.GetResources()[0].GetValue(), []byte(other)) {
+			t.Error("routes do not lead to another cluster")
+		}
+		g.send(clusterURL, "", nil, other)
+		if refused := g.recv(clusterURL, 1); !bytes.Contains(refused.GetResources()[0].GetValue(), []byte("refused by the mesh: it is broken")) {
+			t.Errorf("the cluster is %v", refused.GetResources()[0])
+		}
 	})
 }
 
