@@ -56,7 +56,7 @@ func TestBT7_TheWaitForAConnectionIsTakenFromWhatTheNextHopHas(t *testing.T) {
 						return
 					}
 					checkFailure(t, err, outcome.Timeout, codes.DeadlineExceeded, 1)
-					if !strings.Contains(err.Error(), "not sent: 3s are left, and it needs 4s") {
+					if err == nil || !strings.Contains(err.Error(), "not sent: 3s are left, and it needs 4s") {
 						t.Errorf("got %v", err)
 					}
 					if _, err := client.EmptyCall(withTimeout(t), &grpc_testing.Empty{}); err != nil {

@@ -100,8 +100,10 @@ func TestBR15_TheTrailersOfAnAttemptAreItsOwn(t *testing.T) {
 			req := newRequest(t.Context(), t, http.MethodPost, paymentURL, nil)
 			req.Trailer = http.Header{"X-Sum": nil}
 			open := func() io.ReadCloser {
-				return &tracked{Reader: io.MultiReader(
-					&pieces{Reader: strings.NewReader("42"), most: 4, pause: time.Second}, atEnd(func() { req.Trailer.Set("X-Sum", "42") }))}
+				return &tracked{Reader: io.MultiReader(strings.NewReader("42"), atEnd(func() {
+					time.Sleep(time.Second) // another attempt begins meanwhile
+					req.Trailer.Set("X-Sum", "42")
+				}))}
 			}
 			req.Body = open()
 			if getBody {
