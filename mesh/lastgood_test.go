@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/inboardmesh/inboard/discovery/bootstrap"
 	"github.com/inboardmesh/inboard/internal/tlstest"
 	"github.com/inboardmesh/inboard/internal/worldtest"
 	"github.com/inboardmesh/inboard/mesh"
@@ -158,7 +159,18 @@ func (w *keptWorld) everyProtocol(m *mesh.Mesh, conn *grpc.ClientConn, instance 
 // no call fails.
 func TestG3_ProcessesStartWithoutAControlPlane(t *testing.T) {
 	t.Parallel()
-	w := newKeptWorld(t)
+	for name, api := range map[string]bootstrap.APIType{"delta": bootstrap.APIDelta, "state of the world": bootstrap.APISotW} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newKeptWorld(t)
+			w.API = api
+			w.startWithout()
+		})
+	}
+}
+
+func (w *keptWorld) startWithout() {
+	t := w.t
 	labels := map[string]string{"app": "payment"}
 	first := w.Payment("v1-a", labels, w.options("payment", "v1-a")...)
 	second := w.Payment("v2-a", labels, w.identity("payment"))
