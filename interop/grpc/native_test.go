@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -143,6 +144,19 @@ func TestNativeGoIsServed(t *testing.T) {
 	if nacks := w.nacks(); nacks != "" {
 		t.Errorf("rejected: %s", nacks)
 	}
+}
+
+// TestNativeGoServersRejectPermissive: grpc-go takes no listener_filters, by which
+// TLS is told from plaintext. Guests of a mesh are spared that.
+func TestNativeGoServersRejectPermissive(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	native, serving := w.nativeServer()
+	yaml := with(services(true, serve(t, native, &backend{name: "native"})), "", "")
+	w.apply(yaml)
+	until(t, "the listener is rejected", func() bool { return strings.Contains(w.nacks(), "listener_filters") })
+	w.apply(yaml + strict)
+	<-serving
 }
 
 // TestNativeGoCallsTheMesh: the other way round.
