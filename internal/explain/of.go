@@ -54,6 +54,23 @@ func WithCluster(ctx context.Context, name string) context.Context {
 	return context.WithValue(ctx, clusterKey{}, name)
 }
 
+// chanceKey is where a context has what chance is to do.
+type chanceKey struct{}
+
+// WithoutChance returns a context for explanations in which the route with the number
+// hit matches, of those that match a share of such requests; -1 lets none of them
+// match. See [route.Table.TraceWithout].
+func WithoutChance(ctx context.Context, hit int) context.Context {
+	return context.WithValue(ctx, chanceKey{}, hit)
+}
+
+func traceOf(ctx context.Context, routes *route.Table, req *route.Request) route.Trace {
+	if hit, ok := ctx.Value(chanceKey{}).(int); ok {
+		return routes.TraceWithout(req, hit)
+	}
+	return routes.Trace(req)
+}
+
 // assume replaces the cluster that was drawn by the one that ctx asks for.
 func assume(ctx context.Context, trace *route.Trace) {
 	name, ok := ctx.Value(clusterKey{}).(string)
@@ -72,7 +89,7 @@ func assume(ctx context.Context, trace *route.Trace) {
 // application gives to its call.
 func (q *Question) By(ctx context.Context, config *pipeline.Config) *Explanation {
 	req := &q.Request
-	trace := config.Routes.Trace(req)
+	trace := traceOf(ctx, config.Routes, req)
 	assume(ctx, &trace)
 	e := q.New(Forward, "")
 	if trace.Host == nil {

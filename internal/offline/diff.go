@@ -13,9 +13,9 @@ import (
 
 // Change is one thing that would be otherwise.
 type Change struct {
-	// What is "verdict", "answer", "clusters", "mirrors", "filters", or, of a cluster,
-	// "NAME: sent as", "NAME: timeouts", "NAME: retries", "NAME: endpoints" or
-	// "NAME: connection".
+	// What is "verdict", "answer", "clusters", "mirrors", "filters", "shares", or, of
+	// a cluster, "NAME: sent as", "NAME: timeouts", "NAME: retries", "NAME: endpoints"
+	// or "NAME: connection".
 	What string `json:"what"`
 	Old  string `json:"old"`
 	New  string `json:"new"`
@@ -100,13 +100,57 @@ func (f *facts) has(cluster string) bool {
 	return slices.ContainsFunc(f.names, func(name string) bool { return strings.HasPrefix(name, cluster+": ") })
 }
 
-// facts asks about a request: of each cluster that chance could choose.
+// facts asks about a request: of each route and of each cluster that chance could
+// choose.
 func (m *Mesh) facts(ctx context.Context, req *ask.Request) (*facts, error) {
+	f := &facts{values: make(map[string]string)}
+	e, err := m.factsOf(explain.WithoutChance(ctx, -1), req, f)
+	if err != nil {
+		return nil, err
+	}
+	var shares []string
+	for hit := 0; ; hit++ {
+		one := &facts{values: make(map[string]string)}
+		share, err := m.factsOf(explain.WithoutChance(ctx, hit), req, one)
+		if err != nil {
+			return nil, err
+		}
+		if share.Route == nil || e.Route != nil && share.Route.Index == e.Route.Index {
+			break // there is no such route
+		}
+		shares = append(shares, fractionOf(e, share.Route.Index)+": "+one.String())
+	}
+	f.add("shares", strings.Join(shares, "; "))
+	return f, nil
+}
+
+// fractionOf is the share of the requests that a route matches which lost by chance.
+func fractionOf(e *mesh.Explanation, index int) string {
+	for i := range e.NotMatched {
+		if miss := &e.NotMatched[i]; miss.Index == index {
+			return miss.Want
+		}
+	}
+	return "a share"
+}
+
+// String is all of them in one line.
+func (f *facts) String() string {
+	var parts []string
+	for _, name := range f.names {
+		if value := f.get(name); value != none {
+			parts = append(parts, name+" "+value)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// factsOf adds what is said of a request where chance decides about clusters only.
+func (m *Mesh) factsOf(ctx context.Context, req *ask.Request, f *facts) (*mesh.Explanation, error) {
 	e, err := m.Explain(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	f := &facts{values: make(map[string]string)}
 	f.add("verdict", string(e.Verdict))
 	if e.Answer != nil {
 		f.add("answer", e.Answer.String())
@@ -122,7 +166,7 @@ func (m *Mesh) facts(ctx context.Context, req *ask.Request) (*facts, error) {
 	f.add("mirrors", strings.Join(copies, ", "))
 	if e.Draw == nil || e.Draw.By != "random" {
 		f.addCluster(e)
-		return f, nil
+		return e, nil
 	}
 	for _, choice := range e.Choices {
 		if choice.Weight == 0 {
@@ -134,7 +178,7 @@ func (m *Mesh) facts(ctx context.Context, req *ask.Request) (*facts, error) {
 		}
 		f.addCluster(one)
 	}
-	return f, nil
+	return e, nil
 }
 
 func filtersOf(e *mesh.Explanation) string {

@@ -77,6 +77,21 @@ func (t *Table) Trace(req *Request) Trace {
 	return trace
 }
 
+// TraceWithout is [Table.Trace] without chance: of the routes that match a share of
+// the requests, those of which nothing but chance decides, the one with the number
+// hit matches, from 0, and -1 lets none of them match.
+func (t *Table) TraceWithout(req *Request, hit int) Trace {
+	certain, draws := *t, 0
+	certain.random = func(n uint64) uint64 {
+		draws++
+		if draws-1 == hit {
+			return 0
+		}
+		return n - 1
+	}
+	return certain.Trace(req)
+}
+
 // domain is the domain that was found for an authority.
 func (t *Table) domain(authority string, at star) string {
 	if t.domains.ignorePort {
