@@ -33,7 +33,7 @@ func TestS35_AuthorizationByAddresses(t *testing.T) {
 	clients := make(map[string]*mesh.Mesh)
 	channels := make(map[string]*grpc.ClientConn)
 	for _, ip := range []string{"127.0.1.1", "127.0.1.2", "127.0.2.1"} {
-		clients[ip] = w.Join("shop", "customer", nil, mesh.WithDialer(dialingFrom(ip)))
+		clients[ip] = w.Join("shop", "customer", nil, mesh.Network{Dial: dialingFrom(ip)})
 		conn, err := grpc.NewClient("mesh:///"+paymentHost+":9090", clients[ip].DialOptions()...)
 		if err != nil {
 			t.Fatal(err)

@@ -33,7 +33,7 @@ func TestCloseEndsWhatPassesRoundTheMesh(t *testing.T) {
 			}
 			t.Cleanup(server.Close)
 			w := worldtest.New(t, "")
-			m := w.Join("shop", "customer", nil, mesh.WithTransport(template))
+			m := w.Join("shop", "customer", nil, mesh.Network{Transport: template})
 			resp := send(t, m.Transport(), func(r *http.Request) {
 				r.URL.Scheme, r.URL.Host, r.Host = scheme, server.Listener.Addr().String(), ""
 			})

@@ -46,7 +46,7 @@ func newFailover(t *testing.T, fields string) *failover {
 	g.plane = adstest.Serve(t, adstest.Config{Network: g.network})
 	g.payments = g.counting(5, nil)
 	g.configure(fields, "HEALTHY")
-	g.join(&bootstrap.Config{Servers: []bootstrap.Server{g.server("xds.test")}, Node: bootstrap.Node{ID: "customer-1"}}, mesh.WithDialer(g.dial))
+	g.join(&bootstrap.Config{Servers: []bootstrap.Server{g.server("xds.test")}, Node: bootstrap.Node{ID: "customer-1"}}, mesh.Network{Dial: g.dial})
 	return g
 }
 

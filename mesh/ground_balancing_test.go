@@ -160,7 +160,7 @@ func TestBL7_AClientHasAPartOfTheEndpoints(t *testing.T) {
 				"@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin"}}}]}}}}]}`, want: 3},
 		"as a numbered client": {
 			fields:  `"metadata": {"filterMetadata": {"inboard.subsetting": {"size": 2}}}`,
-			options: []mesh.Option{mesh.WithClientNumber(1)}, want: 2,
+			options: []mesh.Option{mesh.Balancing{ClientNumber: new(uint32(1))}}, want: 2,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -206,12 +206,14 @@ func (l last) Pick(balancer.PickInfo) int { return l.n - 1 }
 
 func TestBL11_PoliciesOfTheApplicationByName(t *testing.T) {
 	t.Parallel()
-	own := mesh.WithBalancer("acme.last", func(hosts []*balancer.Host, config map[string]any) balancer.Picker {
-		if config["skip"] == 1.0 {
-			return last{len(hosts) - 1}
-		}
-		return last{len(hosts)}
-	})
+	own := mesh.Balancing{Policies: map[string]func([]*balancer.Host, map[string]any) balancer.Picker{
+		"acme.last": func(hosts []*balancer.Host, config map[string]any) balancer.Picker {
+			if config["skip"] == 1.0 {
+				return last{len(hosts) - 1}
+			}
+			return last{len(hosts)}
+		},
+	}}
 	for name, tt := range map[string]struct{ fields, want string }{
 		"by metadata": {`"metadata": {"filterMetadata": {"inboard.balancer": {"policy": "acme.last"}}}`, "5"},
 		"by type": {`"loadBalancingPolicy": {"policies": [{"typedExtensionConfig": {"name": "p", "typedConfig": {"@type": "type.googleapis.com/xds.type.v3.TypedStruct",

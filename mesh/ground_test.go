@@ -99,7 +99,7 @@ func (g *ground) join(config *bootstrap.Config, more ...mesh.Option) {
 	g.t.Helper()
 	var err error
 	g.mesh, err = mesh.New(g.t.Context(), append([]mesh.Option{
-		mesh.WithBootstrap(config), mesh.WithDialer(g.network.DialContext),
+		mesh.WithBootstrap(config), mesh.Network{Dial: g.network.DialContext},
 		mesh.WithOutboundPolicy(mesh.RegistryOnly), // names cannot be looked up in a bubble
 		mesh.WithLogger(slog.New(slog.DiscardHandler)),
 	}, more...)...)

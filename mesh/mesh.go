@@ -82,17 +82,18 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 		return nil, err
 	}
 	m.source, err = xds.NewSource(m.withCertificates(s.bootstrap), xds.Options{
-		Hooks: *s.hooks, Loads: m.loads, Logger: s.logger, LocalCluster: s.localCluster, Balancers: s.balancers, LastKnownGood: *s.lastKnownGood.source(),
+		Hooks: *s.hooks, Loads: m.loads, Logger: s.logger, LocalCluster: s.balancing.LocalCluster, Balancers: s.balancing.custom(), LastKnownGood: *s.lastKnownGood.source(),
 	})
 	if err != nil {
 		return nil, err
 	}
 	m.closers = append(m.closers, m.source.Close)
+	number, numbered := s.balancing.number()
 	m.upstreams = upstream.NewManager(upstream.Options{
 		Name:   s.bootstrap.Node.ID,
-		Number: s.number, Numbered: s.numbered,
-		Identity: m.identity, Dial: s.dial, Lookup: s.lookup, Transport: s.transport, Hooks: s.hooks,
-		LocalCluster: s.localCluster, Locality: s.bootstrap.Node.Locality,
+		Number: number, Numbered: numbered,
+		Identity: m.identity, Dial: s.network.Dial, Lookup: s.network.Lookup, Transport: s.network.Transport, Hooks: s.hooks,
+		LocalCluster: s.balancing.LocalCluster, Locality: s.bootstrap.Node.Locality,
 	})
 	m.outbound = pipeline.NewOutbound(m.source, m.upstreams, s.hooks)
 	m.inbound = inbound.New(inbound.Options{Source: m.source, Upstreams: m.upstreams, Identity: m.identity, Hooks: s.hooks})
@@ -105,7 +106,7 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 	m.transport.DeadlineHeader = s.deadlineHeader
 	m.grpc = grpcmesh.New(grpcmesh.Options{
 		Outbound: m.outbound, Listeners: m.inbound, Hooks: s.hooks,
-		Dial: s.dial, AllowUnknown: s.outboundPolicy == AllowAny,
+		Dial: s.network.Dial, AllowUnknown: s.outboundPolicy == AllowAny,
 	})
 	m.closers = append(m.closers, m.grpc.Close, m.closeGuests,
 		// Before everything else: what is in force now is for the next start.
@@ -161,7 +162,7 @@ func (m *Mesh) around() http.RoundTripper {
 	if m.settings.outboundPolicy != AllowAny {
 		return nil
 	}
-	direct := newDirect(m.settings.transport)
+	direct := newDirect(m.settings.network.Transport)
 	m.closers = append(m.closers, direct.Close)
 	return direct
 }

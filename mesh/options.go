@@ -7,11 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
-	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -19,7 +16,6 @@ import (
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/time/rate"
 
-	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
 	"github.com/inboardmesh/inboard/internal/httpmesh"
 	"github.com/inboardmesh/inboard/internal/pipeline"
@@ -49,14 +45,9 @@ type settings struct {
 	tracers        trace.TracerProvider
 	meters         metric.MeterProvider
 	logger         *slog.Logger
-	transport      *http.Transport
-	dial           func(ctx context.Context, network, address string) (net.Conn, error)
-	lookup         func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	network        Network
 	outboundPolicy OutboundPolicy
-	localCluster   string
-	balancers      map[string]balancer.Custom
-	number         uint32
-	numbered       bool
+	balancing      Balancing
 	deadlineHeader string
 	lastKnownGood  LastKnownGood
 }
@@ -105,30 +96,6 @@ func WithLogger(logger *slog.Logger) Option {
 	return option(func(s *settings) { s.logger = logger })
 }
 
-// WithTransport sets the template of HTTP connections: buffer sizes,
-// compression, header limits. It is cloned. TLS, proxies, dialing and the
-// protocol version are the mesh's, except for requests that go round it, for
-// which the clone is used as it is. The default is a clone of
-// [http.DefaultTransport].
-func WithTransport(template *http.Transport) Option {
-	return option(func(s *settings) { s.transport = template })
-}
-
-// WithDialer opens the connections to endpoints, for HTTP and gRPC. The default
-// is a [net.Dialer] with TCP keep-alive.
-func WithDialer(dial func(ctx context.Context, network, address string) (net.Conn, error)) Option {
-	return option(func(s *settings) { s.dial = dial })
-}
-
-// WithLookup finds the addresses of host names, for endpoints that the control plane
-// tells the names of (STRICT_DNS and LOGICAL_DNS clusters, ServiceEntries of
-// resolution DNS). network is "ip", "ip4" or "ip6". It is called on goroutines of
-// the mesh, several at a time, each with a context of 10 s. The default is
-// [net.Resolver.LookupNetIP] of [net.DefaultResolver].
-func WithLookup(lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)) Option {
-	return option(func(s *settings) { s.lookup = lookup })
-}
-
 // OutboundPolicy is what happens to calls to hosts that the control plane does
 // not know.
 type OutboundPolicy uint8
@@ -144,42 +111,6 @@ const (
 // [AllowAny].
 func WithOutboundPolicy(p OutboundPolicy) Option {
 	return option(func(s *settings) { s.outboundPolicy = p })
-}
-
-// WithLocalCluster names the cluster of which this process is an endpoint, as the
-// control plane calls it ("outbound|80||cart.shop.svc.cluster.local"): Envoy's
-// local_cluster_name. The mesh follows it for zone aware routing
-// (zone_aware_lb_config), which compares where the callers are with where the
-// endpoints are; where this process is, the bootstrap's node.locality says. Without
-// either, or while the control plane does not have the cluster, clusters with zone
-// aware routing balance among all localities, and [Mesh.Explain] says why. The
-// default is none.
-func WithLocalCluster(name string) Option {
-	return option(func(s *settings) { s.localCluster = name })
-}
-
-// WithBalancer adds a load-balancing policy of the application. Clusters ask for it
-// by its name: in load_balancing_policy, by a TypedStruct whose type ends in it, or
-// in their metadata, by "inboard.balancer": {"policy": name, "config": {...}}. A
-// cluster that asks for a policy which is not there is rejected. See
-// [balancer.Custom] for what newPicker is given and when. The names that begin with
-// "inboard." are the mesh's.
-func WithBalancer(name string, newPicker func(hosts []*balancer.Host, config map[string]any) balancer.Picker) Option {
-	return option(func(s *settings) {
-		if s.balancers == nil {
-			s.balancers = make(map[string]balancer.Custom)
-		}
-		s.balancers[name] = balancer.Custom{Name: name, New: newPicker}
-	})
-}
-
-// WithClientNumber says which of the clients of its clusters this process is,
-// counted from 0, such as the ordinal of its pod in a StatefulSet. It makes the
-// parts that clients of a cluster with "inboard.subsetting" have of its endpoints
-// even, see [balancer.Subsetting]; without it they are drawn by the name of the
-// node.
-func WithClientNumber(n uint32) Option {
-	return option(func(s *settings) { s.number, s.numbered = n, true })
 }
 
 // WithDeadlineHeader sets the HTTP header in which callers say how long they still
@@ -232,11 +163,7 @@ func newSettings(options []Option) (*settings, error) {
 			errs = append(errs, err)
 		}
 	}
-	for name, b := range s.balancers {
-		if name == "" || strings.HasPrefix(name, "inboard.") || b.New == nil {
-			errs = append(errs, fmt.Errorf("balancer %q: must have a function and a name that does not begin with %q", name, "inboard."))
-		}
-	}
+	errs = append(errs, s.balancing.check()...)
 	for instance, source := range s.identities {
 		if source == nil {
 			errs = append(errs, fmt.Errorf("identity %q: the source is nil", instance))
@@ -257,12 +184,7 @@ func newSettings(options []Option) (*settings, error) {
 	if s.logger == nil {
 		s.logger = slog.Default()
 	}
-	if s.transport == nil {
-		s.transport = defaultTransport()
-	}
-	if s.dial == nil {
-		s.dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
-	}
+	s.network.fillIn()
 	if s.hooks != nil && (s.tracers != nil || s.meters != nil) {
 		errs = append(errs, errors.New("WithHooks replaces OpenTelemetry: it excludes WithTracerProvider and WithMeterProvider"))
 	}
@@ -276,15 +198,6 @@ func newSettings(options []Option) (*settings, error) {
 		s.logDrains()
 	}
 	return s, errors.Join(errs...)
-}
-
-// defaultTransport is net/http's own, unless the application put something else
-// in its place.
-func defaultTransport() *http.Transport {
-	if t, ok := http.DefaultTransport.(*http.Transport); ok { //nolint:forbidigo // only cloned: its settings are what users expect
-		return t.Clone()
-	}
-	return &http.Transport{}
 }
 
 // logRefusals lets the log, too, say which connections were refused and why. A

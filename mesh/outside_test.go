@@ -146,12 +146,12 @@ func TestServicesOutsideTheMeshAreFoundByDNSAndReachedByTLS(t *testing.T) {
 	m := w.Join("shop", "customer", nil,
 		mesh.WithIdentity("outside", meshtls.NewStatic(roots)),
 		mesh.WithIdentity("outside-own", meshtls.NewStatic(identity)),
-		mesh.WithLookup(func(_ context.Context, _, host string) ([]netip.Addr, error) {
+		mesh.Network{Lookup: func(_ context.Context, _, host string) ([]netip.Addr, error) {
 			if !strings.HasSuffix(host, ".example") {
 				return nil, errors.New("no such host")
 			}
 			return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
-		}))
+		}})
 	for _, tt := range []struct {
 		name, host, who string
 		fails           bool

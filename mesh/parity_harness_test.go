@@ -161,8 +161,10 @@ func newParityWorld(t *testing.T, rows []parityRow) *parityWorld {
 			w.ejected[e.Cluster] = append(w.ejected[e.Cluster], e.Reason)
 		},
 	}
-	w.customer = w.Join("shop", "customer", parityCustomer, mesh.WithHooks(hooks), mesh.WithDialer(w.dial),
-		mesh.WithBalancer("parity.last", func(hosts []*balancer.Host, _ map[string]any) balancer.Picker { return last{len(hosts)} }))
+	w.customer = w.Join("shop", "customer", parityCustomer, mesh.WithHooks(hooks), mesh.Network{Dial: w.dial},
+		mesh.Balancing{Policies: map[string]func(hosts []*balancer.Host, _ map[string]any) balancer.Picker{
+			"parity.last": func(hosts []*balancer.Host, _ map[string]any) balancer.Picker { return last{len(hosts)} },
+		}})
 	t.Cleanup(func() {
 		for _, conn := range w.channels {
 			_ = conn.Close()

@@ -91,9 +91,9 @@ func New(files []istio.File, node Node) (_ *Mesh, err error) {
 		mesh.WithIdentity("default", identity),
 		mesh.WithHooks(&observe.Hooks{}),
 		mesh.WithLogger(slog.New(slog.DiscardHandler)),
-		mesh.WithDialer(func(context.Context, string, string) (net.Conn, error) {
+		mesh.Network{Dial: func(context.Context, string, string) (net.Conn, error) {
 			return nil, errors.New("nothing is called offline")
-		}),
+		}},
 	)
 	if err != nil {
 		return nil, errors.Join(err, m.Close())

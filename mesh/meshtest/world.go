@@ -285,7 +285,7 @@ func (w *World) join(p *process) (*member, error) {
 		mesh.WithIdentity("ROOTCA", p.identity),
 		mesh.WithHooks(w.hooks(m)),
 		mesh.WithLogger(w.logger.With("workload", p.name)),
-		mesh.WithDialer(w.network.DialContext),
+		mesh.Network{Dial: w.network.DialContext},
 		mesh.WithOutboundPolicy(mesh.RegistryOnly),
 	)
 	if err != nil {

@@ -80,7 +80,7 @@ func (d *decoder) connectionLife(at path, m *corev3.HttpProtocolOptions, c *disc
 	}
 	c.MaxConnectionDuration = d.duration(at.field("max_connection_duration"), m.GetMaxConnectionDuration())
 	if m.GetMaxHeadersCount() != nil {
-		d.refusef(at.field("max_headers_count"), "not supported in a cluster: mesh.WithTransport has a limit of response headers")
+		d.refusef(at.field("max_headers_count"), "not supported in a cluster: mesh.Network.Transport has a limit of response headers")
 	}
 	c.MaxRequestsPerConnection = m.GetMaxRequestsPerConnection().GetValue()
 	if m.GetMaxStreamDuration().AsDuration() != 0 {

@@ -18,7 +18,7 @@ type chosen int
 func (c chosen) Pick(balancer.PickInfo) int { return int(c) }
 
 // A policy of the application, which a DestinationRule asks for by its name.
-func ExampleWithBalancer() {
+func ExampleBalancing() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	shop, err := startShop()
@@ -69,11 +69,14 @@ spec: {host: payment.shop.svc.cluster.local}
 
 	config, err = shop.bootstrap("customer")
 	check(err)
-	m, err = mesh.New(ctx, mesh.WithBootstrap(config), mesh.WithClientNumber(0),
-		mesh.WithBalancer("acme.chosen", func(hosts []*balancer.Host, config map[string]any) balancer.Picker {
-			at, _ := config["at"].(float64)
-			return chosen(min(int(at), len(hosts)-1))
-		}))
+	m, err = mesh.New(ctx, mesh.WithBootstrap(config), mesh.Balancing{
+		Policies: map[string]func([]*balancer.Host, map[string]any) balancer.Picker{
+			"acme.chosen": func(hosts []*balancer.Host, config map[string]any) balancer.Picker {
+				at, _ := config["at"].(float64)
+				return chosen(min(int(at), len(hosts)-1))
+			},
+		},
+	})
 	check(err)
 	defer closeMesh(m)
 	client := m.HTTPClient()

@@ -14,7 +14,7 @@ import (
 
 // Names of services outside the mesh are asked of a resolver of the application's own:
 // one with a cache, with DNS over TLS, or, as here, with the answers of a test.
-func ExampleWithLookup() {
+func ExampleNetwork() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	shop, err := startShop()
@@ -42,13 +42,14 @@ spec:
 
 	config, err := shop.bootstrap("customer")
 	check(err)
-	m, err := mesh.New(ctx, mesh.WithBootstrap(config), mesh.WithLookup(
-		func(_ context.Context, network, host string) ([]netip.Addr, error) {
+	m, err := mesh.New(ctx, mesh.WithBootstrap(config), mesh.Network{
+		Lookup: func(_ context.Context, network, host string) ([]netip.Addr, error) {
 			if network == "ip6" || host != "bank.example" {
 				return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 			}
 			return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
-		}))
+		},
+	})
 	check(err)
 	defer closeMesh(m)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://bank.example/", http.NoBody)
