@@ -10,9 +10,9 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/outcome/meshfail"
 )
 
 type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)

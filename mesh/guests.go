@@ -8,11 +8,12 @@ import (
 	"sync"
 
 	"github.com/inboardmesh/inboard/internal/relay"
+	"github.com/inboardmesh/inboard/observe"
 )
 
 // GuestState is what the mesh knows of a native gRPC client or server that is its
 // guest.
-type GuestState = relay.GuestState
+type GuestState = observe.GuestState
 
 // guests is the relay, once somebody needs it.
 type guests struct {

@@ -24,9 +24,9 @@ import (
 	"github.com/inboardmesh/inboard/internal/grpcmesh"
 	"github.com/inboardmesh/inboard/internal/httpmesh"
 	"github.com/inboardmesh/inboard/internal/inbound"
-	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/upstream"
+	"github.com/inboardmesh/inboard/outcome/meshfail"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 

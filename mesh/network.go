@@ -44,14 +44,15 @@ func (n Network) apply(s *settings) {
 	}
 }
 
-// fillIn sets the defaults. That of Lookup is the resolver's own.
-func (n *Network) fillIn() {
+// withDefaults fills in what nobody said. The default of Lookup is the resolver's own.
+func (n Network) withDefaults() Network {
 	if n.Dial == nil {
 		n.Dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
 	}
 	if n.Transport == nil {
 		n.Transport = defaultTransport()
 	}
+	return n
 }
 
 // defaultTransport is net/http's own, unless the application put something else

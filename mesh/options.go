@@ -184,7 +184,7 @@ func newSettings(options []Option) (*settings, error) {
 	if s.logger == nil {
 		s.logger = slog.Default()
 	}
-	s.network.fillIn()
+	s.network = s.network.withDefaults()
 	if s.hooks != nil && (s.tracers != nil || s.meters != nil) {
 		errs = append(errs, errors.New("WithHooks replaces OpenTelemetry: it excludes WithTracerProvider and WithMeterProvider"))
 	}

@@ -12,8 +12,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
-	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/outcome/meshfail"
 	"github.com/inboardmesh/inboard/retry"
 )
 

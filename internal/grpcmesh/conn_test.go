@@ -10,10 +10,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/interop/grpc_testing"
 
-	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/internal/tlstest"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/outcome/meshfail"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 

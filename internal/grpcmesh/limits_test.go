@@ -15,8 +15,8 @@ import (
 
 	"github.com/inboardmesh/inboard/breaker"
 	"github.com/inboardmesh/inboard/discovery"
-	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/outcome/meshfail"
 	"github.com/inboardmesh/inboard/retry"
 )
 

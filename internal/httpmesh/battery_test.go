@@ -19,8 +19,8 @@ import (
 	"time"
 
 	"github.com/inboardmesh/inboard/discovery"
-	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/outcome/meshfail"
 	"github.com/inboardmesh/inboard/retry"
 )
 

@@ -18,11 +18,11 @@ import (
 	"github.com/inboardmesh/inboard/breaker"
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/memnet"
-	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/outcome/meshfail"
 	"github.com/inboardmesh/inboard/retry"
 )
 

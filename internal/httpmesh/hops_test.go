@@ -13,8 +13,8 @@ import (
 	"github.com/inboardmesh/inboard/breaker"
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/inbound"
-	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/outcome/meshfail"
 )
 
 // plaintext is what a control plane sends for DISABLE, with one route for all

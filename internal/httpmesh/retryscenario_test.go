@@ -20,8 +20,8 @@ import (
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
-	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/outcome/meshfail"
 	"github.com/inboardmesh/inboard/retry"
 )
 

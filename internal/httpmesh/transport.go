@@ -14,10 +14,10 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/inboardmesh/inboard/discovery"
-	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/outcome/meshfail"
 )
 
 // Transport sends requests through the mesh. It implements

@@ -49,7 +49,7 @@ var floors = map[string]place{
 	"tls/meshtls":          {1, dataPlane},
 	"internal/adstest":     {1, shared},
 	"internal/condition":   {1, dataPlane},
-	"internal/meshfail":    {1, dataPlane},
+	"outcome/meshfail":     {1, dataPlane},
 
 	"tls/istioca":         {2, dataPlane},
 	"tls/filesource":      {2, dataPlane},
@@ -137,7 +137,7 @@ var confinements = []confinement{
 		imported: "google.golang.org/grpc/...",
 		allowed: []string{
 			"discovery/...", "controlplane/...", "tls/istioca", "tls/spiffe", "tls/sds", "internal/adstest",
-			"internal/meshfail", "internal/filter", "internal/pipeline", "internal/relay", "internal/grpcmesh", "internal/worldtest", "internal/ask", "internal/offline", "mesh/...", "admin", "cmd/...", "examples/...",
+			"outcome/meshfail", "internal/filter", "internal/pipeline", "internal/relay", "internal/grpcmesh", "internal/worldtest", "internal/ask", "internal/offline", "mesh/...", "admin", "cmd/...", "examples/...",
 		},
 		reason: "the leaves are neutral of the protocol and must not pull grpc-go in",
 	},

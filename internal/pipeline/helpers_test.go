@@ -14,11 +14,11 @@ import (
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/breaker"
 	"github.com/inboardmesh/inboard/discovery"
-	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/outcome/meshfail"
 	"github.com/inboardmesh/inboard/retry"
 )
 

@@ -22,12 +22,12 @@ import (
 	"github.com/inboardmesh/inboard/internal/filter/cors"
 	"github.com/inboardmesh/inboard/internal/filter/fault"
 	"github.com/inboardmesh/inboard/internal/filter/session"
-	"github.com/inboardmesh/inboard/internal/meshfail"
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/internal/watch"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/outcome/meshfail"
 )
 
 const (

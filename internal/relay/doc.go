@@ -14,9 +14,9 @@
 //
 //   - Written, if necessary in other words: a policy of random choice becomes
 //     round robin, a path prefix that ends at a slash becomes an expression.
-//   - Left out, with a [Note], if calls go where they should without it: headers
+//   - Left out, with a [observe.GuestNote], if calls go where they should without it: headers
 //     that are added, copies of requests, timeouts of attempts.
-//   - Refused, with a [Note], if something else would happen than was configured:
+//   - Refused, with a [observe.GuestNote], if something else would happen than was configured:
 //     a route that rewrites paths fails its calls, a cluster with pinned
 //     certificates is unusable, and a server with a filter that grpc-go cannot
 //     enforce is not served.

@@ -12,47 +12,35 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/inboardmesh/inboard/observe"
 )
-
-// Note is something that a guest does not get as it was configured.
-type Note struct {
-	// Where is what is concerned: `cluster "outbound|80||a.b"`.
-	Where string
-	// What does not happen, and what does instead.
-	What string
-	// Refused tells that calls fail because of it; otherwise they are made
-	// without it.
-	Refused bool
-}
-
-// String is "WHERE: WHAT".
-func (n Note) String() string { return n.Where + ": " + n.What }
 
 // encoder writes the model as resources for grpc-go. It is used by one goroutine.
 type encoder struct {
 	// trustDomain is that of the identity in a certificate provider instance.
 	trustDomain func(instance string) (string, error)
 	// noted is what was left out, each once.
-	noted map[Note]struct{}
+	noted map[observe.GuestNote]struct{}
 }
 
 func newEncoder(trustDomain func(string) (string, error)) *encoder {
-	return &encoder{trustDomain: trustDomain, noted: make(map[Note]struct{})}
+	return &encoder{trustDomain: trustDomain, noted: make(map[observe.GuestNote]struct{})}
 }
 
 // leave notes something that is left out.
 func (e *encoder) leave(where, format string, args ...any) {
-	e.noted[Note{Where: where, What: fmt.Sprintf(format, args...)}] = struct{}{}
+	e.noted[observe.GuestNote{Where: where, What: fmt.Sprintf(format, args...)}] = struct{}{}
 }
 
 // refuse notes something that is refused.
 func (e *encoder) refuse(where string, reason error) {
-	e.noted[Note{Where: where, What: reason.Error(), Refused: true}] = struct{}{}
+	e.noted[observe.GuestNote{Where: where, What: reason.Error(), Refused: true}] = struct{}{}
 }
 
 // notes are what was noted, those that were refused first.
-func (e *encoder) notes() []Note {
-	return slices.SortedFunc(maps.Keys(e.noted), func(a, b Note) int {
+func (e *encoder) notes() []observe.GuestNote {
+	return slices.SortedFunc(maps.Keys(e.noted), func(a, b observe.GuestNote) int {
 		if a.Refused != b.Refused {
 			if a.Refused {
 				return -1

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/observe"
 )
 
 // follow is one Listener that a guest asks for: a destination, or an address of
@@ -49,7 +50,7 @@ type snapshot struct {
 	listener  resource
 	clusters  map[string]resource
 	endpoints map[string]resource
-	notes     []Note
+	notes     []observe.GuestNote
 }
 
 // writtenCluster is what was written of a cluster, to be used again while it is the
@@ -59,7 +60,7 @@ type writtenCluster struct {
 	cluster       resource
 	endpointsName string
 	endpoints     resource
-	notes         []Note
+	notes         []observe.GuestNote
 }
 
 // newFollow follows what a Listener name stands for. changed is called when there
@@ -142,8 +143,8 @@ func (f *follow) snapshot() *snapshot {
 }
 
 // log tells what is new among the notes.
-func (f *follow) log(notes []Note) {
-	var before []Note
+func (f *follow) log(notes []observe.GuestNote) {
+	var before []observe.GuestNote
 	if f.last != nil {
 		before = f.last.notes
 	}
@@ -253,7 +254,7 @@ func (f *follow) writeClusters(t *discovery.Target, s *snapshot) refusedClusters
 		aggregate(name)
 	}
 	f.pairs = pairs
-	slices.SortFunc(s.notes, func(a, b Note) int { return strings.Compare(a.String(), b.String()) })
+	slices.SortFunc(s.notes, func(a, b observe.GuestNote) int { return strings.Compare(a.String(), b.String()) })
 	return refused
 }
 
@@ -309,7 +310,7 @@ func (f *follow) withoutValue(reason error, refused func(error) (proto.Message, 
 	if reason == nil || transient(reason) {
 		return nil
 	}
-	s := &snapshot{notes: []Note{{Where: "listener", What: reason.Error(), Refused: true}}}
+	s := &snapshot{notes: []observe.GuestNote{{Where: "listener", What: reason.Error(), Refused: true}}}
 	if listener, err := refused(reason); err == nil {
 		s.listener = written(listener, true)
 	}

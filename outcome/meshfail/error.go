@@ -1,5 +1,5 @@
 // Package meshfail is the error that the mesh itself causes. Applications see
-// it as mesh.Error.
+// it as mesh.Error. It is a package of its own for those below package mesh.
 package meshfail
 
 import (
