@@ -96,6 +96,7 @@ func explanationOf(e *explain.Explanation) *Explanation {
 				Connect: ExplainedDuration(t.Connect), Needed: ExplainedDuration(t.Needed),
 			}
 		}),
+		ResponseHeaders: e.ResponseHeaders,
 		Retry: pointed(e.Retry, func(r explain.Retry) ExplainedRetry {
 			return ExplainedRetry{
 				Max: r.Max, On: r.On, Statuses: r.Statuses, Headers: r.Headers,

@@ -56,9 +56,9 @@ spec:
 			reason, text               string
 			status                     int
 		}{
-			{"always", "GET", "/all", "", mesh.VerdictFilter, "an injected fault answers: nothing is sent", "answer        status 418, 18 bytes\n", 418},
+			{"always", "GET", "/all", "", mesh.VerdictFilter, "an injected fault answers: nothing is sent", "answer        status 418, 18 bytes: \"fault filter abort\"\n", 418},
 			{"some", "GET", "/some", "", mesh.VerdictForward, "but an injected fault answers 30% of such calls with status 418", "verdict       forward: but an injected fault answers 30%", 0},
-			{"a preflight", "OPTIONS", "/cors", "https://a", mesh.VerdictFilter, "CORS answers: nothing is sent", "answer        status 200\n", 200},
+			{"a preflight", "OPTIONS", "/cors", "https://a", mesh.VerdictFilter, "CORS answers: nothing is sent", "answer        status 200, with access-control-allow-origin: https://a\n", 200},
 			{"a preflight of somebody else", "OPTIONS", "/cors", "https://b", mesh.VerdictForward, "", "verdict       forward\n", 0},
 			{"a request with an origin", "GET", "/cors", "https://a", mesh.VerdictForward, "", "verdict       forward\n", 0},
 			{"retries of statuses", "GET", "/retry", "", mesh.VerdictForward, "", "retries       1, on reset, retriable-status-codes (statuses 503 504), after", 0},

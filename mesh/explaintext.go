@@ -38,6 +38,9 @@ func (e *Explanation) String() string {
 	if s := e.Sent; s != nil {
 		w.field("sent as", "%s", s)
 	}
+	for _, operation := range e.ResponseHeaders {
+		w.field("response", "%s", operation)
+	}
 	if t := e.Timeouts; t != nil {
 		w.field("timeouts", "call %s, attempt %s, idle attempt %s, connect %s",
 			t.Call.orNone(), t.Try.orNone(), t.TryIdle.orNone(), t.Connect.orNone())
@@ -154,7 +157,10 @@ func (a *ExplainedAnswer) String() string {
 		text += " to " + a.Location
 	}
 	if a.BodyBytes > 0 {
-		text += fmt.Sprintf(", %d bytes", a.BodyBytes)
+		text += fmt.Sprintf(", %d bytes: %q", a.BodyBytes, a.Body)
+	}
+	if len(a.Headers) > 0 {
+		text += ", with " + strings.Join(a.Headers, ", ")
 	}
 	return text
 }
@@ -165,11 +171,25 @@ func (s *ExplainedSent) String() string {
 	if s.EndpointHost {
 		text = "the endpoint's host name, " + s.Path
 	}
-	if len(s.Set) > 0 {
-		text += ", with " + strings.Join(s.Set, ", ")
+	unsaid := func(name string) bool {
+		return !slices.ContainsFunc(s.Headers, func(operation string) bool {
+			_, header, _ := strings.Cut(operation, " ")
+			header, _, _ = strings.Cut(header, ":")
+			return header == name
+		})
 	}
-	if len(s.Removed) > 0 {
-		text += ", without " + strings.Join(s.Removed, ", ")
+	for _, name := range s.Set {
+		if unsaid(name) {
+			text += ", sets " + name
+		}
+	}
+	for _, name := range s.Removed {
+		if unsaid(name) {
+			text += ", removes " + name
+		}
+	}
+	for _, operation := range s.Headers {
+		text += ", " + operation
 	}
 	return text
 }

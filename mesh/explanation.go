@@ -41,6 +41,10 @@ type Explanation struct {
 	Mirrors []ExplainedMirror `json:"mirrors,omitempty"`
 	// Cluster is the chosen one.
 	Cluster *ExplainedCluster `json:"cluster,omitempty"`
+	// ResponseHeaders are what the configuration does to the headers of responses and
+	// answers, in order: "sets x-frame-options: DENY", "adds via: %PROTOCOL% if absent",
+	// "removes server". What a filter adds is among its effects.
+	ResponseHeaders []string `json:"responseHeaders,omitempty"`
 	// Sent is what the endpoint would see, nil if the call is not forwarded.
 	Sent     *ExplainedSent     `json:"sent,omitempty"`
 	Timeouts *ExplainedTimeouts `json:"timeouts,omitempty"`
@@ -83,8 +87,11 @@ type ExplainedAnswer struct {
 	// GRPCCode is what a gRPC call gets.
 	GRPCCode string `json:"grpcCode,omitempty"`
 	Location string `json:"location,omitempty"`
-	// BodyBytes is the length of the body.
-	BodyBytes int `json:"bodyBytes,omitempty"`
+	// Headers are those that a filter gives it, "access-control-max-age: 60".
+	Headers []string `json:"headers,omitempty"`
+	// Body is the body, or its beginning, BodyBytes its length.
+	Body      string `json:"body,omitempty"`
+	BodyBytes int    `json:"bodyBytes,omitempty"`
 }
 
 // ExplainedFilter is a filter of the listener as it is set for the route.
@@ -209,6 +216,8 @@ type ExplainedSent struct {
 	// changes and removes, sorted.
 	Set     []string `json:"setHeaders,omitempty"`
 	Removed []string `json:"removedHeaders,omitempty"`
+	// Headers are the operations that do so, in order: "sets x-tier: gold".
+	Headers []string `json:"headers,omitempty"`
 }
 
 // ExplainedTimeouts bound the call. 0 is none.

@@ -96,6 +96,14 @@ func (r *rule) delegated(to *virtualService) []*rule {
 	return rules
 }
 
+// fromBoth reports whether one of two fields is the delegate's own and the other that
+// of the rule that delegates: then nobody has written both.
+func (r *rule) fromBoth(a, b string) bool {
+	_, first := r.inherited[a]
+	_, second := r.inherited[b]
+	return first != second
+}
+
 // intersect sets the matches of a merged rule: each of the leaf's within each of
 // the root's that it is compatible with. If one of the leaf's is compatible with
 // none, the whole rule has no effect; it is returned.

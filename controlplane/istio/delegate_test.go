@@ -59,6 +59,28 @@ func TestDelegatesAreMergedAsInIstio(t *testing.T) {
 	}
 }
 
+// A rule may have one field or the other; what a delegate says of one and its root of
+// the other, both apply.
+func TestADelegateHasTheMirrorsOfBoth(t *testing.T) {
+	t.Parallel()
+	config := parse(t, yamlFile(shop), yamlFile(root(`mirror: {host: ledger.bank.svc.cluster.local}
+    mirrorPercentage: {value: 20}
+    delegate: {name: a, namespace: bank}
+`)+document("VirtualService", "bank", "a", `
+  http:
+  - route: [{destination: {host: ledger}}]
+    mirrors: [{destination: {host: ledger}, percentage: {value: 10}}]
+`)))
+	m, _ := config.Resource(caller, resource.RouteType, paymentRoutes)
+	var got []uint32
+	for _, policy := range m.(*routev3.RouteConfiguration).VirtualHosts[0].Routes[0].GetRoute().RequestMirrorPolicies {
+		got = append(got, policy.RuntimeFraction.DefaultValue.Numerator)
+	}
+	if want := []uint32{200_000, 100_000}; !slices.Equal(got, want) {
+		t.Errorf("mirrors of %d per million, want %d", got, want)
+	}
+}
+
 // summary is what the test looks at of a route.
 func summary(t *testing.T, r *routev3.Route) string {
 	t.Helper()

@@ -191,6 +191,9 @@ var lintCases = []lintCase{
   - directResponse: {status: 200}
 `), nil},
 
+	{"weight-sum", "weights whose sum is no int32", subsets + "---\n" + payRules("  - route: [{destination: {host: payment}, weight: 2147483647}, {destination: {host: payment, subset: v1}, weight: 2147483647}]\n"), []string{
+		`spec.http[0].route: the weights sum up to 4294967294 and not to 100: each is a share of 4294967294, and no percentage`,
+	}},
 	{"weight-sum", "weights that are no percentages", subsets + "---\n" + payRules("  - route: [{destination: {host: payment}, weight: 1}, {destination: {host: payment, subset: v1}, weight: 2}]\n"), []string{
 		`spec.http[0].route: the weights sum up to 3 and not to 100: each is a share of 3, and no percentage`,
 	}},

@@ -72,9 +72,9 @@ func lintWeights(one *rule) {
 	if len(one.spec.Route) < 2 {
 		return
 	}
-	sum := int32(0)
+	sum := int64(0)
 	for i, d := range one.spec.Route {
-		sum += d.Weight
+		sum += int64(d.Weight)
 		if weight := one.field("route").index(i).field("weight"); !weight.written() {
 			weight.warnf(lintMissingWeight, "is missing among several destinations: this one gets no request")
 		}

@@ -30,7 +30,7 @@ func (r *registry) mirrors(from *rule, port uint32) []*routev3.RouteAction_Reque
 				from.field(name).refuse("has no effect without a mirror: set mirror, or percentage in mirrors")
 			}
 		}
-	} else if from.field("mirrors").written() {
+	} else if from.field("mirrors").written() && !from.fromBoth("mirror", "mirrors") {
 		from.field("mirrors").refuse("cannot be set together with %q", "mirror")
 	}
 	var policies []*routev3.RouteAction_RequestMirrorPolicy

@@ -69,6 +69,10 @@ type Explanation struct {
 	Mirrors []Mirror
 	// Cluster is the chosen one.
 	Cluster *Cluster
+	// ResponseHeaders are what the configuration does to the headers of responses and
+	// answers, in order: "sets x-frame-options: DENY", "adds via: %PROTOCOL% if absent",
+	// "removes server". What a filter adds is among its effects.
+	ResponseHeaders []string
 	// Sent is what the endpoint would see, nil if the call is not forwarded.
 	Sent     *Sent
 	Timeouts *Timeouts
@@ -111,7 +115,10 @@ type Answer struct {
 	// GRPCCode is what a gRPC call gets.
 	GRPCCode string
 	Location string
-	// BodyBytes is the length of the body.
+	// Headers are those that a filter gives it, "access-control-max-age: 60".
+	Headers []string
+	// Body is the body, or its beginning, BodyBytes its length.
+	Body      string
 	BodyBytes int
 }
 
@@ -237,6 +244,8 @@ type Sent struct {
 	// changes and removes, sorted.
 	Set     []string
 	Removed []string
+	// Headers are the operations that do so, in order: "sets x-tier: gold".
+	Headers []string
 }
 
 // Timeouts bound the call. 0 is none.

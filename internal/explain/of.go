@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -35,6 +34,8 @@ type Question struct {
 	Headers Headers
 	// Facts are what header values can be computed from.
 	Facts route.Facts
+
+	exact bool
 }
 
 // New returns an explanation that says what is asked about, and the verdict.
@@ -53,6 +54,13 @@ type clusterKey struct{}
 func WithCluster(ctx context.Context, name string) context.Context {
 	return context.WithValue(ctx, clusterKey{}, name)
 }
+
+// exactKey is where a context has whether explanations are compared.
+type exactKey struct{}
+
+// Exactly returns a context for explanations that are equal only if nothing is
+// different: bodies are whole, and a value that is hidden has a digest.
+func Exactly(ctx context.Context) context.Context { return context.WithValue(ctx, exactKey{}, true) }
 
 // chanceKey is where a context has what chance is to do.
 type chanceKey struct{}
@@ -89,6 +97,7 @@ func assume(ctx context.Context, trace *route.Trace) {
 // application gives to its call.
 func (q *Question) By(ctx context.Context, config *pipeline.Config) *Explanation {
 	req := &q.Request
+	q.exact, _ = ctx.Value(exactKey{}).(bool)
 	trace := traceOf(ctx, config.Routes, req)
 	assume(ctx, &trace)
 	e := q.New(Forward, "")
@@ -110,6 +119,9 @@ func (q *Question) By(ctx context.Context, config *pipeline.Config) *Explanation
 	d := &trace.Decision
 	e.Route = &Route{Index: trace.Index, Name: d.Route.Name, Match: describe(&d.Route.Match)}
 	e.Filters = filters(config.Target.Listener.Filters, d, req)
+	for _, m := range d.Mutations() {
+		e.ResponseHeaders = append(e.ResponseHeaders, q.operations(m.ResponseAdd, m.ResponseRemove, func(string) bool { return true })...)
+	}
 	if err := config.Err(); err != nil {
 		e.Verdict, e.Reason = NoConfig, err.Error()
 		return e
@@ -146,8 +158,8 @@ func (q *Question) intercept(e *Explanation, all []discovery.HTTPFilter, d *rout
 				limit = fmt.Sprintf(", while fewer than %d faults are active", c.MaxActive)
 			}
 		case *discovery.CORS:
-			share = cors.Answers(c, &q.Request)
-			what, answer = "CORS", &filter.Answer{Status: http.StatusOK}
+			what = "CORS"
+			answer, share = cors.Answer(c, &q.Request)
 		}
 		switch {
 		case answer == nil || share == 0:
@@ -164,7 +176,13 @@ func (q *Question) intercept(e *Explanation, all []discovery.HTTPFilter, d *rout
 }
 
 func (q *Question) answer(a *filter.Answer) *Answer {
-	answer := &Answer{Status: a.Status, Location: a.Location, BodyBytes: len(a.Body)}
+	answer := &Answer{Status: a.Status, Location: a.Location, Body: string(a.Body), BodyBytes: len(a.Body)}
+	if !q.exact && len(a.Body) > shownBody {
+		answer.Body = strings.ToValidUTF8(string(a.Body[:shownBody]), "") + "..."
+	}
+	for _, h := range a.Headers {
+		answer.Headers = append(answer.Headers, h.Name+": "+q.shown(h.Name, h.Value))
+	}
 	if q.Protocol == observe.GRPC {
 		answer.GRPCCode = a.GRPCCode().String()
 	}
@@ -254,6 +272,10 @@ func (q *Question) sent(d *route.Decision, before map[string][]string, hide bool
 	}
 	slices.Sort(s.Set)
 	s.Removed = slices.Sorted(maps.Keys(before))
+	changed := func(name string) bool { return slices.Contains(s.Set, name) || slices.Contains(s.Removed, name) }
+	for _, m := range d.Mutations() {
+		s.Headers = append(s.Headers, q.operations(m.RequestAdd, m.RequestRemove, changed)...)
+	}
 	return s
 }
 
@@ -359,7 +381,15 @@ func corsEffect(policy *discovery.CORS, req *route.Request) (enabled bool, text 
 	case req.Header == nil || len(req.Header.Values("origin")) == 0:
 		return false, "the request has no origin"
 	}
-	return true, "answers preflights, and marks responses that a browser may read"
+	marks := cors.Marks(policy, req)
+	if len(marks) == 0 {
+		return false, "the origin is not allowed"
+	}
+	parts := make([]string, len(marks))
+	for i, h := range marks {
+		parts[i] = h.Name + ": " + h.Value
+	}
+	return true, "answers preflights, and marks responses with " + strings.Join(parts, ", ")
 }
 
 // effect says what a filter does to a request.

@@ -12,7 +12,7 @@ const hidden = "(hidden)"
 
 // secretWords are found in the names of what is usually a secret.
 var secretWords = []string{
-	"auth", "cookie", "token", "secret", "passw", "api-key", "apikey", "api_key", "credential", "session", "signature", "jwt",
+	"auth", "cookie", "token", "secret", "passw", "key", "credential", "session", "signature", "jwt",
 }
 
 // secret reports whether the value of a header, a cookie or a parameter with this

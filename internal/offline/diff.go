@@ -13,7 +13,7 @@ import (
 
 // Change is one thing that would be otherwise.
 type Change struct {
-	// What is "verdict", "answer", "clusters", "mirrors", "filters", "shares", or, of
+	// What is "verdict", "answer", "response headers", "clusters", "mirrors", "filters", "shares", or, of
 	// a cluster, "NAME: sent as", "NAME: timeouts", "NAME: retries", "NAME: endpoints"
 	// or "NAME: connection".
 	What string `json:"what"`
@@ -103,6 +103,7 @@ func (f *facts) has(cluster string) bool {
 // facts asks about a request: of each route and of each cluster that chance could
 // choose.
 func (m *Mesh) facts(ctx context.Context, req *ask.Request) (*facts, error) {
+	ctx = explain.Exactly(ctx)
 	f := &facts{values: make(map[string]string)}
 	e, err := m.factsOf(explain.WithoutChance(ctx, -1), req, f)
 	if err != nil {
@@ -156,6 +157,7 @@ func (m *Mesh) factsOf(ctx context.Context, req *ask.Request, f *facts) (*mesh.E
 		f.add("answer", e.Answer.String())
 	}
 	f.add("filters", filtersOf(e))
+	f.add("response headers", strings.Join(e.ResponseHeaders, "; "))
 	if len(e.Choices) > 0 {
 		f.add("clusters", clustersOf(e))
 	}

@@ -137,12 +137,32 @@ func TestDiff(t *testing.T) {
 			{"clusters", v1 + " 90%, " + v2 + " 10%", v1 + " 80%, " + v2 + " 20%"},
 		}},
 		{"what one of a split is sent", split("99", "1", ""), split("99", "1", ", headers: {request: {set: {x-canary: a}}}"), get("http://payment.shop/"), []offline.Change{
-			{v2 + ": sent as", "payment.shop/", "payment.shop/, with x-canary"},
+			{v2 + ": sent as", "payment.shop/", "payment.shop/, sets x-canary: a"},
 		}},
 		{"a header that is matched", "", "  - match: [{headers: {x-user: {exact: ann}}}]\n    fault: {abort: {percentage: {value: 100}, httpStatus: 503}}\n" + toPayment + "  -\n" + toPayment, get("http://payment.shop/", "x-user: ann"), []offline.Change{
 			{"verdict", "forward", "filter-answers"}, {"filters", "none", "aborts 100% with status 503"},
-			{"clusters", whole + " 100%", "none"}, {"answer", "none", "status 503, 18 bytes"},
+			{"clusters", whole + " 100%", "none"}, {"answer", "none", `status 503, 18 bytes: "fault filter abort"`},
 		}},
+		{"another value of a header", "  - headers: {request: {set: {x-tier: gold}}}\n" + toPayment, "  - headers: {request: {set: {x-tier: silver}}}\n" + toPayment, get("http://payment.shop/"), []offline.Change{
+			{whole + ": sent as", "payment.shop/, sets x-tier: gold", "payment.shop/, sets x-tier: silver"},
+		}},
+		{"another value of a header that may be a secret", "  - headers: {request: {set: {x-api-key: gold}}}\n" + toPayment, "  - headers: {request: {set: {x-api-key: silver}}}\n" + toPayment, get("http://payment.shop/"), []offline.Change{
+			{whole + ": sent as", "payment.shop/, sets x-api-key: (hidden), SHA-256 24d7f03d...", "payment.shop/, sets x-api-key: (hidden), SHA-256 78cde64c..."},
+		}},
+		{"the same computed value", "  - headers: {request: {set: {x-start: '%START_TIME(%s.%9f)%'}}}\n" + toPayment, "  - headers: {request: {set: {x-start: '%START_TIME(%s.%9f)%'}}}\n" + toPayment, get("http://payment.shop/"), nil},
+		{"the removal of a header that the request has not", "  -\n" + toPayment, "  - headers: {request: {remove: [x-tier]}}\n" + toPayment, get("http://payment.shop/"), nil},
+		{"headers of responses", "  - headers: {response: {set: {x-frame-options: DENY}}}\n" + toPayment, "  - headers: {response: {add: {x-frame-options: DENY}, remove: [server]}}\n" + toPayment, get("http://payment.shop/"), []offline.Change{
+			{"response headers", "sets x-frame-options: DENY", "removes server; adds x-frame-options: DENY"},
+		}},
+		{"another body of the same length", "  - directResponse: {status: 200, body: {string: yes!}}\n", "  - directResponse: {status: 200, body: {string: nope}}\n", get("http://payment.shop/"), []offline.Change{
+			{"answer", `status 200, 4 bytes: "yes!"`, `status 200, 4 bytes: "nope"`},
+		}},
+		{
+			"whom a browser may show the response to",
+			"  - corsPolicy: {allowOrigins: [{exact: https://a.example}]}\n" + toPayment, "  - corsPolicy: {allowOrigins: [{exact: https://b.example}]}\n" + toPayment,
+			get("http://payment.shop/", "origin: https://a.example"),
+			[]offline.Change{{"filters", "answers preflights, and marks responses with access-control-allow-origin: https://a.example", "none"}},
+		},
 		{"time and retries", "  -\n" + toPayment, "  - timeout: 2s\n    retries: {attempts: 0}\n" + toPayment, get("http://payment.shop/"), []offline.Change{
 			{whole + ": timeouts", "call 0s, attempt 0s, idle attempt 0s, connect 10s", "call 2s, attempt 0s, idle attempt 0s, connect 10s"},
 			{whole + ": retries", "2, on connect-failure, refused-stream, cancelled, unavailable, after 25ms to 250ms, each on another endpoint", "none"},

@@ -29,6 +29,13 @@ func (d *Decision) levels() (levels [4]*discovery.HeaderMutations, n int) {
 	return levels, n
 }
 
+// Mutations are the header operations of all levels, in the order in which they are
+// applied.
+func (d *Decision) Mutations() []*discovery.HeaderMutations {
+	levels, n := d.levels()
+	return levels[:n]
+}
+
 // MutateRequest applies the request header operations of all levels to h, which
 // req sees.
 func (d *Decision) MutateRequest(h HeaderMap, req *Request, f *Facts) {

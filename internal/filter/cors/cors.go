@@ -28,12 +28,16 @@ func (c *checker) Request(_ context.Context, x *filter.Exchange) (*filter.Answer
 	allowed := c.allows(origin)
 	if isPreflight(&x.Request) {
 		if allowed || c.policy.StopUnmatched {
-			return c.preflight(x, origin, allowed), nil
+			return c.preflight(&x.Request, origin, allowed), nil
 		}
 		return nil, nil
 	}
 	if allowed {
-		x.Respond(func(_ int, h route.HeaderMap) { c.mark(h, origin) })
+		x.Respond(func(_ int, h route.HeaderMap) {
+			for _, mark := range c.marks(origin) {
+				h.Set(mark.Name, mark.Value)
+			}
+		})
 	}
 	return nil, nil
 }
@@ -43,15 +47,25 @@ func isPreflight(req *route.Request) bool {
 	return req.Method == http.MethodOptions && first(req, "access-control-request-method") != ""
 }
 
-// Answers says of how many of a million of such requests the filter of a policy
-// answers itself: of preflights, and of those whom it does not leave to the
-// application.
-func Answers(policy *discovery.CORS, req *route.Request) uint32 {
-	origin := first(req, "origin")
-	if origin == "" || !isPreflight(req) || !policy.StopUnmatched && !(&checker{policy}).allows(origin) {
-		return 0
+// Answer is what the filter of a policy answers a request itself: a preflight that it
+// does not leave to the application. perMillion says of how many of such requests.
+func Answer(policy *discovery.CORS, req *route.Request) (answer *filter.Answer, perMillion uint32) {
+	c, origin := &checker{policy}, first(req, "origin")
+	allowed := c.allows(origin)
+	if origin == "" || !isPreflight(req) || !policy.StopUnmatched && !allowed {
+		return nil, 0
 	}
-	return policy.PerMillion
+	return c.preflight(req, origin, allowed), policy.PerMillion
+}
+
+// Marks are the headers that the filter of a policy gives to the response to a request
+// that is no preflight.
+func Marks(policy *discovery.CORS, req *route.Request) []filter.Header {
+	c, origin := &checker{policy}, first(req, "origin")
+	if origin == "" || !c.allows(origin) {
+		return nil
+	}
+	return c.marks(origin)
 }
 
 func (c *checker) allows(origin string) bool {
@@ -63,7 +77,7 @@ func (c *checker) allows(origin string) bool {
 	return false
 }
 
-func (c *checker) preflight(x *filter.Exchange, origin string, allowed bool) *filter.Answer {
+func (c *checker) preflight(req *route.Request, origin string, allowed bool) *filter.Answer {
 	answer := &filter.Answer{Status: http.StatusOK, Reason: "cors preflight"}
 	if !allowed {
 		return answer
@@ -79,21 +93,22 @@ func (c *checker) preflight(x *filter.Exchange, origin string, allowed bool) *fi
 	add("access-control-allow-methods", p.AllowMethods)
 	add("access-control-allow-headers", p.AllowHeaders)
 	add("access-control-max-age", p.MaxAge)
-	if first(&x.Request, "access-control-request-private-network") == "true" {
+	if first(req, "access-control-request-private-network") == "true" {
 		add("access-control-allow-private-network", yes(p.AllowPrivateNetwork))
 	}
 	return answer
 }
 
-// mark changes the headers of a response that a browser may read.
-func (c *checker) mark(h route.HeaderMap, origin string) {
-	h.Set("access-control-allow-origin", origin)
+// marks are the headers of a response that a browser may read.
+func (c *checker) marks(origin string) []filter.Header {
+	marks := []filter.Header{{Name: "access-control-allow-origin", Value: origin}}
 	if c.policy.AllowCredentials {
-		h.Set("access-control-allow-credentials", "true")
+		marks = append(marks, filter.Header{Name: "access-control-allow-credentials", Value: "true"})
 	}
 	if c.policy.ExposeHeaders != "" {
-		h.Set("access-control-expose-headers", c.policy.ExposeHeaders)
+		marks = append(marks, filter.Header{Name: "access-control-expose-headers", Value: c.policy.ExposeHeaders})
 	}
+	return marks
 }
 
 func yes(b bool) string {
