@@ -29,9 +29,13 @@ import (
 // Writing happens beside the calls, about a second after a change, and when the mesh
 // is closed. A disk that is full or read-only is logged and changes nothing else.
 type LastKnownGood struct {
-	// Dir is an absolute path of a directory, for this process alone. It is made,
-	// with mode 0700, if it is not there; one that others may write to is an error
-	// of [New]. "" keeps nothing, which is the default.
+	// Dir is an absolute path of a directory of this user. It is made, with mode
+	// 0700, if it is not there; one that others may write to is an error of [New].
+	// Processes may share it: each has a file of its own there, and up to 64 may even
+	// have the same identity, as the replicas on one host. A process begins with the
+	// newest file of its identity. (Windows, Solaris, AIX and Plan 9 cannot lock a
+	// file in the way that this needs: there, give each a directory.) "" keeps
+	// nothing, which is the default.
 	Dir string
 	// MaxAge is how long the control plane may have been away before the start for
 	// what is on disk to be used: at least 1 s. Zero is 24 h.

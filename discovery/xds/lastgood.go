@@ -31,8 +31,9 @@ const (
 // LastKnownGood is how configuration is kept on disk for a start without a control
 // plane.
 type LastKnownGood struct {
-	// Dir is an absolute path of a directory, for this process alone. It is made,
-	// with mode 0700, if it is not there. "" keeps nothing.
+	// Dir is an absolute path of a directory of this user. It is made, with mode
+	// 0700, if it is not there. Processes may share it, each has a file of its own
+	// there, also if their identity is the same. "" keeps nothing.
 	Dir string
 	// MaxAge is how long the control plane may have been away before the start for
 	// what is on disk to be used: at least 1 s. Zero is [DefaultMaxAge].
@@ -65,8 +66,11 @@ type ConfigSource struct {
 	// Live and LastKnownGood are how many resources in force came from the control
 	// plane, and from disk.
 	Live, LastKnownGood int
-	// File is where configuration is kept; "" if it is not.
-	File string
+	// File is where configuration is kept; "" if it is not. Others is how many
+	// processes of the same identity had taken a file in the same directory before:
+	// the first of them has 0.
+	File   string
+	Others int
 	// Saved is when the control plane last stood by what was found there at the
 	// start; zero if nothing that can be used was.
 	Saved time.Time
@@ -107,7 +111,7 @@ func (s *Source) ConfigSource() ConfigSource {
 	defer s.keeper.mu.Unlock()
 	return ConfigSource{
 		Live: len(s.keeper.live), LastKnownGood: len(s.keeper.lent),
-		File: status.File, Saved: status.Saved, Refused: status.Refused,
+		File: status.File, Others: status.Others, Saved: status.Saved, Refused: status.Refused,
 		Written: status.Written, NotWritten: status.NotWritten,
 	}
 }
@@ -153,6 +157,10 @@ func newKeeper(config *bootstrap.Config, options *Options, types []ads.Type) (*k
 	}
 	if k.store, err = lastgood.Open(store); err != nil {
 		return nil, fmt.Errorf("last known good: %w", err)
+	}
+	if status := k.store.Status(); status.Others > 0 {
+		k.logger.Info("other processes with this identity keep last known good configuration in the same directory: this one has a file of its own",
+			"file", status.File, "others", status.Others)
 	}
 	return k, nil
 }

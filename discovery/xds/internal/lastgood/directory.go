@@ -2,7 +2,6 @@ package lastgood
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -42,6 +41,8 @@ type file interface {
 type directory struct {
 	root *os.Root
 	path string
+	// seat is which file is ours to write, and held open as long as it is.
+	seat seat
 }
 
 var _ files = (*directory)(nil)
@@ -86,7 +87,7 @@ func checkOwner(info fs.FileInfo, kind, path, remedy string) error {
 	return nil
 }
 
-func (d *directory) close() error { return d.root.Close() }
+func (d *directory) close() error { return errors.Join(d.seat.leave(), d.root.Close()) }
 
 // read returns the content of a file of at most limit bytes. It is an error that
 // wraps fs.ErrNotExist if there is none.
@@ -137,7 +138,7 @@ func (d *directory) sync() error {
 
 // sweep removes what nobody finished, and what is too old for anybody: the files of
 // workloads that do not come back.
-func (d *directory) sweep(own string, maxAge time.Duration, now time.Time) {
+func (d *directory) sweep(maxAge time.Duration, now time.Time) {
 	entries, err := fs.ReadDir(d.root.FS(), ".")
 	if err != nil {
 		return // what cannot be read here cannot be written either, which is reported
@@ -148,12 +149,18 @@ func (d *directory) sweep(own string, maxAge time.Duration, now time.Time) {
 		switch {
 		case strings.HasPrefix(name, temporaryPrefix) && strings.HasSuffix(name, suffix):
 			limit = leftover
-		case !strings.HasSuffix(name, suffix) || name == own:
+		case name == d.seat.file, !strings.HasSuffix(name, suffix) && !strings.HasSuffix(name, lockSuffix):
 			continue
 		}
-		if info, err := entry.Info(); err == nil && info.Mode().IsRegular() && now.Sub(info.ModTime()) > limit {
-			_ = d.root.Remove(name) // another process may have been quicker
+		info, err := entry.Info()
+		if err != nil || !info.Mode().IsRegular() || now.Sub(info.ModTime()) <= limit {
+			continue
 		}
+		if strings.HasSuffix(name, lockSuffix) {
+			d.sweepLock(name)
+			continue
+		}
+		_ = d.root.Remove(name) // another process may have been quicker
 	}
 }
 
@@ -191,6 +198,3 @@ func reason(err error) error {
 	}
 	return err
 }
-
-// fileName is the name of the file of an owner.
-func fileName(owner [32]byte) string { return hex.EncodeToString(owner[:8]) + suffix }

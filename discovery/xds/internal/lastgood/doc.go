@@ -10,6 +10,8 @@
 //     written, is refused with its reason.
 //   - Nothing is in it that a field marked as sensitive in Envoy's API holds, such
 //     as an inline private key: a resource with one is not kept.
+//   - A file has one writer, which holds a lock on it. Processes of the same
+//     identity in the same directory have a file each.
 //   - Writing happens on one goroutine, after changes have come to rest for a
 //     moment, and never in the way of who reports a change. A disk that is full or
 //     read-only is reported and changes nothing else.

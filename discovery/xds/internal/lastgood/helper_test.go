@@ -123,14 +123,30 @@ func found(t testing.TB, s *Store) []string {
 	return all
 }
 
-// theFile is the path of the only file in a directory.
+// theFile is the path of the only file in a directory that is not a lock.
 func theFile(t testing.TB, dir string) string {
 	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 1 {
-		t.Fatalf("%d files in the directory: %v", len(entries), err)
+	names := filesIn(t, dir)
+	if len(names) != 1 {
+		t.Fatalf("files %q in the directory, want one", names)
 	}
-	return filepath.Join(dir, entries[0].Name())
+	return filepath.Join(dir, names[0])
+}
+
+// filesIn are the names of the files in a directory that are not locks, sorted.
+func filesIn(t testing.TB, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), lockSuffix) {
+			names = append(names, e.Name())
+		}
+	}
+	return names
 }
 
 // failing is a directory in which every operation from a certain one on fails, as

@@ -49,7 +49,7 @@ func TestAFileThatCannotBeTrustedIsRefusedAsAWhole(t *testing.T) {
 		}), "its format is version 2, want 1"},
 		{"that of another workload", func(t *testing.T, config *Config, path string) {
 			config.Owner, config.Label = "them", `node "them"`
-			mine := fileName(sha(config.Owner))
+			mine := fileName(sha(config.Owner), 0)
 			if err := os.Rename(path, filepath.Join(config.Dir, mine)); err != nil {
 				t.Fatal(err)
 			}

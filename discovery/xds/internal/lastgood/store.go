@@ -48,8 +48,11 @@ type Config struct {
 
 // Status is what there is to know of a [Store].
 type Status struct {
-	// File is the path of the file.
+	// File is the path of the file that this process writes; "" if it has none.
 	File string
+	// Others is how many files before it other processes with the same identity
+	// have in the directory.
+	Others int
 	// Saved is when the control plane last stood by what was found at the start;
 	// zero if nothing that can be used was.
 	Saved time.Time
@@ -67,7 +70,6 @@ type Status struct {
 type Store struct {
 	config Config
 	owner  [sha256.Size]byte
-	name   string
 	// dir and files belong to whoever writes: run, and Stop after it. They are nil
 	// while the directory cannot be used.
 	dir    *directory
@@ -108,8 +110,7 @@ func Open(config Config) (*Store, error) {
 		wake: make(chan struct{}, 1), ending: make(chan struct{}),
 		items: make(map[Key]*item), connected: make(map[string]struct{}),
 	}
-	s.name = fileName(s.owner)
-	s.status.File = filepath.Join(config.Dir, s.name)
+	s.status.File = filepath.Join(config.Dir, fileName(s.owner, 0))
 	s.stop = sync.OnceFunc(s.end)
 	dir, err := openDirectory(config.Dir)
 	_, broken := errors.AsType[unusable](err)
@@ -119,34 +120,70 @@ func Open(config Config) (*Store, error) {
 	case err != nil:
 		return nil, err
 	default:
-		s.dir, s.files = dir, dir
-		s.load(time.Now())
+		s.take(dir)
 	}
 	s.wg.Go(s.run) // ends with Stop
 	return s, nil
 }
 
-// load takes the resources of the file, or says why not.
-func (s *Store) load(now time.Time) {
-	s.dir.sweep(s.name, s.config.MaxAge, now)
-	found, err := s.read(now)
-	if errors.Is(err, fs.ErrNotExist) {
-		return
-	}
+// take begins with a directory: with a seat in it, and what is found there. Without
+// a seat nothing is written, but what there is can be used.
+func (s *Store) take(dir *directory) {
+	err := dir.sit(s.owner)
+	s.load(dir, time.Now())
 	if err != nil {
-		s.status.Refused = fmt.Errorf("file %q is not used: %w", s.status.File, err)
-		s.config.Report(observe.LastGoodEvent{Kind: observe.LastGoodRefused, Err: s.status.Refused})
+		_ = dir.close() // it was only held open
+		s.written(nil, 0, err)
 		return
 	}
-	s.status.Saved, s.contact = found.saved, found.saved
-	for i := range found.resources {
-		r := found.resources[i]
+	s.seated(dir)
+}
+
+// seated notes which file is ours.
+func (s *Store) seated(dir *directory) {
+	s.dir, s.files = dir, dir
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.File, s.status.Others = filepath.Join(dir.path, dir.seat.file), dir.seat.number
+}
+
+// load takes the resources of a file, or says why not. Of the files of several
+// processes it is the one whose process last heard of the control plane: all of them
+// were told what is for this identity, and an older one only knows less. It is used
+// as a whole; files are not mixed.
+func (s *Store) load(dir *directory, now time.Time) {
+	dir.sweep(s.config.MaxAge, now)
+	names, err := dir.files(s.owner)
+	if err != nil {
+		return // what cannot be read here cannot be written either, which is reported
+	}
+	var best *snapshot
+	var refused error
+	for _, name := range names {
+		found, err := s.read(dir, name, now)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // it was swept in between
+		case err != nil:
+			err = fmt.Errorf("file %q is not used: %w", filepath.Join(dir.path, name), err)
+			s.config.Report(observe.LastGoodEvent{Kind: observe.LastGoodRefused, Err: err})
+			refused = errors.Join(refused, err)
+		case best == nil || found.saved.After(best.saved) || found.saved.Equal(best.saved) && name == dir.seat.file:
+			best = found
+		}
+	}
+	if best == nil {
+		s.status.Refused = refused
+		return
+	}
+	s.status.Saved, s.contact = best.saved, best.saved
+	for i := range best.resources {
+		r := best.resources[i]
 		s.items[r.Key] = &item{resource: r, looked: true}
 	}
 }
 
-func (s *Store) read(now time.Time) (*snapshot, error) {
-	data, err := s.dir.read(s.name, s.config.MaxBytes)
+func (s *Store) read(dir *directory, name string, now time.Time) (*snapshot, error) {
+	data, err := dir.read(name, s.config.MaxBytes)
 	if err != nil {
 		return nil, err
 	}

@@ -375,14 +375,7 @@ func TestFilesThatNobodyFinishedOrComesBackForAreRemoved(t *testing.T) {
 	config := setting(dir)
 	config.MaxAge = 24 * time.Hour
 	mustOpen(t, config)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var left []string
-	for _, e := range entries {
-		left = append(left, e.Name())
-	}
+	left := filesIn(t, dir)
 	if want := []string{temporaryPrefix + "NEW" + suffix, "fedcba9876543210" + suffix, "other"}; !slices.Equal(left, want) {
 		t.Errorf("left %q, want %q", left, want)
 	}

@@ -2,6 +2,7 @@ package lastgood
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -67,7 +68,7 @@ func (s *Store) write() {
 		err = s.enter()
 	}
 	if err == nil {
-		if err = replace(s.files, s.name, func(w io.Writer) error { return encode(w, kept) }); err != nil {
+		if err = replace(s.files, s.dir.seat.file, func(w io.Writer) error { return encode(w, kept) }); err != nil {
 			s.leave() // it may have been replaced, or be there again later
 		}
 	}
@@ -83,7 +84,10 @@ func (s *Store) enter() error {
 	if err != nil {
 		return err
 	}
-	s.dir, s.files = dir, dir
+	if err := dir.sit(s.owner); err != nil {
+		return errors.Join(err, dir.close())
+	}
+	s.seated(dir)
 	return nil
 }
 
