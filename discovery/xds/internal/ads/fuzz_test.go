@@ -85,13 +85,33 @@ func (fuzzWire) send(m proto.Message) error {
 type fuzzRun struct {
 	t        *testing.T
 	client   *Client
-	stream   *stream
 	delta    bool
+	servers  []*fuzzServer
 	watchers map[string]*fuzzWatcher
 }
 
-// link is to the only server.
-func (r *fuzzRun) link() *link { return r.client.links[0] }
+// fuzzServer is one server of a run, with the stream to it; nil without one.
+type fuzzServer struct {
+	*link
+
+	stream *stream
+}
+
+// inUse reports whether a server may be asked.
+func (r *fuzzRun) inUse(s *fuzzServer) bool {
+	r.client.mu.Lock()
+	defer r.client.mu.Unlock()
+	return r.client.usedLocked(s.link)
+}
+
+// drainAll drains every server: a change of the watches concerns all that are asked.
+func (r *fuzzRun) drainAll() {
+	for _, s := range r.servers {
+		if s.stream != nil {
+			r.drain(s)
+		}
+	}
+}
 
 // heard sums up what the watchers were told.
 func (r *fuzzRun) heard() (notFound int, lost bool) {
@@ -104,34 +124,67 @@ func (r *fuzzRun) heard() (notFound int, lost bool) {
 	return notFound, lost
 }
 
-func (r *fuzzRun) drain() (replies []proto.Message) {
+func (r *fuzzRun) drain(s *fuzzServer) (replies []proto.Message) {
 	for {
-		m, lt, names := r.link().next(r.stream)
+		m, lt, names := s.next(s.stream)
 		if m == nil {
 			return replies
 		}
-		if err := r.stream.wire.send(m); err != nil {
+		if err := s.stream.wire.send(m); err != nil {
 			r.t.Fatalf("a request cannot be encoded: %v", err)
 		}
-		r.stream.node = nil
-		r.link().asked(r.stream, lt, names)
+		s.stream.node = nil
+		s.asked(s.stream, lt, names)
 		if nonce := m.(interface{ GetResponseNonce() string }).GetResponseNonce(); nonce != "" {
 			replies = append(replies, m)
 		}
 	}
 }
 
-func (r *fuzzRun) reconnect() {
-	if r.stream != nil {
-		r.link().disconnected(sessionEnd{err: errEnded, opened: true, responded: true}, false)
+// lose breaks the stream to a server, which may have answered before.
+func (r *fuzzRun) lose(s *fuzzServer, responded bool) {
+	known := r.snapshot()
+	active := r.client.home.active
+	s.stream = nil
+	s.disconnected(sessionEnd{err: errEnded, opened: true, responded: responded}, false)
+	r.client.serial.flush()
+	for key, was := range known {
+		if is := r.snapshot()[key]; is.held != was.held || is.value != was.value {
+			r.t.Fatalf("%s was %+v and is %+v after a stream broke", key, was, is)
+		}
+	}
+	if r.client.home.active == active {
+		return
+	}
+	for _, was := range known {
+		if !was.held && (was.state == StateRequested || was.state == StateTimeout) {
+			return
+		}
+	}
+	r.t.Fatal("fell back to the next server although everything is known")
+}
+
+func (r *fuzzRun) reconnect(s *fuzzServer) {
+	if !r.inUse(s) {
+		// Nobody connects to it. A stream that it still has is ended, some time
+		// after it was left.
+		if s.stream != nil {
+			s.stream = nil
+			s.disconnected(sessionEnd{err: errIdle, opened: true, responded: true}, true)
+			r.client.serial.flush()
+		}
+		return
+	}
+	if s.stream != nil {
+		r.lose(s, true)
 	}
 	w, mode := wire(&sotw{}), ModeSotW
 	if r.delta {
 		w, mode = &delta{}, ModeDelta
 	}
-	r.stream = &stream{wire: fuzzWire{w}, node: r.client.node}
-	r.link().connectedTo(r.stream, nil, mode)
-	r.drain()
+	s.stream = &stream{wire: fuzzWire{w}, node: r.client.node}
+	s.connectedTo(s.stream, nil, mode)
+	r.drain(s)
 }
 
 type fuzzHeld struct {
@@ -149,7 +202,11 @@ func (r *fuzzRun) snapshot() map[string]fuzzHeld {
 }
 
 // play handles one response and checks the invariants.
-func (r *fuzzRun) play(response *response) {
+func (r *fuzzRun) play(s *fuzzServer, response *response) {
+	if s.stream == nil {
+		return // it cannot say anything
+	}
+	inUse := r.inUse(s)
 	response.nonce = "n"
 	for i := range response.entries {
 		response.entries[i].ttl = nil // expiry is a removal of its own
@@ -157,13 +214,14 @@ func (r *fuzzRun) play(response *response) {
 	response.failed = nil
 	before := r.snapshot()
 	notFoundBefore, _ := r.heard()
-	if err := r.link().handle(context.Background(), response); err != nil {
+	if err := s.handle(context.Background(), response); err != nil {
 		r.t.Fatalf("handle: %v", err)
 	}
+	s.recovered()
 	r.client.serial.flush()
 	after := r.snapshot()
-	replies := r.drain()
-	if r.link().started(response.typeURL) == nil {
+	replies := r.drain(s)
+	if s.started(response.typeURL) == nil {
 		if len(replies) != 0 {
 			r.t.Fatalf("%d answers to a response of a foreign type", len(replies))
 		}
@@ -190,7 +248,14 @@ func (r *fuzzRun) play(response *response) {
 		if is.value != was.value && !offered(response, is.value) {
 			r.t.Fatalf("%s is %v, which the response does not hold", key, is.value)
 		}
+		if is.value != was.value && !inUse {
+			r.t.Fatalf("%s is %v, from a server that nobody asks", key, is.value)
+		}
+		if is.value != was.value && r.client.home.links[r.client.home.active] != s.link {
+			r.t.Fatalf("%s is %v, and the server that it is from is not the one in use", key, is.value)
+		}
 	}
+	r.drainAll()
 	notFoundAfter, lost := r.heard()
 	if rejected && notFoundAfter != notFoundBefore {
 		r.t.Fatal("a removal was told after a rejected response")
@@ -227,9 +292,10 @@ func fuzzEntry(typeURL, line string) *discoveryv3.Resource {
 }
 
 // FuzzResponses plays a script: lines that begin with "+" or "-" watch or give
-// up a name, "~" reconnects, "#" sends what follows as the raw bytes of a
-// response, and everything else is a response whose entries are separated by
-// commas, "-name" being a removal.
+// up a name, "~" reconnects, "<" loses a server that says nothing more, "#" sends
+// what follows as the raw bytes of a response, and everything else is a response
+// whose entries are separated by commas, "-name" being a removal. With two servers
+// (gRFC A71), "2" before any of the last ones makes it that of the second.
 func FuzzResponses(f *testing.F) {
 	for _, seed := range []string{
 		"+a\n+b\na=1,b=2\na=1\n\na=2,b=!x",
@@ -239,17 +305,25 @@ func FuzzResponses(f *testing.F) {
 		"+a\na=?\na=1\na=1,b=?",
 		"+a\n#\x0a\x01v\x12\x02\x0a\x00",
 		"+a\n+b\na=1,b=1\n-b,a=!\n-a,x",
+		"+a\n+b\na=1\n<\n2~\n2a=2,b=2\n~\na=3,b=!\na=3,b=3\n2a=4",
+		"+a\n<\n2~\n2-a\n2<\n~\na=1\n<\n+b\n2~\n2b=!,a=!\n-b\n~\na=1",
+		"+a\na=1\n<\n2~\n2a=2\n+b\n2~\n2#\x0a\x01v\n~\n2b=1",
 	} {
-		for mode := range byte(4) {
+		for mode := range byte(8) {
 			f.Add(mode, []byte(seed))
 		}
 	}
 	f.Fuzz(func(t *testing.T, mode byte, script []byte) {
+		nobody := func(ctx context.Context) (*grpc.ClientConn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		servers := []ServerConfig{{Name: "fuzz", Dial: nobody}}
+		if mode&4 != 0 {
+			servers = append(servers, ServerConfig{Name: "second", Dial: nobody})
+		}
 		client, err := NewClient(Options{
-			Servers: []ServerConfig{{Name: "fuzz", Dial: func(ctx context.Context) (*grpc.ClientConn, error) {
-				<-ctx.Done()
-				return nil, ctx.Err()
-			}}},
+			Servers: servers,
 			Types: []Type{
 				{URL: fuzzFull, Name: "Full", FullStateInSotW: true, Decode: fuzzDecode},
 				{URL: fuzzPartial, Name: "Partial", Decode: fuzzDecode},
@@ -265,28 +339,44 @@ func FuzzResponses(f *testing.F) {
 			typeURL = fuzzFull
 		}
 		r := &fuzzRun{t: t, client: client, delta: mode&2 != 0, watchers: make(map[string]*fuzzWatcher)}
-		r.reconnect()
+		for _, l := range client.links {
+			r.servers = append(r.servers, &fuzzServer{link: l})
+		}
+		r.reconnect(r.servers[0])
 		lines := strings.Split(string(script), "\n")
 		for _, line := range lines[:min(len(lines), 60)] { // fewer than are slowed down
-			switch {
-			case strings.HasPrefix(line, "+"):
-				if name := line[1:]; r.watchers[name] == nil && name != Wildcard {
-					w := new(fuzzWatcher)
-					w.cancel = client.Watch(typeURL, name, w)
-					r.watchers[name] = w
-					r.drain()
-				}
-			case strings.HasPrefix(line, "-") && r.watchers[line[1:]] != nil:
-				r.watchers[line[1:]].cancel()
-				delete(r.watchers, line[1:])
-				r.drain()
-			case line == "~":
-				r.reconnect()
-			default:
-				r.play(fuzzResponse(r.delta, typeURL, line))
-			}
+			r.do(typeURL, line)
 		}
 	})
+}
+
+// do carries out one line of a script.
+func (r *fuzzRun) do(typeURL, line string) {
+	s := r.servers[0]
+	if rest, ok := strings.CutPrefix(line, "2"); ok && len(r.servers) > 1 {
+		s, line = r.servers[1], rest
+	}
+	switch {
+	case strings.HasPrefix(line, "+"):
+		if name := line[1:]; r.watchers[name] == nil && name != Wildcard {
+			w := new(fuzzWatcher)
+			w.cancel = r.client.Watch(typeURL, name, w)
+			r.watchers[name] = w
+			r.drainAll()
+		}
+	case strings.HasPrefix(line, "-") && r.watchers[line[1:]] != nil:
+		r.watchers[line[1:]].cancel()
+		delete(r.watchers, line[1:])
+		r.drainAll()
+	case line == "~":
+		r.reconnect(s)
+	case line == "<":
+		if r.inUse(s) { // it is not tried otherwise
+			r.lose(s, false)
+		}
+	default:
+		r.play(s, fuzzResponse(r.delta, typeURL, line))
+	}
 }
 
 func fuzzResponse(delta bool, typeURL, line string) *response {

@@ -27,24 +27,24 @@ func TestTimerRunsForANameThatWasLostBetweenTwoWatches(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer client.Close()
-		r := &fuzzRun{t: t, client: client}
-		r.reconnect()
+		r := &fuzzRun{t: t, client: client, servers: []*fuzzServer{{link: client.links[0]}}}
+		r.reconnect(r.servers[0])
 		first := new(fuzzWatcher)
 		cancel := client.Watch(fuzzFull, "a", first)
-		r.drain()
+		r.drain(r.servers[0])
 		handle := func(line string) {
-			if err := r.link().handle(t.Context(), fuzzResponse(false, fuzzFull, line)); err != nil {
+			if err := r.servers[0].handle(t.Context(), fuzzResponse(false, fuzzFull, line)); err != nil {
 				t.Fatal(err)
 			}
 			client.serial.flush()
 		}
 		handle("a=1")
-		r.drain()
+		r.drain(r.servers[0])
 		cancel()
 		handle("")
 		second := new(fuzzWatcher)
 		client.Watch(fuzzFull, "a", second)
-		r.drain()
+		r.drain(r.servers[0])
 		time.Sleep(absenceTimeout + time.Second)
 		synctest.Wait()
 		second.mu.Lock()
