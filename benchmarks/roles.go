@@ -20,6 +20,7 @@ import (
 // runRole is what a process of a case does.
 func runRole(ctx context.Context, args []string) (err error) {
 	if name := os.Getenv(profileVariable); name != "" {
+		runtime.MemProfileRate = 4096
 		stop, failure := profile(name)
 		if failure != nil {
 			return failure
@@ -54,8 +55,19 @@ func profile(name string) (stop func() error, err error) {
 	}
 	return func() error {
 		pprof.StopCPUProfile()
-		return file.Close()
+		return errors.Join(file.Close(), heapProfile(strings.TrimSuffix(name, ".pprof")+".heap.pprof"))
 	}, nil
+}
+
+// heapProfile writes what was allocated since the process began, and what of it is
+// still in use.
+func heapProfile(name string) error {
+	file, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	runtime.GC() // the profile is that of the last collection
+	return errors.Join(pprof.WriteHeapProfile(file), file.Close())
 }
 
 func needsControlPlane(k kind) bool { return strings.Contains(string(k), "-mesh") || k == grpcXDS }

@@ -81,7 +81,7 @@ func (d *decoder) localities(at path, list []*endpointv3.LocalityLbEndpoints, ru
 	var localities []discovery.LocalityEndpoints
 	seen := make(map[localityKey]path, len(list))
 	weights := make(map[uint32]uint64)
-	endpoints := make(endpointPlaces, endpointCount(list))
+	places := newEndpointPlaces(d.endpointCount(list))
 	for i, m := range list {
 		in := at.element("endpoints", i)
 		l := discovery.LocalityEndpoints{
@@ -92,7 +92,7 @@ func (d *decoder) localities(at path, list []*endpointv3.LocalityLbEndpoints, ru
 			},
 			Weight:    m.GetLoadBalancingWeight().GetValue(),
 			Priority:  m.GetPriority(),
-			Endpoints: d.endpoints(in, i, m.GetLbEndpoints(), endpoints, rules),
+			Endpoints: d.endpoints(in, i, m.GetLbEndpoints(), places, rules),
 		}
 		key := localityKey{locality: l.Locality, priority: l.Priority}
 		if first, ok := seen[key]; ok {
@@ -117,30 +117,44 @@ func (d *decoder) localities(at path, list []*endpointv3.LocalityLbEndpoints, ru
 	return localities
 }
 
-func endpointCount(list []*endpointv3.LocalityLbEndpoints) int {
+func (d *decoder) endpointCount(list []*endpointv3.LocalityLbEndpoints) int {
 	n := 0
-	for _, l := range list {
-		n += len(l.GetLbEndpoints())
+	for i, l := range list {
+		n += len(l.GetLbEndpoints()) + len(d.plain.of(i))
 	}
 	return n
 }
 
-// endpointPlace is where an address stands: the indexes of the locality and of
-// the endpoint in it.
-type endpointPlace struct{ locality, endpoint int }
-
-type endpointPlaces map[string]endpointPlace
-
 // endpoints decodes the endpoints of one locality.
-func (d *decoder) endpoints(at path, locality int, list []*endpointv3.LbEndpoint, places endpointPlaces, rules assignmentRules) []balancer.Endpoint {
+func (d *decoder) endpoints(at path, locality int, list []*endpointv3.LbEndpoint, places *endpointPlaces, rules assignmentRules) []balancer.Endpoint {
+	endpoints := d.plain.of(locality)
+	if endpoints == nil {
+		endpoints = d.lbEndpoints(at, list, rules)
+	}
+	var weights uint64
+	for i := range endpoints {
+		e := &endpoints[i]
+		weights += uint64(e.Weight)
+		if weights > math.MaxUint32 {
+			d.refusef(at.element("lb_endpoints", i).field("load_balancing_weight"), "the weights of the locality add up to more than %d", uint32(math.MaxUint32))
+		}
+		here := endpointPlace{locality: uint32(locality), endpoint: uint32(i)}
+		d.place(at, e.Address, places, here)
+		for _, address := range e.Additional {
+			d.place(at, address, places, here)
+		}
+	}
+	return endpoints
+}
+
+func (d *decoder) lbEndpoints(at path, list []*endpointv3.LbEndpoint, rules assignmentRules) []balancer.Endpoint {
 	if len(list) == 0 {
 		return nil
 	}
 	endpoints := make([]balancer.Endpoint, len(list))
-	var weights uint64
 	for i, m := range list {
 		in := at.element("lb_endpoints", i)
-		e := balancer.Endpoint{
+		endpoints[i] = balancer.Endpoint{
 			Address:    d.endpointAddress(in.field("endpoint").field("address"), m.GetEndpoint().GetAddress(), rules),
 			Additional: d.additional(in.field("endpoint"), m.GetEndpoint(), rules),
 			Hostname:   m.GetEndpoint().GetHostname(),
@@ -149,26 +163,18 @@ func (d *decoder) endpoints(at path, locality int, list []*endpointv3.LbEndpoint
 			Metadata:   endpointMetadata(m.GetMetadata()),
 			Check:      d.endpointCheck(in.field("endpoint").field("health_check_config"), m.GetEndpoint().GetHealthCheckConfig()),
 		}
-		weights += uint64(e.Weight)
-		if weights > math.MaxUint32 {
-			d.refusef(in.field("load_balancing_weight"), "the weights of the locality add up to more than %d", uint32(math.MaxUint32))
-		}
-		d.place(in, e.Address, places, endpointPlace{locality: locality, endpoint: i})
-		for _, address := range e.Additional {
-			d.place(in, address, places, endpointPlace{locality: locality, endpoint: i})
-		}
-		endpoints[i] = e
 	}
 	return endpoints
 }
 
 // place takes note of an address, which no endpoint has twice and no two have.
-func (d *decoder) place(at path, address string, places endpointPlaces, here endpointPlace) {
-	if first, ok := places[address]; ok && address != "" {
-		d.refusef(at, "%s is also the address of endpoints[%d].lb_endpoints[%d]", address, first.locality, first.endpoint)
+func (d *decoder) place(at path, address string, places *endpointPlaces, here endpointPlace) {
+	if address == "" {
 		return
 	}
-	places[address] = here
+	if first, ok := places.add(address, here); ok {
+		d.refusef(at.element("lb_endpoints", int(here.endpoint)), "%s is also the address of endpoints[%d].lb_endpoints[%d]", address, first.locality, first.endpoint)
+	}
 }
 
 // additional decodes the further addresses of an endpoint.

@@ -65,8 +65,12 @@ func Clusters(policies map[string]balancer.Custom) func(value []byte) (string, *
 // Assignment decodes an envoy.config.endpoint.v3.ClusterLoadAssignment. A
 // locality without a weight is left out (gRFC A27).
 func Assignment(value []byte) (string, *discovery.Assignment, error) {
+	rest, plain := takePlain(value)
 	m := &endpointv3.ClusterLoadAssignment{}
-	assignment, err := resource(value, m, m.GetClusterName, (*decoder).edsAssignment)
+	assignment, err := resource(rest, m, m.GetClusterName, func(d *decoder, at path, m *endpointv3.ClusterLoadAssignment) *discovery.Assignment {
+		d.plain = plain
+		return d.edsAssignment(at, m)
+	})
 	return m.GetClusterName(), assignment, err
 }
 
@@ -99,6 +103,8 @@ type decoder struct {
 	problems problems
 	// policies are the application's own.
 	policies map[string]balancer.Custom
+	// plain are the endpoints that are not in the message of the resource.
+	plain plainEndpoints
 }
 
 // resource takes value through the three gates.

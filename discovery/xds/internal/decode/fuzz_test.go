@@ -141,6 +141,7 @@ func FuzzCluster(f *testing.F) {
 func FuzzAssignment(f *testing.F) {
 	seed(f, fromJSON[endpointv3.ClusterLoadAssignment](f, assignmentFixture), bigAssignment(8))
 	f.Fuzz(func(t *testing.T, value []byte) {
+		sameBothWays(t, value)
 		a := sameAgain(t, value, Assignment)
 		if a == nil {
 			return
