@@ -14,7 +14,7 @@ type Host struct {
 	config      atomic.Pointer[hostConfig]
 	monitor     atomic.Pointer[monitor] // nil without outlier detection
 	set         *Set
-	attached    any
+	attached    atomic.Pointer[attachment]
 	seen        uint32        // number of the latest update with it; belongs to Set.Update
 	check       atomic.Uint32 // a Check; changed under Set.mu
 
@@ -25,6 +25,8 @@ type Host struct {
 	latency latency
 	load    reported
 }
+
+type attachment struct{ value any }
 
 type hostConfig struct {
 	endpoint *Endpoint
@@ -43,8 +45,21 @@ func (h *Host) Locality() Locality { return *h.config.Load().locality }
 // Priority returns the priority of the endpoint's locality.
 func (h *Host) Priority() uint32 { return h.config.Load().priority }
 
-// Attached returns what the attach function of [NewSet] returned for this host.
-func (h *Host) Attached() any { return h.attached }
+// Attached returns what the attach function of [NewSet] returned for this host, or
+// what [Host.Attach] has attached since; nil if that is nothing yet.
+func (h *Host) Attached() any {
+	if a := h.attached.Load(); a != nil {
+		return a.value
+	}
+	return nil
+}
+
+// Attach attaches a value to a host that has none, and returns what is attached then:
+// of several callers at once one wins. It is for what only hosts that get calls need.
+func (h *Host) Attach(value any) any {
+	h.attached.CompareAndSwap(nil, &attachment{value})
+	return h.Attached()
+}
 
 // Active returns how many requests are in flight.
 func (h *Host) Active() int64 { return h.active.Load() }

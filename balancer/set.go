@@ -51,7 +51,8 @@ type Set struct {
 
 // NewSet returns a set without endpoints that balances as cfg says until Update
 // says otherwise. attach, if not nil, is called once for each new host, before it
-// can be picked; what it returns is [Host.Attached].
+// can be picked; what it returns is [Host.Attached], and nil leaves it to
+// [Host.Attach].
 func NewSet(cfg Config, attach func(*Host) any) *Set {
 	return newSet(cfg, attach, rand.Uint64)
 }
@@ -192,7 +193,9 @@ func (s *Set) add(config *hostConfig) *Host {
 	h := &Host{set: s}
 	h.config.Store(config)
 	if s.attach != nil {
-		h.attached = s.attach(h)
+		if value := s.attach(h); value != nil {
+			h.attached.Store(&attachment{value})
+		}
 	}
 	s.index[config.endpoint.Address] = h
 	return h

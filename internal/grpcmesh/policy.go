@@ -132,7 +132,7 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 	if config, _ := target.Watch(); config != nil {
 		for _, cluster := range config.Clusters {
 			generation := cluster.Generation()
-			for endpoint := range cluster.Endpoints {
+			for endpoint := range cluster.Made {
 				current[endpoint] = generation
 			}
 		}

@@ -30,7 +30,10 @@ func (e *Endpoint) followBreaker(settings *breaker.Settings) {
 func (e *Endpoint) Allow() (breaker.Permit, error) { return e.errorRate.Load().Allow() }
 
 // tripped reports whether the breaker of a host lets nothing pass.
-func tripped(h *balancer.Host) bool { return endpointOf(h).errorRate.Load().State() == breaker.Open }
+func tripped(h *balancer.Host) bool {
+	e := made(h)
+	return e != nil && e.errorRate.Load().State() == breaker.Open
+}
 
 // omitTripped adds to what a pick omits the hosts whose breakers are open.
 func omitTripped(omit func(*balancer.Host) bool) func(*balancer.Host) bool {

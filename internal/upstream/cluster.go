@@ -69,7 +69,7 @@ type clusterState struct {
 
 func newCluster(m *Manager, name string) *Cluster {
 	c := &Cluster{name: name, manager: m}
-	c.set = balancer.NewSet(balancer.Config{}, func(h *balancer.Host) any { return newEndpoint(c, h) })
+	c.set = balancer.NewSet(balancer.Config{}, c.arrive)
 	for i := range c.gates {
 		c.gates[i] = breaker.NewGate(breaker.DefaultLimits)
 	}
@@ -138,8 +138,8 @@ func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster, local *dis
 	}
 	c.track(next.config.TrackRemaining)
 	c.followLoad(next.config.LoadReports)
-	for h := range c.set.Hosts() {
-		endpointOf(h).followBreaker(next.config.EndpointBreaker)
+	for e := range c.Made {
+		e.followBreaker(next.config.EndpointBreaker)
 	}
 }
 
@@ -154,7 +154,7 @@ func (c *Cluster) updateEndpoints(state *clusterState) []balancer.Ejection {
 	localities := c.names.Load().localities(state.endpoints.Localities)
 	_, removed := c.set.Update(config, config.Subsetting.Choose(c.manager.options.client(), localities))
 	for _, h := range removed {
-		endpointOf(h).drain()
+		c.endpoint(h).drain() // even if it is new: a call may have picked it a moment ago
 	}
 	return ejectedAmong(removed)
 }
@@ -165,11 +165,11 @@ func (c *Cluster) reconfigure(renew bool) {
 	if renew {
 		c.generation.Add(1)
 	}
-	for h := range c.set.Hosts() {
+	for e := range c.Made {
 		if renew {
-			endpointOf(h).renew()
+			e.renew()
 		} else {
-			endpointOf(h).reconfigure()
+			e.reconfigure()
 		}
 	}
 }
@@ -226,8 +226,8 @@ func (c *Cluster) drain() {
 	c.stopNames()
 	ended = c.setOutlier(nil)
 	c.track([2]bool{})
-	for h := range c.set.Hosts() {
-		endpointOf(h).drain()
+	for e := range c.Endpoints {
+		e.drain()
 	}
 }
 
@@ -240,8 +240,8 @@ func (c *Cluster) close() {
 	c.stopNames()
 	ended = c.setOutlier(nil)
 	c.track([2]bool{})
-	for h := range c.set.Hosts() {
-		endpointOf(h).close()
+	for e := range c.Endpoints {
+		e.close()
 	}
 }
 
@@ -269,7 +269,17 @@ func (c *Cluster) Throttle() *retry.Throttle { return c.state.Load().throttle }
 // Endpoints calls yield for every endpoint.
 func (c *Cluster) Endpoints(yield func(*Endpoint) bool) {
 	for h := range c.set.Hosts() {
-		if !yield(endpointOf(h)) {
+		if !yield(c.endpoint(h)) {
+			return
+		}
+	}
+}
+
+// Made calls yield for the endpoints that somebody has asked for: no other has
+// connections, or anything to change.
+func (c *Cluster) Made(yield func(*Endpoint) bool) {
+	for h := range c.set.Hosts() {
+		if e := made(h); e != nil && !yield(e) {
 			return
 		}
 	}
@@ -292,7 +302,7 @@ func (c *Cluster) Pick(info balancer.PickInfo) (*Endpoint, error) {
 		}
 		return nil, err
 	}
-	return endpointOf(h), nil
+	return c.endpoint(h), nil
 }
 
 // Dropped draws drop_overloads, one after the other, and returns the category

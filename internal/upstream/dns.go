@@ -307,8 +307,8 @@ func (c *Cluster) readdress(r *resolution) {
 	}
 	ended = c.updateEndpoints(state)
 	c.checkHealth(state.config.HealthCheck)
-	for h := range c.set.Hosts() {
-		endpointOf(h).followBreaker(state.config.EndpointBreaker)
+	for e := range c.Made {
+		e.followBreaker(state.config.EndpointBreaker)
 	}
 }
 

@@ -23,7 +23,9 @@ const (
 )
 
 // Endpoint is one address of a cluster with its connections. It lives as long
-// as the address is in the cluster. Safe for concurrent use.
+// as the address is in the cluster: from the first time that somebody asks for it,
+// because of a hundred thousand addresses most are never called. Safe for concurrent
+// use.
 type Endpoint struct {
 	cluster *Cluster
 	host    *balancer.Host
@@ -53,14 +55,40 @@ type poolKey struct {
 func newEndpoint(c *Cluster, h *balancer.Host) *Endpoint {
 	e := &Endpoint{cluster: c, host: h, address: h.Endpoint().Address, pools: make(map[poolKey]*pool)}
 	e.life, e.end = context.WithCancel(context.Background())
-	e.checks.init(e)
+	e.checks.endpoint = e
+	return e
+}
+
+// arrive makes the endpoint of a host that is new in the cluster, if it is needed
+// before somebody calls it.
+func (c *Cluster) arrive(h *balancer.Host) any {
+	if config := c.Config(); config == nil || config.HealthCheck == nil {
+		return nil
+	}
+	e := newEndpoint(c, h)
+	e.checks.begin()
+	return e
+}
+
+// endpoint is that of a host.
+func (c *Cluster) endpoint(h *balancer.Host) *Endpoint {
+	if e := made(h); e != nil {
+		return e
+	}
+	e := h.Attach(newEndpoint(c, h)).(*Endpoint)
+	// Only now, so that a change of the configuration finds the endpoint, or is found
+	// here.
 	if config := c.Config(); config != nil {
 		e.followBreaker(config.EndpointBreaker)
 	}
 	return e
 }
 
-func endpointOf(h *balancer.Host) *Endpoint { return h.Attached().(*Endpoint) }
+// made is the endpoint of a host, nil if nobody has asked for it yet.
+func made(h *balancer.Host) *Endpoint {
+	e, _ := h.Attached().(*Endpoint)
+	return e
+}
 
 // Address is the endpoint's "host:port".
 func (e *Endpoint) Address() string { return e.address }

@@ -15,7 +15,11 @@ import (
 // nil ends them.
 func (c *Cluster) checkHealth(config *health.Config) {
 	for h := range c.set.Hosts() {
-		endpointOf(h).checks.follow(config)
+		if config != nil {
+			c.endpoint(h).checks.follow(config)
+		} else if e := made(h); e != nil {
+			e.checks.follow(nil)
+		}
 	}
 	if config == nil {
 		c.checked.Store(false)
@@ -50,9 +54,9 @@ type healthCheck struct {
 	down bool // guarded by mu
 }
 
-// init begins with an endpoint that is new in its cluster. Nobody picks it yet.
-func (h *healthCheck) init(e *Endpoint) {
-	h.endpoint = e
+// begin begins with an endpoint that is new in its cluster. Nobody picks it yet.
+func (h *healthCheck) begin() {
+	e := h.endpoint
 	state := e.cluster.state.Load()
 	if state.config == nil || state.config.HealthCheck == nil || !e.cluster.checked.Load() {
 		return
