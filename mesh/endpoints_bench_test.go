@@ -90,12 +90,12 @@ func newCrowd(b *testing.B, n int) *crowd {
 	config := &bootstrap.Config{Servers: []bootstrap.Server{g.server("xds.test")}, Node: bootstrap.Node{ID: "customer-1"}}
 	m, err := mesh.New(b.Context(),
 		mesh.WithBootstrap(config), mesh.WithOutboundPolicy(mesh.RegistryOnly), mesh.WithLogger(slog.New(slog.DiscardHandler)),
-		mesh.WithDialer(func(ctx context.Context, network, address string) (net.Conn, error) {
+		mesh.Network{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 			w.mu.Lock()
 			w.dialed = address
 			w.mu.Unlock()
 			return g.network.DialContext(ctx, network, "payment:80")
-		}))
+		}})
 	if err != nil {
 		b.Fatal(err)
 	}
