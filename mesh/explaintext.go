@@ -167,9 +167,9 @@ func (a *ExplainedAnswer) String() string {
 
 // String is the request in words.
 func (s *ExplainedSent) String() string {
-	text := s.Host + s.Path
+	parts := []string{s.Host + s.Path}
 	if s.EndpointHost {
-		text = "the endpoint's host name, " + s.Path
+		parts = []string{"the endpoint's host name, " + s.Path}
 	}
 	unsaid := func(name string) bool {
 		return !slices.ContainsFunc(s.Headers, func(operation string) bool {
@@ -180,18 +180,15 @@ func (s *ExplainedSent) String() string {
 	}
 	for _, name := range s.Set {
 		if unsaid(name) {
-			text += ", sets " + name
+			parts = append(parts, "sets "+name)
 		}
 	}
 	for _, name := range s.Removed {
 		if unsaid(name) {
-			text += ", removes " + name
+			parts = append(parts, "removes "+name)
 		}
 	}
-	for _, operation := range s.Headers {
-		text += ", " + operation
-	}
-	return text
+	return strings.Join(append(parts, s.Headers...), ", ")
 }
 
 // String is the policy in words.

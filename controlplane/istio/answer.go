@@ -38,6 +38,11 @@ func redirect(in *networking.HTTPRedirect, matches []*networking.HTTPMatchReques
 	case in.Authority == "" && in.RedirectPort == nil && in.Scheme == "":
 		a.errorf("needs uri, prefixRewrite, authority, scheme or port")
 	}
+	for name, path := range map[string]string{"uri": in.Uri, "prefixRewrite": in.PrefixRewrite} {
+		if path != "" && path[0] != '/' { // it would become a part of the host
+			a.field(name).errorf("%q does not begin with a slash: write %q", path, "/"+path)
+		}
+	}
 	switch in.Scheme {
 	case "":
 	case "http", "https":

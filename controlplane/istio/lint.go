@@ -16,7 +16,7 @@ func Lints() []Lint { return lints[:] }
 // ofOne are the lints that an object has by itself. The others depend on what else
 // there is, of which nothing is known for certain while there are problems.
 var ofOne = []lint{
-	lintForeignParent, lintImpossibleMatch, lintIneffectiveHostnames, lintMissingWeight, lintNoBackend, lintPerTryTimeout, lintRedirectLoop,
+	lintForeignParent, lintImpossibleMatch, lintIneffectiveHostnames, lintMissingWeight, lintNoBackend, lintPerTryTimeout, lintPrefixRewrite, lintRedirectLoop,
 	lintRetriesExceedTimeout, lintRetryNonIdempotent, lintShadowedRoute, lintUnknownProtocol, lintWeightSum,
 }
 
@@ -40,6 +40,7 @@ const (
 	lintNoBackend
 	lintOverriddenHost
 	lintPerTryTimeout
+	lintPrefixRewrite
 	lintRedirectLoop
 	lintRetriesExceedTimeout
 	lintRetryNonIdempotent
@@ -113,6 +114,10 @@ var lints = [...]Lint{
 	lintPerTryTimeout: {
 		"per-try-timeout", "`perTryTimeout` is not shorter than the timeout of the route: it has no effect.",
 		"Shorten it, or remove it.",
+	},
+	lintPrefixRewrite: {
+		"prefix-rewrite", "What replaces a prefix ends otherwise than the prefix: the path gets two slashes, or two names without one between.",
+		"Let both end with a slash, or neither; for `/a` and what is below it, match `/a/` first and then `/a`.",
 	},
 	lintRedirectLoop: {
 		"redirect-loop", "A redirect leads to what the same rule redirects.",

@@ -274,6 +274,14 @@ var lintCases = []lintCase{
 	}},
 	{"retries-exceed-timeout", "three that fit", payRules("  - timeout: 3s\n    retries: {attempts: 2, perTryTimeout: 900ms}\n    " + payRoute + "\n"), nil},
 
+	{"prefix-rewrite", "two slashes, and none", payRules("  - match: [{uri: {prefix: /a}}, {uri: {prefix: /b/}}]\n    rewrite: {uri: /}\n    " + payRoute + "\n  - match: [{uri: {prefix: /c/}}]\n    redirect: {prefixRewrite: /d}\n"), []string{
+		`spec.http[0].rewrite.uri: "/" in the place of the prefix "/a" makes "//x" of "/a/x"`,
+		`spec.http[1].redirect.prefixRewrite: "/d" in the place of the prefix "/c/" makes "/dx" of "/c/x"`,
+	}},
+	{"prefix-rewrite", "of everything", payRules("  - match: [{uri: {prefix: /}}]\n    rewrite: {uri: /v1}\n    " + payRoute + "\n"), []string{
+		`spec.http[0].rewrite.uri: "/v1" in the place of the prefix "/" makes "/v1x" of "/x"`,
+	}},
+	{"prefix-rewrite", "what fits", payRules("  - match: [{uri: {prefix: /a/}}, {uri: {prefix: /a}}]\n    rewrite: {uri: /}\n    " + payRoute + "\n  - match: [{uri: {prefix: /b}}, {uri: {exact: /c/}}]\n    rewrite: {uri: /d}\n    " + payRoute + "\n"), nil},
 	{"redirect-loop", "to what is matched again", payRules("  - match: [{uri: {prefix: /old}}]\n    redirect: {uri: /old/new}\n"), []string{
 		`spec.http[0].redirect.uri: "/old/new" is redirected by the same rule: whoever follows it never arrives`,
 	}},

@@ -19,6 +19,7 @@ func (r *registry) lint() {
 			lintWeights(one)
 			lintTries(one)
 			lintRedirect(one)
+			lintPrefix(one)
 		}
 	}
 	r.lintGateway()
@@ -176,6 +177,37 @@ func lintRedirect(one *rule) {
 	}
 	if loops {
 		one.field("redirect").field("uri").warnf(lintRedirectLoop, "%q is redirected by the same rule: whoever follows it never arrives", to.Uri)
+	}
+}
+
+// lintPrefix finds prefixes that are replaced by what does not fit the rest of the
+// path. The rest behind a prefix without a slash begins with one, unless an earlier
+// match takes these paths.
+func lintPrefix(one *rule) {
+	to, a := one.spec.GetRewrite().GetUri(), one.field("rewrite").field("uri")
+	if redirected := one.spec.GetRedirect().GetPrefixRewrite(); redirected != "" {
+		to, a = redirected, one.field("redirect").field("prefixRewrite")
+	}
+	if to == "" {
+		return
+	}
+	slash := strings.HasSuffix(to, "/")
+	var before []*networking.HTTPMatchRequest
+	for _, m := range one.spec.Match {
+		prefix, ok := m.GetUri().GetMatchType().(*networking.StringMatch_Prefix)
+		if !ok || strings.HasSuffix(prefix.Prefix, "/") == slash {
+			before = append(before, m)
+			continue
+		}
+		example := strings.TrimSuffix(prefix.Prefix, "/") + "/x"
+		there := &networking.HTTPMatchRequest{Uri: &networking.StringMatch{MatchType: &networking.StringMatch_Prefix{Prefix: prefix.Prefix + "/"}}}
+		taken := slash && slices.ContainsFunc(before, func(earlier *networking.HTTPMatchRequest) bool {
+			return onlyURI(earlier) && uriCovers(earlier, there)
+		})
+		if !taken {
+			a.warnf(lintPrefixRewrite, "%q in the place of the prefix %q makes %q of %q", to, prefix.Prefix, to+strings.TrimPrefix(example, prefix.Prefix), example)
+		}
+		before = append(before, m)
 	}
 }
 

@@ -280,6 +280,8 @@ spec:
   - match: [{uri: {exact: /a}}]
     redirect: {prefixRewrite: /b, port: 1, derivePort: FROM_REQUEST_PORT}
   - directResponse: {status: 99, body: {bytes: "!"}}
+  - redirect: {uri: b}
+  - redirect: {prefixRewrite: b/}
 `, want: []string{
 		"x.yaml:7:15: VirtualService shop/a: spec.http[0].redirect: needs uri, prefixRewrite, authority, scheme or port",
 		`x.yaml:8:25: VirtualService shop/a: spec.http[1].redirect.prefixRewrite: cannot be set together with "uri"`,
@@ -290,6 +292,8 @@ spec:
 		`x.yaml:10:44: VirtualService shop/a: spec.http[2].redirect.derivePort: cannot be set together with "port"`,
 		"x.yaml:11:30: VirtualService shop/a: spec.http[3].directResponse.status: 99 is not in 200..599",
 		"x.yaml:11:48: VirtualService shop/a: spec.http[3].directResponse.body.bytes: expected base64: illegal base64 data at input byte 0",
+		`x.yaml:12:21: VirtualService shop/a: spec.http[4].redirect.uri: "b" does not begin with a slash: write "/b"`,
+		`x.yaml:13:31: VirtualService shop/a: spec.http[5].redirect.prefixRewrite: "b/" does not begin with a slash: write "/b/"`,
 	}},
 	{name: "timeouts and retries", yaml: `
 apiVersion: networking.istio.io/v1
