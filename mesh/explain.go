@@ -14,9 +14,12 @@ type Verdict string
 
 // The verdicts.
 const (
-	// VerdictForward is a call that goes to an endpoint of the chosen cluster, if it
-	// has a candidate and no filter answers before.
+	// VerdictForward is a call that goes to an endpoint of the chosen cluster, if no
+	// filter answers before.
 	VerdictForward = Verdict(explain.Forward)
+	// VerdictNoEndpoint is a call that would be forwarded, and fails at this moment,
+	// because the chosen cluster has no endpoint that can be picked.
+	VerdictNoEndpoint = Verdict(explain.NoEndpoint)
 	// VerdictDirectResponse is a call that the configuration answers.
 	VerdictDirectResponse = Verdict(explain.DirectResponse)
 	// VerdictRedirect is a call that is answered with another location.

@@ -392,7 +392,7 @@ func (p *explainProperty) check(t *testing.T, e *mesh.Explanation, got *happened
 			wrong("another code")
 		}
 		return
-	case e.Verdict != mesh.VerdictForward:
+	case e.Verdict != mesh.VerdictForward && e.Verdict != mesh.VerdictNoEndpoint:
 		wrong("a verdict that cannot be")
 		return
 	}
@@ -416,6 +416,9 @@ func (p *explainProperty) checkForwarded(e *mesh.Explanation, call *meshtest.Cal
 			wrong("another cluster, without a draw")
 		}
 		return
+	}
+	if (len(candidates) == 0) != (e.Verdict == mesh.VerdictNoEndpoint) {
+		wrong("a verdict that is not that of its endpoints")
 	}
 	if len(candidates) == 0 {
 		p.verdicts[e.Protocol+" without candidates"]++

@@ -47,7 +47,7 @@ func (e *Explanation) String() string {
 	}
 	if r := e.Retry; r != nil {
 		w.field("retries", "%s", r)
-	} else if e.Verdict == VerdictForward {
+	} else if e.Verdict == VerdictForward || e.Verdict == VerdictNoEndpoint {
 		w.field("retries", "none")
 	}
 	return w.String()

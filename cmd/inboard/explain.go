@@ -86,7 +86,7 @@ type nodeFlags struct {
 // node adds the flags that say who calls.
 func (f *flags) node() *nodeFlags {
 	n := new(nodeFlags)
-	f.StringVar(&n.Namespace, "namespace", "", "the `NAMESPACE` of the caller, with --config")
+	f.StringVar(&n.Namespace, "namespace", "", "the `NAMESPACE` of the caller, for whom the YAML of a directory is read")
 	f.Var(&n.labels, "labels", "labels of the caller, as `KEY=VALUE,...`; repeatable")
 	f.StringVar(&n.RootNamespace, "root-namespace", "istio-system", "the `NAMESPACE` of mesh-wide policies")
 	return n
@@ -129,7 +129,11 @@ func askDir(ctx context.Context, dir string, node *nodeFlags, req *ask.Request) 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
-	return m.Explain(ctx, req)
+	e, err := m.Explain(ctx, req)
+	if err != nil { // nobody could make such a request
+		return nil, usagef("%v", err)
+	}
+	return e, nil
 }
 
 // askProcess asks the handler of package admin.
@@ -164,6 +168,9 @@ func askProcess(ctx context.Context, admin string, question *ask.Request) (*mesh
 			Error string `json:"error"`
 		}
 		if json.Unmarshal(answer, &failure) == nil && failure.Error != "" {
+			if resp.StatusCode == http.StatusBadRequest {
+				return nil, usagef("%s", failure.Error)
+			}
 			return nil, errors.New(failure.Error)
 		}
 		return nil, fmt.Errorf("%s answers %s: is it the handler of package admin?", u, resp.Status)

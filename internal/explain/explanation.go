@@ -9,9 +9,12 @@ import "time"
 type Verdict string
 
 const (
-	// Forward is a call that goes to an endpoint of Explanation.Cluster, if it has
-	// a candidate and no filter answers before.
+	// Forward is a call that goes to an endpoint of Explanation.Cluster, if no filter
+	// answers before.
 	Forward Verdict = "forward"
+	// NoEndpoint is a call that would be forwarded, and fails at this moment, because
+	// the cluster has no endpoint that can be picked.
+	NoEndpoint Verdict = "no-endpoint"
 	// DirectResponse is a call that the configuration answers.
 	DirectResponse Verdict = "direct-response"
 	// Redirect is a call that is answered with another location.

@@ -169,8 +169,11 @@ func (q *Question) intercept(e *Explanation, all []discovery.HTTPFilter, d *rout
 			e.Choices, e.Draw, e.Mirrors, e.Cluster = nil, nil, nil, nil
 			e.Sent, e.Timeouts, e.Retry = nil, nil, nil
 			return
-		case e.Reason == "":
-			e.Reason = fmt.Sprintf("but %s answers %s of such calls with %s%s", what, percentOf(share), q.answer(answer).inWords(), limit)
+		default:
+			if e.Reason != "" {
+				e.Reason += "; "
+			}
+			e.Reason += fmt.Sprintf("but %s answers %s of such calls with %s%s", what, percentOf(share), q.answer(answer).inWords(), limit)
 		}
 	}
 }
@@ -207,7 +210,7 @@ func (q *Question) forward(ctx context.Context, e *Explanation, config *pipeline
 	if err := cluster.Err(); err != nil {
 		e.Verdict, e.Reason = NoCluster, fmt.Sprintf("cluster %q cannot be used", name)
 	} else if _, err := cluster.Candidates(); err != nil {
-		e.Reason = "no endpoint can be picked: " + err.Error()
+		e.Verdict, e.Reason = NoEndpoint, err.Error()
 	}
 	e.Cluster.HashOf = hashOf(forward.Hash)
 	e.Timeouts = timeouts(&plan)

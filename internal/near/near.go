@@ -23,10 +23,16 @@ func Names(name string, names []string) []string {
 	for _, other := range names {
 		first, _, _ := strings.Cut(other, ".")
 		most := 1 + len(short)/4
-		if first != short && max(len(name)-len(other), len(other)-len(name)) > most {
-			continue
+		var d int
+		switch {
+		case first == short:
+			d = distance(name, other)
+		case short == name: // it may be the short name of a service
+			d = min(far(name, other, most), far(name, first, most))
+		default:
+			d = far(name, other, most)
 		}
-		if d := distance(name, other); d <= most || first == short {
+		if d <= most || first == short {
 			found = append(found, candidate{other, d})
 		}
 	}
@@ -37,6 +43,14 @@ func Names(name string, names []string) []string {
 		all[i] = c.name
 	}
 	return all
+}
+
+// far is the distance of two names, or more than most.
+func far(a, b string, most int) int {
+	if max(len(a)-len(b), len(b)-len(a)) > most {
+		return most + 1
+	}
+	return distance(a, b)
 }
 
 // distance is how many letters have to be inserted, removed, replaced or swapped

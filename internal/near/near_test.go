@@ -17,6 +17,7 @@ func TestNamesThatMayHaveBeenMeant(t *testing.T) {
 		{"paymnet.shop.svc.cluster.local", []string{"payment.shop.svc.cluster.local", "payments.shop.svc.cluster.local"}},
 		{"payment.nowhere.svc.cluster.local", []string{"payment.shop.svc.cluster.local", "payment.bank.svc.cluster.local"}},
 		{"ledger.shop.svc.cluster.local", []string{"ledger.bank.svc.cluster.local"}},
+		{"paymint", []string{"payment.bank.svc.cluster.local", "payment.shop.svc.cluster.local", "payments.shop.svc.cluster.local"}},
 		{"wbe.shop.svc.cluster.local", []string{"web.shop.svc.cluster.local"}},
 		{"somebody.else.example.com", nil},
 		{"", nil},

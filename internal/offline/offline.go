@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -157,7 +158,9 @@ func (m *Mesh) unknown(target string) string {
 		if name == host || strings.HasPrefix(name, host+".") {
 			ports = append(ports, number)
 		}
-		hosts = append(hosts, name, strings.TrimSuffix(name, ".svc.cluster.local"))
+		if short := strings.TrimSuffix(name, ".svc.cluster.local"); !slices.Contains(hosts, short) {
+			hosts = append(hosts, short)
+		}
 	}
 	if len(ports) > 0 {
 		return fmt.Sprintf("%s has no port %s of %q: it has %s", m.source, port, host, strings.Join(ports, ", "))

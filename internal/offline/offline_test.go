@@ -168,6 +168,7 @@ func TestDiff(t *testing.T) {
 			{whole + ": retries", "2, on connect-failure, refused-stream, cancelled, unavailable, after 25ms to 250ms, each on another endpoint", "none"},
 		}},
 		{"a cluster without endpoints", "  - route: [{destination: {host: payment, subset: v3}}]\n", "  -\n" + toPayment, get("http://payment.shop/"), []offline.Change{
+			{"verdict", "no-endpoint", "forward"},
 			{"clusters", "outbound|80|v3|payment.shop.svc.cluster.local 100%", whole + " 100%"},
 		}},
 	} {
