@@ -1,9 +1,13 @@
 package mesh_test
 
 import (
+	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -13,11 +17,13 @@ import (
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
 	"github.com/inboardmesh/inboard/discovery/xds"
 	"github.com/inboardmesh/inboard/internal/cputime"
+	"github.com/inboardmesh/inboard/mesh"
 )
 
 // The goals that have to do with the control plane, in fake time. The long forms
@@ -28,6 +34,7 @@ var (
 	planePoison  = flag.Int("plane.poison", 2000, "bad responses in TestG11")
 	planeUpdates = flag.Duration("plane.updates", time.Minute, "how long TestG13 updates")
 	planeHuge    = flag.Int("plane.huge", 2000, "clusters in TestG12 and TestX43")
+	planeReal    = flag.Duration("plane.real", 0, "how long each part of TestG12_G13_LatencyInRealTime takes; 0 skips it")
 )
 
 func TestG3_AControlPlaneThatDiesAndForgetsFailsNoCall(t *testing.T) {
@@ -165,10 +172,16 @@ func TestG13_TheLastOfAHundredUpdatesASecondWins(t *testing.T) {
 		g.plane.Set(tree(0)...)
 		g.works()
 		calls := g.traffic(20)
+		time.Sleep(5 * time.Second)
+		baseline := calls.p99()
 		updates := int(planeUpdates.Seconds() * 100)
 		for n := range updates {
 			g.plane.Set(groundEndpoints(n % payments)...)
 			time.Sleep(10 * time.Millisecond)
+		}
+		// Time is fake: what a call takes is what it waits for.
+		if p99 := calls.p99(); p99 > 2*baseline {
+			g.t.Errorf("p99 is %v under updates, %v without", p99, baseline)
 		}
 		last := (updates - 1) % payments
 		settled := time.Now().Add(time.Second)
@@ -221,7 +234,7 @@ func (g *ground) get(path string) error {
 
 func TestX43_V49_DeletingManyClustersWithIdleConnectionsStallsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGround(t, func(c *bootstrap.Config) { c.Servers[0].API = bootstrap.APIDelta })
+		g := newGround(t, delta)
 		g.payment(1)
 		g.plane.Set(tree(1)...)
 		g.works()
@@ -261,23 +274,37 @@ func used() time.Duration {
 	return d
 }
 
+// ten are the hosts of each endpoint of a huge configuration.
+var ten = []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}
+
+// huge are the endpoints of a cluster: 25 MiB for 10,000 of them.
+func huge(name string) *endpointv3.ClusterLoadAssignment {
+	a := assignment(name, groundHTTP, 1, ten...)
+	for _, e := range a.GetEndpoints()[0].GetLbEndpoints() {
+		e.GetEndpoint().Hostname = strings.Repeat("h", 200)
+	}
+	return a
+}
+
+func delta(c *bootstrap.Config) { c.Servers[0].API = bootstrap.APIDelta }
+
 func TestG12_V50_AHugeConfigurationComesAndGoes(t *testing.T) {
+	t.Run("without a disk", func(t *testing.T) { hugeComesAndGoes(t, "") })
+	t.Run("kept on disk", func(t *testing.T) { hugeComesAndGoes(t, t.TempDir()) })
+}
+
+func hugeComesAndGoes(t *testing.T, dir string) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGround(t, func(c *bootstrap.Config) { c.Servers[0].API = bootstrap.APIDelta })
+		g := newGroundWith(t, []mesh.Option{mesh.LastKnownGood{Dir: dir}}, delta)
 		g.payment(1)
 		g.plane.Set(tree(1)...)
 		g.works()
 		calls := g.traffic(20)
-		hosts := []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}
+		time.Sleep(5 * time.Second)
+		baseline := calls.p99()
 		before := heap()
 		for round := range 3 {
-			names, resources := generation(round, *planeHuge, func(name string) *endpointv3.ClusterLoadAssignment {
-				a := assignment(name, groundHTTP, 1, hosts...)
-				for _, e := range a.GetEndpoints()[0].GetLbEndpoints() {
-					e.GetEndpoint().Hostname = strings.Repeat("h", 200) // 25 MiB for 10,000 clusters
-				}
-				return a
-			})
+			names, resources := generation(round, *planeHuge, huge)
 			wire := 0
 			for _, m := range resources {
 				wire += proto.Size(m)
@@ -299,6 +326,10 @@ func TestG12_V50_AHugeConfigurationComesAndGoes(t *testing.T) {
 			if grown > int64(8*wire) {
 				t.Errorf("the heap grew by %d bytes for %d on the wire", grown, wire)
 			}
+			if round == 0 && dir != "" {
+				time.Sleep(10 * time.Second)
+				hugeFromDisk(t, g, dir)
+			}
 			g.plane.Set(groundRoutes(groundHTTP, groundHTTP))
 			g.plane.Remove(clusterURL, names...)
 			g.plane.Remove(endpointURL, names...)
@@ -307,9 +338,119 @@ func TestG12_V50_AHugeConfigurationComesAndGoes(t *testing.T) {
 				t.Errorf("%d resources are known", n)
 			}
 		}
+		if dir != "" {
+			time.Sleep(12 * time.Minute) // what was left is kept for the next start for a while
+		}
+		if p99 := calls.p99(); p99 > 2*baseline {
+			t.Errorf("p99 is %v under updates, %v without", p99, baseline)
+		}
 		if grown := heap() - before; grown > 20<<20 {
 			t.Errorf("the heap grew by %d bytes over three generations", grown)
 		}
 		calls.report(1800)
 	})
+}
+
+// hugeFromDisk starts a second process with the same identity and directory, which
+// does not reach the control plane.
+func hugeFromDisk(t *testing.T, g *ground, dir string) {
+	t.Helper()
+	if s := g.mesh.ConfigSource(); s.Written.IsZero() || s.NotWritten != nil {
+		t.Fatalf("nothing was written: %+v", s)
+	}
+	away := g.server("xds.test")
+	away.API = bootstrap.APIDelta
+	away.DialOptions = []grpc.DialOption{grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+		return nil, errors.New("the control plane is away")
+	})}
+	start := used()
+	m, err := mesh.New(t.Context(), mesh.WithLogger(slog.New(slog.DiscardHandler)), mesh.LastKnownGood{Dir: dir},
+		mesh.WithBootstrap(&bootstrap.Config{Servers: []bootstrap.Server{away}, Node: bootstrap.Node{ID: "customer-1"}}),
+		mesh.Network{Dial: g.network.DialContext}, mesh.WithOutboundPolicy(mesh.RegistryOnly))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := &ground{t: t, network: g.network, mesh: m, client: m.HTTPClient()}
+	if payment, err := second.callHTTP(t.Context()); payment != "1" || err != nil {
+		t.Errorf("answered by %q, %v", payment, err)
+	}
+	// What belongs to the other port is not asked for here.
+	s := m.ConfigSource()
+	t.Logf("from disk: %d resources, used after %v", s.LastKnownGood, used()-start)
+	if want := 2**planeHuge + 4; s.LastKnownGood != want || s.Live != 0 || s.Others != 1 || s.Refused != nil {
+		t.Errorf("configuration from %+v, want %d resources from disk", s, want)
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// routedTo is the cluster that a path goes to.
+func (g *ground) routedTo(path string) string {
+	req, err := http.NewRequestWithContext(g.t.Context(), http.MethodGet, "http://"+groundHost+":"+groundHTTP+path, nil)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	explanation, err := g.mesh.Explain(req)
+	if err != nil || explanation.Cluster == nil {
+		return ""
+	}
+	return explanation.Cluster.Name
+}
+
+// TestG12_G13_LatencyInRealTime is the part of these goals that fake time cannot
+// show: what a call costs while updates are applied on the same processors.
+func TestG12_G13_LatencyInRealTime(t *testing.T) {
+	if *planeReal == 0 {
+		t.Skip("-plane.real says how long each part takes")
+	}
+	g := newGroundWith(t, []mesh.Option{mesh.LastKnownGood{Dir: t.TempDir()}}, delta)
+	g.payment(1)
+	g.payment(2)
+	g.plane.Set(tree(1)...)
+	g.works()
+	calls := g.traffic(200)
+	part := func(what string, change func(n int)) time.Duration {
+		calls.again()
+		updates := time.NewTicker(10 * time.Millisecond)
+		defer updates.Stop()
+		for n := range int(*planeReal / (10 * time.Millisecond)) {
+			<-updates.C
+			change(n)
+		}
+		p99 := calls.p99()
+		t.Logf("%s: p99 %v", what, p99)
+		return p99
+	}
+	baseline := part("without updates", func(int) {})
+	updated := part("100 updates a second, of weights", func(n int) {
+		for _, port := range []string{groundHTTP, groundGRPC} {
+			g.plane.Set(assignment(port, port, 1+n%2, 1, 2))
+		}
+	})
+	// Each of these costs the next calls a connection: it is told, and not held to.
+	part("100 updates a second, of endpoints", func(n int) { g.plane.Set(groundEndpoints(1 + n%2)...) })
+	names, resources := generation(0, *planeHuge, huge)
+	start := time.Now()
+	var applied time.Duration
+	hugely := part(fmt.Sprintf("%d clusters come", *planeHuge), func(n int) {
+		if n == 0 {
+			start = time.Now()
+			g.plane.Set(resources...)
+		}
+		if applied == 0 && n%10 == 0 && g.routedTo("/"+names[0]) == names[0] {
+			applied = time.Since(start)
+		}
+	})
+	t.Logf("%d clusters were in force after %v", *planeHuge, applied)
+	// With two processors one of them decodes: what that costs depends on what else
+	// runs, and is told.
+	t.Logf("p99 is %.1f times that without updates while they come", float64(hugely)/float64(baseline))
+	if updated > 2*baseline {
+		t.Errorf("p99 is %v under updates, %v without", updated, baseline)
+	}
+	if applied == 0 || applied > 5*time.Second {
+		t.Errorf("the huge configuration was in force after %v (0 is never)", applied)
+	}
+	calls.report(0)
 }

@@ -75,13 +75,19 @@ func onGround(t *testing.T, test func(*ground), changes ...func(*bootstrap.Confi
 
 func newGround(t *testing.T, changes ...func(*bootstrap.Config)) *ground {
 	t.Helper()
+	return newGroundWith(t, nil, changes...)
+}
+
+// newGroundWith is newGround for a mesh with options.
+func newGroundWith(t *testing.T, options []mesh.Option, changes ...func(*bootstrap.Config)) *ground {
+	t.Helper()
 	g := &ground{t: t, network: newGroundNetwork()}
 	g.plane = adstest.Serve(t, adstest.Config{Network: g.network})
 	config := &bootstrap.Config{Servers: []bootstrap.Server{g.server("xds.test")}, Node: bootstrap.Node{ID: "customer-1"}}
 	for _, change := range changes {
 		change(config)
 	}
-	g.join(config)
+	g.join(config, options...)
 	return g
 }
 
@@ -223,6 +229,7 @@ type traffic struct {
 	failed map[string]int       // guarded by mu; by text
 	last   map[string]time.Time // guarded by mu; last call of a payment
 	first  map[string]time.Time // guarded by mu
+	took   []time.Duration      // guarded by mu; of the calls since the last p99
 }
 
 func (g *ground) traffic(rate int) *traffic {
@@ -260,6 +267,7 @@ func (f *traffic) one(n int) {
 	case err != nil && f.g.t.Context().Err() == nil:
 		f.failed[protocol+": "+err.Error()]++
 	case err == nil:
+		f.took = append(f.took, time.Since(start))
 		f.last[payment] = start
 		if f.first[payment].IsZero() {
 			f.first[payment] = start
@@ -284,6 +292,27 @@ func (f *traffic) report(atLeast int) {
 	if f.total < atLeast {
 		f.g.t.Errorf("%d calls, want at least %d", f.total, atLeast)
 	}
+}
+
+// again forgets how long calls took.
+func (f *traffic) again() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.took = nil
+}
+
+// p99 is that of the calls that have ended well since the last question.
+func (f *traffic) p99() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	took := f.took
+	f.took = nil
+	if len(took) == 0 {
+		f.g.t.Error("no call has ended")
+		return 0
+	}
+	slices.Sort(took)
+	return took[(len(took)*99-1)/100]
 }
 
 func (f *traffic) lastCall(number int) time.Time {

@@ -158,7 +158,7 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	fmt.Println(s.Status().Others)
+	fmt.Fprintln(os.Stdout, s.Status().Others)
 	select {} // until it is killed
 }
 

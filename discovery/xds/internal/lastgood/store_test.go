@@ -183,6 +183,31 @@ func TestWhatIsLeftBeforeTheEndIsThereAtTheNextStart(t *testing.T) {
 	}
 }
 
+// A process that is told nothing new writes nothing else: what it left goes all the
+// same.
+func TestWhatWasLeftLongAgoIsNotHeld(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		config := setting(t.TempDir())
+		s := mustOpen(t, config)
+		s.Connected(server, true)
+		s.Keep(key("a"), "v", value(t, "a", "1"))
+		s.Keep(key("b"), "v", value(t, "b", "1"))
+		s.Release(key("a"))
+		time.Sleep(linger)
+		if got := found(t, s); !slices.Equal(got, []string{"a=1", "b=1"}) {
+			t.Errorf("holds %q before the time is over", got)
+		}
+		time.Sleep(2 * time.Minute)
+		if got := found(t, s); !slices.Equal(got, []string{"b=1"}) {
+			t.Errorf("holds %q", got)
+		}
+		if got := found(t, mustOpen(t, setting(config.Dir))); !slices.Equal(got, []string{"b=1"}) {
+			t.Errorf("found %q", got)
+		}
+	})
+}
+
 func TestAFileStaysWithinItsBounds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

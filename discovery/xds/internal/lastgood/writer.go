@@ -27,6 +27,7 @@ func (s *Store) run() {
 			return
 		case <-s.wake:
 		case <-retry.C:
+			s.expire(time.Now())
 		case <-refresh.C:
 			s.refresh()
 		}
@@ -55,6 +56,25 @@ func (s *Store) refresh() {
 	if len(s.connected) > 0 && len(s.items) > 0 {
 		s.dirty = true
 	}
+}
+
+// expire forgets what nobody has watched for a while, so that it is not held until
+// something else is to be written.
+func (s *Store) expire(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, it := range s.items {
+		if it.lingers(now) {
+			continue
+		}
+		delete(s.items, key)
+		s.dirty = true
+	}
+}
+
+// lingers reports whether an item is watched, or was until a moment ago.
+func (i *item) lingers(now time.Time) bool {
+	return i.live || i.released.IsZero() || now.Sub(i.released) <= linger
 }
 
 // write writes the file, if there is something new to say.
@@ -140,7 +160,7 @@ func (s *Store) collect(now time.Time) (kept *snapshot, ok bool) {
 		switch {
 		case it.live:
 			r.Seen, r.live = kept.saved, true
-		case now.Sub(r.Seen) > s.config.MaxAge, !it.released.IsZero() && now.Sub(it.released) > linger:
+		case now.Sub(r.Seen) > s.config.MaxAge, !it.lingers(now):
 			delete(s.items, key)
 			continue
 		}
