@@ -1,6 +1,8 @@
 package mesh
 
 import (
+	"context"
+	"net"
 	"net/http"
 	"time"
 )
@@ -22,7 +24,12 @@ const (
 // through [Mesh.Handler], with HTTP/1.1 and HTTP/2, with and without TLS, and
 // with the limits that a server on a network needs and net/http does not set:
 // 10 s for the headers of a request, 64 KiB of them, 1024 streams at a time on a
-// connection of HTTP/2, and an hour without a request. The caller may change it
+// connection of HTTP/2, and an hour without a request. By its BaseContext the
+// listener learns that requests come over its connections: one of HTTP/1.1 that has
+// Content-Length beside Transfer-Encoding is refused with 400, and nothing behind it is
+// read (RFC 9112, section 6.1). Where it does not learn that, behind another listener or
+// for a server of the application's own, a connection ends with the answer to each
+// request in chunks, because it could be one of those. The caller may change the server
 // before it serves, and closes it:
 //
 //	server := m.Server(mux)
@@ -39,5 +46,9 @@ func (m *Mesh) Server(next http.Handler) *http.Server {
 		IdleTimeout:       serverIdleTimeout,
 		Protocols:         protocols,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxConcurrentStreams},
+		BaseContext: func(ln net.Listener) context.Context {
+			m.inbound.Follow(ln)
+			return context.Background()
+		},
 	}
 }

@@ -85,7 +85,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	}
 
 	p := newPayment(o.version, o.instance)
-	httpServer := &http.Server{Handler: m.Handler(p.routes()), ReadHeaderTimeout: 10 * time.Second}
+	httpServer := m.Server(p.routes())
 	grpcServer := grpc.NewServer(m.ServerOptions()...)
 	paymentpb.RegisterPaymentsServer(grpcServer, p)
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,6 +58,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s := &serving{handler: h, listener: ln, chain: chain, request: r, headers: header(r.Header)}
+	s.doubt = s.doubtful() // before filters change the headers
 	s.serve(w)
 }
 
@@ -75,8 +77,9 @@ type serving struct {
 	exchange *filter.Exchange
 	// patience bounds the time of the request; nil does not.
 	patience *patience
-	// local is set when the mesh answered, and not the application.
-	local bool
+	// local is set when the mesh answered, and not the application; doubt when the
+	// answer ends the connection, because readers could differ about what follows.
+	local, doubt bool
 
 	// What the application gets is here, so that it is no allocation of its own.
 	peer     inbound.PeerContext
@@ -163,13 +166,28 @@ func (s *serving) serve(w http.ResponseWriter) {
 	}
 }
 
-// part ends the connection with the response, if its peer is to go elsewhere. For
-// HTTP/2 net/http makes a GOAWAY of it. It is asked late: a request may well have
-// begun before the process began to drain.
+// part ends the connection with the response, if its peer is to go elsewhere, or if
+// what follows over it may be no request. For HTTP/2 net/http makes a GOAWAY of it. It
+// is asked late: a request may well have begun before the process began to drain.
 func (s *serving) part(h http.Header) {
-	if s.listener.Leaving(s.request.RemoteAddr) {
+	if s.doubt || s.listener.Leaving(s.request.RemoteAddr) {
 		h.Set("Connection", "close")
 	}
+}
+
+// doubtful reports whether two readers could differ about where the next request
+// begins: behind an upgrade that did not come about, which ends the following of
+// requests, and behind a body in chunks whose request may have had a length, too, where
+// they are not followed (RFC 9112, section 6.1).
+func (s *serving) doubtful() bool {
+	r := s.request
+	if r.ProtoMajor != 1 {
+		return false
+	}
+	if r.Method == http.MethodConnect || slices.ContainsFunc(r.Header["Upgrade"], func(v string) bool { return !inbound.IsNoUpgrade(v) }) {
+		return true
+	}
+	return len(r.TransferEncoding) > 0 && !s.listener.Framed(r.RemoteAddr)
 }
 
 // refused answers a request that no policy can decide about, and one over a

@@ -3,6 +3,7 @@ package httpmesh
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -133,7 +134,11 @@ func serveInbound(t *testing.T, in *discovery.Inbound, next http.Handler) string
 	}
 	server := &http.Server{
 		Handler: &Handler{Listeners: listeners, Hooks: &observe.Hooks{}, Next: next}, Protocols: new(http.Protocols),
-		ReadHeaderTimeout: time.Minute,
+		ReadHeaderTimeout: time.Minute, MaxHeaderBytes: maxHeaderBytes,
+		BaseContext: func(ln net.Listener) context.Context {
+			listeners.Follow(ln)
+			return context.Background()
+		},
 	}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)

@@ -56,6 +56,8 @@ type Listener struct {
 	known connections
 	// serves is set once requests are served over the listener.
 	serves atomic.Bool
+	// follows is set if the requests of its connections are followed.
+	follows atomic.Bool
 	// secrets is used by update alone.
 	secrets discovery.SecretSources
 }
@@ -235,8 +237,9 @@ func (ln *Listener) policy() (meshtls.ListenPolicy, error) {
 func (ln *Listener) Name() string { return ln.name }
 
 // Accept returns the next connection that the policy lets through: a *tls.Conn
-// after its handshake, or a plaintext connection. While the mesh drains it
-// waits, so that a server's loop does not end before its requests have.
+// after its handshake, or a plaintext connection; for a server of HTTP that has said
+// so ([Listeners.Follow]), one of HTTP/1.1 that follows its requests. While the mesh
+// drains it waits, so that a server's loop does not end before its requests have.
 func (ln *Listener) Accept() (net.Conn, error) {
 	for {
 		conn, err := ln.mesh.Accept()
@@ -249,6 +252,9 @@ func (ln *Listener) Accept() (net.Conn, error) {
 		case ln.authorized(conn):
 			if c := trackedOf(conn); c != nil {
 				c.served.Store(true)
+			}
+			if ln.follows.Load() {
+				conn = framed(conn)
 			}
 			return conn, nil
 		}

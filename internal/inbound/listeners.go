@@ -153,6 +153,15 @@ func (l *Listeners) Find(local net.Addr) *Listener {
 	return l.byAddress[string(appendTCP(room[:0], &net.TCPAddr{IP: net.IPv4zero, Port: tcp.Port}))]
 }
 
+// Follow tells that l, if it is one of the mesh's, is about to be served by a server
+// of HTTP: requests of HTTP/1.1 whose length can be read in two ways are refused with
+// 400, with the connection. Connections that were accepted before stay as they are.
+func (l *Listeners) Follow(ln net.Listener) {
+	if ln, ok := ln.(*Listener); ok && ln.owner == l {
+		ln.follows.Store(true)
+	}
+}
+
 // appendTCP appends what a.String returns, which allocates.
 func appendTCP(to []byte, a *net.TCPAddr) []byte {
 	addr := a.AddrPort()

@@ -50,6 +50,8 @@ type trackedConn struct {
 	// offered are the application protocols that the peer's TLS offered; nil
 	// before its hello, and in plaintext.
 	offered atomic.Pointer[[]string]
+	// framed is set if the requests over the connection are followed.
+	framed atomic.Bool
 	// verdict is what was last found out about the connection.
 	verdict atomic.Pointer[verdict]
 	// ending closes the connection; nil while it may stay.
