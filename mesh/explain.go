@@ -104,6 +104,7 @@ func explanationOf(e *explain.Explanation) *Explanation {
 			return ExplainedRetry{
 				Max: r.Max, On: r.On, Statuses: r.Statuses, Headers: r.Headers,
 				BackoffBase: ExplainedDuration(r.BackoffBase), BackoffMax: ExplainedDuration(r.BackoffMax),
+				RateLimited: r.RateLimited, OtherPriorities: r.OtherPriorities, Omitted: r.Omitted,
 				OtherEndpoints: r.OtherEndpoints, Hedge: r.Hedge,
 			}
 		}),

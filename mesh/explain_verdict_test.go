@@ -47,6 +47,9 @@ spec:
   - match: [{uri: {prefix: /retry}}]
     retries: {attempts: 1, retryOn: "reset,503,504"}
     route: [{destination: {host: payment}}]
+  - match: [{uri: {prefix: /far}}]
+    retries: {attempts: 1, retryRemoteLocalities: true}
+    route: [{destination: {host: payment}}]
   - route: [{destination: {host: payment}}]
 `)
 		customer := w.Workload("customer.shop")
@@ -62,6 +65,7 @@ spec:
 			{"a preflight of somebody else", "OPTIONS", "/cors", "https://b", mesh.VerdictForward, "", "verdict       forward\n", 0},
 			{"a request with an origin", "GET", "/cors", "https://a", mesh.VerdictForward, "", "verdict       forward\n", 0},
 			{"retries of statuses", "GET", "/retry", "", mesh.VerdictForward, "", "retries       1, on reset, retriable-status-codes (statuses 503 504), after", 0},
+			{"retries in other localities", "GET", "/far", "", mesh.VerdictForward, "", "each on another endpoint, in another priority after each 2 attempts\n", 0},
 			{"retries by default", "GET", "/", "", mesh.VerdictForward, "", "retries       2, on connect-failure, refused-stream, cancelled, unavailable, after", 0},
 		} {
 			req := request(t, c.method, "http://payment.shop"+c.path)

@@ -205,8 +205,21 @@ func (r *ExplainedRetry) String() string {
 		text += fmt.Sprintf(" (headers %s)", strings.Join(r.Headers, " "))
 	}
 	text += fmt.Sprintf(", after %v to %v", r.BackoffBase, r.BackoffMax)
+	if len(r.RateLimited) > 0 {
+		text += " or as the response says in " + strings.Join(r.RateLimited, ", ")
+	}
 	if r.OtherEndpoints {
 		text += ", each on another endpoint"
+	}
+	if len(r.Omitted) > 0 {
+		text += ", not on those with " + strings.Join(r.Omitted, ", ")
+	}
+	switch r.OtherPriorities {
+	case 0:
+	case 1:
+		text += ", each in another priority"
+	default:
+		text += fmt.Sprintf(", in another priority after each %d attempts", r.OtherPriorities)
 	}
 	if r.Hedge != "" {
 		text += ", hedged " + r.Hedge

@@ -245,6 +245,13 @@ type ExplainedRetry struct {
 	// BackoffBase and BackoffMax bound the wait before an attempt.
 	BackoffBase ExplainedDuration `json:"backoffBase"`
 	BackoffMax  ExplainedDuration `json:"backoffMax"`
+	// RateLimited are the response headers that replace the wait.
+	RateLimited []string `json:"rateLimited,omitempty"`
+	// OtherPriorities is after how many attempts the priorities that they went to are
+	// avoided; 0 is never. Omitted is what in the metadata of endpoints makes a retry
+	// avoid them: "canary", "stage=dev".
+	OtherPriorities uint32   `json:"otherPriorities,omitempty"`
+	Omitted         []string `json:"omitted,omitempty"`
 	// OtherEndpoints is whether an endpoint is not tried twice while there is
 	// another.
 	OtherEndpoints bool `json:"otherEndpoints"`

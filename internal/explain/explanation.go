@@ -276,6 +276,13 @@ type Retry struct {
 	// BackoffBase and BackoffMax bound the wait before an attempt.
 	BackoffBase time.Duration
 	BackoffMax  time.Duration
+	// RateLimited are the response headers that replace the wait.
+	RateLimited []string
+	// OtherPriorities is after how many attempts the priorities that they went to are
+	// avoided; 0 is never. Omitted is what in the metadata of endpoints makes a retry
+	// avoid them: "canary", "stage=dev".
+	OtherPriorities uint32
+	Omitted         []string
 	// OtherEndpoints is whether an endpoint is not tried twice while there is
 	// another.
 	OtherEndpoints bool

@@ -350,7 +350,21 @@ func retries(p *retry.Policy, h *retry.Hedge) *Retry {
 	if h != nil {
 		hedge = hedging(h)
 	}
+	omitted := make([]string, 0, len(p.OmitMetadata)+1)
+	if p.OmitCanary {
+		omitted = append(omitted, "canary")
+	}
+	for _, key := range slices.Sorted(maps.Keys(p.OmitMetadata)) {
+		omitted = append(omitted, key+"="+p.OmitMetadata[key])
+	}
+	var headers []string
+	if p.RateLimited != nil {
+		for i := range p.RateLimited.Headers {
+			headers = append(headers, p.RateLimited.Headers[i].Name)
+		}
+	}
 	return &Retry{
+		RateLimited: headers, OtherPriorities: p.PriorityUpdates, Omitted: omitted,
 		Max: p.MaxRetries, On: p.On.String(), Statuses: p.RetriableStatusCodes,
 		BackoffBase: base, BackoffMax: most, OtherEndpoints: p.AvoidPreviousHosts, Hedge: hedge,
 	}
