@@ -6,7 +6,7 @@ import (
 	"testing/synctest"
 )
 
-// TestV50_GenerationsLeaveNothingBehind: after thousands of configurations, each with
+// TestV50_GenerationsLeaveNothingBehind: after ten thousand configurations, each with
 // other clusters, routes and endpoints, the process holds what the last one needs.
 func TestV50_GenerationsLeaveNothingBehind(t *testing.T) { //nolint:paralleltest // it reads what the whole process holds
 	synctest.Test(t, func(t *testing.T) {
@@ -37,9 +37,9 @@ func TestV50_GenerationsLeaveNothingBehind(t *testing.T) { //nolint:paralleltest
 		}
 		generations(0, 500)
 		before := held()
-		generations(500, 3000)
+		generations(500, 10_000)
 		if grown := held() - before; grown > 2<<20 {
-			t.Errorf("%d KiB more are held after 2500 configurations", grown>>10)
+			t.Errorf("%d KiB more are held after 9500 configurations", grown>>10)
 		}
 		c.stop()
 	})

@@ -69,8 +69,9 @@ func Receive(config *discovery.Forwarding, h route.HeaderMap, peer *Peer) (clien
 	return client
 }
 
-// keepNominations sees to it that no client has our headers removed on the way
-// on, as hop-by-hop headers are that the header Connection names (row V15).
+// keepNominations sees to it that no client has headers removed on the way on, as
+// hop-by-hop headers are that the header Connection names: ours, and those that
+// filters and routes add (row V15). What is kept are the words of HTTP itself.
 func keepNominations(h route.HeaderMap) {
 	list := h.Values("connection")
 	if len(list) == 0 {
@@ -80,12 +81,10 @@ func keepNominations(h route.HeaderMap) {
 	all := true
 	for _, value := range list {
 		for token := range strings.SplitSeq(value, ",") {
-			token = strings.TrimSpace(token)
-			switch lower := strings.ToLower(token); {
-			case strings.HasPrefix(lower, "x-forwarded-"), strings.HasPrefix(lower, "x-envoy-"), lower == requestID:
-				all = false
-			default:
+			if token = strings.TrimSpace(token); isHopByHop(token) {
 				kept = append(kept, token)
+			} else {
+				all = false
 			}
 		}
 	}
@@ -96,6 +95,16 @@ func keepNominations(h route.HeaderMap) {
 	default:
 		h.Set("connection", strings.Join(kept, ", "))
 	}
+}
+
+// isHopByHop reports whether a word of the header Connection is one of HTTP's.
+func isHopByHop(word string) bool {
+	switch strings.ToLower(word) {
+	case "close", "keep-alive", "upgrade", "te", "trailer", "transfer-encoding", "http2-settings",
+		"proxy-connection", "proxy-authenticate", "proxy-authorization":
+		return true
+	}
+	return false
 }
 
 // announce tells the application where the request comes from.

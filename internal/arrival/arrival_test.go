@@ -196,7 +196,9 @@ func TestV15_AClientCannotHaveOurHeadersRemoved(t *testing.T) {
 	for sent, want := range map[string]string{
 		"close":                                "close",
 		"X-Forwarded-For":                      "",
-		"keep-alive, x-forwarded-for, X-Own":   "keep-alive, X-Own",
+		"keep-alive, x-forwarded-for, X-Own":   "keep-alive",
+		"x-claim-sub , Upgrade,,":              "Upgrade",
+		"authorization":                        "",
 		"x-envoy-external-address,close":       "close",
 		"X-Forwarded-Client-Cert, upgrade":     "upgrade",
 		textproto.CanonicalMIMEHeaderKey("te"): "Te",

@@ -60,6 +60,10 @@ func (c *Chain) override(overrides map[string]discovery.FilterOverride, build Bu
 		base := &c.filters[i]
 		o, ok := overrides[base.source.Name]
 		key := overrideKey{index: i, config: o.Config}
+		if _, decides := base.filter.(Guard); ok && decides {
+			// What it decides depends on the route, and with it on the path.
+			c.guarded = true
+		}
 		if !ok || o.Config == nil || c.overrides[key] != nil {
 			continue
 		}

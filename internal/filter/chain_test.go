@@ -240,3 +240,39 @@ func TestAChainWithoutFiltersIsNil(t *testing.T) {
 		t.Errorf("%v allocations", allocs)
 	}
 }
+
+// guard decides about all requests alike.
+type guard struct{ script }
+
+func (guard) Guards() bool { return false }
+
+// TestV14_AGuardThatDependsOnTheRouteDependsOnThePath: what needs a token nowhere
+// else than on one route must not be reached by another spelling of its path.
+func TestV14_AGuardThatDependsOnTheRouteDependsOnThePath(t *testing.T) {
+	t.Parallel()
+	guarding, other, route := config(), config(), config()
+	pass := script(func(*filter.Exchange) (*filter.Answer, error) { return nil, nil })
+	b := builder{guarding: guard{pass}, other: pass, route: pass}
+	for _, tt := range []struct {
+		name      string
+		listener  discovery.FilterConfig
+		overrides map[string]discovery.FilterOverride
+		want      bool
+	}{
+		{"the same everywhere", guarding, nil, false},
+		{"switched off by a route", guarding, map[string]discovery.FilterOverride{"f": {Disabled: true}}, true},
+		{"different in a route", guarding, map[string]discovery.FilterOverride{"f": {Config: route}}, true},
+		{"another is different in a route", guarding, map[string]discovery.FilterOverride{"g": {Config: route}}, false},
+		{"one that decides nothing is different in a route", other, map[string]discovery.FilterOverride{"f": {Config: route}}, false},
+	} {
+		source := table(local("/open"), local("/"))
+		source.VirtualHosts[0].Routes[0].Filters = tt.overrides
+		c, err := filter.Compile([]discovery.HTTPFilter{{Name: "f", Config: tt.listener}}, source, b.build)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Guarded(); got != tt.want {
+			t.Errorf("%s: guarded %t, want %t", tt.name, got, tt.want)
+		}
+	}
+}

@@ -57,9 +57,27 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "too many or too large headers", http.StatusRequestHeaderFieldsTooLarge)
 		return
 	}
+	if !oneHost(r) {
+		w.Header().Set("Connection", "close")
+		http.Error(w, "more than one host", http.StatusBadRequest)
+		return
+	}
 	s := &serving{handler: h, listener: ln, chain: chain, request: r, headers: header(r.Header)}
 	s.doubt = s.doubtful() // before filters change the headers
 	s.serve(w)
+}
+
+// oneHost reports whether a request is for one host, and leaves it in r.Host alone.
+// In HTTP/2 a client may send the header Host beside ":authority" (RFC 9113, section
+// 8.3.1), and net/http hands it on: a policy could read the one, and somebody else act
+// on the other.
+func oneHost(r *http.Request) bool {
+	hosts, ok := r.Header["Host"]
+	if !ok {
+		return true
+	}
+	delete(r.Header, "Host")
+	return !slices.ContainsFunc(hosts, func(host string) bool { return !strings.EqualFold(host, r.Host) })
 }
 
 // serving is one request being served.

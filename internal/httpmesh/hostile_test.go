@@ -285,21 +285,24 @@ func headersHTTP1(fields [][2]string) []byte {
 }
 
 func headersHTTP2(fields [][2]string) []byte {
-	var block, wire bytes.Buffer
-	encoder := hpack.NewEncoder(&block)
-	authority := "a"
+	all := [][2]string{{":method", "GET"}, {":scheme", "http"}, {":authority", "a"}, {":path", "/"}}
 	for _, f := range fields {
 		if f[0] == "host" {
-			authority = f[1]
+			all[2][1] = f[1]
+		} else {
+			all = append(all, f)
 		}
 	}
-	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":authority", authority}, {":path", "/"}} {
-		_ = encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1], Sensitive: true})
-	}
+	return headersHTTP2Of(all)
+}
+
+// headersHTTP2Of is a connection of HTTP/2 with one request of these fields, in their
+// order.
+func headersHTTP2Of(fields [][2]string) []byte {
+	var block, wire bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
 	for _, f := range fields {
-		if f[0] != "host" {
-			_ = encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1], Sensitive: true})
-		}
+		_ = encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1], Sensitive: true})
 	}
 	framer := http2.NewFramer(&wire, nil)
 	wire.WriteString(http2.ClientPreface)

@@ -396,7 +396,11 @@ func TestAnHTTPServiceDecides(t *testing.T) {
 			t.Errorf("%d: %+v", status, answer)
 		}
 	}
-	c.Body.MaxBytes = 5
+	code, c.Body = 200, nil
+	if answer := run(t, extauthz.New(c, client(t, address, discovery.HTTP1, &observe.Hooks{}), &observe.Hooks{}), exchange(headers{"x-envoy-auth-partial-body": {"false"}})); answer != nil || got.Header["X-Envoy-Auth-Partial-Body"] != nil {
+		t.Errorf("a client says of the body %q: %+v", got.Header["X-Envoy-Auth-Partial-Body"], answer)
+	}
+	c.Body = &discovery.AuthzBody{MaxBytes: 5}
 	c.FailureModeAllow = true
 	if answer := run(t, extauthz.New(c, nil, &observe.Hooks{}), exchange(headers{})); answer == nil || answer.Status != 413 {
 		t.Errorf("a large body: %+v", answer)

@@ -63,7 +63,7 @@ func (f *Filter) checkHTTP(ctx context.Context, x *filter.Exchange, b body) (*ve
 	}
 	for _, name := range headerNames(x) {
 		allowed := name == "authorization" || matches(f.config.AllowedHeaders, name) || matches(c.AllowedHeaders, name)
-		if !allowed || unchangeable(name) || matches(f.config.DisallowedHeaders, name) {
+		if !allowed || unchangeable(name) || name == partialHeader || matches(f.config.DisallowedHeaders, name) {
 			continue
 		}
 		req.Header[http.CanonicalHeaderKey(name)] = slices.Clone(x.Header.Values(name))
