@@ -42,7 +42,7 @@ func TestEveryCaseCanBeMeasured(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
-		if m.failed > 0 || m.cpu <= 0 || m.clientAllocs == 0 || m.p99 < m.p50 {
+		if m.failed > 0 || m.cpu <= 0 || m.clientAllocs == 0 || m.p99 < m.p50 || m.firstCall <= 0 || m.client.Resident < m.client.Live || m.server.Live == 0 {
 			t.Errorf("%s: %+v", c.name, m)
 		}
 		results.add(c, 2, 0, m)

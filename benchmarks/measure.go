@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -12,6 +13,13 @@ import (
 
 // listening is what a server says when it is ready.
 type listening struct{ Addr string }
+
+// warmedUp is what a client says when it is ready.
+type warmedUp struct {
+	// FirstCall is the time from nothing to the answer to the first call: of the
+	// mesh, a control plane's answers and a certificate are in it.
+	FirstCall time.Duration
+}
 
 // called is what a client says of a run.
 type called struct {
@@ -66,7 +74,7 @@ func (w *world) measure(ctx context.Context, c *benchCase, s *settings, callers 
 		}
 		target = w.target(c.client)
 	}
-	var warm struct{ Ready bool }
+	var warm warmedUp
 	client, err := start(ctx, s.env(w.env("customer"), c, "client"), &warm, "client", string(c.client), target, strconv.Itoa(callers), s.warmup.String())
 	if err != nil {
 		return nil, err
@@ -92,6 +100,10 @@ func (w *world) measure(ctx context.Context, c *benchCase, s *settings, callers 
 	if err := server.ask("usage", &after); err != nil {
 		return nil, err
 	}
+	var clientMemory, serverMemory footprint
+	if err := errors.Join(client.ask("memory", &clientMemory), server.ask("memory", &serverMemory)); err != nil {
+		return nil, err
+	}
 	if got.Calls == 0 {
 		return nil, fmt.Errorf("no call went well: %s", got.FirstFailure)
 	}
@@ -100,5 +112,7 @@ func (w *world) measure(ctx context.Context, c *benchCase, s *settings, callers 
 		calls: got.Calls, failed: got.Failed, elapsed: got.Elapsed, p50: got.P50, p99: got.P99,
 		cpu: got.Used.CPU + used.CPU + proxyAfter - proxyBefore, clientCPU: got.Used.CPU,
 		clientAllocs: got.Used.Allocs, serverAllocs: used.Allocs,
+		clientBytes: got.Used.Bytes, serverBytes: used.Bytes,
+		firstCall: warm.FirstCall, client: clientMemory, server: serverMemory,
 	}, nil
 }

@@ -84,6 +84,8 @@ func (p *process) stop() {
 type usage struct {
 	CPU    time.Duration
 	Allocs uint64
+	// Bytes are those that were allocated.
+	Bytes uint64
 }
 
 // ownUsage is that of this process.
@@ -94,11 +96,37 @@ func ownUsage() (usage, error) {
 	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return usage{CPU: time.Duration(r.Utime.Nano() + r.Stime.Nano()), Allocs: m.Mallocs}, nil
+	return usage{CPU: time.Duration(r.Utime.Nano() + r.Stime.Nano()), Allocs: m.Mallocs, Bytes: m.TotalAlloc}, nil
 }
 
 func (u usage) since(before usage) usage {
-	return usage{CPU: u.CPU - before.CPU, Allocs: u.Allocs - before.Allocs}
+	return usage{CPU: u.CPU - before.CPU, Allocs: u.Allocs - before.Allocs, Bytes: u.Bytes - before.Bytes}
+}
+
+// footprint is the memory of a process, in bytes.
+type footprint struct {
+	// Live is what of the heap is reachable.
+	Live uint64
+	// Resident is what the process has of the machine's memory.
+	Resident uint64
+}
+
+// ownFootprint is that of this process.
+func ownFootprint() (footprint, error) {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // what pools held has gone
+	runtime.ReadMemStats(&m)
+	statm, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return footprint{}, err
+	}
+	fields := strings.Fields(string(statm))
+	if len(fields) < 2 {
+		return footprint{}, fmt.Errorf("/proc/self/statm: %q is too short", statm)
+	}
+	pages, err := strconv.ParseUint(fields[1], 10, 64)
+	return footprint{Live: m.HeapAlloc, Resident: pages * uint64(os.Getpagesize())}, err
 }
 
 // cpuOf is the CPU time of another program's process, in the kernel's ticks of

@@ -89,10 +89,13 @@ func runServer(ctx context.Context, k kind) error {
 		return err
 	}
 	return commands(func(command string) (any, error) {
-		if command != "usage" {
-			return nil, fmt.Errorf("unknown command %q", command)
+		switch command {
+		case "usage":
+			return ownUsage()
+		case "memory":
+			return ownFootprint()
 		}
-		return ownUsage()
+		return nil, fmt.Errorf("unknown command %q", command)
 	})
 }
 
@@ -124,6 +127,7 @@ func runClient(ctx context.Context, k kind, target, callers, warmup string) erro
 	if strings.HasPrefix(string(k), "grpc") {
 		dial = dialGRPC
 	}
+	began := time.Now()
 	call, err := dial(ctx, k, target)
 	if err != nil {
 		return err
@@ -131,11 +135,15 @@ func runClient(ctx context.Context, k kind, target, callers, warmup string) erro
 	if err := firstCall(call); err != nil {
 		return err
 	}
+	ready := warmedUp{FirstCall: time.Since(began)}
 	load(call, n, warm)
-	if err := reply(struct{ Ready bool }{true}); err != nil {
+	if err := reply(ready); err != nil {
 		return err
 	}
 	return commands(func(command string) (any, error) {
+		if command == "memory" {
+			return ownFootprint()
+		}
 		length, err := time.ParseDuration(strings.TrimPrefix(command, "run "))
 		if err != nil {
 			return nil, err

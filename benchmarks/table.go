@@ -16,6 +16,9 @@ type measurement struct {
 	cpu, clientCPU time.Duration
 	// clientAllocs and serverAllocs are those of the whole run.
 	clientAllocs, serverAllocs uint64
+	clientBytes, serverBytes   uint64
+	firstCall                  time.Duration
+	client, server             footprint
 }
 
 func (m *measurement) rate() float64       { return float64(m.calls) / m.elapsed.Seconds() }
@@ -57,6 +60,7 @@ func (t *table) print(w io.Writer) {
 			}
 		}
 	}
+	t.printMemory(w)
 	for i := range cases {
 		if why := t.left[cases[i].name]; why != "" {
 			fmt.Fprintf(w, "\nLeft out: %s: %s.\n", cases[i].name, why)
@@ -87,6 +91,39 @@ func (t *table) row(w io.Writer, c *benchCase, callers int) {
 		column("%.0f", func(m *measurement) float64 { return m.perCall(float64(m.serverAllocs)) }),
 		ratio((*measurement).cpuPerCall), ratio((*measurement).rate),
 		ratio(func(m *measurement) float64 { return float64(m.p99) }), failed)
+}
+
+// printMemory writes what the processes of the cases hold, and how long they take to
+// begin.
+func (t *table) printMemory(w io.Writer) {
+	callers := t.settings.callers[len(t.settings.callers)-1]
+	fmt.Fprintf(w, "\n### Memory and start, %d callers\n\n", callers)
+	fmt.Fprintln(w, "| | first call ms | live heap MiB, client + server | resident MiB, client + server | more than the baseline | allocated bytes a call, client + server |")
+	fmt.Fprintln(w, "|---|---|---|---|---|---|")
+	const mib = 1 << 20
+	for _, c := range chosen(t.settings) {
+		if t.left[c.name] != "" {
+			continue
+		}
+		column := func(format string, value func(*measurement) float64) string {
+			return t.median(c, callers, format, func(m, _ *measurement) float64 { return value(m) })
+		}
+		more := func(of func(*measurement) footprint) string {
+			return t.median(c, callers, "%.1f", func(m, base *measurement) float64 {
+				return (float64(of(m).Resident) - float64(of(base).Resident)) / mib
+			})
+		}
+		clients, servers := func(m *measurement) footprint { return m.client }, func(m *measurement) footprint { return m.server }
+		fmt.Fprintf(w, "| %s | %s | %s + %s | %s + %s | %s + %s | %s + %s |\n", c.name,
+			column("%.1f", func(m *measurement) float64 { return float64(m.firstCall) / float64(time.Millisecond) }),
+			column("%.1f", func(m *measurement) float64 { return float64(m.client.Live) / mib }),
+			column("%.1f", func(m *measurement) float64 { return float64(m.server.Live) / mib }),
+			column("%.1f", func(m *measurement) float64 { return float64(m.client.Resident) / mib }),
+			column("%.1f", func(m *measurement) float64 { return float64(m.server.Resident) / mib }),
+			more(clients), more(servers),
+			column("%.0f", func(m *measurement) float64 { return m.perCall(float64(m.clientBytes)) }),
+			column("%.0f", func(m *measurement) float64 { return m.perCall(float64(m.serverBytes)) }))
+	}
 }
 
 // median is the middle of the rounds, with the range behind it. base is the run
