@@ -53,7 +53,7 @@ func TestThePageOfFieldsIsComplete(t *testing.T) {
 	page.WriteString(strings.TrimRight(head, "\n") + "\n")
 	for _, m := range pageMessages {
 		descriptor := m.ProtoReflect().Descriptor()
-		uses := supportedFields()[descriptor]
+		uses := supportedFields().of(descriptor)
 		fmt.Fprintf(&page, "\n## %s\n\n| field | | why |\n|---|---|---|\n", strings.TrimPrefix(string(descriptor.FullName()), "envoy."))
 		for i := range descriptor.Fields().Len() {
 			field := string(descriptor.Fields().Get(i).Name())

@@ -54,10 +54,30 @@ func (u fieldUses) of(index int) fieldUse {
 }
 
 // fieldTable holds the messages that are known.
-type fieldTable map[protoreflect.MessageDescriptor]fieldUses
+type fieldTable map[protoreflect.MessageDescriptor]*knownMessage
+
+// knownMessage is a message of the table. Its fields are looked up at its first use:
+// that makes protobuf unfold all that it knows of the message's file, which most
+// processes need for a few files only, and would hold for all.
+type knownMessage struct {
+	messageFields
+	once sync.Once
+	uses fieldUses
+}
+
+// of is what happens to the fields of a message; those of one that is not known are
+// unsupported.
+func (t fieldTable) of(descriptor protoreflect.MessageDescriptor) fieldUses {
+	known := t[descriptor]
+	if known == nil {
+		return fieldUses{}
+	}
+	known.once.Do(func() { known.uses = known.lookUp(descriptor) })
+	return known.uses
+}
 
 // supportedFields is the table of all messages that this package decodes. It is
-// built at the first use, because that loads the protobufs' descriptors.
+// built at the first use.
 var supportedFields = sync.OnceValue(func() fieldTable {
 	return newFieldTable(slices.Concat(
 		listenerFields, connectionManagerFields, arrivalFields, httpFilterFields, faultFields, rbacFields, rbacTreeFields, conditionFields, metadataMatchFields,
@@ -76,26 +96,31 @@ func newFieldTable(messages []messageFields) fieldTable {
 		if _, ok := table[descriptor]; ok {
 			panic(fmt.Sprintf("decode: %s is listed twice", descriptor.FullName())) //nolint:forbidigo // the lists are constants of this package
 		}
-		uses := make([]fieldUse, descriptor.Fields().Len())
-		for use, names := range map[fieldUse]string{readField: m.read, zeroField: m.zero, harmlessField: m.harmless} {
-			for name := range strings.FieldsSeq(names) {
-				fd := descriptor.Fields().ByName(protoreflect.Name(name))
-				if fd == nil || uses[fd.Index()] != unsupported {
-					panic(fmt.Sprintf("decode: field %q of %s is unknown or listed twice", name, descriptor.FullName())) //nolint:forbidigo // as above
-				}
-				uses[fd.Index()] = use
-			}
-		}
-		table[descriptor] = fieldUses{uses: uses, instead: m.instead}
+		table[descriptor] = &knownMessage{messageFields: m}
 	}
 	return table
+}
+
+// lookUp finds the fields by their names.
+func (m *messageFields) lookUp(descriptor protoreflect.MessageDescriptor) fieldUses {
+	uses := make([]fieldUse, descriptor.Fields().Len())
+	for use, names := range map[fieldUse]string{readField: m.read, zeroField: m.zero, harmlessField: m.harmless} {
+		for name := range strings.FieldsSeq(names) {
+			fd := descriptor.Fields().ByName(protoreflect.Name(name))
+			if fd == nil || uses[fd.Index()] != unsupported {
+				panic(fmt.Sprintf("decode: field %q of %s is unknown or listed twice", name, descriptor.FullName())) //nolint:forbidigo // as above, and tests look up all
+			}
+			uses[fd.Index()] = use
+		}
+	}
+	return fieldUses{uses: uses, instead: m.instead}
 }
 
 // fields refuses every populated field of m, and of the messages in it, that no
 // decoder reads. What an Any holds is checked where it is unpacked.
 func (d *decoder) fields(at path, m protoreflect.Message, table fieldTable) {
 	descriptor := m.Descriptor()
-	uses := table[descriptor]
+	uses := table.of(descriptor)
 	fields := descriptor.Fields()
 	for i := range fields.Len() {
 		fd := fields.Get(i)

@@ -246,7 +246,7 @@ func TestEveryUnlistedFieldIsRefused(t *testing.T) {
 				continue
 			}
 			met[s.descriptor] = true
-			for i, use := range supportedFields()[s.descriptor].uses {
+			for i, use := range supportedFields().of(s.descriptor).uses {
 				fd := s.descriptor.Fields().Get(i)
 				if use != unsupported {
 					continue
@@ -276,7 +276,7 @@ func TestFieldsThatMustBeZeroAreRefusedOtherwise(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, s := range sites(t, f.root) {
-			for i, use := range supportedFields()[s.descriptor].uses {
+			for i, use := range supportedFields().of(s.descriptor).uses {
 				fd := s.descriptor.Fields().Get(i)
 				if use != zeroField || met[fd.FullName()] || fd.ContainingOneof() != nil && slices.ContainsFunc(s.set, func(o protoreflect.FieldDescriptor) bool {
 					return o.ContainingOneof() == fd.ContainingOneof()
@@ -298,7 +298,8 @@ func TestFieldsThatMustBeZeroAreRefusedOtherwise(t *testing.T) {
 			}
 		}
 	}
-	for descriptor, uses := range supportedFields() {
+	for descriptor := range supportedFields() {
+		uses := supportedFields().of(descriptor)
 		for i, use := range uses.uses {
 			if fd := descriptor.Fields().Get(i); use == zeroField && !met[fd.FullName()] {
 				t.Errorf("no fixture leaves room for %s", fd.FullName())
@@ -320,7 +321,7 @@ func TestHarmlessFieldsChangeNothing(t *testing.T) {
 				continue
 			}
 			met[s.descriptor] = true
-			for i, use := range supportedFields()[s.descriptor].uses {
+			for i, use := range supportedFields().of(s.descriptor).uses {
 				fd := s.descriptor.Fields().Get(i)
 				if use != harmlessField {
 					continue
@@ -360,7 +361,7 @@ func TestEveryReadFieldMatters(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, s := range sites(t, f.root) {
-			for i, use := range supportedFields()[s.descriptor].uses {
+			for i, use := range supportedFields().of(s.descriptor).uses {
 				fd := s.descriptor.Fields().Get(i)
 				if use != readField || matters[fd.FullName()] {
 					continue
@@ -381,10 +382,11 @@ func TestEveryReadFieldMatters(t *testing.T) {
 			}
 		}
 	}
-	for descriptor, uses := range supportedFields() {
+	for descriptor := range supportedFields() {
+		uses := supportedFields().of(descriptor)
 		for i, use := range uses.uses {
 			fd := descriptor.Fields().Get(i)
-			if fd.Message() != nil && !slices.Contains(supportedFields()[fd.Message()].uses, readField) {
+			if fd.Message() != nil && !slices.Contains(supportedFields().of(fd.Message()).uses, readField) {
 				// Only what it holds matters, and all of that is refused.
 				continue
 			}
@@ -397,7 +399,8 @@ func TestEveryReadFieldMatters(t *testing.T) {
 
 func TestAdviceIsForFieldsThatAreRefused(t *testing.T) {
 	t.Parallel()
-	for descriptor, uses := range supportedFields() {
+	for descriptor := range supportedFields() {
+		uses := supportedFields().of(descriptor)
 		for name := range uses.instead {
 			if fd := descriptor.Fields().ByName(protoreflect.Name(name)); fd == nil || uses.of(fd.Index()) != unsupported {
 				t.Errorf("%s.%s is not a field that is refused", descriptor.FullName(), name)
