@@ -116,6 +116,25 @@ func overridesOf(routes *discovery.RouteTable) func(yield func(string, map[strin
 // path has no [CanonicalPath] must be refused, and the others run with that.
 func (c *Chain) Guarded() bool { return c != nil && c.guarded }
 
+// Idle reports whether [Chain.Run] would do nothing with a request of this decision.
+func (c *Chain) Idle(d *route.Decision) bool {
+	if c == nil {
+		return true
+	}
+	for i := range c.filters {
+		if f := c.filter(i, d); f != nil && !idle(f) {
+			return false
+		}
+	}
+	return true
+}
+
+// idle reports whether a filter never does anything.
+func idle(f Filter) bool {
+	i, ok := f.(Idler)
+	return ok && i.Idle()
+}
+
 // Run runs the filters until one ends the request, and routes it again where one
 // has asked for that.
 func (c *Chain) Run(ctx context.Context, x *Exchange) (*Answer, error) {

@@ -30,6 +30,15 @@ type Filter interface {
 	Request(ctx context.Context, x *Exchange) (*Answer, error)
 }
 
+// Idler is a [Filter] that may have nothing to do. Control planes put filters into
+// every listener for the sake of a few routes, and a call that none of them concerns
+// is not to pay for them.
+type Idler interface {
+	Filter
+	// Idle reports whether Request does nothing, whatever the request.
+	Idle() bool
+}
+
 // Overridable is a [Filter] whose configuration in a route is not complete by
 // itself: it says only what is different from the listener's.
 type Overridable interface {

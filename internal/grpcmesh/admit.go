@@ -57,7 +57,7 @@ func (a *admission) admit(ctx context.Context, ln *inbound.Listener, chain *inbo
 
 // filter runs the filters, and leaves the call in view as they have left it.
 func (a *admission) filter(ctx context.Context, ln *inbound.Listener, chain *inbound.Chain) (*filter.Answer, error) {
-	if chain.Filters == nil {
+	if chain.Filters.Idle(&a.decision) {
 		return nil, nil
 	}
 	headers, _ := a.view.Header.(header)

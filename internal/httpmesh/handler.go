@@ -265,7 +265,7 @@ func (s *serving) answered(ctx context.Context, view *route.Request, w http.Resp
 
 // filter runs the filters, and leaves the request in view as they have left it.
 func (s *serving) filter(ctx context.Context, view *route.Request) (*filter.Answer, error) {
-	if s.chain.Filters == nil {
+	if s.chain.Filters.Idle(&s.decision) {
 		return nil, nil
 	}
 	s.exchange = &filter.Exchange{

@@ -344,6 +344,9 @@ func (c *Call) filter(ctx context.Context, config *Config, req *route.Request) (
 		}
 		return outcome.Outcome{}, false
 	}
+	if config.filters.Idle(&c.Decision) {
+		return outcome.Outcome{}, false
+	}
 	c.filtered = &filter.Exchange{Request: *req, Facts: c.Facts(), Routes: config.Routes, Decision: c.Decision}
 	answer, err := config.filters.Run(ctx, c.filtered)
 	c.now = time.Now()

@@ -16,6 +16,14 @@ func New(policy *discovery.CORS) filter.Filter { return &checker{policy} }
 
 type checker struct{ policy *discovery.CORS }
 
+var _ filter.Idler = (*checker)(nil)
+
+// Idle reports whether no origin is allowed, and none is stopped: the filter is there
+// for routes with policies of their own.
+func (c *checker) Idle() bool {
+	return c.policy.PerMillion == 0 || len(c.policy.AllowOrigins) == 0 && !c.policy.StopUnmatched
+}
+
 // Request answers preflights, as Envoy's filter does: 200 with what is allowed. One
 // of an origin that is not allowed goes on, unless the policy stops it; the
 // application then says no in its own way. It refuses nothing else: what a browser

@@ -26,9 +26,16 @@ func (f *Faults) Filter(config *discovery.Fault) filter.Filter {
 	return &injector{faults: f, fault: config}
 }
 
+var _ filter.Idler = (*injector)(nil)
+
 type injector struct {
 	faults *Faults
 	fault  *discovery.Fault
+}
+
+// Idle reports whether nothing is injected, whatever a request says of itself.
+func (j *injector) Idle() bool {
+	return j.fault.Delay == nil && j.fault.Abort == nil && j.fault.RateLimit == nil
 }
 
 // Request waits for the delay, if one is drawn, and returns the abort, if one is
