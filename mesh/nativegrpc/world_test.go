@@ -122,13 +122,13 @@ func (p *nativePayment) answer(ctx context.Context) (*grpc_testing.SimpleRespons
 		p.fail.Add(-1)
 		return nil, status.Error(codes.Unavailable, "as the test wants")
 	}
-	caller := "nobody"
+	caller, serial := "nobody", ""
 	if from, ok := peer.FromContext(ctx); ok {
 		if info, ok := from.AuthInfo.(credentials.TLSInfo); ok && info.SPIFFEID != nil {
-			caller = info.SPIFFEID.String()
+			caller, serial = info.SPIFFEID.String(), info.State.PeerCertificates[0].SerialNumber.String()
 		}
 	}
-	return &grpc_testing.SimpleResponse{Hostname: p.name, Username: caller}, nil
+	return &grpc_testing.SimpleResponse{Hostname: p.name, Username: caller, ServerId: serial}, nil
 }
 
 func (p *nativePayment) UnaryCall(ctx context.Context, _ *grpc_testing.SimpleRequest) (*grpc_testing.SimpleResponse, error) {
