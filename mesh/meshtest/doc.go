@@ -21,7 +21,7 @@
 // [Instance] breaks a service on purpose: it fails, delays and kills. [World.Calls]
 // tells what the mesh decided: route, cluster, instance and outcome of every attempt,
 // and [World.WantCalls] holds a test to it. [World.Try] asserts that a configuration
-// is refused.
+// is refused. [World.Push] serves xDS resources in place of YAML.
 //
 // # Time
 //

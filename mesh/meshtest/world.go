@@ -147,14 +147,7 @@ func (w *World) TryFiles(files ...istio.File) error {
 	w.tb.Helper()
 	w.changing <- struct{}{}
 	defer func() { <-w.changing }()
-	w.mu.Lock()
-	w.trying, w.rejections = true, nil
-	w.mu.Unlock()
-	err := w.apply(files)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.trying = false
-	return errors.Join(append([]error{err}, w.rejections...)...)
+	return w.try(func() error { return w.apply(files) })
 }
 
 // apply gives the control plane the test's configuration, and waits until it is in
