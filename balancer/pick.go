@@ -41,8 +41,9 @@ type PickInfo struct {
 	// Prefer is a locality whose hosts are picked as long as one of them is
 	// reachable, may get traffic and is not to be avoided; nil prefers none.
 	Prefer *Locality
-	// Pinned is the address of the host that is picked as long as it can be used,
-	// outside of subsets and priorities too; "" pins to none. With Strict no other
+	// Pinned is an address of the host that is picked as long as it can be used,
+	// outside of subsets and priorities too, or several between commas, of which the
+	// first that a host has counts (gRFC A61); "" pins to none. With Strict no other
 	// is picked: see [ErrPinned].
 	Pinned string
 	Strict bool

@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"errors"
+	"strings"
 	"sync"
 )
 
@@ -33,22 +34,33 @@ func (s HealthSet) has(h Health) bool {
 	return s&(1<<h) != 0
 }
 
-// addresses finds hosts by their addresses. It is made when it is needed for the
-// first time, for most sets have no sessions.
+// addresses finds hosts by their addresses, the additional ones too. It is made when
+// it is needed for the first time, for most sets have no sessions.
 type addresses struct {
 	hosts  []*Host
 	once   sync.Once
 	byName map[string]*Host
 }
 
-func (a *addresses) find(address string) *Host {
+// find returns the host of the first address in a list that is one's, nil without.
+func (a *addresses) find(list string) *Host {
 	a.once.Do(func() {
 		a.byName = make(map[string]*Host, len(a.hosts))
 		for _, h := range a.hosts {
 			a.byName[h.Endpoint().Address] = h
+			for _, address := range h.Endpoint().Additional {
+				if _, ok := a.byName[address]; !ok {
+					a.byName[address] = h
+				}
+			}
 		}
 	})
-	return a.byName[address]
+	for address := range strings.SplitSeq(list, ",") {
+		if h := a.byName[address]; h != nil {
+			return h
+		}
+	}
+	return nil
 }
 
 // addressesLocked returns the index of the hosts. Once a call has asked for a
@@ -81,7 +93,8 @@ func (s *Set) pinned(snapshot *snapshot, info *PickInfo) *Host {
 	return nil
 }
 
-// Holds reports whether the set has a host with the address, whatever its health.
+// Holds reports whether the set has a host with the address, or with one of several
+// between commas, whatever its health.
 func (s *Set) Holds(address string) bool {
 	if !s.pinning.Load() {
 		s.pinning.Store(true)

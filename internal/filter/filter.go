@@ -89,6 +89,8 @@ type Exchange struct {
 	// Upstream is the address of the endpoint that has answered, when the headers
 	// of its response are seen, "" if none has. It is for the way out.
 	Upstream string
+	// Further are the other addresses of that endpoint. They must not be changed.
+	Further []string
 
 	reroute   bool
 	responses []OnResponse
@@ -100,8 +102,8 @@ type Exchange struct {
 
 // Pin is the endpoint of a session.
 type Pin struct {
-	// Address is "host:port". It comes from the caller: unless an endpoint of the
-	// request's cluster has it, nothing goes there.
+	// Address is "host:port", or several between commas. It comes from the caller:
+	// unless an endpoint of the request's cluster has it, nothing goes there.
 	Address string
 	// Strict answers the request if the endpoint cannot be used, with the status
 	// Missing if the cluster does not have it and with 503 otherwise.

@@ -102,3 +102,47 @@ func TestS22_BL10_StickyCookie(t *testing.T) {
 		})
 	}
 }
+
+// TestBL10_ABackendIsFoundByEachOfItsAddresses, as over HTTP.
+func TestBL10_ABackendIsFoundByEachOfItsAddresses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		backends, c := balanced(f, 2, balancer.Config{})
+		c.Endpoints.Localities[0].Endpoints[0].Additional = []string{"[fd00::1]:9090"}
+		c.Endpoints.Localities[0].Endpoints[1].Additional = []string{"[fd00::2]:9090"}
+		f.source.setTarget(target, &discovery.Target{
+			Name: target,
+			Listener: &discovery.APIListener{Name: target, Filters: []discovery.HTTPFilter{{
+				Name: "session", Config: &discovery.StatefulSession{Header: "x-session", Strict: true, StatusMissing: 503},
+			}}},
+			Routes: &discovery.RouteTable{Name: target, VirtualHosts: []*discovery.VirtualHost{{
+				Name: target, Domains: []string{"*"}, Routes: []*discovery.Route{forward("main")},
+			}}},
+			Clusters: clustersByName([]discovery.ClusterResult{c}),
+		})
+		client := f.client()
+		call := func(addresses string) (string, error) {
+			ctx := metadata.AppendToOutgoingContext(withTimeout(t), "x-session", base64.StdEncoding.EncodeToString([]byte(addresses)))
+			var header metadata.MD
+			_, err := client.EmptyCall(ctx, &grpc_testing.Empty{}, grpc.Header(&header))
+			if set := header.Get("x-session"); len(set) > 0 {
+				text, err := base64.StdEncoding.DecodeString(set[0])
+				return string(text), err
+			}
+			return "", err
+		}
+		const whole = "10.0.1.2:9090,[fd00::2]:9090"
+		for brought, want := range map[string]string{
+			whole: "", "[fd00::2]:9090": whole, "10.9.9.9:9090,[fd00::2]:9090": whole,
+		} {
+			before := backends[1].calls.Load()
+			if set, err := call(brought); set != want || err != nil || backends[1].calls.Load() != before+1 {
+				t.Errorf("%s: the header is set to %q, %v, want %q", brought, set, err, want)
+			}
+		}
+		if _, err := call("10.9.9.9:9090,[fd00::9]:9090"); status.Code(err) != codes.Unavailable {
+			t.Errorf("addresses of nobody: %v", err)
+		}
+	})
+}

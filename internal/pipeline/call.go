@@ -366,7 +366,10 @@ func (c *Call) filter(ctx context.Context, config *Config, req *route.Request) (
 // the response, above all. It is nil if none ran.
 func (c *Call) Filtered() *filter.Exchange {
 	if c.filtered != nil {
-		c.filtered.Upstream = c.Upstream()
+		c.filtered.Upstream, c.filtered.Further = c.Upstream(), nil
+		if c.attempt != nil && c.attempt.Endpoint != nil {
+			c.filtered.Further = c.attempt.Endpoint.Host().Endpoint().Additional
+		}
 	}
 	return c.filtered
 }

@@ -2,8 +2,8 @@ package upstream
 
 import "github.com/inboardmesh/inboard/balancer"
 
-// Holds reports whether the cluster has an endpoint with the address, whatever its
-// health.
+// Holds reports whether the cluster has an endpoint with the address, or with one of
+// several between commas, whatever its health.
 func (c *Cluster) Holds(address string) bool {
 	for _, leaf := range c.Leaves() {
 		if leaf.set.Holds(address) {

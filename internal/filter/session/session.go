@@ -115,14 +115,19 @@ func (s *session) follow(x *filter.Exchange, address, cluster string) string {
 // elsewhere is the address of no endpoint.
 const elsewhere = ";"
 
-// state is what the caller is to bring: the address, and the cluster if the route
-// has more than one.
+// state is what the caller is to bring: the address, with the others of the endpoint
+// so that it is found by each of them (gRFC A61), and the cluster if the route has
+// more than one.
 func (s *session) state(x *filter.Exchange) string {
+	addresses := x.Upstream
+	for _, address := range x.Further {
+		addresses += "," + address
+	}
 	r := x.Decision.Route
 	if r == nil || r.Forward == nil || len(r.Forward.Clusters) < 2 || x.Decision.Cluster == nil {
-		return x.Upstream
+		return addresses
 	}
-	return x.Upstream + ";" + x.Decision.Cluster.Name
+	return addresses + ";" + x.Decision.Cluster.Name
 }
 
 func (s *session) tell(h route.HeaderMap, state string) {
