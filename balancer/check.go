@@ -52,6 +52,7 @@ func (s *Set) markCheck(h *Host, c Check) bool {
 	if old.class() == allHosts {
 		h.began.Store(int64(time.Since(s.epoch))) // back in service: slow start begins anew
 	}
+	h.beginLocked(time.Since(s.epoch))
 	s.stale = true
 	return true
 }

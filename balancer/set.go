@@ -125,16 +125,17 @@ func (s *Set) Update(cfg Config, localities []LocalityEndpoints) (added, removed
 func (s *Set) replace(cfg Config, hosts []*Host, configs []hostConfig, spans []span, added, removed []*Host) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := int64(time.Since(s.epoch))
+	at := time.Since(s.epoch)
 	s.standingsLocked(&cfg, hosts, configs)
 	for i, h := range hosts {
-		if old := h.config.Load().endpoint; old != configs[i].endpoint && !old.fit() && configs[i].endpoint.fit() {
-			h.began.Store(at) // back in service: slow start begins anew
+		old := h.config.Swap(&configs[i]).endpoint
+		if old != configs[i].endpoint && !old.fit() {
+			h.beginLocked(at)
 		}
-		h.config.Store(&configs[i])
 	}
 	for _, h := range added {
-		h.began.Store(at)
+		h.began.Store(notYet)
+		h.beginLocked(at)
 	}
 	s.configureLocked(&cfg)
 	if s.outlier.Load() != nil {

@@ -8,7 +8,10 @@ import (
 
 // SlowStart lets the traffic of a new host grow over a time, for [RoundRobin],
 // [LeastRequest] and [ClientWeighted]: Envoy's SlowStartConfig. A host is new when
-// it has joined the cluster, or has become fit for use again. t after that it weighs
+// it is healthy for the first time in the cluster, by its configuration and its active
+// health checks, and when these succeed again after they have failed. As in Envoy,
+// neither a configured health that comes back nor the end of an ejection makes a host
+// new. t after that it weighs
 //
 //	max(MinWeightPercent/100, (max(t, 1 s)/Window)^(1/Aggression))
 //
@@ -23,6 +26,17 @@ type SlowStart struct {
 	// MinWeightPercent is where it starts. Envoy's default of 10 is filled in by
 	// the decoder.
 	MinWeightPercent float64
+}
+
+// notYet is when a host is new that has never been healthy.
+const notYet = -1
+
+// beginLocked makes a host new that is healthy for the first time. The caller holds
+// Set.mu.
+func (h *Host) beginLocked(at time.Duration) {
+	if h.began.Load() == notYet && h.Endpoint().fit() && h.Check().class() == healthyHosts {
+		h.began.Store(int64(at))
+	}
 }
 
 // factor returns what a host weighs after the time t in service.
@@ -66,6 +80,9 @@ func (b *builder) warm(inner chooser, hosts []*Host) picker {
 	w := &warming{inner: inner, config: config, began: make([]time.Duration, len(hosts)), oldest: math.MaxInt64, random: b.random}
 	for i, h := range hosts {
 		began := time.Duration(h.began.Load())
+		if began == notYet { // it is among these in a panic
+			began = b.at - config.Window
+		}
 		w.began[i] = began
 		w.oldest = min(w.oldest, began)
 		w.until = max(w.until, began+config.Window)

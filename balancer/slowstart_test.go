@@ -81,19 +81,64 @@ func TestBL9_HostsThatAreAllNewShareEqually(t *testing.T) {
 	})
 }
 
-func TestBL9_AHostThatHasBecomeHealthyStartsAnew(t *testing.T) {
+// A host that joins unhealthy is new when it is healthy for the first time, and not
+// when its configured health comes back later. An active health check that succeeds
+// again makes it new each time.
+func TestBL9_TheFirstHealthAndChecksStart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const n = 20_000
 		config := Config{SlowStart: SlowStart{Window: 10 * time.Second, MinWeightPercent: 10}}
+		tell := func(s *Set, health Health) {
+			both := endpoints(2, equalWeights)
+			both[1].Health = health
+			s.Update(config, []LocalityEndpoints{{Endpoints: both}})
+		}
 		sick := endpoints(2, equalWeights)
 		sick[1].Health = Unhealthy
 		s := seededSet(t, config, LocalityEndpoints{Endpoints: sick})
+		share := func(what string, factor float64) {
+			t.Helper()
+			checkShare(t, what, counts(t, s, n, byAddress)[address(1)], n, factor/(1+factor))
+		}
 		time.Sleep(time.Minute)
-		s.Update(config, []LocalityEndpoints{{Endpoints: endpoints(2, equalWeights)}})
+		tell(s, Healthy)
 		time.Sleep(5 * time.Second)
-		s.Update(config, []LocalityEndpoints{{Endpoints: endpoints(2, equalWeights)}}) // which changes nothing
-		got := counts(t, s, n, byAddress)
-		checkShare(t, "the host that returned", got[address(1)], n, 0.5/1.5)
+		tell(s, Healthy) // which changes nothing
+		share("5 s after the first health", 0.5)
+		for _, health := range []Health{Unhealthy, Draining, Degraded} {
+			time.Sleep(time.Minute)
+			tell(s, health)
+			time.Sleep(time.Minute)
+			tell(s, Unknown)
+			share(fmt.Sprint("back from health ", health), 1)
+		}
+		var checked *Host
+		for h := range s.Hosts() {
+			if h.Endpoint().Address == address(1) {
+				checked = h
+			}
+		}
+		for range 2 {
+			s.SetCheck(checked, Failing)
+			time.Sleep(time.Minute)
+			s.SetCheck(checked, Passing)
+			time.Sleep(5 * time.Second)
+			share("5 s after its checks succeeded", 0.5)
+		}
+	})
+}
+
+// A host that has never been healthy has its usual share in a panic.
+func TestBL9_APanicStartsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const n = 20_000
+		config := Config{SlowStart: SlowStart{Window: 10 * time.Second, MinWeightPercent: 10}, PanicThreshold: 80}
+		sick := endpoints(2, equalWeights)
+		sick[1].Health = Unhealthy
+		s := seededSet(t, config, LocalityEndpoints{Endpoints: sick})
+		time.Sleep(5 * time.Second) // the other one is half warm
+		checkShare(t, "the host that is not healthy", counts(t, s, n, byAddress)[address(1)], n, 1/1.5)
 	})
 }
