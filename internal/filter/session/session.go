@@ -120,8 +120,8 @@ const elsewhere = ";"
 // more than one.
 func (s *session) state(x *filter.Exchange) string {
 	addresses := x.Upstream
-	for _, address := range x.Further {
-		addresses += "," + address
+	if len(x.Further) > 0 {
+		addresses += "," + strings.Join(x.Further, ",")
 	}
 	r := x.Decision.Route
 	if r == nil || r.Forward == nil || len(r.Forward.Clusters) < 2 || x.Decision.Cluster == nil {
