@@ -20,7 +20,6 @@ import (
 	"github.com/inboardmesh/inboard/internal/inbound"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
-	"github.com/inboardmesh/inboard/retry"
 )
 
 // plainClient is a gRPC client outside the mesh.
@@ -351,50 +350,5 @@ func TestHeadersThatTheApplicationSendsEarlyAreOperatedOn(t *testing.T) {
 		// The call ends after its context has: until then it counts.
 		cancel()
 		synctest.Wait()
-	})
-}
-
-// TestS27_NothingStaysCounted after calls that end in every way, many at once.
-func TestS27_NothingStaysCounted(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t)
-		f.identify(paymentID)
-		var servers []*server
-		addresses := []string{"10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"}
-		for _, address := range addresses {
-			b := &backend{before: func(ctx context.Context, n int64) error {
-				switch n % 5 {
-				case 0:
-					return status.Error(codes.Unavailable, "scripted failure")
-				case 1:
-					return status.Error(codes.Internal, "scripted failure")
-				case 2:
-					return hang(ctx, n)
-				}
-				return nil
-			}}
-			servers = append(servers, f.serveAs(strict(address), b))
-		}
-		route := retrying(2, retry.OnGRPCUnavailable|retry.OnReset)
-		route.Forward.Timeout = 100 * time.Millisecond
-		route.Forward.Retry.PerTryTimeout = 20 * time.Millisecond
-		f.configure(route, mutual(cluster("main", addresses...), paymentID))
-		client := f.client()
-		time.AfterFunc(200*time.Millisecond, servers[0].grpc.Stop)
-		together(64, func(i int) {
-			for n := range 20 {
-				ctx, cancel := context.WithCancel(t.Context())
-				if (i+n)%7 == 0 {
-					time.AfterFunc(time.Duration(i)*time.Millisecond, cancel)
-				}
-				_ = callKinds[(i+n)%len(callKinds)].call(ctx, client) // how it ends does not matter
-				cancel()
-			}
-		})
-		synctest.Wait()
-		if got := len(f.seen.ended(observe.Outbound)); got != 64*20 {
-			t.Errorf("%d calls ended", got)
-		}
 	})
 }
