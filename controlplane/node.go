@@ -26,6 +26,7 @@ func nodeOf(node *core.Node) (istio.Node, error) {
 			SubZone: node.GetLocality().GetSubZone(),
 		},
 	}
+	who.NativeGRPC = isNativeGRPC(node)
 	for _, field := range []struct {
 		key string
 		to  *string
@@ -101,3 +102,8 @@ func clip(text string) string {
 	}
 	return strings.ToValidUTF8(text[:limit], "") + "..."
 }
+
+// isNativeGRPC reports whether a node is gRPC's own xDS, of any language: "gRPC Go",
+// "gRPC Node Pure JS". The generator in Istio's metadata says less, since others ask
+// istiod for that one too.
+func isNativeGRPC(node *core.Node) bool { return strings.HasPrefix(node.GetUserAgentName(), "gRPC ") }

@@ -20,6 +20,7 @@ func (r *registry) build() *Config {
 		clusters:      make(map[string]byNamespace[*clusterv3.Cluster]),
 		assignments:   make(map[string]byNamespace[*placement]),
 		peers:         r.peers,
+		natives:       natives{unsaid: r.unsaid},
 		workloads:     make(workloads),
 		authorization: r.policies,
 	}

@@ -37,6 +37,9 @@ func (r *registry) cluster(name string, s *service, p *servicePort, rule *destin
 		c.ConnectTimeout = timeout
 	}
 	applyLoadBalancer(c, policy.lb)
+	if lb := policy.lb; !hashes(lb) && lb.GetSimple() == networking.LoadBalancerSettings_UNSPECIFIED {
+		r.unsaid[c] = struct{}{}
+	}
 	applyKeepAlive(c, policy.pool.GetTcp().GetTcpKeepalive())
 	applyOutlier(c, policy.outlier)
 	applyLocality(c, policy)

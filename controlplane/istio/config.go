@@ -57,6 +57,10 @@ type Node struct {
 	// PeerAuthentication of all that it could be subject to.
 	Namespace string
 	Labels    map[string]string
+	// NativeGRPC tells that the node is gRPC's own xDS, which does less than the
+	// mesh and rejects what it does not do: it gets clusters and listeners in other
+	// words where it has some.
+	NativeGRPC bool
 }
 
 // Locality is where a node or an endpoint runs.
@@ -77,6 +81,7 @@ type Config struct {
 	clusters    map[string]byNamespace[*clusterv3.Cluster]
 	assignments map[string]byNamespace[*placement]
 	inbound     inboundTemplates
+	natives     natives
 	peers       *peerPolicies
 	// requestPolicies are the RequestAuthentications.
 	requestPolicies []*requestPolicy
@@ -233,7 +238,7 @@ func (c *Config) Resource(node Node, typeURL, name string) (proto.Message, bool)
 			return table.forNode(node), true
 		}
 	case resource.ClusterType:
-		return found(c.clusters[name].in(node.Namespace))
+		return found(c.clusterFor(node, c.clusters[name].in(node.Namespace)))
 	case resource.EndpointType:
 		if endpoints := c.assignments[name].in(node.Namespace); endpoints != nil {
 			return endpoints.forNode(node), true

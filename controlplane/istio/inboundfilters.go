@@ -28,7 +28,11 @@ type inboundTemplates struct {
 func (c *Config) inboundFor(node Node, port uint32) *inboundListener {
 	applied := c.requestPoliciesOf(node, port)
 	policies := c.policiesOf(node, port)
-	key := inboundKey{mode: c.inboundMode(node, port), request: fmt.Sprint(applied), policies: titles(policies)}
+	mode := c.inboundMode(node, port)
+	if node.NativeGRPC {
+		mode = c.nativeMode(node, port, mode)
+	}
+	key := inboundKey{mode: mode, request: fmt.Sprint(applied), policies: titles(policies)}
 	c.inbound.mu.Lock()
 	defer c.inbound.mu.Unlock()
 	if l, ok := c.inbound.made[key]; ok {

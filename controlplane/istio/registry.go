@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	networking "istio.io/api/networking/v1alpha3"
 	security "istio.io/api/security/v1beta1"
 
@@ -38,6 +39,8 @@ type registry struct {
 
 	// attached are the references of gateway routes to a host.
 	attached map[string][]*gatewayParent
+	// unsaid are the clusters whose balancing no document chooses.
+	unsaid map[*clusterv3.Cluster]struct{}
 	// clientChecked tells that a listener of clients was checked.
 	clientChecked bool
 	// offers counts the hosts for which others were looked for.
@@ -50,6 +53,7 @@ type registry struct {
 func newRegistry(rep *reporter, opts Options, objects []*object) *registry {
 	r := &registry{
 		rep: rep, opts: opts,
+		unsaid:    make(map[*clusterv3.Cluster]struct{}),
 		services:  make(map[string][]*service),
 		rules:     newHostIndex[*destinationRule](),
 		routes:    newHostIndex[*virtualService](),

@@ -3,6 +3,7 @@ package grpc
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -146,17 +147,29 @@ func TestNativeGoIsServed(t *testing.T) {
 	}
 }
 
-// TestNativeGoServersRejectPermissive: grpc-go takes no listener_filters, by which
-// TLS is told from plaintext. Guests of a mesh are spared that.
-func TestNativeGoServersRejectPermissive(t *testing.T) {
+// TestNativeGoServersUnderPermissive: grpc-go cannot tell TLS from plaintext on one
+// port. It gets that of the two which its clients use.
+func TestNativeGoServersUnderPermissive(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	native, serving := w.nativeServer()
-	yaml := with(services(true, serve(t, native, &backend{name: "native"})), "", "")
-	w.apply(yaml)
-	until(t, "the listener is rejected", func() bool { return strings.Contains(w.nacks(), "listener_filters") })
-	w.apply(yaml + strict)
-	<-serving
+	for _, mutual := range []bool{true, false} {
+		t.Run(fmt.Sprintf("mutual TLS %t", mutual), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			native, serving := w.nativeServer()
+			yaml := with(services(mutual, serve(t, native, &backend{name: "native"})), "", "")
+			if !mutual {
+				yaml = strings.ReplaceAll(yaml, "labels: {app: payment, version: v1}", "labels: {app: payment, version: v1, security.istio.io/tlsMode: disabled}")
+			}
+			w.apply(yaml)
+			<-serving
+			if instance, err := check(t, w.nativeClient()); err != nil || instance != "native" {
+				t.Errorf("answered by %q, %v", instance, err)
+			}
+			if nacks := w.nacks(); nacks != "" {
+				t.Errorf("rejected: %s", nacks)
+			}
+		})
+	}
 }
 
 // TestNativeGoCallsTheMesh: the other way round.

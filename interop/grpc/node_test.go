@@ -2,7 +2,6 @@ package grpc
 
 import (
 	"bufio"
-	"cmp"
 	"encoding/json"
 	"io"
 	"os"
@@ -87,9 +86,7 @@ func TestNodeIsServed(t *testing.T) {
 	w := newWorld(t)
 	a, b := &backend{name: "a"}, &backend{name: "b"}
 	base := services(false, serve(t, grpc.NewServer(), a), serve(t, grpc.NewServer(), b))
-	// Istio's default, LEAST_REQUEST, is nothing that grpc-js has.
-	const inTurn = "trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}"
-	w.apply(with(base, inTurn, ""))
+	w.apply(with(base, "", ""))
 	n := newNode(t, w)
 	all := func(a answer, code string) bool { return len(a.Codes) == 1 && a.Codes[code] > 0 }
 	only := func(name string) func(answer) bool {
@@ -131,11 +128,11 @@ func TestNodeIsServed(t *testing.T) {
 			settings: "trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}, outlierDetection: {consecutive5xxErrors: 3, interval: 1s}}",
 		},
 		{
-			name: "least request, which is rejected", settings: "trafficPolicy: {loadBalancer: {simple: LEAST_REQUEST}}", rejected: "LEAST_REQUEST",
+			name: "least request, which is asked for and rejected", settings: "trafficPolicy: {loadBalancer: {simple: LEAST_REQUEST}}", rejected: "LEAST_REQUEST",
 			want: func(answer) bool { return w.nacks() != "" },
 		},
 	} {
-		w.apply(with(base, cmp.Or(tt.settings, inTurn), tt.http))
+		w.apply(with(base, tt.settings, tt.http))
 		var got answer
 		until(t, tt.name, func() bool {
 			a.fail.Store(tt.fail)
