@@ -298,8 +298,7 @@ func (a *Attempt) end(o *outcome.Outcome, now time.Time) {
 	a.unlock()
 	c := a.call
 	a.Started()
-	a.perTryIdle.stop()
-	a.streamIdle.stop()
+	a.idle.stop()
 	a.answer.Stop()
 	if a.cancel != nil {
 		a.cancel(context.Canceled)

@@ -150,7 +150,9 @@ type Attempt struct {
 	answer deadline.Attempt
 	cancel context.CancelCauseFunc
 
-	perTryIdle, streamIdle idleTimer
+	// idle are the timers that end it when nothing moves; nil without a limit, as most
+	// attempts are.
+	idle *idleTimers
 }
 
 // Prepare makes c, which must be zero, a call to a target. A call is usually

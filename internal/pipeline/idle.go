@@ -15,6 +15,23 @@ var errIdle = errors.New("stream idle timeout")
 // errPerTryIdle is the same for one attempt, by its retry policy.
 var errPerTryIdle = errors.New("per-try idle timeout")
 
+// idleTimers are those of an attempt; nil are none.
+type idleTimers struct{ perTry, stream idleTimer }
+
+func (t *idleTimers) moved() {
+	if t != nil {
+		t.perTry.moved()
+		t.stream.moved()
+	}
+}
+
+func (t *idleTimers) stop() {
+	if t != nil {
+		t.perTry.stop()
+		t.stream.stop()
+	}
+}
+
 // idleTimer ends an attempt on which nothing moves. The zero value never does.
 type idleTimer struct {
 	timer *time.Timer
@@ -46,21 +63,19 @@ func (a *Attempt) watchIdle() {
 		return
 	}
 	cancel := a.cancelable()
+	a.idle = &idleTimers{}
 	if perTry > 0 {
-		a.perTryIdle.start(perTry, cancel, errPerTryIdle)
+		a.idle.perTry.start(perTry, cancel, errPerTryIdle)
 	}
 	if stream > 0 {
-		a.streamIdle.start(stream, cancel, errIdle)
+		a.idle.stream.start(stream, cancel, errIdle)
 	}
 }
 
 // Moved tells that a part of the request or of the response has moved: the idle
 // timers begin anew. It may be called from any goroutine, until the attempt has
 // ended.
-func (a *Attempt) Moved() {
-	a.perTryIdle.moved()
-	a.streamIdle.moved()
-}
+func (a *Attempt) Moved() { a.idle.moved() }
 
 // Ended says whose time ended the attempt, and why. Without an end it is
 // outcome.Response.
