@@ -117,6 +117,52 @@ func TestX104_LoadIsReportedOnceAndAgainAfterABrokenStream(t *testing.T) {
 	})
 }
 
+func TestX104_TheLastTimeOfAClusterThatIsGoneIsReported(t *testing.T) {
+	t.Parallel()
+	onGround(t, func(g *ground) {
+		g.payment(1)
+		g.plane.Set(tree(1)...)
+		g.plane.Set(reported(groundHTTP), reported(groundGRPC), groundCluster("other"), assignment("other", groundHTTP, 1, 1))
+		g.works()
+		stream := g.plane.Server.AcceptLoad()
+		stream.Recv()
+		stream.Send(everySecond())
+		total := map[string]*sum{groundHTTP: {}, groundGRPC: {}}
+		next := func() {
+			stats := stream.Recv().GetClusterStats()
+			for name, s := range total {
+				s.add(stats, name)
+			}
+		}
+		next()
+		// One of the two goes, with calls that were not told yet.
+		g.works()
+		g.plane.Set(groundRoutes(groundHTTP, "other"))
+		time.Sleep(time.Second)
+		next()
+		for name, s := range total {
+			if s.issued != 2 || s.succeeded != 2 {
+				g.t.Errorf("%s: %+v, want 2 calls", name, s)
+			}
+		}
+		// The other one is the last that is asked for: its report ends the stream.
+		if _, err := g.callGRPC(g.t.Context()); err != nil {
+			g.t.Fatal(err)
+		}
+		left := time.Now()
+		g.plane.Set(groundRoutes(groundGRPC, "other"))
+		next()
+		if s := total[groundGRPC]; s.issued != 3 || s.succeeded != 3 || s.running != 0 {
+			g.t.Errorf("gRPC: %+v, want 3 calls", s)
+		}
+		if took := time.Since(left); took > 2*time.Second {
+			g.t.Errorf("the last report came after %v", took)
+		}
+		time.Sleep(5 * time.Second)
+		g.plane.Server.ExpectNoLoad(time.Minute)
+	})
+}
+
 func TestX104_LoadIsTheOneOfEachLocalityWithDropsAndErrors(t *testing.T) {
 	t.Parallel()
 	onGround(t, func(g *ground) {

@@ -31,6 +31,9 @@ const sendAllClusters = "envoy.lrs.supports_send_all_clusters"
 // for.
 const leastLoadInterval = time.Second
 
+// lastReportTimeout is how long a server has to take the last report.
+const lastReportTimeout = time.Second
+
 // Loads returns what happened since it was last called to the calls of the clusters
 // that wanted wants, see upstream.Manager.Loads.
 type Loads func(wanted func(cluster string) bool) []discovery.ClusterLoad
@@ -132,29 +135,45 @@ func (r *loadReporter) run(ctx context.Context) {
 	}
 }
 
-// begin reports to a server until end is called, which waits.
+// begin reports to a server until end is called, which waits for a last report.
 func (r *loadReporter) begin(ctx context.Context, server string) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var reporting sync.WaitGroup
+	finish := make(chan struct{})
 	reporting.Go(func() { // ends with ctx
 		defer cancel()
-		r.report(ctx, server)
+		r.report(ctx, server, finish)
 	})
 	return func() {
-		cancel()
+		close(finish)
+		patient := time.AfterFunc(lastReportTimeout, cancel)
+		defer patient.Stop()
 		reporting.Wait()
 	}
 }
 
+// told is what a server was told.
+type told struct {
+	// since is when the last report that was sent ended.
+	since time.Time
+	// clusters are those whose load the server wanted, until all of it was told: one
+	// that is gone has a last time to report of.
+	clusters map[string]bool
+}
+
 // report keeps a stream to one server up, with a back-off of its own. It ends with
-// ctx.
-func (r *loadReporter) report(ctx context.Context, server string) {
+// ctx, or when finish is closed, after a last report.
+func (r *loadReporter) report(ctx context.Context, server string, finish <-chan struct{}) {
 	var pace ads.Pace
-	since := time.Now()
+	so := &told{since: time.Now(), clusters: make(map[string]bool)}
 	for pace.Wait(ctx) {
-		answered, err := r.stream(ctx, server, &since)
-		if ctx.Err() != nil {
+		answered, err := r.stream(ctx, server, so, finish)
+		select {
+		case <-finish:
 			return
+		case <-ctx.Done():
+			return
+		default:
 		}
 		pace.Ended(answered)
 		r.logger.Debug("load report stream broke", "error", err)
@@ -164,9 +183,9 @@ func (r *loadReporter) report(ctx context.Context, server string) {
 
 var errNoConnection = errors.New("there is no connection to the xDS server")
 
-// stream reports until the stream breaks. since is when the last report that was sent
-// ended; what was sent is never sent again.
-func (r *loadReporter) stream(ctx context.Context, server string, since *time.Time) (answered bool, err error) {
+// stream reports until the stream breaks, or finish is closed. What was sent is never
+// sent again.
+func (r *loadReporter) stream(ctx context.Context, server string, so *told, finish <-chan struct{}) (answered bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	conn := r.client.Conn(server)
@@ -213,9 +232,26 @@ func (r *loadReporter) stream(ctx context.Context, server string, since *time.Ti
 			if want == nil {
 				continue
 			}
-			if err := stream.Send(r.message(server, want, since)); err != nil {
+			if err := stream.Send(r.message(server, want, so)); err != nil {
 				return answered, err
 			}
+		case <-finish:
+			if want == nil {
+				return answered, nil
+			}
+			if last := r.message(server, want, so); len(last.GetClusterStats()) > 0 {
+				if err := stream.Send(last); err != nil {
+					return answered, err
+				}
+			}
+			if err := stream.CloseSend(); err != nil {
+				return answered, err
+			}
+			select { // to cancel it now could take the report back
+			case err = <-ended:
+			case <-ctx.Done():
+			}
+			return answered, err
 		case err := <-ended:
 			return answered, err
 		}
@@ -230,19 +266,42 @@ func recvError(stream grpc.ClientStream, sent error) error {
 	return sent
 }
 
+// know notes the clusters whose load a server wants now, and returns them. What came
+// from another server since is that one's.
+func (r *loadReporter) know(server string, so *told) map[string]bool {
+	ours := make(map[string]bool)
+	for id, clusters := range r.servers() {
+		for name := range clusters {
+			if id == server {
+				ours[name], so.clusters[name] = true, true
+			} else {
+				delete(so.clusters, name)
+			}
+		}
+	}
+	return ours
+}
+
 // message is the report on the time since the last one.
-func (r *loadReporter) message(server string, want *loadstatsv3.LoadStatsResponse, since *time.Time) *loadstatsv3.LoadStatsRequest {
-	ours := r.servers()[server]
+func (r *loadReporter) message(server string, want *loadstatsv3.LoadStatsResponse, so *told) *loadstatsv3.LoadStatsRequest {
+	ours := r.know(server, so)
+	if len(ours) == 0 {
+		r.poke() // nobody asks any more: this is the last one
+	}
 	named := make(map[string]bool, len(want.GetClusters()))
 	for _, name := range want.GetClusters() {
 		named[name] = true
 	}
 	loads := r.loads(func(cluster string) bool {
-		return ours[cluster] && (want.GetSendAllClusters() || named[cluster])
+		return so.clusters[cluster] && (want.GetSendAllClusters() || named[cluster])
 	})
 	now := time.Now()
-	took := durationpb.New(now.Sub(*since))
-	*since = now
+	took := durationpb.New(now.Sub(so.since))
+	so.since = now
+	so.clusters = maps.Clone(ours)
+	for i := range loads {
+		so.clusters[loads[i].Cluster] = true // one that is gone may have calls that run
+	}
 	request := new(loadstatsv3.LoadStatsRequest)
 	for i := range loads {
 		stats := clusterStats(&loads[i])

@@ -168,24 +168,69 @@ func (l *Load) addLocked(name string, value float64, known bool) {
 	l.metrics[name] = discovery.MetricLoad{Count: m.Count + 1, Total: m.Total + value}
 }
 
+// maxLeaving bounds how many clusters that are gone are remembered for a report.
+const maxLeaving = 1000
+
+// leavingLoad is what a cluster that is gone has not told.
+type leavingLoad struct {
+	name, service string
+	table         *loadTable
+}
+
+// serviceOf is the name of a cluster's endpoints at the control plane, "" if it is
+// the cluster's.
+func serviceOf(c *Cluster) string {
+	if config := c.Config(); config != nil && config.EDSName != c.name {
+		return config.EDSName
+	}
+	return ""
+}
+
+// leaveLoadLocked keeps what a cluster counted that is being given up: its calls go
+// on to their end.
+func (m *Manager) leaveLoadLocked(c *Cluster) {
+	table := c.load.Load()
+	if table == nil {
+		return
+	}
+	if len(m.leaving) == maxLeaving { // nobody asks
+		m.leaving = slices.Delete(m.leaving, 0, 1)
+	}
+	m.leaving = append(m.leaving, leavingLoad{name: c.name, service: serviceOf(c), table: table})
+}
+
 // Loads returns what happened since it was last called to the calls of the clusters
-// that the control plane asks for and that wanted wants. What is returned is not
-// returned again.
+// that the control plane asks for and that wanted wants, and of those that are gone
+// since. What is returned is not returned again.
 func (m *Manager) Loads(wanted func(cluster string) bool) []discovery.ClusterLoad {
 	m.mu.Lock()
 	all := slices.Collect(maps.Values(m.clusters))
+	gone := slices.Clone(m.leaving)
 	m.mu.Unlock()
 	var loads []discovery.ClusterLoad
+	over := make(map[*loadTable]bool)
+	for _, l := range gone {
+		if !wanted(l.name) {
+			continue
+		}
+		one, some := l.table.take()
+		if some {
+			one.Cluster, one.Service = l.name, l.service
+			loads = append(loads, one)
+		}
+		running := func(l discovery.LocalityLoad) bool { return l.InProgress > 0 }
+		over[l.table] = !slices.ContainsFunc(one.Localities, running)
+	}
+	m.mu.Lock()
+	m.leaving = slices.DeleteFunc(m.leaving, func(l leavingLoad) bool { return over[l.table] })
+	m.mu.Unlock()
 	for _, c := range all {
 		table := c.load.Load()
 		if table == nil || !wanted(c.name) {
 			continue
 		}
 		if one, some := table.take(); some {
-			one.Cluster = c.name
-			if config := c.Config(); config != nil && config.EDSName != c.name {
-				one.Service = config.EDSName
-			}
+			one.Cluster, one.Service = c.name, serviceOf(c)
 			loads = append(loads, one)
 		}
 	}

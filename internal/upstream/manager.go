@@ -67,6 +67,9 @@ type Manager struct {
 	// conns are all open connections, those of clusters that drain included.
 	conns  map[*conn]struct{} // guarded by mu
 	closed bool               // guarded by mu
+	// leaving are the loads of clusters that nobody holds any more, until the control
+	// plane was told of them; guarded by mu.
+	leaving []leavingLoad
 	// local is the newest assignment of the local cluster, nil without one; guarded
 	// by mu.
 	local *discovery.Assignment
@@ -120,6 +123,7 @@ func (m *Manager) Release(held map[string]*Cluster) {
 		if c.holders == 0 && m.clusters[name] == c {
 			delete(m.clusters, name)
 			gone = append(gone, c)
+			m.leaveLoadLocked(c)
 		}
 	}
 	m.mu.Unlock()
