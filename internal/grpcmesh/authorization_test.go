@@ -3,11 +3,16 @@ package grpcmesh_test
 import (
 	"bytes"
 	"io"
+	"net/url"
+	"path"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
@@ -17,14 +22,14 @@ import (
 
 const emptyCall = "/grpc.testing.TestService/EmptyCall"
 
-// guarded denies a path, and sees to it by connections of a remote address too.
-func guarded(path string) *discovery.Inbound {
+// guarded denies a method, and sees to it by connections of a remote address too.
+func guarded(method string) *discovery.Inbound {
 	in := plaintext(endpoint)
 	anybody := []discovery.RBACRule{{Kind: discovery.RBACAny}}
 	in.Chains[0].Filters = []discovery.HTTPFilter{{Name: "rbac", Config: &discovery.RBAC{Rules: &discovery.RBACRules{
 		Action: discovery.RBACDeny,
 		Policies: []discovery.RBACPolicy{{
-			Permissions: []discovery.RBACRule{{Kind: discovery.RBACPath, Text: &discovery.StringMatch{Value: path}}}, Principals: anybody,
+			Permissions: []discovery.RBACRule{{Kind: discovery.RBACPath, Text: &discovery.StringMatch{Value: method}}}, Principals: anybody,
 		}},
 	}}}}
 	return in
@@ -32,7 +37,7 @@ func guarded(path string) *discovery.Inbound {
 
 // rawCall sends a :path and further fields as they are, and returns the gRPC
 // status or what became of the stream.
-func (f *fixture) rawCall(path string, fields ...[2]string) string {
+func (f *fixture) rawCall(target string, fields ...[2]string) string {
 	f.tb.Helper()
 	conn, err := f.network.DialContext(f.tb.Context(), "tcp", endpoint)
 	if err != nil {
@@ -45,7 +50,7 @@ func (f *fixture) rawCall(path string, fields ...[2]string) string {
 	_ = framer.WriteSettings()
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
-	for _, h := range append([][2]string{{":method", "POST"}, {":scheme", "http"}, {":authority", "a"}, {":path", path}, {"content-type", "application/grpc"}, {"te", "trailers"}}, fields...) {
+	for _, h := range append([][2]string{{":method", "POST"}, {":scheme", "http"}, {":authority", "a"}, {":path", target}, {"content-type", "application/grpc"}, {"te", "trailers"}}, fields...) {
 		_ = encoder.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
 	}
 	_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true})
@@ -90,6 +95,40 @@ func TestV01_BA04_APathWithoutASlashReachesNobody(t *testing.T) {
 		}
 		if n := b.calls.Load(); n != 0 {
 			t.Errorf("%d calls got through", n)
+		}
+	})
+}
+
+// TestG20_V01_AMethodHasOneSpelling: a server that hands on what it does not know, and
+// is not exact about names, is asked for no other spelling of a denied method.
+func TestG20_V01_AMethodHasOneSpelling(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		var known, unknown atomic.Int64
+		f.serveAs(guarded("/hidden.Service/Method"), &backend{}, grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+			method, _ := grpc.MethodFromServerStream(stream)
+			if decoded, err := url.PathUnescape(method); err == nil && strings.EqualFold(path.Clean(decoded), "/hidden.Service/Method") {
+				known.Add(1)
+			} else {
+				unknown.Add(1)
+			}
+			return nil
+		}))
+		for _, form := range []string{
+			"/hidden.Service/Method", "//hidden.Service/Method", "/hidden.Service//Method", "/hidden.Service/Method/", "/./hidden.Service/Method",
+			"/x/../hidden.Service/Method", "/hidden.Service/x/../Method", "/%68idden.Service/Method", "/hidden.Service%2fMethod", "/hidden.Service/%4dethod",
+			"/hidden.Service/Method/.", "/hidden.Service/./Method", "/x/%2e%2e/hidden.Service/Method",
+		} {
+			if got := f.rawCall(form); got == "0" {
+				t.Errorf("%q is served", form)
+			}
+		}
+		if n := known.Load(); n != 0 {
+			t.Errorf("%d denied calls got through", n)
+		}
+		if got := f.rawCall("/other.Service/Method"); got != "0" || unknown.Load() != 1 {
+			t.Errorf("an unknown method: status %s, %d calls", got, unknown.Load())
 		}
 	})
 }

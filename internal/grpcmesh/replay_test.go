@@ -46,7 +46,7 @@ func TestAnUploadThatIsRejectedWhileItRunsIsSentAgain(t *testing.T) {
 	})
 }
 
-func TestBR14_AStreamIsReplayedWholeOrNotAtAll(t *testing.T) {
+func TestBR14_V48_AStreamIsReplayedWholeOrNotAtAll(t *testing.T) {
 	t.Parallel()
 	const overhead = 6 // of a message of between 128 and 16383 bytes
 	tests := []struct {

@@ -374,9 +374,9 @@ func TestV44_ARequestIsReadInOneWay(t *testing.T) {
 	}
 }
 
-// TestG23_NoSmallRequestIsDear: requests of 10 KiB at most that are made to be
+// TestG23_V48_NoSmallRequestIsDear: requests of 10 KiB at most that are made to be
 // expensive cost less than a MiB and less than a hundred plain ones each.
-func TestG23_NoSmallRequestIsDear(t *testing.T) { //nolint:paralleltest // it measures the whole process
+func TestG23_V48_NoSmallRequestIsDear(t *testing.T) { //nolint:paralleltest // it measures the whole process
 	rules := &discovery.RBACRules{Action: discovery.RBACAllow, Policies: []discovery.RBACPolicy{{
 		Permissions: []discovery.RBACRule{
 			{Kind: discovery.RBACPath, Text: &discovery.StringMatch{Kind: discovery.MatchContains, Value: "aab"}},

@@ -373,9 +373,9 @@ func TestBU8_TrailersAreCopied(t *testing.T) {
 	})
 }
 
-// TestBU8_CopiesAreBounded fills all places of copies with ones that hang, and
+// TestBU8_V48_CopiesAreBounded fills all places of copies with ones that hang, and
 // ends them with the mesh.
-func TestBU8_CopiesAreBounded(t *testing.T) {
+func TestBU8_V48_CopiesAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, newTarget(mirrored(), over(discovery.HTTP2), func(target *discovery.Target) {

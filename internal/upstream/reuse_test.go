@@ -71,7 +71,7 @@ func TestBN2_AConnectionIsForOneCallAtATime(t *testing.T) {
 
 // What a stream of HTTP/2 that is given up had been sent does not count against the
 // others of its connection for ever (Linkerd: http2_failures_dont_leak_connection_window).
-func TestBN3_StreamsThatAreGivenUpLeakNoWindow(t *testing.T) {
+func TestBN3_V48_StreamsThatAreGivenUpLeakNoWindow(t *testing.T) {
 	t.Parallel()
 	const piece, rounds = 48 << 10, 200 // nine times the window of the connection
 	for _, tt := range []struct {

@@ -27,7 +27,7 @@ func remoteFilter(t *testing.T, s *server, i *tokentest.Issuer, change func(*dis
 	return f, store
 }
 
-func TestV32_WithoutKeysEveryTokenIsRefused(t *testing.T) {
+func TestV32_G21_WithoutKeysEveryTokenIsRefused(t *testing.T) {
 	t.Parallel()
 	i := tokentest.New(tokentest.Name)
 	secret := object{"kty": "oct", "kid": "rsa", "k": tokentest.Encode(make([]byte, 64))}
@@ -158,7 +158,7 @@ func TestV32_ExpiredKeysVerifyNothing(t *testing.T) {
 	}
 }
 
-func TestV37_UnknownKeyIDsDoNotHammerTheIssuer(t *testing.T) {
+func TestV37_G21_UnknownKeyIDsDoNotHammerTheIssuer(t *testing.T) {
 	t.Parallel()
 	i := tokentest.New(tokentest.Name)
 	synctest.Test(t, func(t *testing.T) {
