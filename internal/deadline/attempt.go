@@ -141,12 +141,21 @@ func (a *Attempt) Value(key any) any {
 func (a *Attempt) String() string { return "mesh attempt" }
 
 func (a *Attempt) going() bool {
-	if a.parent.Err() != nil {
+	now := time.Now() // once for both: reading the clock is most of what this costs
+	if !goingAt(a.parent, now) {
 		return false
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return !a.canceled && (a.lifted || time.Now().Before(a.limit))
+	return !a.canceled && (a.lifted || now.Before(a.limit))
+}
+
+// goingAt reports whether nothing has ended a context.
+func goingAt(ctx context.Context, now time.Time) bool {
+	if c, ok := ctx.(*Context); ok && !c.real.Load() {
+		return c.goingAt(now)
+	}
+	return ctx.Err() == nil
 }
 
 func (a *Attempt) become() context.Context {

@@ -72,7 +72,7 @@ func (c *Context) Done() <-chan struct{} { return c.become().Done() }
 
 // Err is nil as long as neither the parent nor the time has ended.
 func (c *Context) Err() error {
-	if !c.real.Load() && c.going() {
+	if !c.real.Load() && c.goingAt(time.Now()) {
 		return nil
 	}
 	return c.become().Err()
@@ -90,10 +90,10 @@ func (c *Context) Value(key any) any {
 // String keeps fmt from reading what other goroutines write.
 func (c *Context) String() string { return "mesh deadline" }
 
-// going reports whether nothing has ended the context. Before the real one there
+// goingAt reports whether nothing has ended the context. Before the real one there
 // is nobody to be told when something does.
-func (c *Context) going() bool {
-	if c.parent.Err() != nil || !time.Now().Before(c.limit) {
+func (c *Context) goingAt(now time.Time) bool {
+	if !goingAt(c.parent, now) || !now.Before(c.limit) {
 		return false
 	}
 	c.mu.Lock()
