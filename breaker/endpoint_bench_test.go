@@ -1,6 +1,7 @@
 package breaker
 
 import (
+	"math"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,7 +14,7 @@ import (
 // without, while all cores call.
 func BenchmarkBreakers(b *testing.B) {
 	settings := Settings{FailureRatio: 0.5, MinRequests: 20, Window: 10 * time.Second, OpenTime: time.Second, HalfOpenProbes: 1}
-	pass := func(b *testing.B, breakers ...*ErrorRate) {
+	pass := func(b *testing.B, verdict outcome.Verdict, breakers ...*ErrorRate) {
 		b.Helper()
 		b.ReportAllocs()
 		b.RunParallel(func(pb *testing.PB) {
@@ -24,7 +25,7 @@ func BenchmarkBreakers(b *testing.B) {
 						b.Error(err)
 						return
 					}
-					p.Done(outcome.Success)
+					p.Done(verdict)
 				}
 			}
 		})
@@ -38,9 +39,14 @@ func BenchmarkBreakers(b *testing.B) {
 			}
 		})
 	})
-	b.Run("cluster", func(b *testing.B) { pass(b, NewErrorRate("c", settings, nil)) })
+	b.Run("cluster", func(b *testing.B) { pass(b, outcome.Success, NewErrorRate("c", settings, nil)) })
 	b.Run("cluster and endpoint", func(b *testing.B) {
-		pass(b, NewErrorRate("c", settings, nil), NewErrorRate("e", settings, nil))
+		pass(b, outcome.Success, NewErrorRate("c", settings, nil), NewErrorRate("e", settings, nil))
 	})
-	b.Run("none", func(b *testing.B) { pass(b, nil, nil) })
+	b.Run("cluster and endpoint, all attempts fail", func(b *testing.B) { // and nothing opens: the dearest way
+		never := settings
+		never.MinRequests = math.MaxUint32
+		pass(b, outcome.Failure, NewErrorRate("c", never, nil), NewErrorRate("e", never, nil))
+	})
+	b.Run("none", func(b *testing.B) { pass(b, outcome.Success, nil, nil) })
 }

@@ -244,6 +244,10 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 var untranslated = map[protoreflect.FullName]string{
 	"istio.networking.v1alpha3.OutlierDetection.consecutive_errors": "is not supported: remove it: it is deprecated: use consecutiveGatewayErrors",
 
+	// Envoy compares the zones of the callers with those of the endpoints, for which it
+	// is told the cluster that it is itself an endpoint of.
+	"istio.networking.v1alpha3.LoadBalancerSettings.zone_aware_lb_setting": "is not supported: remove it, or use localityLbSetting: it depends on which service the caller is an endpoint of, and a client of this control plane need not be one",
+
 	// Without its targets a policy would be for the whole namespace: to remove them is
 	// no remedy.
 	"istio.security.v1beta1.AuthorizationPolicy.targetRef":    noTargets,

@@ -25,7 +25,7 @@ const (
 
 func checkLoadBalancer(lb *networking.LoadBalancerSettings, a at) {
 	if lb.GetSimple() == networking.LoadBalancerSettings_PASSTHROUGH {
-		a.field("simple").errorf("PASSTHROUGH is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM")
+		a.field("simple").errorf("PASSTHROUGH is not supported, because it forwards to the address that a caller has connected to, and a caller in the process has connected to none: use ROUND_ROBIN, LEAST_REQUEST or RANDOM")
 	}
 	checkWarmup(lb, a)
 	hash := lb.GetConsistentHash()

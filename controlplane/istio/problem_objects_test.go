@@ -438,8 +438,8 @@ spec:
 		"x.yaml:7:3: DestinationRule shop/a: spec.workloadSelector: is not supported: remove it",
 		"x.yaml:9:24: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.consecutiveErrors: is not supported: remove it: it is deprecated: use consecutiveGatewayErrors",
 		"x.yaml:9:46: DestinationRule shop/a: spec.trafficPolicy.outlierDetection.outlierDetectionHttpErrorCodes: is not supported: remove it",
-		"x.yaml:10:20: DestinationRule shop/a: spec.trafficPolicy.loadBalancer.zoneAwareLbSetting: is not supported: remove it",
-		"x.yaml:12:53: DestinationRule shop/a: spec.trafficPolicy.portLevelSettings[0].loadBalancer.simple: PASSTHROUGH is not supported: use ROUND_ROBIN, LEAST_REQUEST or RANDOM",
+		"x.yaml:10:20: DestinationRule shop/a: spec.trafficPolicy.loadBalancer.zoneAwareLbSetting: is not supported: remove it, or use localityLbSetting: it depends on which service the caller is an endpoint of, and a client of this control plane need not be one",
+		"x.yaml:12:53: DestinationRule shop/a: spec.trafficPolicy.portLevelSettings[0].loadBalancer.simple: PASSTHROUGH is not supported, because it forwards to the address that a caller has connected to, and a caller in the process has connected to none: use ROUND_ROBIN, LEAST_REQUEST or RANDOM",
 	}},
 	{name: "load balancers", yaml: `
 apiVersion: networking.istio.io/v1
