@@ -17,6 +17,10 @@ type inboundKey struct {
 	policies string
 }
 
+// maxTemplates bounds the templates that are kept. There are as many as there are
+// sets of policies, and a node chooses by its labels to which of them it is subject.
+const maxTemplates = 1 << 10
+
 // inboundTemplates makes the listeners of nodes, each kind once.
 type inboundTemplates struct {
 	mu   sync.Mutex
@@ -42,7 +46,7 @@ func (c *Config) inboundFor(node Node, port uint32) *inboundListener {
 	if err != nil {
 		l = nil // what Envoy's constraints refuse was looked for when the configuration was made
 	}
-	if c.inbound.made == nil {
+	if c.inbound.made == nil || len(c.inbound.made) == maxTemplates {
 		c.inbound.made = make(map[inboundKey]*inboundListener)
 	}
 	c.inbound.made[key] = l

@@ -61,21 +61,21 @@ func (c *Config) nativeMode(node Node, port uint32, mode mtlsMode) mtlsMode {
 	}
 	for _, e := range c.workloads[workloadKey{node.Namespace, port}] {
 		someone := e.serviceAccount != "" && node.ServiceAccount != "" && e.serviceAccount != node.ServiceAccount
-		if !someone && e.mutualTLS() && (e.unknown || compatible(node.selectable(), e.labels)) {
+		if !someone && e.mutualTLS() && (e.unknown || node.mayBe(e)) {
 			return strict
 		}
 	}
 	return disabled
 }
 
-// selectable are the labels of a node without the one that says what it offers,
-// which its endpoint may have and the node not.
-func (n Node) selectable() map[string]string {
-	labels := make(map[string]string, len(n.Labels))
-	for k, v := range n.Labels {
-		if k != tlsModeLabel {
-			labels[k] = v
+// mayBe reports whether an endpoint can be the node's by their labels. What they
+// offer is no part of it: an endpoint may say that, and the node not. It looks at the
+// endpoint's labels, since a node can claim as many as it likes.
+func (n *Node) mayBe(e *endpoint) bool {
+	for k, v := range e.labels {
+		if other, ok := n.Labels[k]; ok && other != v && k != tlsModeLabel {
+			return false
 		}
 	}
-	return labels
+	return true
 }

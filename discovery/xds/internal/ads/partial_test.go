@@ -119,6 +119,27 @@ func TestX56_DuplicateNamesAreRejectedAndTheOthersUsed(t *testing.T) {
 	})
 }
 
+// A name that is there very often costs no more than as many names: the reasons
+// must not hold all indexes each.
+func TestManyEntriesOfOneNameAreRejectedCheaply(t *testing.T) {
+	t.Parallel()
+	both(t, func(h *harness) {
+		s, a := h.startWith(cds, "a", "1")
+		const times = 5000
+		entries := make([]any, times)
+		for i := range entries {
+			entries[i] = "a=2"
+		}
+		h.respond(s, cds, "v2", "n2", entries...)
+		h.expectNACK(s, cds, "v1", "n2", []string{"a"}, "the name appears 5000 times in one response (indexes [0 1 2 3 4 5 6 7 8 9], ...)")
+		for _, e := range a.expect(h.t, "ambient appears 5000 times") {
+			if n := len(e.err.Error()); n > 200 { // and so 5000 times
+				h.t.Errorf("a reason has %d bytes", n)
+			}
+		}
+	})
+}
+
 func TestX57_InnerTypeMustMatchTheResponse(t *testing.T) {
 	t.Parallel()
 	both(t, func(h *harness) {

@@ -117,6 +117,9 @@ type item struct {
 	err       error
 }
 
+// maxIndexes bounds how many entries with one name are told of.
+const maxIndexes = 10
+
 // decode decodes the entries of a response. It holds no lock while it does, and
 // asks the cache first: a repetition is not decoded again.
 func (l *link) decode(lt *linkType, r *response) []item {
@@ -137,9 +140,15 @@ func (l *link) decode(lt *linkType, r *response) []item {
 			continue
 		}
 		// Which one counts is anybody's guess, so none does (xds_protocol,
-		// "Duplicate Resource Names").
+		// "Duplicate Resource Names"). They share the reason: with one each, of all
+		// indexes, a small response would need a lot of memory.
+		more := ""
+		if len(same) > maxIndexes {
+			more = ", ..."
+		}
+		err := fmt.Errorf("the name appears %d times in one response (indexes %d%s)", len(same), same[:min(len(same), maxIndexes)], more)
 		for _, i := range same {
-			items[i].err = fmt.Errorf("the name appears %d times in one response (indexes %d)", len(same), same)
+			items[i].err = err
 			items[i].unasked, items[i].duplicate = false, true
 		}
 	}

@@ -1,6 +1,7 @@
 package lastgood
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -8,8 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 const (
@@ -48,13 +51,20 @@ func fileName(owner [sha256.Size]byte, number int) string {
 	return name + suffix
 }
 
-// files are the names of the files of an owner that are there.
-func (d *directory) files(owner [sha256.Size]byte) ([]string, error) {
+// foundFile is a file of an owner.
+type foundFile struct {
+	name     string
+	modified time.Time
+}
+
+// files are the files of an owner that are there, the one that was written last
+// first.
+func (d *directory) files(owner [sha256.Size]byte) ([]foundFile, error) {
 	entries, err := fs.ReadDir(d.root.FS(), ".")
 	if err != nil {
 		return nil, err
 	}
-	var names []string
+	var files []foundFile
 	for _, entry := range entries {
 		base, ok := strings.CutSuffix(entry.Name(), suffix)
 		if !ok {
@@ -62,11 +72,17 @@ func (d *directory) files(owner [sha256.Size]byte) ([]string, error) {
 		}
 		_, number, _ := strings.Cut(base, "-")
 		n, _ := strconv.Atoi(number) // what is not a number is not the name below
-		if n < maxSeats && entry.Name() == fileName(owner, n) {
-			names = append(names, entry.Name())
+		if n >= maxSeats || entry.Name() != fileName(owner, n) {
+			continue
+		}
+		if info, err := entry.Info(); err == nil { // or it was swept in between
+			files = append(files, foundFile{name: entry.Name(), modified: info.ModTime()})
 		}
 	}
-	return names, nil
+	slices.SortFunc(files, func(a, b foundFile) int {
+		return cmp.Or(b.modified.Compare(a.modified), strings.Compare(a.name, b.name))
+	})
+	return files, nil
 }
 
 // sit takes the first seat that is free.

@@ -153,13 +153,17 @@ func (s *Store) seated(dir *directory) {
 // as a whole; files are not mixed.
 func (s *Store) load(dir *directory, now time.Time) {
 	dir.sweep(s.config.MaxAge, now)
-	names, err := dir.files(s.owner)
+	files, err := dir.files(s.owner)
 	if err != nil {
 		return // what cannot be read here cannot be written either, which is reported
 	}
 	var best *snapshot
 	var refused error
-	for _, name := range names {
+	for _, file := range files {
+		if best != nil && !best.saved.Before(file.modified) {
+			break // a file is not older than what it says
+		}
+		name := file.name
 		found, err := s.read(dir, name, now)
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // it was swept in between
