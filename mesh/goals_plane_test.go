@@ -323,7 +323,7 @@ func hugeComesAndGoes(t *testing.T, dir string) {
 			}
 			grown := heap() - before - planeAndTest
 			t.Logf("round %d: %d clusters, %d bytes on the wire, heap %+d, in %v", round, len(names), wire, grown, used()-start)
-			if grown > int64(8*wire) {
+			if grown > int64(8*wire)+2<<20 { // and what calls and the disk hold at this moment
 				t.Errorf("the heap grew by %d bytes for %d on the wire", grown, wire)
 			}
 			if round == 0 && dir != "" {
@@ -339,6 +339,7 @@ func hugeComesAndGoes(t *testing.T, dir string) {
 			}
 		}
 		if dir != "" {
+			calls.end()
 			time.Sleep(12 * time.Minute) // what was left is kept for the next start for a while
 		}
 		if p99 := calls.p99(); p99 > 2*baseline {

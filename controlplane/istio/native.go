@@ -61,7 +61,7 @@ func (c *Config) nativeMode(node Node, port uint32, mode mtlsMode) mtlsMode {
 	}
 	for _, e := range c.workloads[workloadKey{node.Namespace, port}] {
 		someone := e.serviceAccount != "" && node.ServiceAccount != "" && e.serviceAccount != node.ServiceAccount
-		if !someone && e.mutualTLS() && (e.unknown || node.mayBe(e)) {
+		if !someone && e.mutualTLS() && (e.unknown || mayBe(&node, e)) {
 			return strict
 		}
 	}
@@ -71,7 +71,7 @@ func (c *Config) nativeMode(node Node, port uint32, mode mtlsMode) mtlsMode {
 // mayBe reports whether an endpoint can be the node's by their labels. What they
 // offer is no part of it: an endpoint may say that, and the node not. It looks at the
 // endpoint's labels, since a node can claim as many as it likes.
-func (n *Node) mayBe(e *endpoint) bool {
+func mayBe(n *Node, e *endpoint) bool {
 	for k, v := range e.labels {
 		if other, ok := n.Labels[k]; ok && other != v && k != tlsModeLabel {
 			return false
