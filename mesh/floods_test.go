@@ -290,3 +290,89 @@ func TestV42_MalformedFramesHurtNobodyElse(t *testing.T) {
 		until(t, s.name+": nobody waits any more", func() bool { return s.waiting.now.Load() == 0 })
 	}
 }
+
+// TestV42_AServerThatSpeaksNonsenseEndsItsCalls, of HTTP and of gRPC: with what it
+// said, or an error, and no later than its connection.
+func TestV42_AServerThatSpeaksNonsenseEndsItsCalls(t *testing.T) {
+	t.Parallel()
+	x := newRawXDS(t)
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	forms := malformed([][2]string{{":status", "200"}, {"content-type", "application/grpc"}})
+	// net/http, as of Go 1.26.8, ends such a stream while it holds the lock that it needs
+	// for that: the call hangs, whatever its context says. That is Go's to mend.
+	delete(forms, "a window that overflows")
+	var speak atomic.Value
+	var serving sync.WaitGroup
+	serving.Go(func() { // until the listener is closed
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() { // until the peer has called, or goes
+				defer conn.Close()
+				nonsense(conn, speak.Load().(func(*frames2)))
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = ln.Close()
+		serving.Wait()
+	})
+	x.set(rawDestination(t, "bank.shop:82", "bank"), withHTTP2(t, rawCluster(t, "bank", ln.Addr().String(), "")))
+	customer := x.join()
+	conn, err := grpc.NewClient("mesh:///bank.shop:82", customer.DialOptions()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	for name, form := range forms {
+		speak.Store(form)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://bank.shop:82/", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp, err := customer.Transport().RoundTrip(req); err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+		}
+		if _, err := grpc_testing.NewTestServiceClient(conn).EmptyCall(ctx, new(grpc_testing.Empty)); err == nil {
+			t.Errorf("%s: a call over gRPC is answered", name)
+		}
+		if ctx.Err() != nil {
+			t.Errorf("%s: calls do not end", name)
+		}
+		cancel()
+	}
+}
+
+// nonsense waits for a call over a connection, and speaks.
+func nonsense(conn net.Conn, speak func(*frames2)) {
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	c := &frames2{Conn: conn, written: bufio.NewWriter(conn)}
+	c.Framer = http2.NewFramer(c.written, conn)
+	c.AllowIllegalWrites = true
+	c.encoder = hpack.NewEncoder(&c.block)
+	if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
+		return
+	}
+	_ = c.WriteSettings()
+	_ = c.written.Flush()
+	for {
+		frame, err := c.ReadFrame()
+		if err != nil {
+			return
+		}
+		if frame.Header().Type == http2.FrameHeaders {
+			speak(c)
+			_ = c.written.Flush()
+			_ = conn.(*net.TCPConn).CloseWrite()
+			_, _ = io.Copy(io.Discard, conn)
+			return
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net/http"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -30,6 +31,9 @@ type admission struct {
 
 // admit routes the call and runs the filters; an error is the call's status.
 func (a *admission) admit(ctx context.Context, ln *inbound.Listener, chain *inbound.Chain, call *observe.Call) error {
+	if chain.Strict() && !hasOneSpelling(a.view.Path) {
+		return status.Error(codes.Unimplemented, "ambiguous method name")
+	}
 	if chain.Guarded() && !ln.Allows(chain, &inbound.Connection{Remote: a.facts.Peer, Local: a.facts.Local, TLS: a.tls, PeerID: a.facts.PeerID}) {
 		return status.Error(codes.PermissionDenied, "connection not allowed")
 	}
@@ -53,6 +57,14 @@ func (a *admission) admit(ctx context.Context, ln *inbound.Listener, chain *inbo
 		return status.Error(codes.Unavailable, "the route leads to another process")
 	}
 	return nil
+}
+
+// hasOneSpelling reports whether a method is written as methods are. What an
+// application does with others, which come to it as those that it does not know,
+// nobody can tell.
+func hasOneSpelling(method string) bool {
+	path, ok := filter.CanonicalPath(method, method)
+	return ok && path == method && !strings.HasSuffix(method, "/")
 }
 
 // filter runs the filters, and leaves the call in view as they have left it.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -175,13 +174,6 @@ func (s *server) serve(ctx context.Context, method string, message any, handler 
 		// The policy, or whom it trusts, changed after this connection was
 		// accepted.
 		return status.Error(codes.PermissionDenied, "connection not allowed")
-	}
-	if chain.Strict() {
-		// Names of methods have one spelling. What an application does with others, which
-		// come to it as those that it does not know, nobody can tell.
-		if path, ok := filter.CanonicalPath(method, method); !ok || path != method || strings.HasSuffix(method, "/") {
-			return status.Error(codes.Unimplemented, "ambiguous method name")
-		}
 	}
 	s.listeners.Begin()
 	defer s.listeners.End()
