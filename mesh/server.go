@@ -45,7 +45,9 @@ func (m *Mesh) Server(next http.Handler) *http.Server {
 		MaxHeaderBytes:    maxHeaderBytes,
 		IdleTimeout:       serverIdleTimeout,
 		Protocols:         protocols,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxConcurrentStreams},
+		// OPTIONS * is for policies to decide, too.
+		DisableGeneralOptionsHandler: true,
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxConcurrentStreams},
 		BaseContext: func(ln net.Listener) context.Context {
 			m.inbound.Follow(ln)
 			return context.Background()

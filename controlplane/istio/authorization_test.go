@@ -145,3 +145,23 @@ func TestRequestPrincipalsArePartedAsByIstio(t *testing.T) {
 		}
 	}
 }
+
+// What a star alone means of an empty value, Istio's API and its translation say
+// differently. It is the safe side that is taken.
+func TestV11_AStarIsMetByAnEmptyValueWhereThatDenies(t *testing.T) {
+	t.Parallel()
+	const wide, narrow = `"safeRegex":{"regex":".*"}`, `"safeRegex":{"regex":".+"}`
+	for spec, want := range map[string]string{
+		`{action: DENY, rules: [{when: [{key: "request.headers[x-role]", values: ["*"]}]}]}`:    wide,
+		`{rules: [{when: [{key: "request.headers[x-role]", values: ["*"]}]}]}`:                  narrow,
+		`{action: DENY, rules: [{when: [{key: "request.headers[x-role]", notValues: ["*"]}]}]}`: narrow,
+		`{rules: [{when: [{key: "request.headers[x-role]", notValues: ["*"]}]}]}`:               wide,
+		`{action: DENY, rules: [{to: [{operation: {hosts: ["*"]}}]}]}`:                          wide,
+		`{rules: [{to: [{operation: {hosts: ["*"]}}]}]}`:                                        narrow,
+		`{rules: [{to: [{operation: {notMethods: ["*"]}}]}]}`:                                   wide,
+	} {
+		if _, got := rbacFilters(t, istio.Options{}, istio.Node{Namespace: "shop"}, policy("shop", "a", spec)); !strings.Contains(got, want) {
+			t.Errorf("%s: no %s in %s", spec, want, got)
+		}
+	}
+}

@@ -60,7 +60,7 @@ func (p *authorizationPolicies) add(o *object, spec *security.AuthorizationPolic
 		// To take it for enforced could deny, for on trial could allow.
 		annotation.errorf("%q is neither \"true\" nor \"false\"", o.annotations[dryRunAnnotation])
 	}
-	t := &ruleTranslator{namespace: o.namespace, opts: p.opts}
+	t := &ruleTranslator{namespace: o.namespace, opts: p.opts, denies: policy.action != security.AuthorizationPolicy_ALLOW}
 	prefix := "ns[" + o.namespace + "]-policy[" + o.name + "]-rule["
 	for i, rule := range spec.GetRules() {
 		translated := t.rule(rule, a.field("rules").index(i))

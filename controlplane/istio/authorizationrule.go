@@ -22,11 +22,21 @@ func itoa(i int) string { return strconv.Itoa(i) }
 type ruleTranslator struct {
 	namespace string // of the policy
 	opts      Options
+	// denies is whether what matches is denied, or asked about, and not allowed.
+	denies bool
+	// wide is whether the field at hand matches more rather than less: where it
+	// denies, and where what it does not match is allowed.
+	wide bool
 }
 
 // rule is who may do what under which conditions. Within a field one value is
 // enough, and every field must match; an empty rule matches everything.
 func (t *ruleTranslator) rule(r *security.Rule, a at) *rbacv3.Policy {
+	for name, length := range map[string]int{"from": len(r.GetFrom()), "to": len(r.GetTo()), "when": len(r.GetWhen())} {
+		if length == 0 && a.field(name).written() {
+			a.field(name).errorf("must not be empty: to match whatever it is, remove %q", name)
+		}
+	}
 	permissions, principals := t.conditions(r.GetWhen(), a.field("when"))
 	policy := &rbacv3.Policy{}
 	for i, to := range r.GetTo() {
@@ -71,6 +81,7 @@ func (t *ruleTranslator) operation(o *security.Operation, a at) []*rbacv3.Permis
 		{"paths", o.GetPaths(), false, t.path},
 		{"notPaths", o.GetNotPaths(), true, t.path},
 	} {
+		t.wide = t.denies != f.negate
 		if p := permissionOf(f.values, f.negate, a.field(f.name), f.make); p != nil {
 			all = append(all, p)
 		}
@@ -105,6 +116,7 @@ func (t *ruleTranslator) source(s *security.Source, a at) []*rbacv3.Principal {
 		{"remoteIpBlocks", s.GetRemoteIpBlocks(), false, remoteIP},
 		{"notRemoteIpBlocks", s.GetNotRemoteIpBlocks(), true, remoteIP},
 	} {
+		t.wide = t.denies != f.negate
 		if p := principalOf(f.values, f.negate, a.field(f.name), f.make); p != nil {
 			all = append(all, p)
 		}
@@ -160,14 +172,17 @@ func notEmpty(value string, a at) at {
 	return a
 }
 
-func (t *ruleTranslator) host(value string, _ at) *rbacv3.Permission {
-	match := wildcardMatch(value)
+func (t *ruleTranslator) host(value string, a at) *rbacv3.Permission {
+	if strings.ContainsAny(value, "/@ ") {
+		a.errorf("%q is not a host: write a name, with a port or without", value)
+	}
+	match := t.wildcard(value)
 	match.IgnoreCase = match.GetSafeRegex() == nil
 	return headerPermission(":authority", match)
 }
 
 func (t *ruleTranslator) method(value string, _ at) *rbacv3.Permission {
-	return headerPermission(":method", wildcardMatch(value))
+	return headerPermission(":method", t.wildcard(value))
 }
 
 func (t *ruleTranslator) path(value string, a at) *rbacv3.Permission {
@@ -184,6 +199,12 @@ func (t *ruleTranslator) path(value string, a at) *rbacv3.Permission {
 			Name: "uri-template", TypedConfig: config,
 		}}}
 	}
+	if value != "" && value[0] != '/' && value[0] != '*' {
+		a.errorf("%q is met by no request: paths begin with a slash", value)
+	}
+	if strings.ContainsAny(value, "?#") {
+		a.errorf("%q is met by no request: a path has no query", value)
+	}
 	return &rbacv3.Permission{Rule: &rbacv3.Permission_UrlPath{UrlPath: &matcherv3.PathMatcher{
 		Rule: &matcherv3.PathMatcher_Path{Path: wildcardMatch(value)},
 	}}}
@@ -199,7 +220,10 @@ func (t *ruleTranslator) port(value string, a at) *rbacv3.Permission {
 
 // principal is "TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT". The own trust domain,
 // its aliases and "cluster.local" are the same.
-func (t *ruleTranslator) principal(value string, _ at) *rbacv3.Principal {
+func (t *ruleTranslator) principal(value string, a at) *rbacv3.Principal {
+	if strings.HasPrefix(value, "spiffe://") {
+		a.errorf("%q is met by nobody: write it without \"spiffe://\"", value)
+	}
 	domain, rest, found := strings.Cut(value, "/")
 	own := t.opts.trustDomains()
 	if !found || domain != "cluster.local" && !slices.Contains(own, domain) {
@@ -294,6 +318,16 @@ func wildcardMatch(value string) *matcherv3.StringMatcher {
 	default:
 		return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: text}}
 	}
+}
+
+// wildcard compares text of a request. A star alone is met by an empty value as well
+// where that is the safe side: Istio's API says that it is not empty, and its
+// translation that it is there.
+func (t *ruleTranslator) wildcard(value string) *matcherv3.StringMatcher {
+	if _, kind := cutWildcard(value); kind == present && t.wide {
+		return regexMatch(".*")
+	}
+	return wildcardMatch(value)
 }
 
 func regexMatch(expression string) *matcherv3.StringMatcher {

@@ -22,6 +22,7 @@ func (t *ruleTranslator) conditions(when []*security.Condition, a at) (permissio
 			values []string
 			negate bool
 		}{{"values", condition.GetValues(), false}, {"notValues", condition.GetNotValues(), true}} {
+			t.wide = t.denies != list.negate
 			switch at := in.field(list.name); {
 			case onPermission != nil:
 				if p := permissionOf(list.values, list.negate, at, onPermission); p != nil {
@@ -71,8 +72,11 @@ func (t *ruleTranslator) conditionKey(key string, a at) (func(string, at) *rbacv
 		}, nil
 	}
 	if path, ok := bracketed(key, "request.headers"); ok && len(path) == 1 {
+		if !strings.HasPrefix(path[0], ":") {
+			checkHeaderName(path[0], a)
+		}
 		return nil, func(value string, _ at) *rbacv3.Principal {
-			return &rbacv3.Principal{Identifier: &rbacv3.Principal_Header{Header: headerMatcher(path[0], wildcardMatch(value))}}
+			return &rbacv3.Principal{Identifier: &rbacv3.Principal_Header{Header: headerMatcher(path[0], t.wildcard(value))}}
 		}
 	}
 	if path, ok := bracketed(key, "request.auth.claims"); ok && len(path) > 0 {

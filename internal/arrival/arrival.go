@@ -26,12 +26,16 @@ const (
 // foreign are the headers by which members of a mesh tell each other what they
 // did and want. From anybody else they are not believed (rows BH2 and V14). Those
 // that ask for retries and timeouts are not here: a server acts on none but the
-// deadline, which can only shorten.
+// deadline, which can only shorten. Nor are those that number the attempts: they
+// decide nothing, and a mesh without mutual TLS has them too.
 var foreign = [...]string{
 	internalRequest, externalAddress,
 	"x-envoy-original-path", "x-envoy-original-host", "x-envoy-original-url",
 	"x-envoy-decorator-operation", "x-envoy-downstream-service-cluster", "x-envoy-downstream-service-node",
-	"x-envoy-force-trace", "x-envoy-ip-tags",
+	"x-envoy-force-trace", "x-envoy-ip-tags", "x-envoy-ratelimited",
+	"x-envoy-original-method", "x-envoy-original-dst-host", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id",
+	"x-envoy-auth-failure-mode-allowed", "x-envoy-auth-partial-body", "x-envoy-overloaded", "x-envoy-local-overloaded", "x-envoy-degraded",
+	"x-envoy-immediate-health-check-fail", "x-envoy-upstream-service-time",
 }
 
 // Peer is who sent a request, as the connection shows.

@@ -183,8 +183,10 @@ func unseen(name string) bool {
 	switch name {
 	case ":path", ":method", ":authority":
 		return false
+	case "te", "trailer", "transfer-encoding", "expect":
+		return true
 	}
-	return name == "te" || strings.HasPrefix(name, ":") || strings.HasPrefix(name, "grpc-") || strings.HasSuffix(name, "-bin")
+	return strings.HasPrefix(name, ":") || strings.HasPrefix(name, "grpc-") || strings.HasSuffix(name, "-bin")
 }
 
 // Holds reports whether the expression is true: with certain, under every reading

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -37,6 +38,9 @@ func (a *admission) admit(ctx context.Context, ln *inbound.Listener, chain *inbo
 	if chain.Guarded() && !ln.Allows(chain, &inbound.Connection{Remote: a.facts.Peer, Local: a.facts.Local, TLS: a.tls, PeerID: a.facts.PeerID}) {
 		return status.Error(codes.PermissionDenied, "connection not allowed")
 	}
+	if chain.Strict() && !filter.PlainHost(a.view.Host) {
+		return status.Errorf(codes.InvalidArgument, "ambiguous host %q", a.view.Host)
+	}
 	a.decision, _ = chain.Routes.Match(&a.view) // without a route the decision is empty
 	answer, err := a.filter(ctx, ln, chain)
 	if a.decision.Route != nil {
@@ -63,7 +67,11 @@ func (a *admission) admit(ctx context.Context, ln *inbound.Listener, chain *inbo
 // application does with others, which come to it as those that it does not know,
 // nobody can tell.
 func hasOneSpelling(method string) bool {
-	path, ok := filter.CanonicalPath(method, method)
+	decoded, err := url.PathUnescape(method)
+	if err != nil {
+		return false
+	}
+	path, ok := filter.CanonicalPath(method, decoded)
 	return ok && path == method && !strings.HasSuffix(method, "/")
 }
 

@@ -133,6 +133,37 @@ func TestG20_V01_AMethodHasOneSpelling(t *testing.T) {
 	})
 }
 
+// TestV01_V05_ACallHasOneReading: for whoever takes every method, such as a proxy
+// behind a policy, too.
+func TestV01_V05_ACallHasOneReading(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.serveAs(guarded("/S/M"), &backend{}, grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+			method, _ := grpc.MethodFromServerStream(stream)
+			return status.Error(codes.DataLoss, method)
+		}))
+		const served = "15"
+		for path, want := range map[string]string{
+			"/S/M": "7", "/S/%4d": "12", "/S/N": served, "/S/N/": "12",
+			"//S/M": "12", "/S//M": "12", "/./S/M": "12", "/x/../S/M": "12", "/S/M;x": "12", "/S/M#": "12", "/S/M?x": "12", "/S/M%00": "12",
+			"/S%2fM": "12", "/S/M%": "12",
+		} {
+			if got := f.rawCall(path); got != want && (want == served || got != "reset" && got != "closed") {
+				t.Errorf("%q: status %s, want %s", path, got, want)
+			}
+		}
+		client := f.plainClient(endpoint)
+		for authority, want := range map[string]codes.Code{
+			"a.test:80": codes.OK, "[::1]:80": codes.OK, "[a.test]:80": codes.InvalidArgument, "u@a.test": codes.InvalidArgument,
+		} {
+			if _, err := client.EmptyCall(withTimeout(t), &grpc_testing.Empty{}, grpc.CallAuthority(authority)); status.Code(err) != want {
+				t.Errorf("%q: %v, want %v", authority, err, want)
+			}
+		}
+	})
+}
+
 // TestS36_BA13_APolicyActsOnTheNextCallOfAnOpenConnection: both about calls and
 // about connections.
 func TestS36_BA13_APolicyActsOnTheNextCallOfAnOpenConnection(t *testing.T) {

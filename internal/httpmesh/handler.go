@@ -220,6 +220,10 @@ func (s *serving) refused(view *route.Request, w http.ResponseWriter) bool {
 			return true
 		}
 		view.Path = path
+		if !filter.PlainHost(view.Host) {
+			s.answer(w, view, &filter.Answer{Status: http.StatusBadRequest, Body: []byte("ambiguous host"), Reason: "ambiguous host"})
+			return true
+		}
 	}
 	if s.chain.Guarded() {
 		local, _ := s.request.Context().Value(http.LocalAddrContextKey).(net.Addr)

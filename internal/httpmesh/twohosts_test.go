@@ -43,6 +43,10 @@ func TestV05_ARequestIsForOneHost(t *testing.T) {
 		{"another host behind the same", "a.test", []string{"a.test", "inner.test"}, "400", ""},
 		{"two hosts", "", []string{"a.test", "inner.test"}, "400", ""},
 		{"a host alone that is denied", "", []string{"inner.test"}, "403", ""},
+		{"a name that is denied, in brackets", "[inner.test]:80", nil, "400", ""},
+		{"a name that is denied, behind a space", "inner.test ", nil, "400", ""},
+		{"a name that is denied, and two dots", "inner.test..", nil, "400", ""},
+		{"an address in brackets", "[::1]:80", nil, "200", "[::1]:80"},
 		{"an authority that is denied, and another host", "inner.test", []string{"a.test"}, "400", ""},
 	} {
 		fields := [][2]string{{":method", "GET"}, {":scheme", "http"}, {":path", "/"}}

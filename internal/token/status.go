@@ -39,6 +39,8 @@ const (
 	TooLarge Status = 200
 	TooLong  Status = 201
 	NoExpiry Status = 202
+	// Several is ours: two different tokens that say who the caller is.
+	Several Status = 203
 )
 
 var statusTexts = map[Status]string{
@@ -72,6 +74,7 @@ var statusTexts = map[Status]string{
 	TooLarge:          "Jwt is too large",
 	TooLong:           "Jwt is valid for too long",
 	NoExpiry:          "Jwt has no expiration",
+	Several:           "Several Jwts were given, of which only one can say who calls",
 }
 
 // String is the text for whoever sent the token.

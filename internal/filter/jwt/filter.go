@@ -122,6 +122,9 @@ func (f *Filter) Request(ctx context.Context, x *filter.Exchange) (*filter.Answe
 	if err != nil {
 		return nil, err
 	}
+	if status == token.OK && several(tokens) {
+		status = token.Several
+	}
 	values := v.failureMetadata()
 	if status != token.OK {
 		if len(values) > 0 {
@@ -136,6 +139,21 @@ func (f *Filter) Request(ctx context.Context, x *filter.Exchange) (*filter.Answe
 		x.SetMetadata(Namespace, values)
 	}
 	return nil, nil
+}
+
+// several reports whether different tokens say the same of a request, who calls: then
+// what a policy and what an application reads need not be the same one. Istio leaves
+// it undefined; a policy that denies one of them must not.
+func several(tokens []accepted) bool {
+	for i := range tokens {
+		for j := range tokens[:i] {
+			a, b := &tokens[i], &tokens[j]
+			if a.found.raw != b.found.raw && a.provider.config.PayloadMetadata != "" && a.provider.config.PayloadMetadata == b.provider.config.PayloadMetadata {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // failureMetadata says why tokens were refused, where that is asked for.

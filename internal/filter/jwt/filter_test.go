@@ -67,6 +67,52 @@ func TestV36_ATokenIsForItsProvider(t *testing.T) {
 	}
 }
 
+// TestV36_D6_OneTokenSaysWhoCalls: of two, a policy would read one and the application
+// another.
+func TestV36_D6_OneTokenSaysWhoCalls(t *testing.T) {
+	t.Parallel()
+	a, b := tokentest.New("https://a.test"), tokentest.New("https://b.test")
+	providers := map[string]*discovery.JWTProvider{"a": provider(t, a), "b": provider(t, b)}
+	for _, p := range providers {
+		p.PayloadMetadata = "payload"
+	}
+	providers["b"].Headers = []discovery.JWTHeader{{Name: "x-b"}}
+	good, banned := a.Token(object{"sub": "good"}), a.Token(object{"sub": "banned"})
+	both := func() headers {
+		h := bearer(good)
+		h.Set("x-b", b.Token(nil))
+		return h
+	}
+	inParameter := exchange(bearer(good))
+	inParameter.Query = "access_token=" + banned
+	twice := exchange(bearer(good))
+	twice.Query = "access_token=" + good
+	for name, tt := range map[string]struct {
+		x     *filter.Exchange
+		needs *discovery.JWTRequirement
+		want  int
+	}{
+		"one":                       {exchange(bearer(good)), required("a"), 200},
+		"two of one issuer":         {exchange(bearer(banned, good)), required("a"), 401},
+		"in the other order":        {exchange(bearer(good, banned)), required("a"), 401},
+		"one in a parameter":        {inParameter, required("a"), 401},
+		"the same one twice":        {twice, required("a"), 200},
+		"two of two issuers":        {exchange(both()), allOf(required("a"), required("b")), 401},
+		"one of two, if one is due": {exchange(both()), anyOf(required("a"), required("b")), 200},
+	} {
+		if got := status(t, build(t, config(tt.needs, providers)), tt.x); got != tt.want {
+			t.Errorf("%s: %d, want %d", name, got, tt.want)
+		}
+	}
+	for _, p := range providers {
+		p.PayloadMetadata = p.Issuer // each says something of its own
+	}
+	x := exchange(both())
+	if got := status(t, build(t, config(allOf(required("a"), required("b")), providers)), x); got != 200 {
+		t.Errorf("two that say different things: %d", got)
+	}
+}
+
 func TestS37_Requirements(t *testing.T) {
 	t.Parallel()
 	a, b := tokentest.New("https://a.test"), tokentest.New("https://b.test")

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/route"
@@ -26,7 +27,7 @@ func compile(r *discovery.RBACRule) matcher {
 	case discovery.RBACPath:
 		return pathMatch{r.Text.Matches}
 	case discovery.RBACTemplate:
-		return pathMatch{r.Template.MatchString}
+		return templateMatch{r.Template}
 	case discovery.RBACDestination:
 		return destination(r.Prefix)
 	case discovery.RBACPort:
@@ -90,6 +91,29 @@ func (m pathMatch) match(s *Subject, _ bool) bool {
 	}
 	r := s.read()
 	return m.matches(r.path) || r.decoded != r.path && m.matches(r.decoded)
+}
+
+// templateMatch compares the path with a template. Its operators do not match some
+// characters that need no escape in a path, such as "=" (Envoy's uri_template_match):
+// what is certain is the template as it is; what is possible lets them match.
+type templateMatch struct{ program *discovery.Regex }
+
+func (m templateMatch) match(s *Subject, certain bool) bool {
+	if (pathMatch{m.program.MatchString}).match(s, certain) {
+		return true
+	}
+	return !certain && pathMatch{func(path string) bool { return m.program.MatchString(templated(path)) }}.match(s, certain)
+}
+
+// templated is a path with another letter in the place of each that no operator of a
+// template matches.
+func templated(path string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= utf8.RuneSelf || r <= ' ' || strings.ContainsRune("=*[]{}<>|^\"`\\#?", r) {
+			return '~'
+		}
+		return r
+	}, path)
 }
 
 type destination netip.Prefix

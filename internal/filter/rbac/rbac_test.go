@@ -470,6 +470,9 @@ func TestV05_BH4_AHostIsTheSameHoweverItIsWritten(t *testing.T) {
 		{"h.example.:80", "h.example:80", true},
 		{"h.example:81", "h.example:80", false},
 		{"[::1]:80", "[::1]", true},
+		{"[::1]:80", "::1", true},
+		{"[h.example]:80", "h.example", true}, // as net.SplitHostPort has it
+		{"[h.example]", "h.example", true},
 		{"[::1]", "[::1]", true},
 		{"evil-h.example", "h.example", false},
 		{"h.example.evil", "h.example", false},
@@ -505,6 +508,28 @@ func TestV18_APathIsComparedWithoutItsQueryAndInEitherSpelling(t *testing.T) {
 		x := exchange(func(x *filter.Exchange) { x.Path, x.Query = tt.path, tt.query })
 		if got := !allows(t, &discovery.RBAC{Rules: policies(discovery.RBACDeny, tt.rule)}, x); got != tt.want {
 			t.Errorf("%s?%s is denied %t, want %t", tt.path, tt.query, got, tt.want)
+		}
+	}
+}
+
+// TestV18_D7_ATemplateDeniesWhatItsOperatorsMayMeet: as Envoy has them, they match no
+// "=", so that a policy which denies would be passed by what it is meant for.
+func TestV18_D7_ATemplateDeniesWhatItsOperatorsMayMeet(t *testing.T) {
+	t.Parallel()
+	rule := discovery.RBACRule{Kind: discovery.RBACTemplate, Template: matchRegex(`/admin/[a-zA-Z0-9\-._~%!$&'()+,;:@]+`).Regex}
+	for path, want := range map[string]struct{ denied, allowed bool }{
+		"/admin/a": {true, true}, "/admin/a%3Db": {true, true}, "/admin/a=b": {true, false}, "/admin/a*": {true, false}, "/admin/[x]": {true, false},
+		"/admin/ä": {true, false}, "/admin/a=/b": {}, "/other/a=b": {}, "/admin/": {},
+	} {
+		x := func() *filter.Exchange { return exchange(func(x *filter.Exchange) { x.Path = path }) }
+		if got := !allows(t, &discovery.RBAC{Rules: policies(discovery.RBACDeny, rule)}, x()); got != want.denied {
+			t.Errorf("%s: DENY denies it: %t", path, got)
+		}
+		if got := allows(t, &discovery.RBAC{Rules: policies(discovery.RBACAllow, rule)}, x()); got != want.allowed {
+			t.Errorf("%s: ALLOW allows it: %t", path, got)
+		}
+		if got := allows(t, &discovery.RBAC{Rules: policies(discovery.RBACAllow, not(rule))}, x()); got == want.denied {
+			t.Errorf("%s: ALLOW of all else allows it: %t", path, got)
 		}
 	}
 }

@@ -29,8 +29,8 @@ func (s *Subject) read() *readings {
 }
 
 // hostSpellings are the ways to write a host: as it was sent, without the port,
-// and without the dot at its end, the port kept and left out.
-func hostSpellings(host string) (spellings [4]string, n int) {
+// without the brackets, and without the dot at its end, the port kept and left out.
+func hostSpellings(host string) (spellings [5]string, n int) {
 	add := func(s string) {
 		if !slices.Contains(spellings[:n], s) {
 			spellings[n] = s
@@ -43,6 +43,9 @@ func hostSpellings(host string) (spellings [4]string, n int) {
 		name, port = host[:colon], host[colon:]
 	}
 	add(name)
+	if inside, ok := strings.CutPrefix(name, "["); ok {
+		add(strings.TrimSuffix(inside, "]"))
+	}
 	if bare, ok := strings.CutSuffix(name, "."); ok {
 		add(bare + port)
 		add(bare)

@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"slices"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -11,13 +12,17 @@ import (
 	"github.com/inboardmesh/inboard/discovery"
 )
 
+// unseenHeaders are those that a server is not shown over every protocol: net/http and
+// gRPC act on them and take them away.
+var unseenHeaders = []string{"te", "trailer", "transfer-encoding", "expect"}
+
 // rbacHeader decodes a HeaderMatcher of a rule. What a server of this mesh never
 // sees of a request is refused: a rule about it would deny nothing.
 func (d *decoder) rbacHeader(at path, m *routev3.HeaderMatcher, http bool) discovery.RBACRule {
 	d.needsRequest(at, http)
 	match := d.headerMatch(at, m)
 	switch in := at.field("name"); {
-	case match.Name == ":scheme", match.Name == "te", strings.HasPrefix(match.Name, "grpc-"), strings.HasSuffix(match.Name, "-bin"):
+	case match.Name == ":scheme", slices.Contains(unseenHeaders, match.Name), strings.HasPrefix(match.Name, "grpc-"), strings.HasSuffix(match.Name, "-bin"):
 		d.refusef(in, "%q cannot be matched (gRFC A41)", match.Name)
 	case match.Name == "host":
 		match.Name = ":authority"
