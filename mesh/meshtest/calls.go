@@ -142,39 +142,61 @@ type recorder struct {
 	world *World
 
 	mu    sync.Mutex
-	ended []Call // guarded by mu
+	ended []Call                  // guarded by mu
+	open  map[*observe.Call]*Call // guarded by mu; outbound. State is for the test's own hooks
 }
 
-// hooks are those of one workload. A call and its attempts report on one
-// goroutine at a time.
-func (r *recorder) hooks(name string) *observe.Hooks {
-	return &observe.Hooks{
-		CallStarted: func(ctx context.Context, c *observe.Call) context.Context {
-			if c.Direction == observe.Outbound {
-				c.State = new(Call)
-			}
-			return ctx
-		},
-		AttemptEnded: func(_ context.Context, a *observe.Attempt) {
-			call := a.Call.State.(*Call)
-			call.Attempts = append(call.Attempts, Attempt{
-				Instance: r.world.instanceAt(a.Endpoint), Cluster: a.Cluster, Endpoint: a.Endpoint,
-				Outcome: a.Outcome, Start: a.Start, End: a.End,
-			})
-		},
-		CallEnded: func(_ context.Context, c *observe.Call) {
-			call, ok := c.State.(*Call)
-			if !ok {
-				return // an inbound one
-			}
-			call.From, call.Protocol, call.Method, call.Host, call.Path = name, c.Protocol, c.Method, c.Host, c.Path
-			call.Route, call.Cluster = c.Route, c.Cluster
-			call.Outcome, call.Start, call.End = c.Outcome, c.Start, c.End
+// record makes hooks, which may be a test's own, record the calls of one workload. A
+// call and its attempts report on one goroutine at a time.
+func (r *recorder) record(name string, h *observe.Hooks) {
+	started, attempted, ended := h.CallStarted, h.AttemptEnded, h.CallEnded
+	h.CallStarted = func(ctx context.Context, c *observe.Call) context.Context {
+		if c.Direction == observe.Outbound {
 			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.ended = append(r.ended, *call)
-		},
+			r.open[c] = new(Call)
+			r.mu.Unlock()
+		}
+		if started != nil {
+			ctx = started(ctx, c)
+		}
+		return ctx
 	}
+	h.AttemptEnded = func(ctx context.Context, a *observe.Attempt) {
+		attempt := Attempt{
+			Instance: r.world.instanceAt(a.Endpoint), Cluster: a.Cluster, Endpoint: a.Endpoint,
+			Outcome: a.Outcome, Start: a.Start, End: a.End,
+		}
+		r.mu.Lock()
+		if call := r.open[a.Call]; call != nil {
+			call.Attempts = append(call.Attempts, attempt)
+		}
+		r.mu.Unlock()
+		if attempted != nil {
+			attempted(ctx, a)
+		}
+	}
+	h.CallEnded = func(ctx context.Context, c *observe.Call) {
+		if c.Direction == observe.Outbound {
+			r.end(name, c)
+		}
+		if ended != nil {
+			ended(ctx, c)
+		}
+	}
+}
+
+func (r *recorder) end(name string, c *observe.Call) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	call := r.open[c]
+	if call == nil {
+		return
+	}
+	delete(r.open, c)
+	call.From, call.Protocol, call.Method, call.Host, call.Path = name, c.Protocol, c.Method, c.Host, c.Path
+	call.Route, call.Cluster = c.Route, c.Cluster
+	call.Outcome, call.Start, call.End = c.Outcome, c.Start, c.End
+	r.ended = append(r.ended, *call)
 }
 
 // instanceAt returns the name of the instance at an endpoint's address.

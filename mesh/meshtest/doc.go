@@ -21,14 +21,16 @@
 // [Instance] breaks a service on purpose: it fails, delays and kills. [World.Calls]
 // tells what the mesh decided: route, cluster, instance and outcome of every attempt,
 // and [World.WantCalls] holds a test to it. [World.Try] asserts that a configuration
-// is refused. [World.Push] serves xDS resources in place of YAML.
+// is refused, and [World.Warnings] says what in it is hardly meant. [World.Workload]
+// takes labels, a locality and options of its mesh. [World.Push] serves xDS resources in place of YAML.
 //
 // # Time
 //
 // Everything works inside a bubble of [testing/synctest], where a timeout of a
 // minute takes no time and a back-off is exact, and outside of one. A World
 // belongs to the bubble that it was made in. Its goroutines have ended when the
-// test's cleanup has; a response body that was not closed, or a gRPC channel,
+// test's cleanup has, which may take half a second, in a bubble none, for a
+// connection whose request was answered before it was read; a response body that was not closed, or a gRPC channel,
 // keeps some of them, and a bubble says so.
 //
 // # Differences from production

@@ -15,10 +15,13 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/inboardmesh/inboard/mesh"
+	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
-// Option says what an instance of a service is.
+// Option says what an instance of a service, or a workload, is. Those that name a
+// port are for instances only.
 type Option func(*Instance)
 
 // HTTP serves a port with a handler, over HTTP/1.1 and HTTP/2.
@@ -36,14 +39,31 @@ func GRPC(port int, register func(grpc.ServiceRegistrar)) Option {
 // choose.
 func Version(version string) Option { return Labels(map[string]string{"version": version}) }
 
-// Labels adds labels. Every instance has "app", the name of its service.
+// Labels adds labels. Every instance has "app", the name of its service, and every
+// workload "app", the name of its service account.
 func Labels(labels map[string]string) Option {
 	return func(i *Instance) { maps.Copy(i.labels, labels) }
 }
 
-// Locality is where the instance runs: "region/zone/subzone". The default is
-// nowhere.
+// Locality is where the instance or the workload runs: "region/zone/subzone", of
+// which the last parts may be missing. The default is nowhere.
 func Locality(locality string) Option { return func(i *Instance) { i.locality = locality } }
+
+// Hooks reports to hooks what the mesh of the instance or of the workload reports,
+// beside what the World records; of several, the last is told. They must not be
+// changed afterwards. For OpenTelemetry they are those of [meshotel.Telemetry].
+//
+// [meshotel.Telemetry]: https://pkg.go.dev/github.com/inboardmesh/inboard/otel/meshotel#Telemetry
+func Hooks(hooks *observe.Hooks) Option { return func(i *Instance) { i.hooks = hooks } }
+
+// Mesh adds options of [mesh.New], such as [mesh.Balancing] with a policy of the
+// application. They come after the World's own, and replace those that they name:
+// with another bootstrap or another [mesh.Network] the process is not in the World.
+// [mesh.WithHooks] fails the test, since the World could not see it any more: use
+// [Hooks].
+func Mesh(options ...mesh.Option) Option {
+	return func(i *Instance) { i.options = append(i.options, options...) }
+}
 
 // Instance is one process of a service. Its methods may be called from any
 // goroutine.
@@ -57,7 +77,10 @@ type Instance struct {
 	locality  string
 	ports     []servedPort
 	identity  meshtls.Source
+	hooks     *observe.Hooks
+	options   []mesh.Option
 	faults    faults
+	served    connections
 
 	// switching holds a token while the instance is started or killed.
 	switching chan struct{}
@@ -91,6 +114,7 @@ func (w *World) Service(name string, options ...Option) *Instance {
 	w.tb.Cleanup(func() {
 		i.Kill()
 		i.faults.end()
+		i.end()
 	})
 	if err := i.start(); err != nil {
 		w.tb.Fatalf("meshtest: service %q: %v", name, err)
@@ -172,8 +196,8 @@ func (i *Instance) Name() string { return i.name }
 
 // Kill ends the instance at once, as a crash does: its connections break and new
 // ones are refused. The mesh goes on to believe that it is there. It does not
-// wait for handlers, so that one may call it; the test's cleanup does. It may be
-// called again.
+// wait for handlers, so that one may call it; the test's cleanup does, and for the
+// connections too. It may be called again.
 func (i *Instance) Kill() {
 	i.switching <- struct{}{}
 	defer func() { <-i.switching }()
@@ -229,7 +253,7 @@ func (i *Instance) run() (_ *running, err error) {
 	w := i.world
 	m, err := w.join(&process{
 		name: i.name, namespace: i.namespace, account: i.service.name, address: i.ip,
-		labels: i.labels, identity: i.identity, serves: true,
+		labels: i.labels, locality: i.locality, identity: i.identity, hooks: i.hooks, options: i.options, serves: true,
 	})
 	if err != nil {
 		return nil, err
@@ -268,6 +292,7 @@ func (r *running) serveHTTP(i *Instance, ln net.Listener, handler http.Handler) 
 	server := &http.Server{
 		Handler: i.faults.arrival(r.member.mesh.Handler(i.faults.handler(handler))), Protocols: protocols,
 		ReadHeaderTimeout: 10 * time.Second,
+		ConnState:         i.served.changed,
 		ErrorLog:          slog.NewLogLogger(r.world.logger.Handler(), slog.LevelWarn),
 	}
 	r.serve(i, func() error { return server.Serve(ln) }, func() { _ = server.Close() }) // the mesh's listener may be closed already

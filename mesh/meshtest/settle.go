@@ -35,19 +35,38 @@ type member struct {
 
 	// news counts the resources that it took or rejected.
 	news atomic.Int64
+	// streamed tells that it has reported a stream to the control plane.
+	streamed atomic.Bool
 	// questions counts the questions of settle.
 	questions atomic.Int64
 }
 
-// hooks are what a member reports to.
-func (w *World) hooks(m *member) *observe.Hooks {
-	h := w.calls.hooks(m.name)
-	h.ResourceAccepted = func(observe.ResourceEvent) { m.news.Add(1) }
-	h.ResourceRejected = func(e observe.ResourceEvent) {
+// hooks are what a member reports to: the World, and then the test's own hooks, which
+// may be nil.
+func (w *World) hooks(m *member, own *observe.Hooks) *observe.Hooks {
+	h := new(observe.Hooks)
+	if own != nil {
+		*h = *own
+	}
+	h.StreamChanged = both(func(observe.StreamEvent) { m.streamed.Store(true) }, h.StreamChanged)
+	h.ResourceAccepted = both(func(observe.ResourceEvent) { m.news.Add(1) }, h.ResourceAccepted)
+	h.ResourceRejected = both(func(e observe.ResourceEvent) {
 		w.reject(m, fmt.Errorf("%s %q: %w", e.Type, e.Name, e.Err))
 		m.news.Add(1)
-	}
+	}, h.ResourceRejected)
+	w.calls.record(m.name, h)
 	return h
+}
+
+// both is first and then, if it is not nil, next.
+func both[E any](first, next func(E)) func(E) {
+	if next == nil {
+		return first
+	}
+	return func(e E) {
+		first(e)
+		next(e)
+	}
 }
 
 // reject takes notice of what a member rejects: it fails the test, unless it is

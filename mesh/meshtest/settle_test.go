@@ -33,7 +33,7 @@ func TestAConfigurationThatAWorkloadRejectsFailsTheTest(t *testing.T) {
 		w := New(tb)
 		w.Service("payment.shop")
 		for m := range w.members {
-			w.hooks(m).ResourceRejected(observe.ResourceEvent{Type: "Cluster", Name: "a", Err: errors.New("lb_policy: unknown")})
+			w.hooks(m, nil).ResourceRejected(observe.ResourceEvent{Type: "Cluster", Name: "a", Err: errors.New("lb_policy: unknown")})
 		}
 		w.Apply("")
 		w.Apply("")

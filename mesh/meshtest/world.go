@@ -13,15 +13,12 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/inboardmesh/inboard/controlplane"
 	"github.com/inboardmesh/inboard/controlplane/istio"
-	"github.com/inboardmesh/inboard/discovery/bootstrap"
 	"github.com/inboardmesh/inboard/discovery/xds"
 	"github.com/inboardmesh/inboard/internal/memnet"
 	"github.com/inboardmesh/inboard/internal/tlstest"
-	"github.com/inboardmesh/inboard/mesh"
+	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
@@ -72,6 +69,8 @@ type World struct {
 	trying     bool            // guarded by mu; Try is running
 	rejections []error         // guarded by mu; what clients rejected meanwhile
 	rejected   map[string]bool // guarded by mu; what Try has told of
+
+	warned map[string]bool // guarded by changing; the warnings that were logged
 }
 
 // New starts a mesh without services: a control plane in memory.
@@ -85,8 +84,9 @@ func New(tb TB) *World {
 		byIP:      make(map[string]*Instance),
 		members:   make(map[*member]struct{}),
 		rejected:  make(map[string]bool),
+		warned:    make(map[string]bool),
 	}
-	w.calls.world = w
+	w.calls.world, w.calls.open = w, make(map[*observe.Call]*Call)
 	var err error
 	// Bad configuration fails the test by itself: no need to log it too.
 	if w.server, err = controlplane.New(controlplane.Config{TrustDomain: trustDomain, Check: xds.Check}); err != nil {
@@ -115,7 +115,8 @@ func New(tb TB) *World {
 // documents. Problems fail the test at once, each with file, line and field; the
 // file is called "config.yaml", and its first line is that of the text. What a
 // workload rejects fails the test too, whenever it gets it. To test that a
-// configuration is refused, use [World.Try].
+// configuration is refused, use [World.Try]. Warnings are logged, see
+// [World.Warnings].
 func (w *World) Apply(yaml string) {
 	w.tb.Helper()
 	w.ApplyFiles(istio.File{Name: "config.yaml", Data: []byte(yaml)})
@@ -171,35 +172,27 @@ func (w *World) apply(files []istio.File) error {
 func (w *World) update(services istio.File, files []istio.File) error {
 	problems := w.server.Update(append([]istio.File{services}, files...))
 	if len(problems) == 0 {
+		w.warn()
 		return nil
 	}
 	return &controlplane.InvalidConfigError{Problems: problems}
 }
 
-// Workload is a process of the mesh: what the code under test gets in place of
-// its own [mesh.New]. Each call starts another one, which is closed with the
-// test. name is "SERVICEACCOUNT.NAMESPACE", such as "customer.shop"; a bad one
-// fails the test at once.
-func (w *World) Workload(name string) *mesh.Mesh {
+// Warnings are what is allowed in the configuration and hardly what was meant, as
+// "inboard validate" prints it: weights that do not sum up to 100, a backend that is
+// not there. Each has file, line and field, and is in the test's log already, once. A test of its configuration wants none. What [World.Push] serves has none. The
+// caller owns the result.
+func (w *World) Warnings() []string { return w.server.Status().Config.Warnings }
+
+// warn logs the warnings that are new.
+func (w *World) warn() {
 	w.tb.Helper()
-	account, namespace, err := splitName(name)
-	if err != nil {
-		w.tb.Fatalf("meshtest: workload %q: %v", name, err)
-	}
-	id, err := w.identity(namespace, account)
-	if err != nil {
-		w.tb.Fatalf("meshtest: workload %q: %v", name, err)
-	}
-	m, err := w.join(&process{name: name, namespace: namespace, account: account, address: "10.255.0.1", identity: id})
-	if err != nil {
-		w.tb.Fatalf("meshtest: workload %q: %v", name, err)
-	}
-	w.tb.Cleanup(func() {
-		if err := w.leave(m); err != nil {
-			w.tb.Errorf("meshtest: close workload %q: %v", name, err)
+	for _, line := range w.Warnings() {
+		if !w.warned[line] {
+			w.warned[line] = true
+			w.tb.Logf("meshtest: %s", line)
 		}
-	})
-	return m.mesh
+	}
 }
 
 // DialContext connects to a service from outside the mesh, without an identity:
@@ -237,64 +230,6 @@ func (w *World) identity(namespace, account string) (meshtls.Source, error) {
 		return nil, err
 	}
 	return meshtls.NewStatic(identity), nil
-}
-
-// process is who joins the mesh.
-type process struct {
-	name, namespace, account, address string
-	labels                            map[string]string
-	identity                          meshtls.Source
-	serves                            bool
-}
-
-// join starts the mesh of a process.
-func (w *World) join(p *process) (*member, error) {
-	labels := make(map[string]any, len(p.labels))
-	for k, v := range p.labels {
-		labels[k] = v
-	}
-	config := &bootstrap.Config{
-		Servers: []bootstrap.Server{{
-			URI:          "passthrough:///" + controlPlane,
-			ChannelCreds: bootstrap.Credentials{Type: "insecure"},
-			API:          bootstrap.APIDelta,
-			DialOptions: []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-				return w.network.DialContext(ctx, "tcp", address)
-			})},
-		}},
-		Node: bootstrap.Node{
-			ID: "sidecar~" + p.address + "~" + p.name + "~" + p.namespace + serviceSuffix,
-			Metadata: map[string]any{
-				"NAMESPACE": p.namespace, "SERVICE_ACCOUNT": p.account, "LABELS": labels, "GENERATOR": "grpc",
-			},
-		},
-		ServerListenerTemplate: "xds.istio.io/grpc/lds/inbound/%s",
-	}
-	m := &member{name: p.name, serves: p.serves}
-	var err error
-	m.mesh, err = mesh.New(context.Background(),
-		mesh.WithBootstrap(config),
-		mesh.WithIdentity("default", p.identity),
-		mesh.WithIdentity("ROOTCA", p.identity),
-		mesh.WithHooks(w.hooks(m)),
-		mesh.WithLogger(w.logger.With("workload", p.name)),
-		mesh.Network{Dial: w.network.DialContext},
-		mesh.WithOutboundPolicy(mesh.RegistryOnly),
-	)
-	if err != nil {
-		return nil, err
-	}
-	w.mu.Lock()
-	w.members[m] = struct{}{}
-	w.mu.Unlock()
-	return m, nil
-}
-
-func (w *World) leave(m *member) error {
-	w.mu.Lock()
-	delete(w.members, m)
-	w.mu.Unlock()
-	return m.mesh.Close()
 }
 
 // splitName splits "NAME.NAMESPACE", which may have the suffix of Kubernetes.
