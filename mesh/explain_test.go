@@ -218,8 +218,8 @@ func TestExplainRefusesWhatIsNoCall(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		for _, c := range []struct{ target, method, want string }{
-			{"payment.shop:90", "/a.B/C", `mesh: target "payment.shop:90" is not the mesh's: use mesh:///HOST:PORT`},
-			{"mesh:///payment.shop", "/a.B/C", `mesh: target "mesh:///payment.shop" needs a port: mesh:///HOST:PORT`},
+			{"payment.shop:90", "/a.B/C", `mesh: target "payment.shop:90": it is not the mesh's: use mesh:///HOST:PORT`},
+			{"mesh:///payment.shop", "/a.B/C", `mesh: target "mesh:///payment.shop": it needs a port: mesh:///HOST:PORT`},
 			{"mesh:///payment.shop:90", "a.B/C", `mesh: method "a.B/C": write it like "/package.Service/Method"`},
 			{"mesh:///payment.shop:90", "/a.B", `mesh: method "/a.B": write it like "/package.Service/Method"`},
 		} {

@@ -229,7 +229,16 @@ func (m *Mesh) certificate(instance string) (*tls.Certificate, error) {
 //
 // A response is what the peer, or the configuration, answered. Every other
 // outcome is an [*Error], but for requests that pass round the mesh: their
-// errors are those of [http.Transport]. The transport is the same at each call,
+// errors are those of [http.Transport]. So is the error of a response's body that
+// breaks off or does not come in time; a body whose request the application has
+// canceled ends with that context's error.
+//
+// A retry sends the request's body again: by its GetBody, which [http.NewRequest]
+// sets for what is in memory, or else from what was kept, up to 64 KiB. A larger
+// body without GetBody is sent once, whatever the retry policy; the error, if there
+// is one, says so.
+//
+// The transport is the same at each call,
 // may be wrapped and shared, is safe for concurrent use, and ends with the mesh.
 func (m *Mesh) Transport() http.RoundTripper { return m.transport }
 

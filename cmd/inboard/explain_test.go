@@ -62,6 +62,7 @@ func TestExplainOfADirectory(t *testing.T) {
 		{"a name of the caller's namespace", []string{"--namespace", "shop", "--labels", "app=web,version=v1", "GET", "payment/"}, []string{"verdict       forward\n"}},
 		{"a host that is not known", []string{"GET", "http://nobody.shop/"}, []string{"verdict       around-the-mesh: " + strconv.Quote(dir) + " has no host \"nobody.shop\"\n"}},
 		{"a host that is misspelt", []string{"GET", "http://paymnet.shop/"}, []string{`has no host "paymnet.shop": did you mean "payment.shop"?` + "\n"}},
+		{"a full name that is misspelt", []string{"GET", "http://paymnet.shop.svc.cluster.local/"}, []string{`has no host "paymnet.shop.svc.cluster.local": did you mean "payment.shop"?` + "\n"}},
 		{"a host of another namespace", []string{"GET", "http://payment.bank/"}, []string{`has no host "payment.bank": did you mean "payment.shop"?` + "\n"}},
 		{"a port that is not there", []string{"GET", "http://payment.shop:8080/"}, []string{`has no port 8080 of "payment.shop": it has 80` + "\n"}},
 	} {

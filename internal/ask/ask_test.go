@@ -33,7 +33,7 @@ func TestARequestIsAskedAbout(t *testing.T) {
 		{"another scheme", ask.Request{Method: "GET", URL: "ftp://a/"}, `mesh: URL "ftp://a/": unsupported scheme "ftp": use http`},
 		{"a bad method", ask.Request{Method: "G ET", URL: "http://a/"}, `request "G ET http://a/": net/http: invalid method "G ET"`},
 		{"no gRPC method", ask.Request{GRPC: true, Method: "POST", URL: "a:1"}, `mesh: method "POST": write it like "/package.Service/Method"`},
-		{"a gRPC target without a port", ask.Request{GRPC: true, Method: "/a.B/C", URL: "mesh:///a"}, `mesh: target "mesh:///a" needs a port: mesh:///HOST:PORT`},
+		{"a gRPC target without a port", ask.Request{GRPC: true, Method: "/a.B/C", URL: "mesh:///a"}, `mesh: target "mesh:///a": it needs a port: mesh:///HOST:PORT`},
 	}
 	synctest.Test(t, func(t *testing.T) {
 		m := meshtest.New(t).Workload("customer.shop")

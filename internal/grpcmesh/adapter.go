@@ -21,6 +21,8 @@ import (
 	"github.com/inboardmesh/inboard/internal/inbound"
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/outcome/meshfail"
 )
 
 // Options configure an [Adapter].
@@ -137,7 +139,7 @@ func targetName(target string) (string, error) {
 		}
 		host, port, err := net.SplitHostPort(name)
 		if err != nil {
-			return "", fmt.Errorf("mesh: target %q needs a port: %s:///HOST:PORT", target, scheme)
+			return "", noTarget(target, fmt.Errorf("it needs a port: %s:///HOST:PORT", scheme))
 		}
 		// However it is spelt, a host is the same one: a spelling is no way round
 		// the mesh.
@@ -150,7 +152,11 @@ func targetName(target string) (string, error) {
 		}
 		return name, nil
 	}
-	return "", fmt.Errorf("mesh: target %q is not the mesh's: use mesh:///HOST:PORT", target)
+	return "", noTarget(target, errors.New("it is not the mesh's: use mesh:///HOST:PORT"))
+}
+
+func noTarget(target string, err error) error {
+	return &meshfail.Error{Kind: outcome.UnknownHost, Target: target, Err: err}
 }
 
 // hostOf is the "host:port" of a target's name.

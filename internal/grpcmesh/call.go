@@ -3,6 +3,7 @@ package grpcmesh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/outcome/meshfail"
 )
 
 // previousAttempts tells a server of a retry how many attempts came before
@@ -49,7 +51,7 @@ type clientCall struct {
 func (a *Adapter) describe(ctx context.Context, c *clientCall, cc *grpc.ClientConn, method string, opts []grpc.CallOption) (*pipeline.Target, error) {
 	name, err := targetName(cc.Target())
 	if err != nil {
-		return nil, status.Error(codes.Unavailable, err.Error())
+		return nil, err
 	}
 	c.opts = opts
 	c.view, c.routed = requestOf(ctx, name, method, opts)
@@ -185,6 +187,11 @@ func (c *clientCall) result(o outcome.Outcome) error {
 			return status.Error(code, "mesh: "+a.Reason)
 		}
 		return status.Error(codes.Unavailable, "mesh: "+a.Reason+": a response without a message")
+	}
+	if failure, ok := errors.AsType[*meshfail.Error](o.Err); ok && failure.Kind == outcome.UnknownHost && !c.adapter.options.AllowUnknown {
+		refused := *failure // which hooks have seen
+		refused.Err = fmt.Errorf("refused by the outbound policy (registry only): %w", failure.Err)
+		return &refused
 	}
 	return o.Err
 }

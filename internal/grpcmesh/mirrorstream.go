@@ -166,8 +166,8 @@ func (s *mirrorStream) run(ctx context.Context) {
 // Replayable is always false: what was sent is not kept.
 func (s *mirrorStream) Replayable() bool { return false }
 
-// Unkept is always false: nobody would send it again.
-func (s *mirrorStream) Unkept() bool { return false }
+// Unkept is always nil: nobody would send it again.
+func (s *mirrorStream) Unkept() error { return nil }
 
 // Hedgeable is always false, as Replayable is.
 func (s *mirrorStream) Hedgeable() bool { return false }

@@ -149,11 +149,17 @@ func (s *clientStream) Replayable() bool {
 	return !s.committed
 }
 
-// Unkept reports whether too much was sent to be kept, and nothing received.
-func (s *clientStream) Unkept() bool {
+// errUnkept is why a stream of which nothing was received is not opened again.
+var errUnkept = errors.New("more was sent on the stream than is kept")
+
+// Unkept says whether too much was sent to be kept, and nothing received.
+func (s *clientStream) Unkept() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.unkept
+	if s.unkept {
+		return errUnkept
+	}
+	return nil
 }
 
 // Hedgeable is false: a stream is open before it is known whether its answer is

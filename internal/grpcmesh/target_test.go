@@ -2,6 +2,7 @@ package grpcmesh_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/inboardmesh/inboard/internal/grpcmesh"
 	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/outcome/meshfail"
 )
 
 func TestAHostThatTheMeshDoesNotKnow(t *testing.T) {
@@ -31,6 +33,9 @@ func TestAHostThatTheMeshDoesNotKnow(t *testing.T) {
 				f.source.forget(target)
 				err := kind.call(withTimeout(t), f.client())
 				checkFailure(t, err, outcome.UnknownHost, codes.Unavailable, 0)
+				if want := "refused by the outbound policy (registry only): "; !strings.Contains(err.Error(), want) {
+					t.Errorf("no %q in %v", want, err)
+				}
 			})
 		})
 		t.Run("is called directly, "+kind.name, func(t *testing.T) {
@@ -60,12 +65,12 @@ func TestAHostThatTheMeshDoesNotKnow(t *testing.T) {
 func TestATargetThatIsNotTheMeshsIsAnErrorThatSaysSo(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ uri, want string }{
-		{"mesh:///payment.shop", `target "mesh:///payment.shop" needs a port: mesh:///HOST:PORT`},
-		{"xds:///payment.shop", `target "xds:///payment.shop" needs a port: xds:///HOST:PORT`},
-		{"passthrough:///payment.shop:9090", `target "passthrough:///payment.shop:9090" is not the mesh's: use mesh:///HOST:PORT`},
-		{"payment.shop:9090", `target "payment.shop:9090" is not the mesh's: use mesh:///HOST:PORT`},
-		{"mesh://authority/payment.shop", `target "mesh://authority/payment.shop" needs a port: mesh:///HOST:PORT`},
-		{"mesh://payment.shop:9090", `target "mesh://payment.shop:9090" is not the mesh's: use mesh:///HOST:PORT`},
+		{"mesh:///payment.shop", `target "mesh:///payment.shop": it needs a port: mesh:///HOST:PORT`},
+		{"xds:///payment.shop", `target "xds:///payment.shop": it needs a port: xds:///HOST:PORT`},
+		{"passthrough:///payment.shop:9090", `target "passthrough:///payment.shop:9090": it is not the mesh's: use mesh:///HOST:PORT`},
+		{"payment.shop:9090", `target "payment.shop:9090": it is not the mesh's: use mesh:///HOST:PORT`},
+		{"mesh://authority/payment.shop", `target "mesh://authority/payment.shop": it needs a port: mesh:///HOST:PORT`},
+		{"mesh://payment.shop:9090", `target "mesh://payment.shop:9090": it is not the mesh's: use mesh:///HOST:PORT`},
 	}
 	for _, tt := range tests {
 		for _, kind := range callKinds {
@@ -73,6 +78,9 @@ func TestATargetThatIsNotTheMeshsIsAnErrorThatSaysSo(t *testing.T) {
 				t.Parallel()
 				f := newFixture(t)
 				err := kind.call(withTimeout(t), grpc_testing.NewTestServiceClient(f.channelTo(tt.uri)))
+				if failure, ok := errors.AsType[*meshfail.Error](err); !ok || failure.Target != tt.uri {
+					t.Errorf("%v (%T) is not the mesh's", err, err)
+				}
 				if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), tt.want) {
 					t.Errorf("%v, want %s", err, tt.want)
 				}

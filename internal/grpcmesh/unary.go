@@ -121,8 +121,8 @@ func (u *unaryCall) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Ou
 // returns.
 func (u *unaryCall) Replayable() bool { return true }
 
-// Unkept is always false: one message is never too much.
-func (u *unaryCall) Unkept() bool { return false }
+// Unkept is always nil: one message is never too much.
+func (u *unaryCall) Unkept() error { return nil }
 
 // Hedgeable reports whether the method's descriptor, or an idempotency key, says
 // that the call may be made more than once, and that attempts can be kept apart.

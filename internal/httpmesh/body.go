@@ -23,6 +23,9 @@ var errSuperseded = errors.New("the attempt was given up")
 // errTooLarge fails an attempt that cannot have the whole body.
 var errTooLarge = errors.New("the body is too large to be sent again: set the request's GetBody")
 
+// errUnkept is why a request whose body was read is not sent again.
+var errUnkept = fmt.Errorf("the body is larger than %d KiB and has no GetBody", replayLimit>>10)
+
 // replayBody gives each attempt the whole request body, exactly or not at all.
 // With GetBody each attempt gets a body of its own; without, what has been read
 // is kept, up to replayLimit. A nil replayBody is a request without a body.
@@ -442,6 +445,9 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	}
 	if err != nil {
 		b.end(err)
+		if b.outcome.Err != nil && !errors.Is(err, io.EOF) {
+			err = b.outcome.Err
+		}
 	}
 	return n, err
 }
@@ -455,7 +461,13 @@ func (b *responseBody) Close() error {
 func (b *responseBody) end(err error) {
 	b.ended.Do(func() {
 		x := (*exchange)(b)
-		x.finish(x.bodyOutcome(x.outcome, err))
+		x.outcome = x.bodyOutcome(x.outcome, err)
+		// The application's own cancellation is given back as it is: those who pass
+		// bodies on, such as httputil.ReverseProxy, compare it.
+		if x.outcome.Err != nil && !errors.Is(x.request.Context().Err(), context.Canceled) {
+			x.outcome = x.call.Failed(x.outcome)
+		}
+		x.finish(x.outcome)
 	})
 }
 

@@ -323,8 +323,13 @@ func (x *exchange) Hedgeable() bool {
 // Replayable reports whether the body can be sent again, whole.
 func (x *exchange) Replayable() bool { return x.body.replayable() }
 
-// Unkept reports whether the body was too large to be kept.
-func (x *exchange) Unkept() bool { return x.body.unkept() }
+// Unkept says whether the body was too large to be kept.
+func (x *exchange) Unkept() error {
+	if x.body.unkept() {
+		return errUnkept
+	}
+	return nil
+}
 
 // deliver hands the response to the caller. The call ends with its body.
 func (x *exchange) deliver(o *outcome.Outcome) *http.Response {
@@ -403,6 +408,9 @@ func (x *exchange) bodyOutcome(o outcome.Outcome, err error) outcome.Outcome {
 		o.Kind = outcome.Canceled
 	case ctx.Err() != nil:
 		o.Kind = outcome.Timeout
+		if errors.Is(err, context.DeadlineExceeded) { // HTTP/2 does not say whose
+			o.Err = context.Cause(ctx)
+		}
 	default:
 		if kind, cause := x.call.Last().Ended(); kind != outcome.Response {
 			o.Kind, o.Err = kind, cause

@@ -142,6 +142,9 @@ func (m *Mesh) Explain(ctx context.Context, req *ask.Request) (*mesh.Explanation
 	return e, nil
 }
 
+// clusterDomain ends the full names of services. Similar ones are found without it.
+const clusterDomain = ".svc.cluster.local"
+
 // unknown says that a target is not there, and what may have been meant: another port
 // of the host, or a host with a similar name.
 func (m *Mesh) unknown(target string) string {
@@ -158,14 +161,14 @@ func (m *Mesh) unknown(target string) string {
 		if name == host || strings.HasPrefix(name, host+".") {
 			ports = append(ports, number)
 		}
-		if short := strings.TrimSuffix(name, ".svc.cluster.local"); !slices.Contains(hosts, short) {
+		if short := strings.TrimSuffix(name, clusterDomain); !slices.Contains(hosts, short) {
 			hosts = append(hosts, short)
 		}
 	}
 	if len(ports) > 0 {
 		return fmt.Sprintf("%s has no port %s of %q: it has %s", m.source, port, host, strings.Join(ports, ", "))
 	}
-	return fmt.Sprintf("%s has no host %q%s", m.source, host, near.Question(near.Names(host, hosts)))
+	return fmt.Sprintf("%s has no host %q%s", m.source, host, near.Question(near.Names(strings.TrimSuffix(host, clusterDomain), hosts)))
 }
 
 // Close ends the mesh.

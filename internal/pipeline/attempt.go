@@ -124,7 +124,7 @@ func (a *Attempt) settle(o *outcome.Outcome) {
 	case a.ctx.Err() != nil:
 		o.Kind, o.Err = endedBy(a.ctx), context.Cause(a.ctx)
 	case (o.Kind == outcome.Canceled || o.Kind == outcome.Response) && !a.Deadline.IsZero() && !time.Now().Before(a.Deadline):
-		o.Kind, o.Err = outcome.Timeout, errRouteTimeout
+		o.Kind, o.Err = outcome.Timeout, a.call.timeUp()
 		if a.Deadline != a.call.Deadline {
 			o.Kind, o.Err = outcome.PerTryTimeout, errPerTryTimeout
 		}

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -21,6 +22,9 @@ import (
 
 // errRouteTimeout is the cause of a context that the route's timeout ended.
 var errRouteTimeout = errors.New("route timeout")
+
+// errCallTimeout is the same for the time that the application gives to the call.
+var errCallTimeout = errors.New("the call's own timeout")
 
 // errPerTryTimeout is the cause of a context that the per-try timeout ended.
 var errPerTryTimeout = errors.New("per-try timeout")
@@ -48,8 +52,9 @@ type Adapter interface {
 	Abandon(a *Attempt)
 	// Replayable reports whether the request can be sent again, now.
 	Replayable() bool
-	// Unkept reports whether it cannot because there was too much of it to be kept.
-	Unkept() bool
+	// Unkept is what says that it cannot because there was too much of it to be kept,
+	// nil if that is not why.
+	Unkept() error
 	// Hedgeable reports whether the request may be sent while another attempt
 	// is under way: that its effect is that of one, and that all of it is at
 	// hand. If it says so, Attempt and Abandon are called on goroutines of the
@@ -111,6 +116,7 @@ type Call struct {
 	timedOut    bool // the last attempt that was given up ran out of its own time
 	finished    bool
 	hide        bool // the upstream is not told what was rewritten
+	ownTime     bool // the application gives the call less time than its route does
 	// mirror is set for a copy of a request, which is no call of the application.
 	mirror *Mirror
 }
@@ -428,8 +434,11 @@ func (c *Call) again(o *outcome.Outcome) bool {
 		return false
 	}
 	if !c.adapter.Replayable() {
-		if c.adapter.Unkept() {
+		if err := c.adapter.Unkept(); err != nil {
 			c.overflowed(c.cluster, "replay")
+			if o.Err != nil {
+				o.Err = fmt.Errorf("%w (not retried: %w)", o.Err, err)
+			}
 		}
 		return false
 	}
@@ -515,6 +524,10 @@ func (c *Call) answer(a *filter.Answer) outcome.Outcome {
 func (c *Call) fail(kind outcome.Kind, err error) outcome.Outcome {
 	return c.failOutcome(outcome.Outcome{Kind: kind, Err: err})
 }
+
+// Failed is the outcome of a response that broke off, whose error says where in the
+// call that happened. It is for adapters, before they call Finish.
+func (c *Call) Failed(o outcome.Outcome) outcome.Outcome { return c.failOutcome(o) }
 
 // failOutcome adds to an error where in the call it happened.
 func (c *Call) failOutcome(o outcome.Outcome) outcome.Outcome {

@@ -274,7 +274,7 @@ func (noCarrier) Keys() []string     { return nil }
 func (d *adapter) Routed(*route.Decision)           { d.routed++ }
 func (d *adapter) Carrier(*Attempt) observe.Carrier { return noCarrier{} }
 func (d *adapter) Replayable() bool                 { return !d.unreplayable }
-func (d *adapter) Unkept() bool                     { return false }
+func (d *adapter) Unkept() error                    { return nil }
 
 func (d *adapter) Hedgeable() bool { return d.hedgeable }
 

@@ -15,7 +15,9 @@ import (
 func (c *Call) limit(config *Config) time.Duration {
 	limit := c.Decision.Route.Forward.Limit(c.Observed.Protocol == observe.GRPC, config.Target.Listener.MaxStreamDuration)
 	if c.options != nil {
-		limit = shorter(limit, c.options.Timeout)
+		own := shorter(limit, c.options.Timeout)
+		c.ownTime = own != limit
+		return own
 	}
 	return limit
 }
@@ -36,17 +38,25 @@ func (c *Call) bound(ctx context.Context, config *Config) {
 		// What the application gave, less the offset, so that it is the mesh
 		// that ends the call. Nothing may be left of it.
 		if deadline, ok := ctx.Deadline(); ok && (end.IsZero() || deadline.Add(-offset).Before(end)) {
-			end = deadline.Add(-offset)
+			end, c.ownTime = deadline.Add(-offset), false
 		}
 	}
 	c.ctx = ctx
 	if !end.IsZero() {
-		c.timeout.Start(ctx, end, errRouteTimeout)
+		c.timeout.Start(ctx, end, c.timeUp())
 		c.ctx = &c.timeout
 	}
 	if deadline, ok := c.ctx.Deadline(); ok {
 		c.Deadline = deadline
 	}
+}
+
+// timeUp is what says that the time of the call is over.
+func (c *Call) timeUp() error {
+	if c.ownTime {
+		return errCallTimeout
+	}
+	return errRouteTimeout
 }
 
 // late reports whether too little of the call's time is left for an attempt that
