@@ -26,7 +26,7 @@ func (w *world) slowly(d time.Duration) {
 // for a connection.
 func TestBT7_TheWaitForAConnectionIsTakenFromWhatTheNextHopIsTold(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct{ perTry, want time.Duration }{{0, 3 * time.Second}, {2500 * time.Millisecond, time.Second / 2}} {
+	for _, tt := range []struct{ perTry, want time.Duration }{{0, 3 * time.Second}, {2500 * time.Millisecond, 3 * time.Second}} {
 		onBothProtocols(t, func(t *testing.T, protocol func(*discovery.Target)) {
 			var told string
 			w := newWorld(t, newTarget(protocol, limited(5*time.Second), retrying(retry.Policy{PerTryTimeout: tt.perTry})),

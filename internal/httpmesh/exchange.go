@@ -208,20 +208,25 @@ func (x *exchange) Carrier(a *pipeline.Attempt) observe.Carrier {
 		headers.set(timeoutRetry, "true")
 	}
 	headers.attempt, headers.deadlineHeader = a, x.transport.DeadlineHeader
-	if a.Deadline.IsZero() {
+	if a.Whole().IsZero() {
 		delete(headers.header, headers.deadlineHeader)
 	}
 	return headers
 }
 
-// Depart says in the headers how long the attempt may take from now on: a hop never
+// Depart says in the headers how long the call may take from now on: a hop never
 // gets more time than its caller has left, however long that waited for a connection.
+// The per-try timeout is not said, other than by Envoy: it ends with the headers of the
+// response, and a server that ended with it would cut off the body. What is left of a
+// millisecond is rounded up, as gRPC does, so that it is the caller whose time is over
+// first, and not a server whose answer would pass for a whole one.
 func (o *outgoing) Depart() *upstream.Failure {
 	if err := o.attempt.Late(); err != nil {
 		return &upstream.Failure{Kind: outcome.Timeout, Err: err}
 	}
-	if deadline := o.attempt.Deadline; !deadline.IsZero() {
-		o.set(o.deadlineHeader, strconv.FormatInt(max(time.Until(deadline).Milliseconds(), 1), 10))
+	if deadline := o.attempt.Whole(); !deadline.IsZero() {
+		left := (time.Until(deadline) + time.Millisecond - 1).Milliseconds()
+		o.set(o.deadlineHeader, strconv.FormatInt(max(left, 1), 10))
 	}
 	return nil
 }

@@ -364,20 +364,20 @@ func (s *serving) limit() time.Duration {
 }
 
 // callerWaits is how long the caller said that it still waits, or 0. The caller
-// can only shorten: an unreadable value is ignored.
+// can only shorten: an unreadable value is ignored, and of several the least counts.
 func (s *serving) callerWaits() time.Duration {
 	name := s.handler.DeadlineHeader
 	if name == "" {
 		name = DefaultDeadlineHeader
 	}
-	values := s.request.Header[name]
-	if len(values) != 1 {
-		return 0
-	}
 	const longest = int64(24 * time.Hour / time.Millisecond)
-	ms, err := strconv.ParseInt(strings.TrimSpace(values[0]), 10, 64)
-	if err != nil || ms <= 0 || ms > longest {
-		return 0
+	var least time.Duration
+	for _, value := range s.request.Header[name] {
+		ms, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+		if err != nil || ms <= 0 || ms > longest {
+			continue
+		}
+		least = sooner(least, time.Duration(ms)*time.Millisecond)
 	}
-	return time.Duration(ms) * time.Millisecond
+	return least
 }

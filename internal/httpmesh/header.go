@@ -32,7 +32,13 @@ func copyControlled(from http.Header) (to http.Header, controlled bool) {
 	const room = 2 // the timeout and the trace; a map of up to eight costs least
 	to = make(http.Header, len(from)+room)
 	for name, values := range from {
-		to[name] = slices.Clip(values)
+		// A key that the application wrote in another way is the same header: policies,
+		// routes and the deadline must see it.
+		if name = http.CanonicalHeaderKey(name); to[name] != nil {
+			to[name] = append(to[name], values...)
+		} else {
+			to[name] = slices.Clip(values)
+		}
 		controlled = controlled || pipeline.IsControl(name)
 	}
 	return to, controlled

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -90,7 +91,11 @@ func (a *Attempt) run() outcome.Outcome {
 		a.Reply = nil
 		o = outcome.Outcome{Kind: outcome.PerTryTimeout, Sent: true, Err: errPerTryTimeout}
 	}
-	a.settle(&o)
+	answered := o.Kind == outcome.Response
+	if a.settle(&o); answered && o.Kind != outcome.Response && !o.GRPC {
+		a.call.adapter.Abandon(a)
+		a.Reply = nil
+	}
 	return o
 }
 
@@ -98,6 +103,10 @@ func (a *Attempt) run() outcome.Outcome {
 // return does the same unless KeepPerTry is set. It reports whether they were in
 // time; if not, the attempt's context has ended or is about to.
 func (a *Attempt) Started() bool { return !a.answer.Started() || a.answer.Lift() }
+
+// Whole is when the call ends, with all its attempts and the response; zero if nothing
+// says so.
+func (a *Attempt) Whole() time.Time { return a.call.Deadline }
 
 // Firm makes the per-try timeout, if there is one, the deadline that the attempt's
 // context reports. The adapter calls it first of all in Attempt, if it does not
@@ -120,7 +129,7 @@ func (a *Attempt) settle(o *outcome.Outcome) {
 	}()
 	switch {
 	case o.Kind == outcome.BodyFailure || a.ctx == nil:
-	case o.Kind == outcome.Response && !isDeadlineExceeded(o):
+	case o.Kind == outcome.Response && !isTooLate(o):
 	case a.ctx.Err() != nil:
 		o.Kind, o.Err = endedBy(a.ctx), context.Cause(a.ctx)
 	case (o.Kind == outcome.Canceled || o.Kind == outcome.Response) && !a.Deadline.IsZero() && !time.Now().Before(a.Deadline):
@@ -131,8 +140,12 @@ func (a *Attempt) settle(o *outcome.Outcome) {
 	}
 }
 
-func isDeadlineExceeded(o *outcome.Outcome) bool {
-	return o.GRPC && codes.Code(o.Code) == codes.DeadlineExceeded
+// isTooLate reports whether an answer says that the time was over.
+func isTooLate(o *outcome.Outcome) bool {
+	if o.GRPC {
+		return codes.Code(o.Code) == codes.DeadlineExceeded
+	}
+	return o.Status == http.StatusGatewayTimeout
 }
 
 // admit takes the permits of the attempt, or says why it is refused.
