@@ -47,7 +47,8 @@ func (s State) String() string {
 // FailureRatio. The window rolls in ten steps, so that it is between nine tenths
 // and the whole of Window long. The breaker then refuses everything for OpenTime.
 // After that it is half-open: it lets HalfOpenProbes attempts pass at once and
-// refuses the others; that many successes close it, one failure opens it again.
+// refuses the others; that many successes close it, one failure opens it again. A
+// probe that takes longer than OpenTime gives its place to another one.
 // Half-open begins when somebody asks after OpenTime: there is no timer.
 //
 // Results of attempts that began before the latest change of state are not
@@ -119,7 +120,7 @@ func (b *ErrorRate) LastState() State {
 
 // Allow admits an attempt or returns an error that matches [ErrOpen]. The caller
 // must call [Permit.Done] of what it gets, in a defer: a probe that never ends
-// keeps the breaker half-open for ever.
+// keeps a place for as long as OpenTime.
 func (b *ErrorRate) Allow() (Permit, error) {
 	if b == nil {
 		return Permit{}, nil
@@ -129,10 +130,13 @@ func (b *ErrorRate) Allow() (Permit, error) {
 		return Permit{machine: m, period: p}, nil
 	}
 	done, err := m.breaker.Allow()
+	if errors.Is(err, gobreaker.ErrTooManyRequests) && m.probes.endOverdue(m.settings.OpenTime) {
+		done, err = m.breaker.Allow()
+	}
 	b.changes.report()
 	switch {
 	case err == nil:
-		return Permit{machine: m, probe: done}, nil
+		return Permit{machine: m, probe: m.probes.add(done)}, nil
 	case errors.Is(err, gobreaker.ErrOpenState):
 		return Permit{}, ErrOpen
 	}

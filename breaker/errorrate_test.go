@@ -52,6 +52,56 @@ func open(t *testing.T, onChange func(from, to State)) *ErrorRate {
 	return b
 }
 
+// A probe may be a stream of hours, or hang: it keeps nobody else out for long.
+func TestProbesThatTakeLongAreNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := open(t, nil)
+		time.Sleep(testSettings.OpenTime + 1)
+		var slow [2]Permit
+		for i := range slow {
+			permit, err := b.Allow()
+			if err != nil {
+				t.Fatal(err)
+			}
+			slow[i] = permit
+		}
+		if err := call(b, outcome.Success); !errors.Is(err, ErrOpen) {
+			t.Fatalf("a third probe: %v", err)
+		}
+		time.Sleep(testSettings.OpenTime - 1)
+		if err := call(b, outcome.Success); !errors.Is(err, ErrOpen) {
+			t.Fatalf("a third probe, just before the time: %v", err)
+		}
+		time.Sleep(1)
+		calls(t, b, outcome.Success, 2)
+		checkState(t, b, Closed)
+		for i := range slow { // what they say now counts for nothing
+			slow[i].Done(outcome.Failure)
+		}
+		checkState(t, b, Closed)
+		calls(t, b, outcome.Success, 8)
+	})
+}
+
+func TestAnAnswerEndsAProbe(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := open(t, nil)
+		time.Sleep(testSettings.OpenTime + 1)
+		for range testSettings.HalfOpenProbes {
+			permit, err := b.Allow()
+			if err != nil {
+				t.Fatal(err)
+			}
+			permit.Answered()
+			permit.Answered()
+			defer permit.Done(outcome.Failure) // its body, which comes too late to count
+		}
+		checkState(t, b, Closed)
+	})
+}
+
 func TestErrorRateOpens(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

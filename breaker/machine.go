@@ -20,6 +20,7 @@ type machine struct {
 	settings Settings
 	breaker  *gobreaker.TwoStepCircuitBreaker[struct{}]
 	changes  *reporter
+	probes   probes
 	// current is the period under way. gobreaker's lock is held when it changes.
 	current atomic.Pointer[period]
 

@@ -346,6 +346,9 @@ func (x *exchange) deliver(o *outcome.Outcome) *http.Response {
 		x.finish(*o)
 		return resp
 	}
+	if last := x.call.Last(); last != nil && o.Verdict() == outcome.Success {
+		last.Answered()
+	}
 	x.received, x.outcome = resp.Body, *o
 	if pace := x.call.Filtered().Pace(); pace != nil {
 		x.received = newPacedBody(resp.Body, &x.call, pace)

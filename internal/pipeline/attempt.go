@@ -104,6 +104,13 @@ func (a *Attempt) run() outcome.Outcome {
 // time; if not, the attempt's context has ended or is about to.
 func (a *Attempt) Started() bool { return !a.answer.Started() || a.answer.Lift() }
 
+// Answered says that the response, whose headers have come, is a good one: to breakers
+// that want to know whether there are any, however long its body takes.
+func (a *Attempt) Answered() {
+	a.errorRate.Answered()
+	a.admitted.endpoint.Answered()
+}
+
 // Whole is when the call ends, with all its attempts and the response; zero if nothing
 // says so.
 func (a *Attempt) Whole() time.Time { return a.call.Deadline }
