@@ -69,11 +69,11 @@ func TestProbesThatTakeLongAreNotWaitedFor(t *testing.T) {
 		if err := call(b, outcome.Success); !errors.Is(err, ErrOpen) {
 			t.Fatalf("a third probe: %v", err)
 		}
-		time.Sleep(testSettings.OpenTime - 1)
+		time.Sleep(testSettings.OpenTime - time.Millisecond)
 		if err := call(b, outcome.Success); !errors.Is(err, ErrOpen) {
 			t.Fatalf("a third probe, just before the time: %v", err)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Millisecond)
 		calls(t, b, outcome.Success, 2)
 		checkState(t, b, Closed)
 		for i := range slow { // what they say now counts for nothing

@@ -13,7 +13,6 @@ func PlainHost(host string) bool {
 	if host == "" {
 		return true
 	}
-	name, port, hasPort := host, "", false
 	if strings.HasPrefix(host, "[") {
 		inside, rest, ok := strings.Cut(host[1:], "]")
 		if !ok || rest != "" && rest[0] != ':' {
@@ -22,7 +21,8 @@ func PlainHost(host string) bool {
 		ip, err := netip.ParseAddr(inside)
 		return err == nil && ip.Is6() && ip.Zone() == "" && isPort(strings.TrimPrefix(rest, ":"))
 	}
-	if name, port, hasPort = strings.Cut(host, ":"); hasPort && !isPort(port) {
+	name, port, _ := strings.Cut(host, ":")
+	if !isPort(port) {
 		return false
 	}
 	if name == "" || name[0] == '.' || strings.Contains(name, "..") {

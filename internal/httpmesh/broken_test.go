@@ -85,7 +85,7 @@ func TestABodyWhoseRequestWasCanceledEndsWithThat(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		resp := w.do(newRequest(ctx, t, http.MethodGet, paymentURL, nil))
 		cancel()
-		if _, err := io.ReadAll(resp.Body); err != context.Canceled { //nolint:errorlint // as those do
+		if _, err := io.ReadAll(resp.Body); err != context.Canceled {
 			t.Errorf("got %v (%T)", err, err)
 		}
 		_ = resp.Body.Close()
