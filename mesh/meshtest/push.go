@@ -45,6 +45,7 @@ func (w *World) push(resources []proto.Message) error {
 
 // try makes a change, and returns with its error what the workloads reject of it.
 func (w *World) try(change func() error) error {
+	w.tb.Helper()
 	w.mu.Lock()
 	w.trying, w.rejections = true, nil
 	w.mu.Unlock()

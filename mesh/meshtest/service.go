@@ -58,6 +58,7 @@ func (w *World) serviceLocked(name, namespace string) *service {
 
 // register adds an instance to the configuration.
 func (w *World) register(i *Instance) error {
+	w.tb.Helper()
 	w.mu.Lock()
 	if len(i.service.instances) == 0 {
 		w.services = append(w.services, i.service)

@@ -148,7 +148,10 @@ func (w *World) TryFiles(files ...istio.File) error {
 	w.tb.Helper()
 	w.changing <- struct{}{}
 	defer func() { <-w.changing }()
-	return w.try(func() error { return w.apply(files) })
+	return w.try(func() error {
+		w.tb.Helper()
+		return w.apply(files)
+	})
 }
 
 // apply gives the control plane the test's configuration, and waits until it is in
@@ -170,6 +173,7 @@ func (w *World) apply(files []istio.File) error {
 
 // update gives the control plane a new configuration.
 func (w *World) update(services istio.File, files []istio.File) error {
+	w.tb.Helper()
 	problems := w.server.Update(append([]istio.File{services}, files...))
 	if len(problems) == 0 {
 		w.warn()
