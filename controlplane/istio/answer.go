@@ -2,6 +2,9 @@ package istio
 
 import (
 	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -43,6 +46,9 @@ func redirect(in *networking.HTTPRedirect, matches []*networking.HTTPMatchReques
 			a.field(name).errorf("%q does not begin with a slash: write %q", path, "/"+path)
 		}
 	}
+	if host := in.Authority; host != "" && !isRedirectHost(host) {
+		a.field("authority").errorf("%q is not a host: write a name or an address, with a port or without", host)
+	}
 	switch in.Scheme {
 	case "":
 	case "http", "https":
@@ -57,6 +63,21 @@ func redirect(in *networking.HTTPRedirect, matches []*networking.HTTPMatchReques
 	out.ResponseCode = code
 	out.PortRedirect = redirectPort(in, port, a)
 	return out
+}
+
+// isRedirectHost reports whether a text is a name or an address, with a port or without.
+func isRedirectHost(host string) bool {
+	if _, err := netip.ParseAddrPort(host); err == nil {
+		return true
+	}
+	if _, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")); err == nil {
+		return !strings.Contains(host, ":") || host[0] == '['
+	}
+	name, port, hasPort := strings.Cut(host, ":")
+	if n, err := strconv.ParseUint(port, 10, 16); hasPort && (err != nil || n == 0) {
+		return false
+	}
+	return isDNSSubdomain(strings.ToLower(name))
 }
 
 // redirectPort is the port of a redirect, 0 if the scheme implies it.

@@ -82,10 +82,17 @@ func checkHeaderText(value string, a at) {
 		a.errorf("has %d bytes: at most 16384 are possible", len(value))
 	}
 	for _, c := range value {
-		if c < ' ' && c != '\t' || c == 0x7f {
+		switch {
+		case c < ' ' && c != '\t' || c == 0x7f:
 			a.errorf("%q has a control character", value)
 			return
+		case c > 0x7f:
+			a.errorf("%q has a letter that is not ASCII, which gRPC cannot send", value)
+			return
 		}
+	}
+	if strings.TrimSpace(value) != value {
+		a.errorf("%q begins or ends with white space, which HTTP/1.1 takes away", value)
 	}
 }
 

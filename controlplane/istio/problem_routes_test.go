@@ -282,6 +282,10 @@ spec:
   - directResponse: {status: 99, body: {bytes: "!"}}
   - redirect: {uri: b}
   - redirect: {prefixRewrite: b/}
+  - redirect: {authority: "evil.example/a?"}
+  - redirect: {authority: "::1"}
+  - redirect: {authority: "[::1]:80"}
+  - redirect: {authority: "Other.example:8443"}
 `, want: []string{
 		"x.yaml:7:15: VirtualService shop/a: spec.http[0].redirect: needs uri, prefixRewrite, authority, scheme or port",
 		`x.yaml:8:25: VirtualService shop/a: spec.http[1].redirect.prefixRewrite: cannot be set together with "uri"`,
@@ -294,6 +298,8 @@ spec:
 		"x.yaml:11:48: VirtualService shop/a: spec.http[3].directResponse.body.bytes: expected base64: illegal base64 data at input byte 0",
 		`x.yaml:12:21: VirtualService shop/a: spec.http[4].redirect.uri: "b" does not begin with a slash: write "/b"`,
 		`x.yaml:13:31: VirtualService shop/a: spec.http[5].redirect.prefixRewrite: "b/" does not begin with a slash: write "/b/"`,
+		`x.yaml:14:27: VirtualService shop/a: spec.http[6].redirect.authority: "evil.example/a?" is not a host: write a name or an address, with a port or without`,
+		`x.yaml:15:27: VirtualService shop/a: spec.http[7].redirect.authority: "::1" is not a host: write a name or an address, with a port or without`,
 	}},
 	{name: "timeouts and retries", yaml: `
 apiVersion: networking.istio.io/v1

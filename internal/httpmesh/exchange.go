@@ -214,6 +214,9 @@ func (x *exchange) Carrier(a *pipeline.Attempt) observe.Carrier {
 	return headers
 }
 
+// errSwitched is why a request failed whose endpoint began to speak another protocol.
+var errSwitched = errors.New("the endpoint switched protocols, which nobody had asked for")
+
 // Depart says in the headers how long the call may take from now on: a hop never
 // gets more time than its caller has left, however long that waited for a connection.
 // The per-try timeout is not said, other than by Envoy: it ends with the headers of the
@@ -260,6 +263,12 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 		return outcome.Outcome{
 			Kind: failure.Kind, Sent: failure.Sent, Repeatable: failure.Stale && isIdempotent(x.request), Err: failure.Err,
 		}
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols && len(x.request.Header["Upgrade"]) == 0 {
+		// What follows is nothing that the caller could read, and no time limit would
+		// end it (RFC 9110, section 7.8).
+		_ = resp.Body.Close()
+		return outcome.Outcome{Kind: outcome.Reset, Sent: true, Err: errSwitched}
 	}
 	a.Moved()
 	a.Local, a.Reply = resp, header(resp.Header)

@@ -124,7 +124,7 @@ func (d *decoder) headersToRemove(at path, field string, names []string) []strin
 func (d *decoder) mutableHeader(at path, name string) string {
 	lower := strings.ToLower(name)
 	switch lower {
-	case "host", "connection", "content-length", "keep-alive", "proxy-connection", "trailer", "transfer-encoding", "upgrade":
+	case "host", "connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade":
 		d.refusef(at, "header %q must not be added or removed", name)
 		return lower
 	}
