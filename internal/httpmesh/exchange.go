@@ -255,7 +255,7 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 		req.Body, req.GetBody, req.Trailer = body, nil, body.trailer
 		x.body.watch(x.call.Context()) //nolint:contextcheck // the call's, of which ctx is one attempt
 	}
-	resp, failure := x.transport.send(endpoint, req, a.Priority(), headers) //nolint:bodyclose // delivered or abandoned
+	resp, failure := x.transport.send(endpoint, req, a.Priority(), headers)
 	if failure != nil {
 		if err := x.body.failure(); err != nil {
 			return outcome.Outcome{Kind: outcome.BodyFailure, Sent: true, Err: err}
