@@ -18,9 +18,9 @@ type clusters map[string]*cluster
 // brings each up to date.
 func (s clusters) followLocked(client watchClient, f follower, names []string) {
 	wanted := make(map[string]struct{}, len(names))
-	todo := slices.Clip(names) // what is added goes elsewhere
-	for i := 0; i < len(todo); i++ {
-		name := todo[i]
+	pending := slices.Clip(names) // what is added goes elsewhere
+	for i := 0; i < len(pending); i++ {
+		name := pending[i]
 		if _, ok := wanted[name]; ok {
 			continue
 		}
@@ -31,9 +31,9 @@ func (s clusters) followLocked(client watchClient, f follower, names []string) {
 			s[name] = c
 		}
 		// What is in force is followed until what is new can be used.
-		todo = append(todo, c.result.Leaves...)
+		pending = append(pending, c.result.Leaves...)
 		if config := c.config.value; config != nil {
-			todo = append(todo, config.Aggregate...)
+			pending = append(pending, config.Aggregate...)
 		}
 	}
 	for name, c := range s {
