@@ -192,12 +192,14 @@ func TestS07_StreamsThatAreResetAllTheTimeFailNoCall(t *testing.T) {
 		g.plane.Set(tree(1)...)
 		g.works()
 		calls := g.traffic(20)
+		synctest.Wait() // the last acknowledgements are under way
 		g.plane.Requests()
 		var firsts []time.Time
 		for range 30 {
 			time.Sleep(2 * time.Second)
-			g.plane.Touch(endpointURL) // or a delta server would have nothing to say
 			g.plane.EndStreams(status.Error(codes.Unavailable, "reset"))
+			synctest.Wait()            // or the old stream may still acknowledge what comes next
+			g.plane.Touch(endpointURL) // or a delta server would have nothing to say
 			time.Sleep(1500 * time.Millisecond)
 			asked := make(map[string]bool)
 			for _, r := range g.plane.Requests() {
