@@ -274,6 +274,7 @@ func TestS09_AReconnectOverDeltaBringsNothingTwice(t *testing.T) {
 		g.plane.Set(resources...)
 		g.works()
 		calls := g.traffic(50)
+		synctest.Wait()
 		want := make(map[string]string)
 		for _, s := range g.mesh.Resources() {
 			want[s.TypeURL+" "+s.Name] = s.Version
