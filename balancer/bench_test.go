@@ -25,6 +25,7 @@ var policyCases = []struct {
 	{"ring hash weighted", Config{Policy: RingHash}, unequalWeights},
 	{"maglev", Config{Policy: Maglev}, equalWeights},
 	{"maglev weighted", Config{Policy: Maglev}, unequalWeights},
+	{"maglev, one has the weight", Config{Policy: Maglev}, onlyOneHeavy},
 	{"maglev bounded", Config{Policy: Maglev, HashBalanceFactor: 150}, equalWeights},
 	{"client weighted", Config{Policy: ClientWeighted}, equalWeights},
 	{"peak ewma", Config{Policy: PeakEWMA}, equalWeights},

@@ -77,7 +77,10 @@ func (b *bounded) pick(q query) int {
 }
 
 func (b *bounded) hasRoom(i int, slots float64) bool {
-	return b.hosts[i].Active() < int64(max(1, math.Ceil(slots*b.shares[i])))
+	// A share is a fraction that may be rounded up: 75 shares of 1/75 are more than 1,
+	// and 525 slots would be 8 for each. A trace less is never a slot less.
+	const trace = 1e-12
+	return b.hosts[i].Active() < int64(max(1, math.Ceil(slots*b.shares[i]*(1-trace))))
 }
 
 // mix makes a number out of a hash that has nothing in common with it.

@@ -151,6 +151,9 @@ func TestBL5_MaglevIsEnvoys(t *testing.T) {
 		{"unequal weights", DefaultMaglevSize, endpoints(9, func(i int) uint32 { return uint32(3*i + 1) })},
 		{"a small table", 13, endpoints(5, equalWeights)},
 		{"more endpoints than places", 13, endpoints(40, equalWeights)},
+		{"one with nearly all the weight", 5_003, endpoints(100, onlyOneHeavy)},
+		{"a few with most of the weight", 5_003, endpoints(100, func(i int) uint32 { return 1 + uint32(i%50/49)*7_919*uint32(i) })},
+		{"one light one among heavy ones", 5_003, endpoints(100, func(i int) uint32 { return 1 + uint32(min(i, 1))*(math.MaxUint32-1) })},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -384,38 +387,41 @@ func TestBL3_ThePriorityIsChosenByTheHash(t *testing.T) {
 	checkShare(t, "the first priority", inFirst, n, 0.70) // BP1: 50 % healthy is 70/30
 }
 
-// No host ever has more than its share times the factor, rounded up.
+// No host ever has more than its share of the requests in flight times the factor,
+// rounded up once.
 func TestBL6_LoadsAreBounded(t *testing.T) {
 	t.Parallel()
 	for _, policy := range []Policy{RingHash, Maglev} {
-		for _, factor := range []uint32{100, 125, 200} {
-			t.Run(fmt.Sprintf("policy %d, factor %d", policy, factor), func(t *testing.T) {
-				t.Parallel()
-				const hosts, calls = 10, 1_000
-				s := seededSet(t, Config{Policy: policy, HashBalanceFactor: factor}, LocalityEndpoints{Endpoints: endpoints(hosts, equalWeights)})
-				stayed := 0
-				var first string
-				for i := range int64(calls) {
-					h, err := s.Pick(PickInfo{Hash: keyHash(int(i % 3)), Hashed: true, InFlight: i}) // three keys are hot
-					if err != nil {
-						t.Fatal(err)
+		for _, factor := range []uint32{100, 125, 199, 200} {
+			for _, hosts := range []int64{1, 3, 10, 49, 75} {
+				t.Run(fmt.Sprintf("policy %d, factor %d, %d hosts", policy, factor, hosts), func(t *testing.T) {
+					t.Parallel()
+					const calls = 1_000
+					s := seededSet(t, Config{Policy: policy, HashBalanceFactor: factor}, LocalityEndpoints{Endpoints: endpoints(int(hosts), equalWeights)})
+					stayed := int64(0)
+					var first string
+					for i := range int64(calls) {
+						h, err := s.Pick(PickInfo{Hash: keyHash(int(i % 3)), Hashed: true, InFlight: i}) // three keys are hot
+						if err != nil {
+							t.Fatal(err)
+						}
+						h.Begin()
+						limit := ((i+1)*int64(factor) + 100*hosts - 1) / (100 * hosts)
+						if h.Active() > limit {
+							t.Fatalf("call %d: %s has %d in flight, want at most %d", i, h.Endpoint().Address, h.Active(), limit)
+						}
+						if i == 0 {
+							first = h.Endpoint().Address
+						}
+						if h.Endpoint().Address == first {
+							stayed++
+						}
 					}
-					h.Begin()
-					limit := int64(math.Ceil(float64(i+1) / hosts * float64(factor) / 100))
-					if h.Active() > limit+1 { // slots are rounded up twice, as in Envoy
-						t.Fatalf("call %d: %s has %d in flight, want at most %d", i, h.Endpoint().Address, h.Active(), limit+1)
+					if want := calls / hosts; stayed < want {
+						t.Errorf("the host of a hot key got %d calls, want its share of %d", stayed, want)
 					}
-					if i == 0 {
-						first = h.Endpoint().Address
-					}
-					if h.Endpoint().Address == first {
-						stayed++
-					}
-				}
-				if want := calls / hosts; stayed < want {
-					t.Errorf("the host of a hot key got %d calls, want its share of %d", stayed, want)
-				}
-			})
+				})
+			}
 		}
 	}
 }

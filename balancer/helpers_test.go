@@ -40,6 +40,14 @@ func equalWeights(int) uint32 { return 1 }
 
 func unequalWeights(i int) uint32 { return uint32(1 + i*7919%1000) }
 
+// onlyOneHeavy gives one endpoint nearly all the weight.
+func onlyOneHeavy(i int) uint32 {
+	if i == 1 {
+		return math.MaxUint32
+	}
+	return 1
+}
+
 // weighted returns endpoints with these weights.
 func weighted(weights ...uint32) LocalityEndpoints {
 	return LocalityEndpoints{Endpoints: endpoints(len(weights), func(i int) uint32 { return weights[i] })}

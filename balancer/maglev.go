@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"math"
 	"slices"
 	"strings"
 
@@ -54,16 +55,32 @@ func newMaglev(hosts []*Host, shares []float64, config *Config) *maglev {
 		}
 		largest = max(largest, shares[k.host])
 	}
-	return &maglev{table: fill(candidates, largest, size)}
+	f := filling{table: make([]uint32, size), taken: make([]uint64, size/64+1), left: size}
+	if largest*float64(len(hosts)) > maxIdleTurns {
+		f.byDueRound(candidates, largest)
+	} else {
+		f.byRounds(candidates, largest)
+	}
+	return &maglev{table: f.table}
 }
 
-// fill lets the hosts take places in turn until none is left. A host with the
-// largest share takes one in every round, one with half of it in every other.
-func fill(candidates []candidate, largest float64, size uint64) []uint32 {
-	table := make([]uint32, size)
+// filling is a table in which hosts take places in turn until none is left. A host
+// with the largest share takes one in every round, one with half of it in every
+// other.
+type filling struct {
+	table []uint32
 	// taken has a bit for each place: many are looked at for one that is free.
-	taken := make([]uint64, size/64+1)
-	left := size
+	taken []uint64
+	left  uint64
+}
+
+// maxIdleTurns is how often on average a host may be asked in vain for each place
+// that one takes: beyond, as when one of 10,000 hosts has nearly all the weight, those
+// that are due are looked up.
+const maxIdleTurns = 16
+
+// byRounds asks every host in every round.
+func (f *filling) byRounds(candidates []candidate, largest float64) {
 	for round := 1.0; ; round++ {
 		for i := range candidates {
 			c := &candidates[i]
@@ -71,22 +88,86 @@ func fill(candidates []candidate, largest float64, size uint64) []uint32 {
 				continue
 			}
 			c.target += largest
-			at := c.at
-			for taken[at/64]>>(at%64)&1 != 0 {
-				if at += c.skip; at >= size {
-					at -= size
-				}
-			}
-			taken[at/64] |= 1 << (at % 64)
-			table[at] = c.host
-			if c.at = at + c.skip; c.at >= size {
-				c.at -= size
-			}
-			if left--; left == 0 {
-				return table
+			if f.take(c); f.left == 0 {
+				return
 			}
 		}
 	}
+}
+
+// byDueRound asks the hosts in the same order, and only those that are due. They are
+// in a heap, by the round in which each takes its next place.
+func (f *filling) byDueRound(candidates []candidate, largest float64) {
+	heap := make([]due, len(candidates))
+	for i := range heap {
+		heap[i] = due{round: 1, candidate: i}
+	}
+	for {
+		next := &heap[0]
+		c := &candidates[next.candidate]
+		c.target += largest
+		if f.take(c); f.left == 0 {
+			return
+		}
+		next.round = c.dueAfter(next.round)
+		sink(heap)
+	}
+}
+
+// due is the round in which a candidate takes its next place.
+type due struct {
+	round     float64
+	candidate int
+}
+
+func (d due) before(other due) bool {
+	return d.round < other.round || d.round == other.round && d.candidate < other.candidate
+}
+
+// dueAfter returns the first round after this one that is not too early.
+func (c *candidate) dueAfter(round float64) float64 {
+	next := max(math.Floor(c.target/c.share)-1, round+1)
+	for next*c.share < c.target { // the quotient is rounded
+		next++
+	}
+	return next
+}
+
+// sink restores the order of a heap whose first element has changed.
+func sink(heap []due) {
+	moved, at := heap[0], 0
+	for {
+		child := 2*at + 1
+		if child >= len(heap) {
+			break
+		}
+		if child+1 < len(heap) && heap[child+1].before(heap[child]) {
+			child++
+		}
+		if !heap[child].before(moved) {
+			break
+		}
+		heap[at] = heap[child]
+		at = child
+	}
+	heap[at] = moved
+}
+
+// take gives a host the next free place of its permutation.
+func (f *filling) take(c *candidate) {
+	size := uint64(len(f.table))
+	at := c.at
+	for f.taken[at/64]>>(at%64)&1 != 0 {
+		if at += c.skip; at >= size {
+			at -= size
+		}
+	}
+	f.taken[at/64] |= 1 << (at % 64)
+	f.table[at] = c.host
+	if c.at = at + c.skip; c.at >= size {
+		c.at -= size
+	}
+	f.left--
 }
 
 func (m *maglev) pick(q query) int { return int(m.table[q.hash%uint64(len(m.table))]) }

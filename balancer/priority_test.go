@@ -52,14 +52,18 @@ func TestBP1_SpillsToTheNextPriority(t *testing.T) {
 			if got := percents(s, 2); !slices.Equal(got, tt.want) {
 				t.Errorf("division %v, want %v", got, tt.want)
 			}
-			got := counts(t, s, n, priorityOf)
+			unhealthy := 0
+			got := counts(t, s, n, func(h *Host) int {
+				if h.Endpoint().Health == Unhealthy {
+					unhealthy++
+				}
+				return priorityOf(h)
+			})
 			for p, want := range tt.want {
 				checkShare(t, fmt.Sprintf("priority %d", p), got[p], n, float64(want)/100)
 			}
-			for h := range s.Hosts() {
-				if h.Endpoint().Health == Unhealthy && got[0]+got[1] != n {
-					t.Errorf("unhealthy host %q was used", h.Endpoint().Address)
-				}
+			if unhealthy != 0 {
+				t.Errorf("%d picks were of unhealthy hosts, want none: the other priority suffices", unhealthy)
 			}
 		})
 	}
@@ -151,27 +155,30 @@ func TestBP4_LocalityWeightsShrinkWithAvailability(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		available int
-		want      float64 // share of X
+		want      float64 // share of X by the formula
+		page      int     // in percent on Envoy's page, which rounds 32.6 to 32 and 32.9 to 33
 	}{
-		{100, 1.0 / 3},
-		{70, 0.98 / 2.98},
-		{69, 0.966 / 2.966},
-		{50, 0.7 / 2.7},
-		{25, 0.35 / 2.35},
-		{0, 0},
+		{100, 1.0 / 3, 33},
+		{70, 0.98 / 2.98, 33},
+		{69, 0.966 / 2.966, 32},
+		{50, 0.7 / 2.7, 26},
+		{25, 0.35 / 2.35, 15},
+		{0, 0, 0},
 	}
-	percent := []int{33, 33, 33, 26, 15, 0}
-	for i, tt := range tests {
+	for _, tt := range tests {
 		t.Run(fmt.Sprintf("%d percent of X available", tt.available), func(t *testing.T) {
 			t.Parallel()
-			if got := math.Round(100 * tt.want); math.Abs(got-float64(percent[i])) > 1 {
-				t.Fatalf("the expectation %v is not that of the page, %d", got, percent[i])
+			if off := math.Abs(100*tt.want - float64(tt.page)); off >= 0.6 {
+				t.Fatalf("the expectation %v is not that of the page, %d", tt.want, tt.page)
 			}
+			// Localities take turns, so that shares are exact but for a few.
 			const n = 20_000
 			s := seededSet(t, Config{LocalityWeighted: true, PanicThreshold: 20},
 				partly("X", 0, 1, 100, tt.available, Healthy), partly("Y", 0, 2, 100, 100, Healthy))
 			got := counts(t, s, n, byZone)
-			checkShare(t, "X", got["X"], n, tt.want)
+			if off := math.Abs(float64(got["X"]) - n*tt.want); off > 4 || got["X"]+got["Y"] != n {
+				t.Errorf("X got %d of %d, want %.1f within 4", got["X"], n, n*tt.want)
+			}
 		})
 	}
 }
