@@ -418,8 +418,17 @@ func (b *replayBody) fail(err error) {
 }
 
 // InMemory reports whether a Read never waits, so that the request can be written
-// at once: [http.NewRequest] sets GetBody for what is in memory.
-func (a *attemptBody) InMemory() bool { return a.shared.getBody != nil && a.shared.trailer == nil }
+// at once.
+func (a *attemptBody) InMemory() bool {
+	switch b := a.shared; {
+	case b.trailer != nil:
+		return false // the readers of its attempts take turns
+	case a.own != nil:
+		return inMemory(a.own)
+	default:
+		return inMemory(b.source)
+	}
+}
 
 // Close ends this attempt's use. The caller's body stays open for another.
 func (a *attemptBody) Close() error {
