@@ -19,6 +19,9 @@ const grpcNeedsMessage = "a gRPC call cannot end well without a message: the sta
 // grpcHasNoRedirects is why a redirect fails a gRPC call.
 const grpcHasNoRedirects = "gRPC has no redirects: the status is mapped (gRFC A33)"
 
+// grpcHasItsAgent is why the user agent of gRPC is not the configuration's.
+const grpcHasItsAgent = "grpc-go sends its own user agent with every call, and takes none from metadata"
+
 // statusAsHeader is what HTTP makes of a gRPC status.
 const statusAsHeader = "HTTP gets what a gRPC client would get on the wire, as from Envoy: 200 and the header grpc-status"
 
@@ -313,6 +316,18 @@ func parityHeaderRows() []parityRow {
 			}},
 		},
 		{
+			name:   "headers.request of user-agent",
+			routes: "- match: [{headers: {x-own: {}}}]\n  headers: {request: {set: {user-agent: route/1}}}" + toV1 + "\n- headers: {request: {remove: [user-agent]}}" + toV1,
+			cases: []parityCase{
+				{name: "none is sent", want: by("v1"), why: grpcHasItsAgent, check: agentIs("")},
+				{
+					name: "the application's is not sent", call: header("user-agent", "customer/1"),
+					want: by("v1"), why: grpcHasItsAgent, check: agentIs(""),
+				},
+				{name: "the route's is sent", call: header("x-own", "1"), want: by("v1"), why: grpcHasItsAgent, check: agentIs("route/1")},
+			},
+		},
+		{
 			name: "header operations come once, also when a call is retried",
 			routes: "- retries: {attempts: 2, retryOn: \"5xx,unavailable\"}\n  headers: {request: {add: {x-add: more}}, response: {add: {x-more: more}}}" +
 				toV1,
@@ -329,6 +344,22 @@ func parityHeaderRows() []parityRow {
 				},
 			}},
 		},
+	}
+}
+
+// agentIs expects a user agent over HTTP, "" is none. That of gRPC cannot be changed.
+func agentIs(want string) func(*testing.T, *parityProbe, *parityResult) {
+	return func(t *testing.T, p *parityProbe, r *parityResult) {
+		t.Helper()
+		got := r.sent("user-agent")
+		switch {
+		case p.grpc:
+			if len(got) != 1 || !strings.HasPrefix(got[0], "grpc-go/") {
+				t.Errorf("user-agent %q", got)
+			}
+		case want == "" && len(got) > 0, want != "" && !slices.Equal(got, []string{want}):
+			t.Errorf("user-agent %q, want %q", got, want)
+		}
 	}
 }
 

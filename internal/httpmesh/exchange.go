@@ -144,7 +144,7 @@ func (x *exchange) Routed(d *route.Decision) {
 	}
 	view := x.view(x.routed)
 	facts := x.facts()
-	out := d.Forward(header(x.routed), &view, &facts, x.call.HideOriginals())
+	out := d.Forward(routedHeader{header(x.routed)}, &view, &facts, x.call.HideOriginals())
 	if out.Host != "" {
 		x.host = out.Host
 	}

@@ -117,6 +117,48 @@ func (h header) Keys() []string {
 	return keys
 }
 
+// routedHeader is the headers of a request that the configuration changes. What it removes
+// is not sent, although net/http has a value of its own for it.
+type routedHeader struct{ header }
+
+var _ route.HeaderMap = routedHeader{}
+
+// identity asks for a response as it is: what net/http would ask for otherwise is
+// gzip, and for nothing it cannot be asked over HTTP/2.
+var identity = []string{"identity"}
+
+// Del removes a header.
+func (r routedHeader) Del(name string) {
+	switch name = http.CanonicalHeaderKey(name); name {
+	case "User-Agent":
+		r.header[name] = nil // net/http's way to say: none
+	case "Accept-Encoding":
+		r.header[name] = identity
+	default:
+		delete(r.header, name)
+	}
+}
+
+// Add appends to what is there, which takes the place of none.
+func (r routedHeader) Add(name, value string) {
+	if name = http.CanonicalHeaderKey(name); name == "Accept-Encoding" && isIdentity(r.header[name]) {
+		r.header[name] = nil
+	}
+	r.header.Add(name, value)
+}
+
+// Values are what the request has, to those who add what is absent.
+func (r routedHeader) Values(name string) []string {
+	values := r.header.Values(name)
+	if isIdentity(values) {
+		return nil
+	}
+	return values
+}
+
+// isIdentity reports whether values are those that Del has left.
+func isIdentity(values []string) bool { return len(values) == 1 && &values[0] == &identity[0] }
+
 // outgoing is the headers of an attempt. It has room for a few values that are
 // set, each of which would be an allocation in an [http.Header].
 type outgoing struct {
