@@ -349,7 +349,9 @@ func hugeComesAndGoes(t *testing.T, dir string) {
 		if p99 := calls.p99(); p99 > 2*baseline {
 			t.Errorf("p99 is %v under updates, %v without", p99, baseline)
 		}
-		if grown := heap() - before; grown > 20<<20 {
+		// What is left is the test's own control plane, with the last request of each
+		// type, in which all names of a generation were taken back.
+		if grown := heap() - before; grown > 16<<20 {
 			t.Errorf("the heap grew by %d bytes over three generations", grown)
 		}
 		calls.report(1800)

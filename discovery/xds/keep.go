@@ -14,6 +14,7 @@ import (
 	"github.com/inboardmesh/inboard/discovery/xds/internal/ads"
 	"github.com/inboardmesh/inboard/discovery/xds/internal/decode"
 	"github.com/inboardmesh/inboard/discovery/xds/internal/lastgood"
+	"github.com/inboardmesh/inboard/internal/slim"
 	"github.com/inboardmesh/inboard/observe"
 )
 
@@ -46,10 +47,13 @@ type keeper struct {
 	// resources and versions belong to the client's goroutine.
 	resources map[lastgood.Key]*keptResource
 	versions  map[lastgood.Key]string
+	// These and the two below are how many there were, see [slim.Fit].
+	mostResources, mostVersions int
 
-	mu   sync.Mutex
-	lent map[lastgood.Key]string   // guarded by mu; the versions of what is lent
-	live map[lastgood.Key]struct{} // guarded by mu; what came from the control plane
+	mu                 sync.Mutex
+	lent               map[lastgood.Key]string   // guarded by mu; the versions of what is lent
+	live               map[lastgood.Key]struct{} // guarded by mu; what came from the control plane
+	mostLent, mostLive int                       // guarded by mu
 }
 
 // keptClient is what a keeper needs of [ads.Client].
@@ -181,6 +185,8 @@ func (w *keptWatch) end() {
 	}
 	delete(k.resources, w.key)
 	delete(k.versions, w.key)
+	k.resources = slim.Fit(k.resources, &k.mostResources)
+	k.versions = slim.Fit(k.versions, &k.mostVersions)
 	if r.value != nil {
 		k.store.Release(w.key)
 	}
@@ -309,6 +315,8 @@ func (k *keeper) settle(key lastgood.Key, version string, lent, live bool) {
 	if live {
 		k.live[key] = struct{}{}
 	}
+	k.lent = slim.Fit(k.lent, &k.mostLent)
+	k.live = slim.Fit(k.live, &k.mostLive)
 	after := len(k.lent)
 	k.mu.Unlock()
 	if before == after {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/discovery/xds/internal/decode"
+	"github.com/inboardmesh/inboard/internal/slim"
 )
 
 // target follows the resources of one destination, from the Listener to the
@@ -29,6 +30,7 @@ type target struct {
 	listener *resource[discovery.APIListener] // guarded by Mutex
 	routes   *resource[discovery.RouteTable]  // guarded by Mutex; nil for an inline table
 	clusters clusters                         // guarded by Mutex; those of current and next
+	most     int                              // guarded by Mutex; how many clusters there were, see [slim.Fit]
 	current  *plan                            // guarded by Mutex; in force, or nil
 	next     *plan                            // guarded by Mutex; not ready yet, or nil
 	// aggregated is true if any of the clusters is, or was, an aggregate.
@@ -177,6 +179,7 @@ func (t *target) followClustersLocked() {
 		wanted = append(wanted, t.local)
 	}
 	t.clusters.followLocked(t.client, t, wanted)
+	t.clusters = slim.Fit(t.clusters, &t.most)
 	t.aggregated = t.clusters.aggregatesLocked()
 }
 

@@ -30,6 +30,7 @@ var floors = map[string]place{
 	"internal/orca":        {2, dataPlane},
 	"internal/deadline":    {0, shared},
 	"internal/near":        {0, shared},
+	"internal/slim":        {0, shared},
 	"internal/cputime":     {0, shared},
 	"internal/strictjson":  {0, shared},
 	"internal/regularfile": {0, shared},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/slim"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
@@ -64,6 +65,9 @@ type Manager struct {
 
 	mu       sync.Mutex
 	clusters map[string]*Cluster // guarded by mu
+	// mostClusters and mostConns are how many there were, see [slim.Fit]; guarded by
+	// mu.
+	mostClusters, mostConns int
 	// conns are all open connections, those of clusters that drain included.
 	conns  map[*conn]struct{} // guarded by mu
 	closed bool               // guarded by mu
@@ -126,6 +130,7 @@ func (m *Manager) Release(held map[string]*Cluster) {
 			m.leaveLoadLocked(c)
 		}
 	}
+	m.clusters = slim.Fit(m.clusters, &m.mostClusters)
 	m.mu.Unlock()
 	for _, c := range gone {
 		c.drain()
@@ -175,6 +180,7 @@ func (m *Manager) gone(c *conn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.conns, c)
+	m.conns = slim.Fit(m.conns, &m.mostConns)
 }
 
 // background runs f on a goroutine that Close waits for. It reports false, and

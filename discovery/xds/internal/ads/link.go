@@ -258,7 +258,7 @@ func (l *link) disconnected(end sessionEnd, idle bool) {
 	for _, lt := range l.order {
 		lt.sub = newSubscription()
 		lt.unnamed = nil
-		clear(lt.pending)
+		lt.pending = make(map[string]struct{})
 	}
 	for _, a := range l.authorities {
 		if a.usesLocked(l) {

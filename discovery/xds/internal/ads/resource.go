@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/slim"
 	"github.com/inboardmesh/inboard/observe"
 )
 
@@ -30,6 +31,8 @@ type typeState struct {
 	// accepted finds what is held by its bytes, so that a repetition costs no
 	// decoding.
 	accepted map[digest]*entry
+	// mostEntries and mostAccepted are how many there were, see [slim.Fit].
+	mostEntries, mostAccepted int
 	// globs is how many of the entries are collections with an xdstp: name.
 	globs int
 }
@@ -62,6 +65,8 @@ type subscription struct {
 	named bool
 	// sent are the names that the server holds as subscribed.
 	sent map[string]struct{}
+	// mostSent is how many there were, see [slim.Fit].
+	mostSent int
 	// nonce is that of the latest response.
 	nonce string
 	// replies are the ACKs and NACKs that have not been sent, oldest first.
@@ -208,6 +213,7 @@ func (c *Client) forgetLocked(e *entry) {
 		return
 	}
 	delete(e.ts.entries, e.name)
+	e.ts.entries = slim.Fit(e.ts.entries, &e.ts.mostEntries)
 	if e.collection {
 		e.ts.globs--
 	}
@@ -232,6 +238,7 @@ func (e *entry) dropLocked(c *Client) {
 	e.expiry.stopLocked(c)
 	if e.held && e.ts.accepted[e.digest] == e {
 		delete(e.ts.accepted, e.digest)
+		e.ts.accepted = slim.Fit(e.ts.accepted, &e.ts.mostAccepted)
 	}
 	e.held, e.resource, e.source, e.raw, e.digest, e.version = false, nil, nil, nil, digest{}, ""
 }

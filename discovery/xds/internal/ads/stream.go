@@ -10,6 +10,8 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/inboardmesh/inboard/internal/slim"
 )
 
 const (
@@ -184,6 +186,9 @@ func (l *link) asked(s *stream, lt *linkType, names []string) {
 // reconcileLocked compares what is watched with what the server was told, and
 // notes the difference as told.
 func (lt *linkType) reconcileLocked() (subscribe, unsubscribe []string) {
+	if len(lt.pending) == 0 {
+		return nil, nil
+	}
 	c := lt.link.client
 	for name := range lt.pending {
 		e := lt.entries[name]
@@ -208,7 +213,8 @@ func (lt *linkType) reconcileLocked() (subscribe, unsubscribe []string) {
 			c.releaseLocked(e)
 		}
 	}
-	clear(lt.pending)
+	lt.pending = make(map[string]struct{}) // a map that is cleared keeps its size
+	lt.sub.sent = slim.Fit(lt.sub.sent, &lt.sub.mostSent)
 	return subscribe, unsubscribe
 }
 

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/inboardmesh/inboard/internal/slim"
 	"github.com/inboardmesh/inboard/observe"
 )
 
@@ -81,6 +82,7 @@ type Store struct {
 
 	mu        sync.Mutex
 	items     map[Key]*item       // guarded by mu
+	most      int                 // guarded by mu; how many items there were, see [slim.Fit]
 	connected map[string]struct{} // guarded by mu; the servers that there is a stream to
 	contact   time.Time           // guarded by mu; when the last stream broke
 	dirty     bool                // guarded by mu; something is not written
@@ -256,6 +258,7 @@ func (s *Store) Drop(key Key) {
 	s.mu.Lock()
 	if _, ok := s.items[key]; ok && !s.frozen {
 		delete(s.items, key)
+		s.items = slim.Fit(s.items, &s.most)
 		s.dirty = true
 	}
 	s.mu.Unlock()

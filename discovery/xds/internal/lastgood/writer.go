@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/inboardmesh/inboard/internal/slim"
 	"github.com/inboardmesh/inboard/observe"
 )
 
@@ -70,6 +71,7 @@ func (s *Store) expire(now time.Time) {
 		delete(s.items, key)
 		s.dirty = true
 	}
+	s.items = slim.Fit(s.items, &s.most)
 }
 
 // lingers reports whether an item is watched, or was until a moment ago.
@@ -171,6 +173,7 @@ func (s *Store) collect(now time.Time) (kept *snapshot, ok bool) {
 			s.dirty = true // it came while the others were looked into
 		}
 	}
+	s.items = slim.Fit(s.items, &s.most)
 	return kept, true
 }
 
@@ -199,6 +202,7 @@ func (s *Store) forget(key Key) {
 	defer s.mu.Unlock()
 	if it := s.items[key]; it != nil && !it.live {
 		delete(s.items, key)
+		s.items = slim.Fit(s.items, &s.most)
 	}
 }
 
