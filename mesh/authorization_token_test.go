@@ -58,7 +58,7 @@ func (w *guardedWorld) withToken(t *testing.T, protocol, token string) int {
 // TestS35_AuthorizationByTokens: RequestAuthentication says who the caller is, and
 // AuthorizationPolicy what that is good for. Claims decide only if the token was
 // verified.
-func TestS34_AuthorizationByTokens(t *testing.T) {
+func TestS35_AuthorizationByTokens(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		issuer, other := tokentest.New("https://issuer.test/a"), tokentest.New("https://issuer.test/a")

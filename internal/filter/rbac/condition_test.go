@@ -117,7 +117,7 @@ func referenceConditions(t testing.TB) []*referenceCondition {
 			if cert == nil {
 				return []verdict{withoutValue}
 			}
-			return is(cert.URIs[0].String() == "spiffe://td/a")
+			return ofEach(uris(cert), withoutValue, func(v string) bool { return v == "spiffe://td/a" })
 		}},
 		{text: `connection.mtls && connection.requested_server_name == "a"`, verdicts: func(x *filter.Exchange, cert *x509.Certificate, _ bool) []verdict {
 			return is(cert != nil && x.TLS.ServerName == "a")

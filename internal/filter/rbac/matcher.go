@@ -2,6 +2,7 @@ package rbac
 
 import (
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -200,9 +201,13 @@ func compileHeader(h *discovery.HeaderMatch) matcher {
 	case ":path":
 		return target{h}
 	case ":authority":
-		// Hosts are the same in either case.
+		// Hosts are the same in either case, also to an expression, which has no
+		// setting for it but a flag of its own.
 		folded := *h
 		folded.String.IgnoreCase = true
+		if regex := h.String.Regex; regex != nil {
+			folded.String.Regex = &discovery.Regex{Source: regex.Source, Program: regexp.MustCompile("(?i)" + regex.Program.String())}
+		}
 		return authority{&folded}
 	}
 	return headerMatch{h}

@@ -455,39 +455,6 @@ func TestBA09_MetadataAndServerNames(t *testing.T) {
 	}
 }
 
-func TestV05_BH4_AHostIsTheSameHoweverItIsWritten(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		host, rule string
-		want       bool
-	}{
-		{"h.example", "h.example", true},
-		{"H.Example", "h.example", true},
-		{"h.example", "H.Example", true},
-		{"h.example:80", "h.example", true},
-		{"h.example.", "h.example", true},
-		{"h.example.:80", "h.example", true},
-		{"h.example.:80", "h.example:80", true},
-		{"h.example:81", "h.example:80", false},
-		{"[::1]:80", "[::1]", true},
-		{"[::1]:80", "::1", true},
-		{"[h.example]:80", "h.example", true}, // as net.SplitHostPort has it
-		{"[h.example]", "h.example", true},
-		{"[::1]", "[::1]", true},
-		{"evil-h.example", "h.example", false},
-		{"h.example.evil", "h.example", false},
-	} {
-		rule := header(":authority", exact(tt.rule))
-		x := exchange(func(x *filter.Exchange) { x.Host = tt.host })
-		if got := !allows(t, &discovery.RBAC{Rules: policies(discovery.RBACDeny, rule)}, x); got != tt.want {
-			t.Errorf("DENY of %s denies %s: %t", tt.rule, tt.host, got)
-		}
-		if got := allows(t, &discovery.RBAC{Rules: policies(discovery.RBACAllow, not(rule))}, x); got == tt.want {
-			t.Errorf("ALLOW of all but %s allows %s: %t", tt.rule, tt.host, got)
-		}
-	}
-}
-
 func TestV18_APathIsComparedWithoutItsQueryAndInEitherSpelling(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -97,7 +97,7 @@ func TestATreeIsAskedBranchByBranch(t *testing.T) {
 // and the request.
 func TestATreeSaysWhatPoliciesSay(t *testing.T) {
 	t.Parallel()
-	r := random{rand.New(rand.NewPCG(3, 4)), nil}
+	r := newRandom(t, rand.NewPCG(3, 4))
 	allowed := &discovery.RBACVerdict{Action: discovery.RBACAllow}
 	for range 50_000 {
 		rule := r.rule(3)
