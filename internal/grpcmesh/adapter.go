@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"reflect"
+	"runtime"
 	"strings"
 	"time"
 
@@ -65,6 +66,8 @@ const (
 	// maxHeaderBytes is a little above Envoy's 60 KiB, which the listener's
 	// configuration applies.
 	maxHeaderBytes = 64 << 10
+	// maxStreamWorkers bounds what a server holds on a machine with many processors.
+	maxStreamWorkers = 128
 	// defaultIdleTimeout is Envoy's idle_timeout.
 	defaultIdleTimeout = time.Hour
 	// longestConnect bounds the connects that nobody waits for any more. Calls
@@ -106,6 +109,12 @@ func (a *Adapter) channelOptions() []grpc.DialOption {
 	}
 }
 
+// streamWorkers is how many goroutines a server keeps to run calls on, whose stacks
+// have grown already: to grow that of a new one is a tenth of what a call costs its
+// server. A connection hands its calls on in bursts, and a call that finds none free
+// gets a goroutine of its own, as all do without.
+func streamWorkers() uint32 { return uint32(min(8*runtime.GOMAXPROCS(0), maxStreamWorkers)) }
+
 // ServerOptions returns the options of a server that serves on listeners of the
 // mesh.
 func (a *Adapter) ServerOptions() []grpc.ServerOption {
@@ -115,6 +124,7 @@ func (a *Adapter) ServerOptions() []grpc.ServerOption {
 		// application that follow say otherwise.
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.NumStreamWorkers(streamWorkers()),
 		// As with Envoy, clients may ask whether the server is there whenever their
 		// configuration says so; grpc-go takes that for an attack.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Millisecond, PermitWithoutStream: true}),
