@@ -43,16 +43,35 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	if a == nil {
 		return balancer.PickResult{}, errOutside
 	}
+	var t *turn
+	for {
+		result, full, err := p.pick(a, t)
+		if full == nil {
+			p.policy.leave(t)
+			return result, err
+		}
+		// gRPC would wait where this does, until it has another picker or the call
+		// ends: here one call goes on, instead of all.
+		if t = p.policy.queue(full, t); !t.wait(info.Ctx) {
+			p.policy.leave(t)
+			return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
+		}
+	}
+}
+
+// pick is Pick, but for the wait for room on the connections to an endpoint: full is
+// the endpoint for which the call must wait, with its turn t if it has waited already.
+func (p *picker) pick(a *attempt, t *turn) (result balancer.PickResult, full *upstream.Endpoint, err error) {
 	a.picking.Lock()
 	defer a.picking.Unlock()
 	if a.over {
-		return balancer.PickResult{}, errOver
+		return balancer.PickResult{}, nil, errOver
 	}
 	endpoint := a.pipeline.Endpoint
 	if endpoint == nil {
 		var err error
 		if endpoint, err = a.pipeline.Pick(); err != nil {
-			return balancer.PickResult{}, a.pickFailed(outcome.NoEndpoint, err)
+			return balancer.PickResult{}, nil, a.pickFailed(outcome.NoEndpoint, err)
 		}
 	}
 	if endpoint.Draining() {
@@ -62,27 +81,32 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	}
 	insist := false
 	for {
-		c, state, failure := p.policy.get(endpoint, insist)
+		c, state, noRoom, failure := p.policy.get(endpoint, insist, t)
 		switch state {
 		case connectivity.Ready:
 			a.waitOver()
 			if err := a.pipeline.Late(); err != nil {
+				p.policy.ended(c)
 				_ = a.pickFailed(outcome.Timeout, err)
-				return balancer.PickResult{}, status.Error(codes.DeadlineExceeded, err.Error()) // a status, so that no call waits
+				return balancer.PickResult{}, nil, status.Error(codes.DeadlineExceeded, err.Error()) // a status, so that no call waits
 			}
-			return balancer.PickResult{SubConn: c.sc, Done: func(info balancer.DoneInfo) { a.done(p.policy, c, &info) }, Metadata: a.authority(endpoint)}, nil
+			result = balancer.PickResult{SubConn: c.sc, Done: func(info balancer.DoneInfo) { a.done(p.policy, c, &info) }, Metadata: a.authority(endpoint)}
+			return result, nil, nil
 		case connectivity.Idle, connectivity.Connecting:
 			if failure == nil || a.insisted {
 				if !a.wait() {
 					a.pipeline.Overflowed("pending")
 					_ = a.pickFailed(outcome.Overflow, errPending)
-					return balancer.PickResult{}, errPendingStatus
+					return balancer.PickResult{}, nil, errPendingStatus
 				}
 				if state == connectivity.Idle {
 					c.sc.Connect()
 				}
 				a.waited = a.waited.with(endpoint)
-				return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
+				if noRoom {
+					return balancer.PickResult{}, endpoint, nil
+				}
+				return balancer.PickResult{}, nil, balancer.ErrNoSubConnAvailable
 			}
 		}
 		a.unreachable = a.unreachable.with(endpoint)
@@ -94,7 +118,7 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 			endpoint, insist, a.insisted = next, true, true
 		default:
 			a.unreachable, a.waited = nil, nil // a call that waits for ready starts over
-			return balancer.PickResult{}, a.pickFailed(outcome.ConnectFailure, failure)
+			return balancer.PickResult{}, nil, a.pickFailed(outcome.ConnectFailure, failure)
 		}
 	}
 }

@@ -52,8 +52,9 @@ type policy struct {
 	conns  map[*upstream.Endpoint][]*subConn // guarded by mu; none is empty
 	counts [5]int                            // guarded by mu; sub-connections by connectivity.State
 	closed bool                              // guarded by mu
-	// full is whether a call waits for another one to end.
-	full atomic.Bool
+	lines  map[*upstream.Endpoint]*line      // guarded by mu; none without a limit of calls on a connection
+	// waiting is how many calls are in the lines; it grows under mu.
+	waiting atomic.Int64
 }
 
 var _ balancer.Balancer = (*policy)(nil)
@@ -97,8 +98,10 @@ func (p *policy) ended(c *subConn) {
 	if c.active.Add(-1) == 0 {
 		c.idleSince.Store(time.Now().UnixNano())
 	}
-	if p.full.Load() {
-		p.publish()
+	if p.waiting.Load() > 0 {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.callLocked(c.connecting.endpoint)
 	}
 }
 
@@ -167,10 +170,10 @@ func (p *policy) forgetLocked(endpoint *upstream.Endpoint, c *subConn) balancer.
 }
 
 // publish gives the channel a new picker, which wakes the calls that wait for a
-// connection.
+// connection, and those that wait for room on one.
 func (p *policy) publish() {
-	p.full.Store(false) // whoever still finds no room says so again
 	p.mu.Lock()
+	p.dissolveLocked()
 	state := connectivity.Idle
 	switch {
 	case p.closed:
@@ -201,6 +204,7 @@ func (p *policy) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
+	p.dissolveLocked()
 	for endpoint, conns := range p.conns {
 		for _, c := range slices.Clone(conns) {
 			p.forgetLocked(endpoint, c)
@@ -212,8 +216,9 @@ func (p *policy) Close() {
 // a call to be sent on it, with its state and why the last connect failed. If it
 // is ready, ended must be called when the call has ended. One that was made under
 // other settings or roots, or is worn, is replaced; so is one that could not connect, if the
-// call insists.
-func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (c *subConn, state connectivity.State, failure error) {
+// call insists. full is whether the call is to wait in line for room, in which t is
+// the turn that it had, nil before.
+func (p *policy) get(endpoint *upstream.Endpoint, insist bool, t *turn) (c *subConn, state connectivity.State, full bool, failure error) {
 	security := endpoint.Security()
 	var stale []balancer.SubConn
 	defer func() {
@@ -224,7 +229,7 @@ func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (c *subConn, stat
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return nil, connectivity.Shutdown, upstream.ErrClosed
+		return nil, connectivity.Shutdown, false, upstream.ErrClosed
 	}
 	for i := 0; i < len(p.conns[endpoint]); {
 		switch c := p.conns[endpoint][i]; {
@@ -234,22 +239,27 @@ func (p *policy) get(endpoint *upstream.Endpoint, insist bool) (c *subConn, stat
 			i++
 		}
 	}
-	if c := p.chooseLocked(endpoint); c != nil {
-		if c.state == connectivity.Ready && !c.take(endpoint.Cluster().MaxStreams()) {
-			return c, connectivity.Connecting, nil // the call waits for one that ends
-		}
-		return c, c.state, c.err
+	switch c, full = p.chooseLocked(endpoint, t); {
+	case c == nil:
+	case c.state != connectivity.Ready:
+		return c, c.state, full, c.err
+	case full:
+		return c, connectivity.Connecting, true, nil
+	default:
+		c.take() // under the lock, so that the room is still there
+		p.takenLocked(t)
+		return c, c.state, false, nil
 	}
 	gated, ok := p.anotherLocked(endpoint)
 	if !ok {
-		return p.conns[endpoint][0], connectivity.Connecting, nil
+		return p.conns[endpoint][0], connectivity.Connecting, true, nil
 	}
 	if c, failure = p.connLocked(endpoint, security); failure != nil {
 		releaseGate(endpoint, gated)
-		return nil, connectivity.TransientFailure, failure
+		return nil, connectivity.TransientFailure, false, failure
 	}
 	c.gated = gated
-	return c, c.state, nil
+	return c, c.state, full, nil
 }
 
 // connLocked makes a sub-connection.

@@ -1,6 +1,8 @@
 package grpcmesh
 
 import (
+	"slices"
+
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/inboardmesh/inboard/discovery"
@@ -11,33 +13,28 @@ import (
 // that a connection carries at a time: then it has as many as it needs. gRPC itself
 // makes calls wait that its peer does not allow yet.
 
-// take counts a call on a connection that is ready, unless it has as many as the
-// limit allows; 0 is no limit. The caller holds policy.mu.
-func (c *subConn) take(limit int) bool {
-	if limit > 0 && c.active.Load() >= int64(limit) {
-		return false
-	}
+// take counts a call on a connection that is ready and has room. The caller holds
+// policy.mu.
+func (c *subConn) take() {
 	c.requests++
 	c.active.Add(1)
-	return true
 }
 
 // chooseLocked returns the sub-connection for a call to an endpoint: one that is
 // ready and has room, else one that will be; nil if there is none. It is one without
-// room if no more can be had by waiting.
-func (p *policy) chooseLocked(endpoint *upstream.Endpoint) *subConn {
+// room if no more can be had by waiting. full is whether a call that ends would make
+// room for this one: then it waits in line.
+func (p *policy) chooseLocked(endpoint *upstream.Endpoint, t *turn) (c *subConn, full bool) {
 	conns := p.conns[endpoint]
 	limit := int64(endpoint.Cluster().MaxStreams())
 	if len(conns) == 1 && (limit == 0 || conns[0].state != connectivity.Ready) {
-		return conns[0]
+		return conns[0], false
 	}
 	c, room := roomAmong(conns, limit)
-	if !room && limit > 0 && !p.full.Swap(true) {
-		// A call that ends from now on wakes the calls that wait; one may have
-		// ended before.
-		c, _ = roomAmong(conns, limit)
+	if limit == 0 || room && p.admitsLocked(endpoint, t) {
+		return c, false
 	}
-	return c
+	return c, slices.ContainsFunc(conns, func(c *subConn) bool { return c.state == connectivity.Ready })
 }
 
 // roomAmong looks for a connection that is ready and has room; room is whether c is
