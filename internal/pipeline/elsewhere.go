@@ -105,18 +105,23 @@ func (c *Call) readReply(a *Attempt, o *outcome.Outcome) {
 	}
 }
 
-// throttled counts a failure that the policy is about, and reports whether too
-// many of them forbid a retry (gRFC A6, "Throttling Retry Attempts").
+// throttled counts a failure that the policy is about, or after which the server
+// forbids retries, and reports whether too many of them forbid one (gRFC A6,
+// "Throttling Retry Attempts").
 func (c *Call) throttled(o *outcome.Outcome) bool {
 	throttle := c.cluster.Throttle()
-	if throttle == nil || !c.policy.Retryable(o) {
+	if throttle == nil {
+		return false
+	}
+	_, forbidden, _ := retry.Pushback(o)
+	if !forbidden && !c.policy.Retryable(o) {
 		return false
 	}
 	throttle.Failed()
 	if throttle.Allows() {
 		return false
 	}
-	if c.sequence.Remaining() > 0 {
+	if !forbidden && c.sequence.Remaining() > 0 {
 		c.overflowed(c.cluster, "throttle")
 	}
 	return true

@@ -185,3 +185,47 @@ func TestBR9_TheClustersThrottleHoldsForAllCalls(t *testing.T) {
 		}
 	})
 }
+
+// BR8, BR9: a server that forbids a retry takes a token, whatever its status is: grpc-go
+// counts so.
+func TestBR9_APushBackThatForbidsTakesAToken(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.configure(newTarget(retrying(retry.Policy{MaxRetries: 1, On: retry.OnGRPCUnavailable}), func(target *discovery.Target) {
+			v1(target).RetryThrottle = &retry.ThrottleSettings{MaxTokens: 4, TokenRatio: 1}
+		}))
+		call := func(code uint32, pushback string) int {
+			o := outcome.Outcome{Kind: outcome.Response, GRPC: true, Code: code, Sent: true, Header: func(name string) string {
+				if name == "grpc-retry-pushback-ms" {
+					return pushback
+				}
+				return ""
+			}}
+			d := &adapter{attempt: always(o)}
+			b.run(t.Context(), d)
+			return d.attempts
+		}
+		const internal, unavailable = 13, 14
+		for range 3 {
+			if got := call(internal, ""); got != 1 {
+				t.Errorf("%d attempts of a failure that the policy is not about", got)
+			}
+		}
+		if got := call(unavailable, ""); got != 2 { // 3, and with its retry 2: half of them
+			t.Errorf("%d attempts with a full bucket", got)
+		}
+		for range 3 {
+			b.run(t.Context(), &adapter{attempt: always(outcome.Outcome{Kind: outcome.Response, GRPC: true, Sent: true})})
+		}
+		for range 2 {
+			if got := call(internal, "-1"); got != 1 {
+				t.Errorf("%d attempts although the server forbade them", got)
+			}
+		}
+		if got := call(unavailable, ""); got != 1 {
+			t.Errorf("%d attempts after two that the server forbade to repeat", got)
+		}
+		b.idle("v1")
+	})
+}
