@@ -136,9 +136,7 @@ func outcomeOf(a *attempt, err error, reply metadata.MD) outcome.Outcome {
 	}
 	a.marks.mu.Lock()
 	sent, answered, pickKind, pickErr := a.marks.sent, a.marks.answered, a.marks.pickKind, a.marks.pickErr
-	if reply == nil {
-		reply = a.marks.trailer
-	}
+	trailer := a.marks.trailer
 	a.marks.mu.Unlock()
 	code := status.Code(err)
 	o := outcome.Outcome{Kind: outcome.Response, GRPC: true, Code: uint32(code), Sent: sent, Err: err}
@@ -146,8 +144,11 @@ func outcomeOf(a *attempt, err error, reply metadata.MD) outcome.Outcome {
 	case answered && code == codes.Canceled && a.ctx.Err() != nil:
 		o.Kind = outcome.Canceled // it had begun to answer; as below
 	case answered:
-		if reply != nil {
-			o.Header = header(reply).Get
+		o.Header = func(name string) string { // a server may have said something before it failed
+			if value := header(reply).Get(name); value != "" {
+				return value
+			}
+			return header(trailer).Get(name)
 		}
 	case a.ctx.Err() != nil:
 		o.Kind = outcome.Canceled // the pipeline finds out whose time it was

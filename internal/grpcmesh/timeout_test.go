@@ -36,8 +36,8 @@ func checkFailure(t *testing.T, err error, kind outcome.Kind, code codes.Code, a
 	}
 }
 
-// TestS25_TimesAreKeptToTheMillisecond is for servers that hang.
-func TestS25_TimesAreKeptToTheMillisecond(t *testing.T) {
+// TestS25_BT10_TimesAreKeptToTheMillisecond is for servers that hang.
+func TestS25_BT10_TimesAreKeptToTheMillisecond(t *testing.T) {
 	t.Parallel()
 	const ms = time.Millisecond
 	tests := []struct {
