@@ -3,7 +3,11 @@ package balancer
 // Candidates returns the hosts of which [Set.Pick] takes one for a first attempt
 // now, in the order of the configuration within each group of hosts; why there is
 // none, as Pick does. It takes no turn and draws nothing.
-func (s *Set) Candidates() ([]*Host, error) {
+func (s *Set) Candidates() ([]*Host, error) { return s.CandidatesFor(nil) }
+
+// CandidatesFor is [Set.Candidates] for attempts that prefer a locality, as those
+// with [PickInfo.Prefer] do; nil prefers none.
+func (s *Set) CandidatesFor(prefer *Locality) ([]*Host, error) {
 	snapshot := s.snapshot.Load()
 	if snapshot.err != nil {
 		return nil, snapshot.err
@@ -19,6 +23,9 @@ func (s *Set) Candidates() ([]*Host, error) {
 		}
 	}
 	if reachable = reachableAmong(all); len(reachable) > 0 {
+		if preferred := among(reachable, prefer); len(preferred) > 0 {
+			return preferred, nil
+		}
 		return reachable, nil
 	}
 	for _, g := range snapshot.reserve {
@@ -27,6 +34,20 @@ func (s *Set) Candidates() ([]*Host, error) {
 		}
 	}
 	return all, nil
+}
+
+// among are the hosts within a locality.
+func among(hosts []*Host, locality *Locality) []*Host {
+	if locality == nil {
+		return nil
+	}
+	var there []*Host
+	for _, h := range hosts {
+		if locality.covers(h.Locality()) {
+			there = append(there, h)
+		}
+	}
+	return there
 }
 
 func reachableAmong(hosts []*Host) []*Host {

@@ -31,9 +31,13 @@ func TestWhatIsPickedIsACandidate(t *testing.T) {
 		for h := range s.Hosts() {
 			h.SetReachable(r.IntN(3) > 0)
 		}
-		candidates, err := s.Candidates()
+		var prefer *Locality
+		if r.IntN(2) == 0 {
+			prefer = &Locality{Region: fmt.Sprint("r", r.IntN(3))}
+		}
+		candidates, err := s.CandidatesFor(prefer)
 		for range 50 {
-			h, pickErr := s.Pick(PickInfo{})
+			h, pickErr := s.Pick(PickInfo{Prefer: prefer})
 			if !errors.Is(pickErr, err) || pickErr == nil && !slices.Contains(candidates, h) {
 				t.Fatalf("picked %v, %v; the candidates are %v, %v", h, pickErr, candidates, err)
 			}

@@ -28,6 +28,12 @@ func (l Locality) String() string {
 	return l.Region
 }
 
+// covers reports whether other is within l, whose empty parts stand for any.
+func (l Locality) covers(other Locality) bool {
+	return (l.Region == "" || l.Region == other.Region) && (l.Zone == "" || l.Zone == other.Zone) &&
+		(l.SubZone == "" || l.SubZone == other.SubZone)
+}
+
 // Endpoint is one address of a cluster, as configured. It is immutable.
 type Endpoint struct {
 	// Address is "host:port" with a literal IP address or, for an endpoint that is

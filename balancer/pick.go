@@ -39,7 +39,8 @@ type PickInfo struct {
 	Hash   uint64
 	Hashed bool
 	// Prefer is a locality whose hosts are picked as long as one of them is
-	// reachable, may get traffic and is not to be avoided; nil prefers none.
+	// reachable, may get traffic and is not to be avoided; nil prefers none. What is
+	// empty in it stands for any: a region alone prefers all of its zones.
 	Prefer *Locality
 	// Pinned is an address of the host that is picked as long as it can be used,
 	// outside of subsets and priorities too, or several between commas, of which the
@@ -90,39 +91,53 @@ func (s *Set) Pick(info PickInfo) (*Host, error) {
 		return nil, snapshot.err
 	}
 	q := s.query(snapshot, &info)
-	if info.Prefer != nil {
-		if h := s.pickIn(snapshot, q, &info); h != nil {
-			return h, nil
+	g := s.draw(snapshot, q, info.Part)
+	var h *Host
+	if g != nil {
+		h = g.pick(q)
+	}
+	if info.Prefer != nil && (h == nil || !info.prefers(h)) {
+		if preferred := s.pickIn(snapshot, q, &info); preferred != nil {
+			return preferred, nil
 		}
 	}
-	g := s.draw(snapshot, q, info.Part)
-	if g == nil {
+	switch {
+	case g == nil:
 		return nil, ErrPanic
-	}
-	h := g.pick(q)
-	if h.usable(&info) {
+	case h.usable(&info):
 		return h, nil
 	}
 	return s.pickOther(snapshot, g, h, q, &info), nil
 }
 
+// prefers reports whether the host is usable and of the preferred locality.
+func (i *PickInfo) prefers(h *Host) bool { return i.Prefer.covers(h.Locality()) && h.usable(i) }
+
 // pickIn returns a usable host of the preferred locality, nil without one. The
-// policy is asked first, so that it decides as long as it comes by there.
+// policy is asked again, so that it decides as long as it comes by there, but only
+// if there is such a host: the turns that it takes would be missing elsewhere.
 func (s *Set) pickIn(snapshot *snapshot, q query, info *PickInfo) *Host {
-	for range redraws {
-		g := s.draw(snapshot, q, info.Part)
-		if g == nil {
-			continue
-		}
-		if h := g.pick(q); h.Locality() == *info.Prefer && h.usable(info) {
-			return h
+	there := s.preferred(snapshot, info)
+	if there == nil {
+		return nil
+	}
+	for range redraws - 1 { // it has drawn once
+		if g := s.draw(snapshot, q, info.Part); g != nil {
+			if h := g.pick(q); info.prefers(h) {
+				return h
+			}
 		}
 	}
+	return there
+}
+
+// preferred returns any usable host of the preferred locality, nil without one.
+func (s *Set) preferred(snapshot *snapshot, info *PickInfo) *Host {
 	for i := range snapshot.choices {
 		for _, g := range snapshot.choices[i].groups {
 			start := below(high(s.random()), uint32(len(g.hosts)))
 			for j := range g.hosts {
-				if h := g.hosts[(start+j)%len(g.hosts)]; h.Locality() == *info.Prefer && h.usable(info) {
+				if h := g.hosts[(start+j)%len(g.hosts)]; info.prefers(h) {
 					return h
 				}
 			}

@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -223,6 +224,49 @@ func TestAPreferredLocalityIsPickedWhileItCanBe(t *testing.T) {
 		elsewhere := Locality{Zone: "nowhere"}
 		if _, err := s.Pick(PickInfo{Prefer: &elsewhere}); err != nil {
 			t.Errorf("weighted %t: %v", weighted, err)
+		}
+	}
+}
+
+func TestWhatIsEmptyInAPreferredLocalityStandsForAny(t *testing.T) {
+	t.Parallel()
+	places := []Locality{{}, {"eu", "", ""}, {"eu", "a", ""}, {"eu", "b", "1"}, {"us", "a", ""}, {"us", "a", "1"}}
+	all := make([]LocalityEndpoints, len(places))
+	for i := range places {
+		all[i] = LocalityEndpoints{Locality: places[i], Endpoints: []Endpoint{{Address: fmt.Sprintf("10.0.0.%d:80", i)}}}
+	}
+	s := seededSet(t, Config{}, all...)
+	for _, c := range []struct {
+		prefer Locality
+		want   []Locality
+	}{
+		{Locality{Region: "eu"}, places[1:4]},
+		{Locality{Region: "eu", Zone: "b"}, places[3:4]},
+		{Locality{Region: "us", Zone: "a"}, places[4:6]},
+		{Locality{Region: "us", Zone: "a", SubZone: "1"}, places[5:6]},
+		{Locality{SubZone: "1"}, []Locality{places[3], places[5]}},
+		{Locality{Region: "asia"}, places}, // and each has its turn, although nothing is preferred
+	} {
+		picked := make(map[Locality]bool)
+		for range 200 {
+			h, err := s.Pick(PickInfo{Prefer: &c.prefer})
+			if err != nil {
+				t.Fatal(err)
+			}
+			picked[h.Locality()] = true
+		}
+		candidates, err := s.CandidatesFor(&c.prefer)
+		if err != nil || len(candidates) != len(c.want) {
+			t.Errorf("prefer %q: %d candidates, %v", c.prefer, len(candidates), err)
+		}
+		for _, there := range c.want {
+			if !picked[there] {
+				t.Errorf("prefer %q: never picked in %q", c.prefer, there)
+			}
+			delete(picked, there)
+		}
+		if len(picked) > 0 {
+			t.Errorf("prefer %q: picked in %v", c.prefer, picked)
 		}
 	}
 }

@@ -20,6 +20,9 @@ const (
 	// VerdictNoEndpoint is a call that would be forwarded, and fails at this moment,
 	// because the chosen cluster has no endpoint that can be picked.
 	VerdictNoEndpoint = Verdict(explain.NoEndpoint)
+	// VerdictNoTime is a call that would be forwarded, and fails with nothing sent,
+	// because too little of its time is left: see [CallOptions].
+	VerdictNoTime = Verdict(explain.NoTime)
 	// VerdictDirectResponse is a call that the configuration answers.
 	VerdictDirectResponse = Verdict(explain.DirectResponse)
 	// VerdictRedirect is a call that is answered with another location.
@@ -105,7 +108,7 @@ func explanationOf(e *explain.Explanation) *Explanation {
 				Max: r.Max, On: r.On, Statuses: r.Statuses, Headers: r.Headers,
 				BackoffBase: ExplainedDuration(r.BackoffBase), BackoffMax: ExplainedDuration(r.BackoffMax),
 				RateLimited: r.RateLimited, OtherPriorities: r.OtherPriorities, Omitted: r.Omitted,
-				OtherEndpoints: r.OtherEndpoints, Hedge: r.Hedge,
+				OtherEndpoints: r.OtherEndpoints, Hedge: r.Hedge, NotHedged: r.NotHedged,
 			}
 		}),
 	}

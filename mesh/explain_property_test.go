@@ -21,9 +21,11 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/mesh"
 	"github.com/inboardmesh/inboard/mesh/meshtest"
 	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/retry"
 )
 
 // What Explain says is held against what becomes of a call that is made just
@@ -67,8 +69,8 @@ type explainProperty struct {
 
 func newExplainProperty(t *testing.T, random *rand.Rand) *explainProperty {
 	p := &explainProperty{random: random, world: meshtest.New(t), verdicts: make(map[string]int)}
-	for _, version := range []string{"v1", "v1", "v2", "v3"} {
-		p.world.Service("payment.shop", meshtest.Version(version),
+	for i, version := range []string{"v1", "v1", "v2", "v3"} {
+		p.world.Service("payment.shop", meshtest.Version(version), meshtest.Locality([]string{"eu/a", "us/a", "eu/b", "us"}[i]),
 			meshtest.HTTP(80, http.HandlerFunc(echoRequest)),
 			meshtest.GRPC(9090, func(s grpc.ServiceRegistrar) { grpc_testing.RegisterTestServiceServer(s, echoService{}) }))
 	}
@@ -256,8 +258,11 @@ func (p *explainProperty) randomHeader() map[string]string {
 	switch r.IntN(6) {
 	case 0:
 		header[failHeader] = "yes"
-	case 1:
+	case 1, 2:
 		header[slowHeader] = "yes"
+	}
+	if r.IntN(3) > 0 {
+		header["idempotency-key"] = "once"
 	}
 	switch r.IntN(8) {
 	case 0:
@@ -271,15 +276,33 @@ func (p *explainProperty) randomHeader() map[string]string {
 // longest bounds the calls that no route bounds.
 const longest = 10 * time.Second
 
+// hedgeDelay is shorter than all timeouts.
+const hedgeDelay = 100 * time.Millisecond
+
 // withOptions is a context with options of the application, or without.
 func (p *explainProperty) withOptions(ctx context.Context) context.Context {
-	if p.random.IntN(3) > 0 {
+	if p.random.IntN(2) == 0 {
 		return ctx
 	}
-	return mesh.WithCall(ctx, mesh.CallOptions{
-		Timeout:    time.Duration(p.random.IntN(3)) * 400 * time.Millisecond,
-		MaxRetries: new(uint32(p.random.IntN(3))),
-	})
+	o := mesh.CallOptions{Timeout: time.Duration(p.random.IntN(3)) * 400 * time.Millisecond}
+	if p.random.IntN(2) == 0 {
+		o.MaxRetries = new(uint32(p.random.IntN(3)))
+	}
+	switch p.random.IntN(8) {
+	case 0:
+		o.Timeout = -1
+	case 1:
+		o.MinTime = time.Second
+	case 2:
+		o.MinTime = time.Minute
+	}
+	if p.random.IntN(3) == 0 {
+		o.Locality = balancer.Locality{Region: pickOf(p.random, "eu", "us", "asia"), Zone: pickOf(p.random, "", "a", "b")}
+	}
+	if p.random.IntN(2) == 0 {
+		o.Hedge = &retry.Hedge{Delay: hedgeDelay}
+	}
+	return mesh.WithCall(ctx, o)
 }
 
 func (p *explainProperty) checkHTTP(t *testing.T) {
@@ -392,6 +415,11 @@ func (p *explainProperty) check(t *testing.T, e *mesh.Explanation, got *happened
 			wrong("another code")
 		}
 		return
+	case e.Verdict == mesh.VerdictNoTime:
+		if call.Outcome.Kind != outcome.Timeout || len(call.Attempts) > 0 || !strings.HasPrefix(e.Reason, "not sent: ") {
+			wrong("it was sent")
+		}
+		return
 	case e.Verdict != mesh.VerdictForward && e.Verdict != mesh.VerdictNoEndpoint:
 		wrong("a verdict that cannot be")
 		return
@@ -427,8 +455,8 @@ func (p *explainProperty) checkForwarded(e *mesh.Explanation, call *meshtest.Cal
 		}
 		return
 	}
-	for _, a := range call.Attempts {
-		if !slices.Contains(candidates, a.Endpoint) {
+	for i, a := range call.Attempts {
+		if !slices.Contains(candidates, a.Endpoint) && !isElsewhere(e, i, len(candidates), a.Endpoint) {
 			wrong("endpoint %q, which is no candidate", a.Endpoint)
 		}
 	}
@@ -457,6 +485,15 @@ func (p *explainProperty) checkForwarded(e *mesh.Explanation, call *meshtest.Cal
 	}
 }
 
+// isElsewhere reports whether an endpoint is one of those that retries go to when each
+// of the preferred locality has been tried.
+func isElsewhere(e *mesh.Explanation, before, candidates int, address string) bool {
+	return e.Retry != nil && e.Retry.OtherEndpoints && before >= candidates &&
+		slices.ContainsFunc(e.Cluster.Endpoints, func(other mesh.ExplainedEndpoint) bool {
+			return other.Address == address && strings.HasPrefix(other.Why, "the call prefers the locality ")
+		})
+}
+
 func hasHeader(h http.Header, name string) bool {
 	for key := range h {
 		if strings.EqualFold(key, name) {
@@ -476,15 +513,25 @@ func (p *explainProperty) checkAttempts(e *mesh.Explanation, call *meshtest.Call
 	if t := time.Duration(e.Timeouts.Call); t > 0 {
 		limit = min(limit, t)
 	}
-	switch {
-	case !slow:
+	if !slow {
 		if len(call.Attempts) != attempts {
 			wrong("want %d attempts", attempts)
 		}
-	case time.Duration(e.Timeouts.Try) > 0:
+		return
+	}
+	hedged := slices.ContainsFunc(call.Attempts, func(a meshtest.Attempt) bool { return a.Start.Sub(call.Start) == hedgeDelay })
+	if hedged != (e.Retry != nil && e.Retry.Hedge != "") {
+		wrong("hedged: %t", hedged)
+	}
+	if hedged {
+		p.verdicts[e.Protocol+" hedged"]++
+	}
+	try := time.Duration(e.Timeouts.Try)
+	switch {
+	case try > 0:
 		p.verdicts[e.Protocol+" per try"]++
 		first := call.Attempts[0]
-		if took := first.End.Sub(first.Start); took != time.Duration(e.Timeouts.Try) {
+		if took := first.End.Sub(first.Start); took != try {
 			wrong("an attempt took %v", took)
 		}
 	case got.took != limit || !timedOut(call.Outcome, got):
@@ -523,7 +570,7 @@ func checkExplainCoverage(t *testing.T, verdicts chan map[string]int) {
 		return // it has failed
 	}
 	for _, protocol := range []string{"http ", "grpc "} {
-		for _, verdict := range []string{"forward", "direct-response", "redirect", "no-route", "aborted", "without candidates"} {
+		for _, verdict := range []string{"forward", "direct-response", "redirect", "no-route", "aborted", "without candidates", "no-time", "hedged", "per try"} {
 			if sum[protocol+verdict] == 0 {
 				t.Errorf("no call had the verdict %s%s", protocol, verdict)
 			}

@@ -42,8 +42,12 @@ func (e *Explanation) String() string {
 		w.field("response", "%s", operation)
 	}
 	if t := e.Timeouts; t != nil {
-		w.field("timeouts", "call %s, attempt %s, idle attempt %s, connect %s",
-			t.Call.orNone(), t.Try.orNone(), t.TryIdle.orNone(), t.Connect.orNone())
+		needed := ""
+		if t.Needed > 0 {
+			needed = fmt.Sprintf(", none begins with less than %v left", t.Needed)
+		}
+		w.field("timeouts", "call %s, attempt %s, idle attempt %s, connect %s%s",
+			t.Call.orNone(), t.Try.orNone(), t.TryIdle.orNone(), t.Connect.orNone(), needed)
 	}
 	if r := e.Retry; r != nil {
 		w.field("retries", "%s", r)
@@ -223,6 +227,9 @@ func (r *ExplainedRetry) String() string {
 	}
 	if r.Hedge != "" {
 		text += ", hedged " + r.Hedge
+	}
+	if r.NotHedged != "" {
+		text += ", not hedged: " + r.NotHedged
 	}
 	return text
 }

@@ -258,6 +258,8 @@ type ExplainedRetry struct {
 	// Hedge is when another attempt begins beside one that has not ended, in words;
 	// "" is never.
 	Hedge string `json:"hedge,omitempty"`
+	// NotHedged is why that is never although it is configured, "" otherwise.
+	NotHedged string `json:"notHedged,omitempty"`
 }
 
 // ExplainedDuration is a time that JSON has as text: "1.5s".

@@ -6,12 +6,13 @@ import (
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/retry"
 )
 
 // clusterOf describes a running cluster.
-func clusterOf(from *upstream.Cluster, priority discovery.RoutingPriority) *Cluster {
+func clusterOf(from *upstream.Cluster, plan *pipeline.Plan) *Cluster {
 	c := &Cluster{Name: from.Name(), Endpoints: []Endpoint{}}
 	if err := from.Err(); err != nil {
 		c.Error = err.Error()
@@ -31,14 +32,29 @@ func clusterOf(from *upstream.Cluster, priority discovery.RoutingPriority) *Clus
 			c.Drops = append(c.Drops, Drop{Category: d.Category, Percent: percent(d.PerMillion)})
 		}
 	}
-	c.Limits = limits(from, config, priority)
-	candidates, err := from.Candidates()
+	c.Limits = limits(from, config, plan.Priority)
+	candidates, err := from.Candidates(plan.Prefer)
 	c.Endpoints = append(c.Endpoints, endpoints(from, candidates, err)...)
 	for _, leaf := range from.Leaves() {
 		c.Endpoints = append(c.Endpoints, endpoints(leaf, candidates, err)...)
 	}
+	if plan.Prefer != nil && err == nil {
+		c.prefer(from, plan.Prefer)
+	}
 	c.secure(from, config)
 	return c
+}
+
+// prefer says of the endpoints that would be picked from if the call had no preferred
+// locality that this is why they are not.
+func (c *Cluster) prefer(from *upstream.Cluster, locality *balancer.Locality) {
+	others, _ := from.Candidates(nil)
+	for i := range c.Endpoints {
+		e := &c.Endpoints[i]
+		if !e.Candidate && slices.ContainsFunc(others, func(h *balancer.Host) bool { return h.Endpoint().Address == e.Address }) {
+			e.Why = "the call prefers the locality " + locality.String()
+		}
+	}
 }
 
 // secure says whether all endpoints are reached with mutual TLS, and whom they must

@@ -15,6 +15,9 @@ const (
 	// NoEndpoint is a call that would be forwarded, and fails at this moment, because
 	// the cluster has no endpoint that can be picked.
 	NoEndpoint Verdict = "no-endpoint"
+	// NoTime is a call that would be forwarded, and fails with nothing sent, because too
+	// little of its time is left.
+	NoTime Verdict = "no-time"
 	// DirectResponse is a call that the configuration answers.
 	DirectResponse Verdict = "direct-response"
 	// Redirect is a call that is answered with another location.
@@ -289,4 +292,6 @@ type Retry struct {
 	// Hedge is when another attempt begins beside one that has not ended, in words;
 	// "" is never.
 	Hedge string
+	// NotHedged is why that is never although it is configured, "" otherwise.
+	NotHedged string
 }

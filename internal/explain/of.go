@@ -34,6 +34,9 @@ type Question struct {
 	Headers Headers
 	// Facts are what header values can be computed from.
 	Facts route.Facts
+	// Unhedged says why attempts of the call are not made side by side, "" if they may
+	// be. It is asked when the headers are as they are sent.
+	Unhedged func() string
 
 	exact bool
 }
@@ -206,10 +209,10 @@ func (q *Question) forward(ctx context.Context, e *Explanation, config *pipeline
 	}
 	before := q.headerValues()
 	plan := config.Plan(ctx, d, q.Protocol, req, q.Headers)
-	e.Cluster = clusterOf(cluster, plan.Priority)
+	e.Cluster = clusterOf(cluster, &plan)
 	if err := cluster.Err(); err != nil {
 		e.Verdict, e.Reason = NoCluster, fmt.Sprintf("cluster %q cannot be used", name)
-	} else if _, err := cluster.Candidates(); err != nil {
+	} else if _, err := cluster.Candidates(plan.Prefer); err != nil {
 		e.Verdict, e.Reason = NoEndpoint, err.Error()
 	}
 	e.Cluster.HashOf = hashOf(forward.Hash)
@@ -218,8 +221,19 @@ func (q *Question) forward(ctx context.Context, e *Explanation, config *pipeline
 		if c.Hash != nil { // they go before the route's
 			e.Cluster.HashOf = hashOf(c.Hash)
 		}
+		if plan.Keyed && c.Balancer.Policy.Hashes() { // it goes before both
+			e.Cluster.HashOf = []string{"the key that the call gives"}
+		}
 		e.Timeouts.Connect = c.ConnectTimeout
 	}
+	if plan.Late != nil {
+		e.Verdict, e.Reason = NoTime, plan.Late.Error()
+		if plan.Passed {
+			e.Timeouts = nil
+		}
+		return
+	}
+	e.Sent = q.sent(d, before, config.Target.Listener.HideOriginals)
 	if plan.Policy.MaxRetries > 0 {
 		e.Retry = retries(&plan.Policy, plan.Hedge)
 		if h := forward.RetryHeaders; h != nil {
@@ -227,11 +241,20 @@ func (q *Question) forward(ctx context.Context, e *Explanation, config *pipeline
 				e.Retry.Headers = append(e.Retry.Headers, h.Response[i].Name)
 			}
 		}
-		if q.Protocol == observe.GRPC && e.Retry.Hedge != "" {
-			e.Retry.Hedge += ", unless it is a stream" // which only the one who calls knows
-		}
+		q.hedged(e.Retry)
 	}
-	e.Sent = q.sent(d, before, config.Target.Listener.HideOriginals)
+}
+
+// hedged says whether the policy's hedging is for the call.
+func (q *Question) hedged(r *Retry) {
+	if r.Hedge == "" {
+		return
+	}
+	if r.NotHedged = q.Unhedged(); r.NotHedged != "" {
+		r.Hedge = ""
+	} else if q.Protocol == observe.GRPC {
+		r.Hedge += ", unless it is a stream" // which only the one who calls knows
+	}
 }
 
 func timeouts(plan *pipeline.Plan) *Timeouts {
@@ -347,7 +370,7 @@ func retries(p *retry.Policy, h *retry.Hedge) *Retry {
 		most = 10 * base
 	}
 	hedge := ""
-	if h != nil {
+	if _, ok := h.After(p); ok {
 		hedge = hedging(h)
 	}
 	omitted := make([]string, 0, len(p.OmitMetadata)+1)

@@ -29,7 +29,8 @@ func (a *Adapter) Explain(ctx context.Context, target, method string, opts ...gr
 	req, md := requestOf(ctx, name, method, opts)
 	q := &explain.Question{
 		Protocol: observe.GRPC, Target: name, Request: req, Headers: header(md),
-		Facts: route.Facts{Protocol: "HTTP/2", Start: time.Now()},
+		Facts:    route.Facts{Protocol: "HTTP/2", Start: time.Now()},
+		Unhedged: func() string { return unhedged(md, method) },
 	}
 	config, release, err := a.options.Outbound.Peek(ctx, name)
 	switch {

@@ -93,9 +93,14 @@ func TestStreamsAreNotHedged(t *testing.T) {
 		if slow.calls.Load() != 1 || fast.calls.Load() != 1 {
 			t.Errorf("%d and %d calls arrived", slow.calls.Load(), fast.calls.Load())
 		}
-		e, err := f.adapter.Explain(t.Context(), "mesh:///"+target, grpc_testing.TestService_StreamingOutputCall_FullMethodName)
-		if err != nil || e.Retry == nil || e.Retry.Hedge != "after 50ms, unless it is a stream" {
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "idempotency-key", "7")
+		e, err := f.adapter.Explain(ctx, "mesh:///"+target, grpc_testing.TestService_StreamingOutputCall_FullMethodName)
+		if err != nil || e.Retry == nil || e.Retry.Hedge != "after 50ms, unless it is a stream" || e.Retry.NotHedged != "" {
 			t.Errorf("explained as %+v, %v", e, err)
+		}
+		e, err = f.adapter.Explain(t.Context(), "mesh:///"+target, grpc_testing.TestService_StreamingOutputCall_FullMethodName)
+		if err != nil || e.Retry == nil || e.Retry.Hedge != "" || e.Retry.NotHedged == "" {
+			t.Errorf("without a key: explained as %+v, %v", e, err)
 		}
 	})
 }

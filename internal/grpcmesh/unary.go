@@ -135,8 +135,17 @@ func (u *unaryCall) Hedgeable() bool {
 			return false // the application's function expects one end at a time
 		}
 	}
-	u.hedged = header(u.routed).Get("idempotency-key") != "" || isIdempotent(u.view.Path)
+	u.hedged = unhedged(u.routed, u.view.Path) == ""
 	return u.hedged
+}
+
+// unhedged says why a unary call must not be made while another attempt is under way,
+// "" if it may be.
+func unhedged(md metadata.MD, method string) string {
+	if header(md).Get("idempotency-key") == "" && !isIdempotent(method) {
+		return "this program knows no idempotency_level of the method, and there is no idempotency-key"
+	}
+	return ""
 }
 
 // isolate gives an attempt a response and options of its own, where it would

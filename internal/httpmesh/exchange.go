@@ -323,15 +323,26 @@ func discard(resp *http.Response) {
 // 9.2.1) or by its Idempotency-Key, and has a body, if any, that can be had more
 // than once.
 func (x *exchange) Hedgeable() bool {
-	req := x.request
-	switch x.call.Observed.Method {
+	return unhedged(x.request, x.call.Observed.Method) == "" && x.body.hedgeable()
+}
+
+// unhedged says why a request must not be sent while another attempt is under way, ""
+// if it may be.
+func unhedged(req *http.Request, method string) string {
+	safe := false
+	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-	default:
-		if req.Header.Get("Idempotency-Key") == "" {
-			return false
-		}
+		safe = true
 	}
-	return req.Header.Get("Upgrade") == "" && x.body.hedgeable()
+	switch {
+	case !safe && req.Header.Get("Idempotency-Key") == "":
+		return method + " is not safe, and there is no Idempotency-Key"
+	case req.Header.Get("Upgrade") != "":
+		return "it is an upgrade"
+	case req.Body != nil && req.Body != http.NoBody && req.GetBody == nil:
+		return "the body has no GetBody"
+	}
+	return ""
 }
 
 // Replayable reports whether the body can be sent again, whole.

@@ -27,6 +27,7 @@ func (t *Transport) Explain(req *http.Request) (*explain.Explanation, error) {
 	q := &explain.Question{
 		Protocol: observe.HTTP, Target: string(appendTargetName(nil, req.URL)),
 		Request: x.view(http.Header(headers)), Headers: headers, Facts: x.facts(),
+		Unhedged: func() string { return unhedged(req, x.call.Observed.Method) },
 	}
 	if req.URL.Scheme == "https" {
 		return t.explainDirect(q, errEndToEnd), nil

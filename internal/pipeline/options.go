@@ -48,8 +48,9 @@ type CallOptions struct {
 	// HashKey takes the place of what the route's hash policy would hash, for
 	// clusters whose balancer hashes; "" leaves it to the policy.
 	HashKey string
-	// Locality is preferred as long as it has an endpoint that may be used; the
-	// zero value prefers none.
+	// Locality is preferred as long as it has an endpoint that may be used and was
+	// not tried. What is empty in it stands for any: a region alone prefers all of
+	// its zones. The zero value prefers none.
 	Locality balancer.Locality
 	// Priority is discovery.PriorityHigh to count against the limits of that
 	// priority; the zero value leaves it to the route.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/observe"
@@ -67,18 +68,33 @@ type Plan struct {
 	// Hedge is nil without hedging.
 	Hedge    *retry.Hedge
 	Priority discovery.RoutingPriority
+	// Prefer is the locality that the application prefers, nil without one. Keyed is
+	// whether it gives the key that is hashed.
+	Prefer *balancer.Locality
+	Keyed  bool
+	// Late is why nothing would be sent: too little of the call's time is left. Passed
+	// is whether none was given.
+	Late   error
+	Passed bool
 }
 
 // Plan returns the plan of a call that is not made, by a decision that forwards it.
 // h is what would be sent: the headers by which the application controls the call
 // are taken out of it.
 func (c *Config) Plan(ctx context.Context, d *route.Decision, protocol observe.Protocol, req *route.Request, h route.HeaderMap) Plan {
-	call := &Call{Decision: *d}
+	call := &Call{Decision: *d, now: time.Now()}
 	call.Observed.Protocol = protocol
 	call.plan(ctx, req)
 	call.Control(h)
 	call.customize()
-	return Plan{
+	call.bound(ctx, c)
+	defer call.timeout.Stop()
+	plan := Plan{
 		Limit: call.limit(c), MinTime: call.minTime, Policy: *call.policy, Hedge: call.hedge, Priority: call.routingPriority,
+		Prefer: call.pick.Prefer, Keyed: call.pick.Hashed, Passed: call.passed(),
 	}
+	if left, late := call.late(0); late {
+		plan.Late = call.tooLate(left.Round(time.Millisecond)) // the same, however long explaining takes
+	}
+	return plan
 }

@@ -46,7 +46,7 @@ func TestAnEndpointThatIsMadeAfterItHasLeftIsDraining(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		c := w.hold(result(nil, "10.0.0.1:80", "10.0.0.2:80"))
-		hosts, err := c.Candidates()
+		hosts, err := c.Candidates(nil)
 		if err != nil {
 			t.Fatal(err)
 		}

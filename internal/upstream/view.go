@@ -36,11 +36,11 @@ func (e *Endpoint) TLSSettings() *discovery.UpstreamTLS {
 }
 
 // Candidates are the endpoints of which Pick takes one for a first attempt now, or
-// why there is none.
-func (c *Cluster) Candidates() ([]*balancer.Host, error) {
+// why there is none. prefer is the locality that the call prefers, nil without.
+func (c *Cluster) Candidates(prefer *balancer.Locality) ([]*balancer.Host, error) {
 	leaves := c.Leaves()
 	if len(leaves) == 0 {
-		return c.set.Candidates()
+		return c.set.CandidatesFor(prefer)
 	}
 	var all []*balancer.Host
 	var failure error
@@ -49,7 +49,7 @@ func (c *Cluster) Candidates() ([]*balancer.Host, error) {
 		if available >= 100 || !leaf.usable(&balancer.PickInfo{}) {
 			continue
 		}
-		hosts, err := leaf.Candidates()
+		hosts, err := leaf.Candidates(prefer)
 		if err != nil {
 			failure = err
 			continue
@@ -62,7 +62,7 @@ func (c *Cluster) Candidates() ([]*balancer.Host, error) {
 		return all, nil
 	}
 	if failure == nil {
-		return leaves[0].Candidates()
+		return leaves[0].Candidates(prefer)
 	}
 	return nil, failure
 }
