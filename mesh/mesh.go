@@ -309,10 +309,10 @@ func (m *Mesh) DialOptions() []grpc.DialOption { return m.grpc.DialOptions() }
 // [Mesh.Listen]. Connections from any other listener are closed, because no
 // policy can be said to hold for them. A connection has 1024 streams at most, and
 // a call 64 KiB of headers. Calls run on goroutines that are kept, eight for each
-// processor and 128 at most, and on ones of their own if none of these is free: what a handler sets for
-// its goroutine, such as a profiler's labels, it must set back. Options of the
-// application may follow, and override that (grpc.NumStreamWorkers(0) keeps none), or
-// precede them, but for its credentials: TLS is the listener's.
+// processor and 128 at most, and on ones of their own if none of these is free: what
+// a handler sets for its goroutine, such as a profiler's labels, it must set back.
+// Options of the application may follow, and override that (grpc.NumStreamWorkers(0)
+// keeps none), or precede them, but for its credentials: TLS is the listener's.
 func (m *Mesh) ServerOptions() []grpc.ServerOption { return m.grpc.ServerOptions() }
 
 // String names the mesh by its node. It keeps fmt from the keys, which it would

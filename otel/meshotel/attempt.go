@@ -48,7 +48,7 @@ func (t *Telemetry) attemptEnded(_ context.Context, attempt *observe.Attempt) {
 	case *attemptState:
 		state.active.n.Add(-1)
 		if state.span.IsRecording() {
-			finishAttempt(state.span, attempt)
+			t.finishAttempt(state.span, attempt)
 		}
 		state.span.End()
 	default:

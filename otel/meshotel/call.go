@@ -60,7 +60,7 @@ func (t *Telemetry) callEnded(ctx context.Context, call *observe.Call) {
 	series := t.durations.get(t.durationKey(call))
 	series.histogram.Record(ctx, max(0, call.End.Sub(call.Start)).Seconds(), series.options...)
 	if state.recording {
-		finishCall(state.span, call)
+		t.finishCall(state.span, call)
 	}
 	state.span.End()
 	*state = callState{}

@@ -39,8 +39,8 @@ type Telemetry struct {
 	// served are the gRPC methods that this process is known to have.
 	served *names
 
-	// calls recycles callState between calls.
-	calls sync.Pool
+	// calls recycles callState between calls, rooms what attributes are put together in.
+	calls, rooms sync.Pool
 }
 
 // New returns a reporter to the providers of OpenTelemetry. It reports every

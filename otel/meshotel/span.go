@@ -34,11 +34,37 @@ func spanName(call *observe.Call) string {
 	return "tcp"
 }
 
+// room is where the attributes of a span are put together.
+type room struct{ attrs [24]attribute.KeyValue }
+
+// copies is what the spans of OpenTelemetry's SDK have and others do not: of those it
+// is known that they copy the attributes that they are given.
+type copies interface{ DroppedAttributes() int }
+
+// room returns room for the attributes of a span, which is to be given back.
+func (t *Telemetry) room(span trace.Span) *room {
+	if _, ok := span.(copies); ok {
+		if r, ok := t.rooms.Get().(*room); ok {
+			return r
+		}
+	}
+	return new(room)
+}
+
+// giveBack ends the use of room, unless the span may still hold it.
+func (t *Telemetry) giveBack(span trace.Span, r *room) {
+	if _, ok := span.(copies); ok {
+		clear(r.attrs[:]) // which would keep the call's strings alive
+		t.rooms.Put(r)
+	}
+}
+
 // finishCall tells the span all about a call that has ended, at once: each
 // SetAttributes costs an allocation.
-func finishCall(span trace.Span, call *observe.Call) {
-	attrs := make([]attribute.KeyValue, 0, 12)
-	attrs = appendRequest(attrs, call)
+func (t *Telemetry) finishCall(span trace.Span, call *observe.Call) {
+	r := t.room(span)
+	defer t.giveBack(span, r)
+	attrs := appendRequest(r.attrs[:0], call)
 	if call.Direction == observe.Inbound {
 		attrs = appendCaller(attrs, call)
 	}
@@ -50,10 +76,11 @@ func finishCall(span trace.Span, call *observe.Call) {
 }
 
 // finishAttempt tells the span all about an attempt that has ended.
-func finishAttempt(span trace.Span, attempt *observe.Attempt) {
+func (t *Telemetry) finishAttempt(span trace.Span, attempt *observe.Attempt) {
 	call := attempt.Call
-	attrs := make([]attribute.KeyValue, 0, 16)
-	attrs = appendRequest(attrs, call)
+	r := t.room(span)
+	defer t.giveBack(span, r)
+	attrs := appendRequest(r.attrs[:0], call)
 	if call.Protocol == observe.HTTP {
 		attrs = append(attrs, semconv.URLFull(call.Scheme+"://"+call.Host+call.Path))
 		if attempt.Number > 1 {
