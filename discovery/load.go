@@ -35,6 +35,19 @@ type LocalityLoad struct {
 	Issued, Succeeded, Failed, InProgress uint64
 	// Metrics are the endpoints' own, by name.
 	Metrics map[string]MetricLoad
+	// Endpoints are the parts of it, sorted by address.
+	Endpoints []EndpointLoad
+}
+
+// EndpointLoad is what happened to the calls to one endpoint.
+type EndpointLoad struct {
+	// Address is its "host:port".
+	Address string
+	// Issued calls began; of all that ended, Succeeded and Failed; InProgress run
+	// now.
+	Issued, Succeeded, Failed, InProgress uint64
+	// Metrics are the endpoint's own, by name.
+	Metrics map[string]MetricLoad
 }
 
 // MetricLoad is one metric of endpoints.

@@ -2,6 +2,8 @@ package mesh_test
 
 import (
 	"context"
+	"net"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -193,6 +195,55 @@ func TestX104_LoadIsTheOneOfEachLocalityWithDropsAndErrors(t *testing.T) {
 		}
 		if d := stats[1].GetDroppedRequests(); len(d) != 1 || d[0].GetCategory() != "tide" || d[0].GetDroppedCount() != 10 || stats[1].GetTotalDroppedRequests() != 10 {
 			g.t.Errorf("gRPC: %v", stats[1])
+		}
+	})
+}
+
+// Granularity is the server's wish, for HTTP and gRPC alike.
+func TestX104_TheLoadOfEachEndpointIsReportedToAServerThatAsks(t *testing.T) {
+	t.Parallel()
+	onGround(t, func(g *ground) {
+		g.payment(1)
+		g.payment(2)
+		g.plane.Set(tree(1, 2)...)
+		g.plane.Set(reported(groundHTTP), reported(groundGRPC))
+		g.works()
+		stream := g.plane.Server.AcceptLoad()
+		stream.Recv()
+		want := everySecond()
+		ask := func(each bool) map[string]map[string]uint64 {
+			want.ReportEndpointGranularity = each
+			stream.Send(want)
+			for range 6 {
+				g.works()
+			}
+			issued := make(map[string]map[string]uint64)
+			for _, cluster := range stream.Recv().GetClusterStats() {
+				one := make(map[string]uint64)
+				issued[cluster.GetClusterName()] = one
+				for _, l := range cluster.GetUpstreamLocalityStats() {
+					one[""] += l.GetTotalIssuedRequests()
+					for _, e := range l.GetUpstreamEndpointStats() {
+						at := e.GetAddress().GetSocketAddress()
+						one[net.JoinHostPort(at.GetAddress(), strconv.Itoa(int(at.GetPortValue())))] += e.GetTotalIssuedRequests()
+						if e.GetTotalIssuedRequests() != e.GetTotalSuccessfulRequests() || len(e.GetLoadMetricStats()) != 2 {
+							g.t.Errorf("%s: %v", cluster.GetClusterName(), e)
+						}
+					}
+				}
+			}
+			return issued
+		}
+		for name, loads := range ask(true) {
+			total := loads[""]
+			if total < 6 || len(loads) != 3 || loads["10.0.0.1:"+name]+loads["10.0.0.2:"+name] != total {
+				g.t.Errorf("%s: %v, want the parts of both payments", name, loads)
+			}
+		}
+		for name, loads := range ask(false) {
+			if len(loads) != 1 || loads[""] < 6 {
+				g.t.Errorf("%s: %v, want the whole locality alone", name, loads)
+			}
 		}
 	})
 }

@@ -5,13 +5,10 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	loadstatsv3 "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -304,51 +301,9 @@ func (r *loadReporter) message(server string, want *loadstatsv3.LoadStatsRespons
 	}
 	request := new(loadstatsv3.LoadStatsRequest)
 	for i := range loads {
-		stats := clusterStats(&loads[i])
+		stats := clusterStats(&loads[i], want.GetReportEndpointGranularity())
 		stats.LoadReportInterval = took
 		request.ClusterStats = append(request.ClusterStats, stats)
 	}
 	return request
-}
-
-func clusterStats(load *discovery.ClusterLoad) *endpointv3.ClusterStats {
-	stats := &endpointv3.ClusterStats{
-		ClusterName: load.Cluster, ClusterServiceName: load.Service, TotalDroppedRequests: load.Dropped,
-	}
-	for _, category := range slices.Sorted(maps.Keys(load.Drops)) {
-		stats.DroppedRequests = append(stats.DroppedRequests, &endpointv3.ClusterStats_DroppedRequests{
-			Category: category, DroppedCount: load.Drops[category],
-		})
-	}
-	for i := range load.Localities {
-		l := &load.Localities[i]
-		one := &endpointv3.UpstreamLocalityStats{
-			Locality:                &corev3.Locality{Region: l.Locality.Region, Zone: l.Locality.Zone, SubZone: l.Locality.SubZone},
-			TotalIssuedRequests:     l.Issued,
-			TotalSuccessfulRequests: l.Succeeded,
-			TotalErrorRequests:      l.Failed,
-			TotalRequestsInProgress: l.InProgress,
-		}
-		for _, name := range slices.Sorted(maps.Keys(l.Metrics)) {
-			addMetric(one, name, l.Metrics[name])
-		}
-		stats.UpstreamLocalityStats = append(stats.UpstreamLocalityStats, one)
-	}
-	return stats
-}
-
-func addMetric(stats *endpointv3.UpstreamLocalityStats, name string, m discovery.MetricLoad) {
-	unnamed := &endpointv3.UnnamedEndpointLoadMetricStats{NumRequestsFinishedWithMetric: m.Count, TotalMetricValue: m.Total}
-	switch name {
-	case "cpu_utilization":
-		stats.CpuUtilization = unnamed
-	case "mem_utilization":
-		stats.MemUtilization = unnamed
-	case "application_utilization":
-		stats.ApplicationUtilization = unnamed
-	default:
-		stats.LoadMetricStats = append(stats.LoadMetricStats, &endpointv3.EndpointLoadMetricStats{
-			MetricName: name, NumRequestsFinishedWithMetric: m.Count, TotalMetricValue: m.Total,
-		})
-	}
 }

@@ -44,6 +44,9 @@ type Endpoint struct {
 	checks healthCheck
 	// errorRate is the endpoint's own breaker, nil without one.
 	errorRate atomic.Pointer[breaker.ErrorRate]
+	// load counts its calls for the control plane, nil before the first that is
+	// counted.
+	load atomic.Pointer[Load]
 }
 
 // poolKey separates connections that must not be mixed.

@@ -12,47 +12,55 @@ import (
 	"github.com/inboardmesh/inboard/outcome"
 )
 
-// maxLoadNames bounds the metrics of one locality, whose names come from endpoints.
-const maxLoadNames = 200
+// maxLoadNames bounds the metrics of one locality, and of one endpoint, whose names come
+// from endpoints; maxAllNames those of all endpoints of a cluster.
+const (
+	maxLoadNames = 200
+	maxAllNames  = 20_000
+)
 
 // loadTable counts the calls of a cluster for the control plane. A cluster has none
 // while nobody asks.
 type loadTable struct {
-	reports *discovery.LoadReports
-	// cells is replaced as a whole when a locality is seen for the first time.
-	cells atomic.Pointer[map[balancer.Locality]*Load]
+	reports atomic.Pointer[discovery.LoadReports]
+	names   atomic.Int64 // of metrics, since the last report
 
 	mu      sync.Mutex
+	loads   []*Load           // guarded by mu; those with something to tell
 	drops   map[string]uint64 // guarded by mu; since the last report
 	dropped uint64            // guarded by mu; those and what limits refused
 }
 
-// Load counts the calls to one locality of a cluster. A nil one counts nothing.
+// Load counts the calls to one endpoint of a cluster. A nil one counts nothing.
 type Load struct {
-	issued, succeeded, failed atomic.Uint64
-	running                   atomic.Int64
+	table    *loadTable
+	address  string
+	locality balancer.Locality
+
+	// issued is below 0 if a call was taken back that was told already.
+	issued            atomic.Int64
+	succeeded, failed atomic.Uint64
+	running           atomic.Int64
+	// listed is true while it is one of the table's.
+	listed atomic.Bool
 
 	mu      sync.Mutex
 	metrics map[string]discovery.MetricLoad // guarded by mu; since the last report
 }
 
-// followLoad begins or ends to count, as the configuration says.
+// followLoad begins or ends to count, as the configuration says. What was counted
+// counts.
 func (c *Cluster) followLoad(reports *discovery.LoadReports) {
-	switch table := c.load.Load(); {
+	table := c.load.Load()
+	switch {
 	case reports == nil:
 		c.load.Store(nil)
-	case table == nil || table.reports != reports:
-		next := &loadTable{reports: reports, drops: make(map[string]uint64)}
-		if table != nil { // what was counted counts
-			next.cells.Store(table.cells.Load())
-			table.mu.Lock()
-			maps.Copy(next.drops, table.drops)
-			next.dropped = table.dropped
-			table.mu.Unlock()
-		} else {
-			next.cells.Store(new(map[balancer.Locality]*Load))
-		}
-		c.load.Store(next)
+	case table == nil:
+		table = &loadTable{drops: make(map[string]uint64)}
+		table.reports.Store(reports)
+		c.load.Store(table)
+	default:
+		table.reports.Store(reports)
 	}
 }
 
@@ -63,10 +71,38 @@ func (e *Endpoint) Issued() *Load {
 	if table == nil {
 		return nil
 	}
-	l := table.cell(e.host.Locality())
+	l := table.of(e)
 	l.issued.Add(1)
 	l.running.Add(1)
+	l.list() // after it has counted, see quiet
 	return l
+}
+
+// of is what counts the calls to an endpoint where it is now.
+func (t *loadTable) of(e *Endpoint) *Load {
+	locality := e.host.Locality()
+	for {
+		l := e.load.Load()
+		if l != nil && l.table == t && l.locality == locality {
+			return l
+		}
+		next := &Load{table: t, address: e.address, locality: locality}
+		if e.load.CompareAndSwap(l, next) {
+			return next
+		}
+	}
+}
+
+// list lets the next report tell of the endpoint.
+func (l *Load) list() {
+	if l.listed.Load() {
+		return
+	}
+	l.table.mu.Lock()
+	defer l.table.mu.Unlock()
+	if !l.listed.Swap(true) {
+		l.table.loads = append(l.table.loads, l)
+	}
 }
 
 // Done counts how a call ended. It is called once.
@@ -74,20 +110,20 @@ func (l *Load) Done(o *outcome.Outcome) {
 	if l == nil {
 		return
 	}
-	l.running.Add(-1)
 	if o.Verdict() == outcome.Success {
 		l.succeeded.Add(1)
 	} else {
 		l.failed.Add(1)
 	}
+	l.running.Add(-1) // after it has counted, see quiet
 }
 
 // Withdraw takes back a call that could not be connected: it goes to another
 // endpoint.
 func (l *Load) Withdraw() {
 	if l != nil {
-		l.running.Add(-1)
-		l.issued.Add(^uint64(0))
+		l.issued.Add(-1)
+		l.running.Add(-1) // after it has counted, see quiet
 	}
 }
 
@@ -106,31 +142,21 @@ func (c *Cluster) CountDrop(category string) {
 	}
 }
 
-func (t *loadTable) cell(locality balancer.Locality) *Load {
-	for {
-		cells := t.cells.Load()
-		if l := (*cells)[locality]; l != nil {
-			return l
-		}
-		next := maps.Clone(*cells)
-		if next == nil {
-			next = make(map[balancer.Locality]*Load, 1)
-		}
-		next[locality] = new(Load)
-		t.cells.CompareAndSwap(cells, &next)
-	}
-}
-
 // noteMetrics counts what an endpoint says of itself with a response.
 func (e *Endpoint) noteMetrics(r *balancer.LoadReport) {
 	table := e.cluster.load.Load()
-	if table == nil || len(table.reports.Metrics) == 0 {
+	if table == nil {
 		return
 	}
-	l := table.cell(e.host.Locality())
+	names := table.reports.Load().Metrics
+	if len(names) == 0 {
+		return
+	}
+	l := table.of(e)
+	defer l.list() // without the lock
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, name := range table.reports.Metrics {
+	for _, name := range names {
 		switch kind, key, _ := strings.Cut(name, "."); {
 		case name == "cpu_utilization":
 			l.addLocked(name, r.CPU, r.CPU > 0)
@@ -159,8 +185,11 @@ func (l *Load) addOfLocked(kind, key string, values map[string]float64) {
 
 func (l *Load) addLocked(name string, value float64, known bool) {
 	m, ok := l.metrics[name]
-	if !known || !ok && len(l.metrics) == maxLoadNames {
+	if !known || !ok && (len(l.metrics) == maxLoadNames || l.table.names.Load() >= maxAllNames) {
 		return
+	}
+	if !ok {
+		l.table.names.Add(1)
 	}
 	if l.metrics == nil {
 		l.metrics = make(map[string]discovery.MetricLoad)
@@ -241,25 +270,78 @@ func (m *Manager) Loads(wanted func(cluster string) bool) []discovery.ClusterLoa
 // take returns what was counted and begins anew; some is false if that is nothing.
 func (t *loadTable) take() (load discovery.ClusterLoad, some bool) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	load.Drops, load.Dropped = t.drops, t.dropped
 	t.drops, t.dropped = make(map[string]uint64), 0
-	t.mu.Unlock()
-	some = load.Dropped > 0
-	for locality, l := range *t.cells.Load() {
-		one := discovery.LocalityLoad{
-			Locality: locality, Issued: l.issued.Swap(0), Succeeded: l.succeeded.Swap(0), Failed: l.failed.Swap(0),
-			InProgress: uint64(max(l.running.Load(), 0)),
+	t.names.Store(0)
+	localities := make(map[balancer.Locality]*discovery.LocalityLoad)
+	t.loads = slices.DeleteFunc(t.loads, func(l *Load) bool {
+		if one, some := l.take(); some {
+			sum := localities[l.locality]
+			if sum == nil {
+				sum = &discovery.LocalityLoad{Locality: l.locality}
+				localities[l.locality] = sum
+			}
+			add(sum, one)
 		}
-		l.mu.Lock()
-		one.Metrics, l.metrics = l.metrics, nil
-		l.mu.Unlock()
-		if one.Issued+one.Succeeded+one.Failed+one.InProgress > 0 || len(one.Metrics) > 0 {
-			load.Localities = append(load.Localities, one)
-			some = true
-		}
+		return l.quiet()
+	})
+	for _, sum := range localities {
+		slices.SortFunc(sum.Endpoints, func(a, b discovery.EndpointLoad) int { return strings.Compare(a.Address, b.Address) })
+		load.Localities = append(load.Localities, *sum)
 	}
 	slices.SortFunc(load.Localities, func(a, b discovery.LocalityLoad) int {
 		return strings.Compare(a.Locality.String(), b.Locality.String())
 	})
-	return load, some
+	return load, load.Dropped > 0 || len(load.Localities) > 0
+}
+
+// take is that of one endpoint.
+func (l *Load) take() (one discovery.EndpointLoad, some bool) {
+	one = discovery.EndpointLoad{
+		Address: l.address, Succeeded: l.succeeded.Swap(0), Failed: l.failed.Swap(0), InProgress: uint64(max(l.running.Load(), 0)),
+	}
+	if issued := l.issued.Swap(0); issued >= 0 {
+		one.Issued = uint64(issued)
+	} else {
+		l.issued.Add(issued) // of those that are issued from now on
+	}
+	l.mu.Lock()
+	one.Metrics, l.metrics = l.metrics, nil
+	l.mu.Unlock()
+	return one, one.Issued+one.Succeeded+one.Failed+one.InProgress > 0 || len(one.Metrics) > 0
+}
+
+// quiet reports whether the table can forget the endpoint until it is called again.
+// Whoever counts does it before it looks at listed, or before its call does not run
+// any more: nothing is counted that is not seen here, or listed again.
+func (l *Load) quiet() bool {
+	l.listed.Store(false)
+	l.mu.Lock()
+	noted := len(l.metrics)
+	l.mu.Unlock()
+	if l.running.Load() == 0 && l.succeeded.Load()+l.failed.Load() == 0 && l.issued.Load() == 0 && noted == 0 {
+		return true
+	}
+	l.listed.Store(true)
+	return false
+}
+
+// add adds the load of an endpoint to that of its locality.
+func add(sum *discovery.LocalityLoad, one discovery.EndpointLoad) {
+	sum.Issued += one.Issued
+	sum.Succeeded += one.Succeeded
+	sum.Failed += one.Failed
+	sum.InProgress += one.InProgress
+	for name, m := range one.Metrics {
+		was, ok := sum.Metrics[name]
+		if !ok && len(sum.Metrics) == maxLoadNames {
+			continue
+		}
+		if sum.Metrics == nil {
+			sum.Metrics = make(map[string]discovery.MetricLoad)
+		}
+		sum.Metrics[name] = discovery.MetricLoad{Count: was.Count + m.Count, Total: was.Total + m.Total}
+	}
+	sum.Endpoints = append(sum.Endpoints, one)
 }

@@ -1,6 +1,8 @@
 package upstream
 
 import (
+	"reflect"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -80,5 +82,157 @@ func TestX104_CallsAreCountedOnceHoweverOftenItIsAsked(t *testing.T) {
 	}
 	if loads = m.Loads(all); len(loads) != 0 {
 		t.Errorf("loads %+v, want nothing new", loads)
+	}
+}
+
+func TestX104_ACallThatIsTakenBackAfterItWasToldIsMadeUpFor(t *testing.T) {
+	t.Parallel()
+	m := NewManager(Options{})
+	defer m.Close()
+	c := m.Hold(map[string]discovery.ClusterResult{"c": {Cluster: loadCluster(&discovery.LoadReports{}), Endpoints: loadAssignment()}})["c"]
+	endpoint, err := c.Pick(balancer.PickInfo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued := func() (n uint64) {
+		for _, cluster := range m.Loads(all) {
+			for _, l := range cluster.Localities {
+				n += l.Issued
+			}
+		}
+		return n
+	}
+	load := endpoint.Issued()
+	if n := issued(); n != 1 {
+		t.Fatalf("%d calls issued, want 1", n)
+	}
+	load.Withdraw() // it could not be connected, which took a while
+	if n := issued(); n != 0 {
+		t.Errorf("%d calls issued, want none", n)
+	}
+	for range 3 {
+		endpoint.Issued().Done(&outcome.Outcome{Kind: outcome.Response, Status: 200})
+	}
+	if n := issued(); n != 2 {
+		t.Errorf("%d calls issued, want the 3 without the one that was told too early", n)
+	}
+}
+
+func TestX104_EachEndpointHasItsPart(t *testing.T) {
+	t.Parallel()
+	m := NewManager(Options{})
+	defer m.Close()
+	assignment := loadAssignment()
+	assignment.Localities[0].Endpoints = append(assignment.Localities[0].Endpoints, balancer.Endpoint{Address: "10.0.0.2:80", Weight: 1})
+	hold := func(a *discovery.Assignment) *Cluster {
+		return m.Hold(map[string]discovery.ClusterResult{"c": {
+			Cluster: loadCluster(&discovery.LoadReports{Metrics: []string{"cpu_utilization"}}), Endpoints: a,
+		}})["c"]
+	}
+	c := hold(assignment)
+	endpoints := make(map[string]*Endpoint)
+	for len(endpoints) < 2 {
+		e, err := c.Pick(balancer.PickInfo{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		endpoints[e.Address()] = e
+	}
+	good, bad := &outcome.Outcome{Kind: outcome.Response, Status: 200}, &outcome.Outcome{Kind: outcome.Response, Status: 503}
+	endpoints["10.0.0.1:80"].Issued().Done(good)
+	open := endpoints["10.0.0.2:80"].Issued()
+	endpoints["10.0.0.2:80"].noteMetrics(&balancer.LoadReport{CPU: 0.5})
+	check := func(what string, want ...discovery.EndpointLoad) {
+		t.Helper()
+		var got []discovery.EndpointLoad
+		for _, cluster := range m.Loads(all) {
+			for _, l := range cluster.Localities {
+				got = append(got, l.Endpoints...)
+			}
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, want %+v", what, got, want)
+		}
+	}
+	check("at first",
+		discovery.EndpointLoad{Address: "10.0.0.1:80", Issued: 1, Succeeded: 1},
+		discovery.EndpointLoad{Address: "10.0.0.2:80", Issued: 1, InProgress: 1, Metrics: map[string]discovery.MetricLoad{"cpu_utilization": {Count: 1, Total: 0.5}}})
+	// An endpoint that has left has calls that end.
+	hold(loadAssignment())
+	check("while a call runs at one that has left", discovery.EndpointLoad{Address: "10.0.0.2:80", InProgress: 1})
+	open.Done(bad)
+	check("when it has ended", discovery.EndpointLoad{Address: "10.0.0.2:80", Failed: 1})
+	check("afterwards")
+	if n := len(c.load.Load().loads); n != 0 {
+		t.Errorf("%d endpoints are remembered without anything to tell", n)
+	}
+}
+
+func TestX104_NoCallIsLostBetweenReports(t *testing.T) {
+	t.Parallel()
+	m := NewManager(Options{})
+	defer m.Close()
+	c := m.Hold(map[string]discovery.ClusterResult{"c": {Cluster: loadCluster(&discovery.LoadReports{}), Endpoints: loadAssignment()}})["c"]
+	endpoint, err := c.Pick(balancer.PickInfo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const callers, calls = 4, 2000
+	var issued, succeeded uint64
+	take := func() {
+		for _, cluster := range m.Loads(all) {
+			for _, l := range cluster.Localities {
+				issued += l.Issued
+				succeeded += l.Succeeded
+			}
+		}
+	}
+	var running sync.WaitGroup
+	for range callers {
+		running.Go(func() {
+			for range calls {
+				endpoint.Issued().Done(&outcome.Outcome{Kind: outcome.Response, Status: 200})
+				runtime.Gosched() // so that the endpoint is often quiet
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { running.Wait(); close(done) }()
+	for over := false; !over; {
+		select {
+		case <-done:
+			over = true
+		default:
+		}
+		take()
+	}
+	if take(); issued != callers*calls || succeeded != callers*calls {
+		t.Errorf("%d calls issued and %d succeeded, want %d", issued, succeeded, callers*calls)
+	}
+}
+
+// What counting costs a call, beside a cluster whose load nobody asks for.
+func BenchmarkCountedLoad(b *testing.B) {
+	for _, bench := range []struct {
+		name    string
+		reports *discovery.LoadReports
+	}{
+		{"nobody asks", nil},
+		{"counted", &discovery.LoadReports{}},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			m := NewManager(Options{})
+			defer m.Close()
+			c := m.Hold(map[string]discovery.ClusterResult{"c": {Cluster: loadCluster(bench.reports), Endpoints: loadAssignment()}})["c"]
+			endpoint, err := c.Pick(balancer.PickInfo{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			good := &outcome.Outcome{Kind: outcome.Response, Status: 200}
+			for b.Loop() {
+				endpoint.Issued().Done(good)
+			}
+		})
 	}
 }
