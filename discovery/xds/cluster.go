@@ -107,6 +107,11 @@ func (c *cluster) waitingFor() error {
 	return c.secrets.waitingFor()
 }
 
+// troubled reports whether anything may be wrong with the cluster.
+func (c *cluster) troubled() bool {
+	return c.result.Err != nil || c.config.err != nil || c.endpoints != nil && c.endpoints.err != nil || c.secrets.troubled()
+}
+
 // ambient adds what is wrong and not told by the result.
 func (c *cluster) ambient(found *troubles) {
 	if c.told && !c.pending && c.result.Err != nil {

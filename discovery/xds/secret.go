@@ -67,6 +67,16 @@ func (s secrets) values(uses []discovery.SecretUse) (values discovery.Secrets, c
 	return values, true, nil
 }
 
+// troubled reports whether anything is wrong with a secret.
+func (s secrets) troubled() bool {
+	for _, r := range s {
+		if r != nil && r.err != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // ambient adds what is wrong with secrets that are in force.
 func (s secrets) ambient(found *troubles) {
 	for _, use := range slices.SortedFunc(maps.Keys(s), compareUses) {

@@ -35,6 +35,9 @@ type target struct {
 	next     *plan                            // guarded by Mutex; not ready yet, or nil
 	// aggregated is true if any of the clusters is, or was, an aggregate.
 	aggregated bool // guarded by Mutex
+	// mayTrouble is false if nothing is wrong with any of the clusters: of thousands
+	// that come one after the other not each must look at all.
+	mayTrouble bool // guarded by Mutex
 	// unready is the index of a cluster of next that was not ready, all before
 	// it having been.
 	unready int // guarded by Mutex
@@ -72,6 +75,7 @@ func (t *target) stop() {
 
 // updateLocked works out what an event means.
 func (t *target) updateLocked() {
+	t.mayTrouble = true
 	t.planLocked()
 	t.followClustersLocked()
 	if t.next != nil && t.readyLocked() {
@@ -91,6 +95,7 @@ func (t *target) clusterLocked(c *cluster) {
 		return
 	}
 	c.updateLocked(t.client, t)
+	t.mayTrouble = t.mayTrouble || c.troubled()
 	if t.next != nil && t.readyLocked() {
 		t.current, t.next = t.next, nil
 		t.followClustersLocked()
@@ -274,7 +279,17 @@ func (t *target) ambientLocked() error {
 	if t.routes != nil {
 		found.add(referenced(t.routes.err))
 	}
-	for _, name := range slices.Sorted(maps.Keys(t.clusters)) {
+	var troubled []string
+	if t.mayTrouble {
+		for name, c := range t.clusters {
+			if c.troubled() {
+				troubled = append(troubled, name)
+			}
+		}
+		t.mayTrouble = len(troubled) > 0
+	}
+	slices.Sort(troubled)
+	for _, name := range troubled {
 		t.clusters[name].ambient(&found)
 		if name == t.local {
 			found.add(t.clusters[name].result.Err)

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -96,11 +97,14 @@ func (m *Manager) Name() string { return m.options.Name }
 // connections, counters and breaker. Release gives them back.
 func (m *Manager) Hold(results map[string]discovery.ClusterResult) map[string]*Cluster {
 	held := make(map[string]*Cluster, len(results))
+	added := m.missing(results)
 	m.mu.Lock()
 	for name := range results {
 		c := m.clusters[name]
 		if c == nil {
-			c = newCluster(m, name)
+			if c = added[name]; c == nil { // it was there a moment ago
+				c = newCluster(m, name)
+			}
 			m.clusters[name] = c
 		}
 		c.holders++
@@ -111,10 +115,36 @@ func (m *Manager) Hold(results map[string]discovery.ClusterResult) map[string]*C
 	}
 	local := m.local
 	m.mu.Unlock()
+	n := 0
 	for name, c := range held {
 		c.apply(results[name], leavesOf(held, results[name].Leaves), local)
+		if n++; n%yieldAfter == 0 {
+			runtime.Gosched()
+		}
 	}
 	return held
+}
+
+// yieldAfter is after how many of many clusters those who wait for a processor go
+// first: calls must not wait until all are done.
+const yieldAfter = 32
+
+// missing makes the clusters that are not there yet. Of thousands that come at once
+// that takes too long for the lock, which new connections need.
+func (m *Manager) missing(results map[string]discovery.ClusterResult) map[string]*Cluster {
+	var names []string
+	m.mu.Lock()
+	for name := range results {
+		if m.clusters[name] == nil {
+			names = append(names, name)
+		}
+	}
+	m.mu.Unlock()
+	added := make(map[string]*Cluster, len(names))
+	for _, name := range names {
+		added[name] = newCluster(m, name)
+	}
+	return added
 }
 
 // Release gives back what Hold returned. A cluster that nobody holds any more

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -120,12 +121,19 @@ type item struct {
 // maxIndexes bounds how many entries with one name are told of.
 const maxIndexes = 10
 
+// yieldAfter is after how many of many resources those who wait for a processor go
+// first: calls must not wait until all are done.
+const yieldAfter = 32
+
 // decode decodes the entries of a response. It holds no lock while it does, and
 // asks the cache first: a repetition is not decoded again.
 func (l *link) decode(lt *linkType, r *response) []item {
 	items := make([]item, len(r.entries))
 	named := make(map[string][]int, len(items))
 	for i := range r.entries {
+		if i%yieldAfter == yieldAfter-1 {
+			runtime.Gosched()
+		}
 		items[i] = l.decodeOne(lt, &r.entries[i])
 		items[i].index = i
 		if name := items[i].name; name != "" {

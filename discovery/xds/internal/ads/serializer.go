@@ -1,6 +1,9 @@
 package ads
 
-import "sync"
+import (
+	"runtime"
+	"sync"
+)
 
 // serializer runs functions one after the other, in the order in which they
 // were added, on the goroutine that calls run.
@@ -42,11 +45,14 @@ func (s *serializer) run() {
 		batch := s.queue
 		s.queue = nil
 		s.added.L.Unlock()
-		for _, f := range batch {
+		for i, f := range batch {
 			if s.isClosed() {
 				return
 			}
 			f()
+			if i%yieldAfter == yieldAfter-1 {
+				runtime.Gosched()
+			}
 		}
 	}
 }

@@ -120,7 +120,7 @@ func check(t *testing.T, s *snapshot) {
 		t.Fatalf("%+v became %+v, %v", s, again, err)
 	}
 	for i := range s.resources {
-		holdsSecret(s.resources[i].TypeURL, s.resources[i].Value)
+		new(secrets).holds(s.resources[i].TypeURL, s.resources[i].Value)
 	}
 }
 

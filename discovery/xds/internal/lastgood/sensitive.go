@@ -11,10 +11,9 @@ import (
 // did, they would not be kept.
 const secretURL = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
-// holdsSecret reports whether a resource holds something that Envoy's API marks as
-// sensitive, such as an inline private key, or cannot be looked into. What an Any
-// of a type holds that this program does not know is not looked into, as nothing
-// else of it is.
+// holdsSecret looks for something sensitive in all of a resource. What an Any of a
+// type holds that this program does not know is not looked into, as nothing else of it
+// is.
 func holdsSecret(typeURL string, value []byte) bool {
 	if typeURL == secretURL {
 		return true

@@ -71,14 +71,15 @@ type Status struct {
 type Store struct {
 	config Config
 	owner  [sha256.Size]byte
-	// dir and files belong to whoever writes: run, and Stop after it. They are nil
-	// while the directory cannot be used.
-	dir    *directory
-	files  files
-	wake   chan struct{} // holds one token
-	stop   func()
-	ending chan struct{} // closed by Stop
-	wg     sync.WaitGroup
+	// dir, files and secrets belong to whoever writes: run, and Stop after it. The
+	// first two are nil while the directory cannot be used.
+	dir     *directory
+	files   files
+	secrets secrets
+	wake    chan struct{} // holds one token
+	stop    func()
+	ending  chan struct{} // closed by Stop
+	wg      sync.WaitGroup
 
 	mu        sync.Mutex
 	items     map[Key]*item       // guarded by mu

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,10 @@ import (
 	"github.com/inboardmesh/inboard/internal/slim"
 	"github.com/inboardmesh/inboard/observe"
 )
+
+// yieldAfter is after how many of many resources those who wait for a processor go
+// first: calls must not wait until all are done.
+const yieldAfter = 32
 
 // run writes what changes, until Stop.
 func (s *Store) run() {
@@ -188,8 +193,11 @@ func (s *Store) look() {
 		}
 	}
 	s.mu.Unlock()
-	for _, it := range unknown {
-		secret := holdsSecret(it.resource.TypeURL, it.resource.Value) // never changed
+	for i, it := range unknown {
+		if i%yieldAfter == yieldAfter-1 {
+			runtime.Gosched()
+		}
+		secret := s.secrets.holds(it.resource.TypeURL, it.resource.Value) // never changed
 		s.mu.Lock()
 		it.looked, it.secret = true, secret
 		s.mu.Unlock()
