@@ -244,7 +244,9 @@ func (m *Mesh) Transport() http.RoundTripper { return m.transport }
 
 // HTTPClient returns a new client over [Mesh.Transport]. It has no timeout of
 // its own: the route's applies, if it has one. It follows redirects as any
-// [http.Client]. Nobody need close it.
+// [http.Client]. Nobody need close it. To bound a call, give its request a context
+// with a deadline, or [CallOptions] with a timeout: when Timeout of an [http.Client]
+// is over, the client makes an error of its own, in which no [*Error] is found.
 func (m *Mesh) HTTPClient() *http.Client { return &http.Client{Transport: m.transport} }
 
 // Listen opens a listener whose connections are accepted as the control plane

@@ -503,7 +503,11 @@ func parityAnswerRows() []parityRow {
 			cases: []parityCase{{
 				name: "every call", want: parityWant{status: status, code: code}, why: why,
 				check: func(t *testing.T, p *parityProbe, r *parityResult) {
-					if !p.grpc && r.Body != body {
+					want := body
+					if p.grpc && body == "" {
+						want = "mesh: direct response"
+					}
+					if r.Body != want {
 						t.Errorf("body %q", r.Body)
 					}
 				},
@@ -521,6 +525,7 @@ func parityAnswerRows() []parityRow {
 		redirect("uri: /new, redirectCode: 307", http.StatusTemporaryRedirect, "http://HOST:PORT/new?a=b"),
 		direct("status: 403, body: {string: go away}", http.StatusForbidden, codes.PermissionDenied, "go away"),
 		direct("status: 503", http.StatusServiceUnavailable, codes.Unavailable, ""),
+		direct("status: 404, body: {string: 100 % Käse}", http.StatusNotFound, codes.Unimplemented, "100 % Käse"),
 		direct("status: 200, body: {bytes: aGVsbG8=}", http.StatusOK, codes.Unknown, "hello"),
 	}
 }

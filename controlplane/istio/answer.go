@@ -3,6 +3,7 @@ package istio
 import (
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -45,6 +46,7 @@ func redirect(in *networking.HTTPRedirect, matches []*networking.HTTPMatchReques
 		if path != "" && path[0] != '/' { // it would become a part of the host
 			a.field(name).errorf("%q does not begin with a slash: write %q", path, "/"+path)
 		}
+		checkEscapes(path, a.field(name))
 	}
 	if host := in.Authority; host != "" && !isRedirectHost(host) {
 		a.field("authority").errorf("%q is not a host: write a name or an address, with a port or without", host)
@@ -63,6 +65,20 @@ func redirect(in *networking.HTTPRedirect, matches []*networking.HTTPMatchReques
 	out.ResponseCode = code
 	out.PortRedirect = redirectPort(in, port, a)
 	return out
+}
+
+// checkRewrite refuses what replaces a path and no server could read.
+func checkRewrite(path string, a at) {
+	if strings.Contains(path, "#") {
+		a.errorf("%q has a fragment, which is never sent: remove it, or write %%23", path)
+	}
+	checkEscapes(path, a)
+}
+
+func checkEscapes(path string, a at) {
+	if _, err := url.PathUnescape(path); err != nil {
+		a.errorf("%q: a percent sign begins an escape of two hexadecimal digits: write %%25 for the sign itself", path)
+	}
 }
 
 // isRedirectHost reports whether a text is a name or an address, with a port or without.

@@ -25,7 +25,9 @@
 // are Services, whose ServiceEntry has the host NAME.NAMESPACE.svc.cluster.local,
 // or ServiceEntries by name. A route of the service's namespace is for every
 // client. One of another namespace is for the clients there, who have no others
-// then. Matches are ordered by the Gateway API's rules; an expression stands after
+// then. One without a port is for all ports of the Service, a GRPCRoute for those of
+// plain HTTP too, where it takes the place of every HTTPRoute; that is a warning.
+// Matches are ordered by the Gateway API's rules; an expression stands after
 // what is written out. What matches no rule has no route. Filters of a rule that
 // exclude each other are problems. A backend that is not there fails its share of the
 // requests with 500, those of a GRPCRoute with UNAVAILABLE, and a parent that is a Gateway is not

@@ -88,6 +88,8 @@ func checkNewPath(path string, a at) {
 		a.errorf("%q does not begin with a slash", path)
 	case strings.ContainsAny(path, "?#") || strings.ContainsFunc(path, func(c rune) bool { return c <= ' ' || c == 0x7f }):
 		a.errorf("%q is not a path: it must be without a query, a fragment, spaces and control characters", path)
+	default:
+		checkEscapes(path, a)
 	}
 }
 

@@ -16,8 +16,8 @@ func Lints() []Lint { return lints[:] }
 // ofOne are the lints that an object has by itself. The others depend on what else
 // there is, of which nothing is known for certain while there are problems.
 var ofOne = []lint{
-	lintForeignParent, lintImpossibleMatch, lintIneffectiveHostnames, lintMissingWeight, lintNoBackend, lintPerTryTimeout, lintPrefixRewrite, lintRedirectLoop,
-	lintRetriesExceedTimeout, lintRetryNonIdempotent, lintShadowedRoute, lintUnknownProtocol, lintWeightSum,
+	lintBodyNotSent, lintCORSCredentials, lintForeignParent, lintImpossibleMatch, lintIneffectiveHostnames, lintMissingWeight, lintNoBackend, lintPerTryTimeout,
+	lintPrefixRewrite, lintRedirectLoop, lintRetriesExceedTimeout, lintRetryNonIdempotent, lintRewriteQuery, lintShadowedRoute, lintUnknownProtocol, lintWeightSum,
 }
 
 // lint is the number of a kind of warning. It is no text, so that a warning
@@ -26,7 +26,9 @@ type lint uint8
 
 // The kinds of warnings, in the order of their codes.
 const (
-	lintConflictingRoute lint = iota
+	lintBodyNotSent lint = iota
+	lintConflictingRoute
+	lintCORSCredentials
 	lintEmptySubset
 	lintForeignParent
 	lintGRPCRoutePort
@@ -44,6 +46,7 @@ const (
 	lintRedirectLoop
 	lintRetriesExceedTimeout
 	lintRetryNonIdempotent
+	lintRewriteQuery
 	lintShadowedRoute
 	lintTimeoutExceedsCaller
 	lintUnknownBackend
@@ -59,9 +62,17 @@ const (
 )
 
 var lints = [...]Lint{
+	lintBodyNotSent: {
+		"body-not-sent", "A direct response has a body, and a status whose responses have none: only gRPC gets it, as the status message.",
+		"Use another status, or remove the body.",
+	},
 	lintConflictingRoute: {
 		"conflicting-route", "An HTTPRoute is not in force on a port, because a GRPCRoute is for the same calls.",
 		"Keep one of them, or give their parentRefs different ports.",
+	},
+	lintCORSCredentials: {
+		"cors-credentials", "A policy allows credentials to every origin: whatever page a user visits may act in the user's name. Or a \"*\" is to stand for methods or headers, which it does not beside credentials.",
+		"Name the origins, methods and headers, or remove `allowCredentials`.",
 	},
 	lintEmptySubset: {
 		"empty-subset", "A subset selects no endpoint of a host that has some: calls to it fail.",
@@ -130,6 +141,10 @@ var lints = [...]Lint{
 	lintRetryNonIdempotent: {
 		"retry-non-idempotent", "Requests with POST or PATCH, which a rule takes too, are repeated after the server may have acted on them.",
 		"Retry on `connect-failure,refused-stream,reset-before-request`, or give these methods a rule of their own before it, or make the server recognize what it has done.",
+	},
+	lintRewriteQuery: {
+		"rewrite-query", "What replaces a path has a query: the rest of the path, and then the request's own query behind another question mark, become the end of its last value.",
+		"Let the server read a header, which `headers.request.set` sets, or match exact paths of requests without a query only.",
 	},
 	lintShadowedRoute: {
 		"shadowed-route", "A rule, or a match, is never reached: an earlier one matches all of it.",

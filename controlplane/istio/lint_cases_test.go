@@ -282,6 +282,33 @@ var lintCases = []lintCase{
 		`spec.http[0].rewrite.uri: "/v1" in the place of the prefix "/" makes "/v1x" of "/x"`,
 	}},
 	{"prefix-rewrite", "what fits", payRules("  - match: [{uri: {prefix: /a/}}, {uri: {prefix: /a}}]\n    rewrite: {uri: /}\n    " + payRoute + "\n  - match: [{uri: {prefix: /b}}, {uri: {exact: /c/}}]\n    rewrite: {uri: /d}\n    " + payRoute + "\n"), nil},
+	{"rewrite-query", "of a prefix, and of every path", payRules("  - match: [{uri: {prefix: /a}}]\n    rewrite: {uri: \"/v2?tier=gold\"}\n    " + payRoute + "\n  - rewrite: {uri: \"/v2/?tier=gold\"}\n    " + payRoute + "\n"), []string{
+		`spec.http[0].rewrite.uri: "/v2?tier=gold" has a query, which what follows becomes a part of: a request with the query "a=b" is sent as "/v2?tier=gold/x?a=b"`,
+		`spec.http[1].rewrite.uri: "/v2/?tier=gold" has a query, which what follows becomes a part of: a request with the query "a=b" is sent as "/v2/?tier=goldx?a=b"`,
+	}},
+	{"rewrite-query", "of an exact path", payRules("  - match: [{uri: {exact: /a}}]\n    rewrite: {uri: \"/v2?tier=gold\"}\n    " + payRoute + "\n  - " + payRoute + "\n"), []string{
+		`spec.http[0].rewrite.uri: "/v2?tier=gold" has a query, which what follows becomes a part of: a request with the query "a=b" is sent as "/v2?tier=gold?a=b"`,
+	}},
+	{"rewrite-query", "a question mark that is escaped", payRules("  - rewrite: {uri: \"/v2%3Ftier\"}\n    " + payRoute + "\n"), nil},
+	{"body-not-sent", "statuses without content", payRules("  - match: [{uri: {prefix: /a}}]\n    directResponse: {status: 204, body: {string: done}}\n  - directResponse: {status: 304, body: {bytes: aGVsbG8=}}\n"), []string{
+		`spec.http[0].directResponse.body: responses with the status 204 have no body: it is not sent`,
+		`spec.http[1].directResponse.body: responses with the status 304 have no body: it is not sent`,
+	}},
+	{"body-not-sent", "others", payRules("  - match: [{uri: {prefix: /a}}]\n    directResponse: {status: 204}\n  - directResponse: {status: 200, body: {string: done}}\n"), nil},
+	{"cors-credentials", "of everybody", payRules("  - corsPolicy:\n      allowCredentials: true\n      allowOrigins: [{exact: \"*\"}, {prefix: \"https://\"}, {regex: \".*\"}, {regex: \"https://.*[.]shop\"}]\n      allowHeaders: [x-a, \"*\"]\n      allowMethods: [GET, \"*\"]\n    " + payRoute + "\n"), []string{
+		`spec.http[0].corsPolicy.allowOrigins[0]: every origin may use the credentials of whoever visits it`,
+		`spec.http[0].corsPolicy.allowOrigins[1]: every origin may use the credentials of whoever visits it`,
+		`spec.http[0].corsPolicy.allowOrigins[2]: every origin may use the credentials of whoever visits it`,
+		`spec.http[0].corsPolicy.allowHeaders[1]: beside credentials "*" is a name for browsers, and stands for nothing else`,
+		`spec.http[0].corsPolicy.allowMethods[1]: beside credentials "*" is a name for browsers, and stands for nothing else`,
+	}},
+	{"cors-credentials", "in the old field", payRules("  - corsPolicy: {allowCredentials: true, allowOrigin: [\"*\"]}\n    " + payRoute + "\n"), []string{
+		`spec.http[0].corsPolicy.allowOrigin[0]: every origin may use the credentials of whoever visits it`,
+	}},
+	{"cors-credentials", "of an HTTPRoute", strings.Replace(gatewayHTTPRoute, "- backendRefs", "- filters: [{type: CORS, cors: {allowCredentials: true, allowOrigins: [\"https://*\", \"https://*.shop\"]}}]\n    backendRefs", 1), []string{
+		`spec.rules[0].filters[0].cors.allowOrigins[0]: every origin may use the credentials of whoever visits it`,
+	}},
+	{"cors-credentials", "without credentials, and of those who are meant", payRules("  - match: [{uri: {prefix: /a}}]\n    corsPolicy: {allowOrigins: [{exact: \"*\"}], allowMethods: [\"*\"]}\n    " + payRoute + "\n  - corsPolicy: {allowCredentials: true, allowOrigins: [{exact: \"https://web.shop\"}], allowMethods: [GET]}\n    " + payRoute + "\n"), nil},
 	{"redirect-loop", "to what is matched again", payRules("  - match: [{uri: {prefix: /old}}]\n    redirect: {uri: /old/new}\n"), []string{
 		`spec.http[0].redirect.uri: "/old/new" is redirected by the same rule: whoever follows it never arrives`,
 	}},

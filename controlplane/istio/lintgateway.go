@@ -13,6 +13,7 @@ func (r *registry) lintGateway() {
 			lintBackends(rule)
 			lintGatewayRetries(g, rule)
 			lintGatewayRedirect(rule)
+			lintGatewayCORS(rule)
 		}
 	}
 	for _, host := range sortedKeys(r.attached) {

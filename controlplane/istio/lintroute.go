@@ -20,6 +20,9 @@ func (r *registry) lint() {
 			lintTries(one)
 			lintRedirect(one)
 			lintPrefix(one)
+			lintRewrite(one)
+			lintContent(one)
+			lintCORS(one.spec.CorsPolicy, one.field("corsPolicy"))
 		}
 	}
 	r.lintGateway()

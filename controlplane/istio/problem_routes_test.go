@@ -286,6 +286,11 @@ spec:
   - redirect: {authority: "::1"}
   - redirect: {authority: "[::1]:80"}
   - redirect: {authority: "Other.example:8443"}
+  - redirect: {uri: /a%zz}
+  - rewrite: {uri: /a%2}
+    route: [{destination: {host: payment}}]
+  - rewrite: {uri: "/a#b%23"}
+    route: [{destination: {host: payment}}]
 `, want: []string{
 		"x.yaml:7:15: VirtualService shop/a: spec.http[0].redirect: needs uri, prefixRewrite, authority, scheme or port",
 		`x.yaml:8:25: VirtualService shop/a: spec.http[1].redirect.prefixRewrite: cannot be set together with "uri"`,
@@ -300,6 +305,9 @@ spec:
 		`x.yaml:13:31: VirtualService shop/a: spec.http[5].redirect.prefixRewrite: "b/" does not begin with a slash: write "/b/"`,
 		`x.yaml:14:27: VirtualService shop/a: spec.http[6].redirect.authority: "evil.example/a?" is not a host: write a name or an address, with a port or without`,
 		`x.yaml:15:27: VirtualService shop/a: spec.http[7].redirect.authority: "::1" is not a host: write a name or an address, with a port or without`,
+		`x.yaml:18:21: VirtualService shop/a: spec.http[10].redirect.uri: "/a%zz": a percent sign begins an escape of two hexadecimal digits: write %25 for the sign itself`,
+		`x.yaml:19:20: VirtualService shop/a: spec.http[11].rewrite.uri: "/a%2": a percent sign begins an escape of two hexadecimal digits: write %25 for the sign itself`,
+		`x.yaml:21:20: VirtualService shop/a: spec.http[12].rewrite.uri: "/a#b%23" has a fragment, which is never sent: remove it, or write %23`,
 	}},
 	{name: "timeouts and retries", yaml: `
 apiVersion: networking.istio.io/v1

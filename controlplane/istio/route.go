@@ -150,6 +150,7 @@ func forward(from *rule, cluster *routev3.RouteAction_Cluster) *routev3.RouteAct
 		if rewrite.Authority != "" && !httpguts.ValidHostHeader(rewrite.Authority) {
 			from.field("rewrite").field("authority").errorf("%q is not a host name", rewrite.Authority)
 		}
+		checkRewrite(rewrite.Uri, from.field("rewrite").field("uri"))
 		action.PrefixRewrite = rewrite.Uri
 		action.RegexRewrite = regexRewrite(rewrite, from.field("rewrite"))
 		if rewrite.Authority != "" {

@@ -132,7 +132,7 @@ func (q *Question) By(ctx context.Context, config *pipeline.Config) *Explanation
 	defer q.intercept(e, config.Target.Listener.Filters, d)
 	switch r := d.Route; {
 	case r.Direct != nil:
-		e.Verdict, e.Answer = DirectResponse, q.answer(&filter.Answer{Status: r.Direct.Status, Body: r.Direct.Body})
+		e.Verdict, e.Answer = DirectResponse, q.answer(filter.Direct(r.Direct.Status, r.Direct.Body))
 	case r.Redirect != nil:
 		e.Verdict, e.Answer = Redirect, q.answer(pipeline.Redirect(d, req, &q.Facts))
 	case r.Forward == nil:
@@ -182,9 +182,13 @@ func (q *Question) intercept(e *Explanation, all []discovery.HTTPFilter, d *rout
 }
 
 func (q *Question) answer(a *filter.Answer) *Answer {
-	answer := &Answer{Status: a.Status, Location: a.Location, Body: string(a.Body), BodyBytes: len(a.Body)}
-	if !q.exact && len(a.Body) > shownBody {
-		answer.Body = strings.ToValidUTF8(string(a.Body[:shownBody]), "") + "..."
+	body := a.Content()
+	if q.Protocol == observe.GRPC {
+		body = a.Body // which is in its status, whatever HTTP would do with it
+	}
+	answer := &Answer{Status: a.Status, Location: a.Location, Body: string(body), BodyBytes: len(body)}
+	if !q.exact && len(body) > shownBody {
+		answer.Body = strings.ToValidUTF8(string(body[:shownBody]), "") + "..."
 	}
 	for _, h := range a.Headers {
 		answer.Headers = append(answer.Headers, h.Name+": "+q.shown(h.Name, h.Value))
@@ -287,7 +291,7 @@ func (q *Question) sent(d *route.Decision, before map[string][]string, hide bool
 		s.Host = out.Host
 	}
 	if out.Path != "" {
-		s.Path = out.Path
+		s.Path = out.Target()
 	}
 	for _, name := range q.Headers.Keys() {
 		name = strings.ToLower(name)

@@ -15,7 +15,8 @@ type Answer struct {
 	Status int
 	IsGRPC bool
 	Code   uint32
-	Body   []byte
+	// Body is sent unless the status has none: see [Answer.Content].
+	Body []byte
 	// Location is set for a redirect.
 	Location string
 	// Headers are further headers of the response; of a gRPC call, metadata. A
@@ -24,6 +25,25 @@ type Answer struct {
 	// Reason says what made the answer, for errors and logs. The caller of a gRPC
 	// call reads it, so that it holds nothing that is not for strangers.
 	Reason string
+	// Verbatim is set if Reason is a text of the configuration: the caller of a gRPC
+	// call gets it as it is, as the status message that Envoy makes of a body. It may
+	// be empty.
+	Verbatim bool
+}
+
+// Direct is the answer of a direct response.
+func Direct(status int, body []byte) *Answer {
+	return &Answer{Status: status, Body: body, Reason: string(body), Verbatim: true}
+}
+
+// Content is the body to send: nil for a status whose responses have none (RFC 9110,
+// sections 15.2, 15.3.5, 15.3.6 and 15.4.5).
+func (a *Answer) Content() []byte {
+	switch {
+	case a.Status < http.StatusOK, a.Status == http.StatusNoContent, a.Status == http.StatusResetContent, a.Status == http.StatusNotModified:
+		return nil
+	}
+	return a.Body
 }
 
 // Header is one header of an [Answer]. Name is lower case.

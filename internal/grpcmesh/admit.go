@@ -54,7 +54,7 @@ func (a *admission) admit(ctx context.Context, ln *inbound.Listener, chain *inbo
 	case r == nil:
 		return status.Error(codes.Unavailable, "no route")
 	case r.Direct != nil:
-		return a.answer(ctx, &filter.Answer{Status: r.Direct.Status, Reason: string(r.Direct.Body)})
+		return a.answer(ctx, filter.Direct(r.Direct.Status, r.Direct.Body))
 	case r.Redirect != nil:
 		return a.answer(ctx, &filter.Answer{Status: r.Redirect.Status, Reason: "redirect"})
 	case !r.Local:

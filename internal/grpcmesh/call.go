@@ -99,7 +99,7 @@ func (c *clientCall) Routed(d *route.Decision) {
 		c.opts = append(slices.Clip(c.opts), grpc.CallAuthority(out.Host))
 	}
 	if c.method = c.view.Path; out.Path != "" {
-		c.method = out.Path
+		c.method = out.Target()
 	}
 	c.endpointHost = out.EndpointHost
 }
@@ -184,7 +184,12 @@ func isMessageAtFault(err error) bool {
 func (c *clientCall) result(o outcome.Outcome) error {
 	if o.Kind == outcome.Local {
 		a := c.call.Answer
-		if code := a.GRPCCode(); code != codes.OK {
+		switch code := a.GRPCCode(); {
+		case a.Verbatim && a.Reason == "":
+			return status.Error(code, "mesh: direct response")
+		case a.Verbatim:
+			return status.Error(code, strings.ToValidUTF8(a.Reason, "\uFFFD"))
+		case code != codes.OK:
 			return status.Error(code, "mesh: "+a.Reason)
 		}
 		return status.Error(codes.Unavailable, "mesh: "+a.Reason+": a response without a message")

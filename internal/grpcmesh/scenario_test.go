@@ -336,6 +336,7 @@ func TestS31_RewritesOfMethods(t *testing.T) {
 	}{
 		{"a prefix", prefix("/old.Service/", "/new.Service/"), "/old.Service/Pay", "/new.Service/Pay"},
 		{"escapes of the rest stay", prefix("/old/", "/new/"), "/old/a%2Fb", "/new/a%2Fb"},
+		{"a query is a part of the name", prefix("/old/", "/new/?v="), "/old/Pay", "/new/?v=Pay"},
 		{"a package", prefix("/v1.", "/v2."), "/v1.Service/v1.Pay", "/v2.Service/v1.Pay"},
 		{"an expression", expression("^/v1[.](.*)$", "/v2.$1"), "/v1.Service/Pay", "/v2.Service/Pay"},
 		{"groups change places", expression("^/([^/]+)/([^/]+)$", "/$2/$1"), "/a/b%3Fc", "/b%3Fc/a"},

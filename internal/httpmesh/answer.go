@@ -40,7 +40,7 @@ func (s *serving) answer(w http.ResponseWriter, view *route.Request, a *filter.A
 		h.Set("Location", a.Location)
 	}
 	w.WriteHeader(a.Status)
-	_, _ = w.Write(a.Body) // the peer went away: nothing is left to do
+	_, _ = w.Write(a.Content()) // the peer went away: nothing is left to do
 }
 
 // setGRPCStatus makes headers those of a response without messages (gRPC over

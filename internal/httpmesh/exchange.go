@@ -150,6 +150,9 @@ func (x *exchange) Routed(d *route.Decision) {
 	}
 	if out.Path != "" {
 		x.url = rewritten(x.request.URL, out.Path)
+		if out.Query != "" {
+			x.url.RawQuery = out.Query
+		}
 	}
 	x.endpointHost = out.EndpointHost
 	if mirrors := x.call.Mirrors(&view); mirrors != nil {
@@ -408,15 +411,16 @@ func (x *exchange) answer() *http.Response {
 		resp.StatusCode = http.StatusOK
 		setGRPCStatus(resp.Header, a)
 	} else {
-		resp.StatusCode, resp.ContentLength = a.Status, int64(len(a.Body))
+		body := a.Content()
+		resp.StatusCode, resp.ContentLength = a.Status, int64(len(body))
 		if a.Location != "" {
 			resp.Header.Set("Location", a.Location)
 		}
-		if len(a.Body) > 0 {
+		if len(body) > 0 {
 			resp.Header.Set("Content-Type", "text/plain; charset=utf-8")
 		}
 		if x.request.Method != http.MethodHead {
-			resp.Body = io.NopCloser(bytes.NewReader(a.Body))
+			resp.Body = io.NopCloser(bytes.NewReader(body))
 		}
 	}
 	resp.Status = strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode)

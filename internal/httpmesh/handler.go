@@ -255,7 +255,7 @@ func (s *serving) answered(ctx context.Context, view *route.Request, w http.Resp
 	case r == nil:
 		s.fail(w, view, http.StatusNotFound, grpcUnavailable, "no route")
 	case r.Direct != nil:
-		s.answer(w, view, &filter.Answer{Status: r.Direct.Status, Body: r.Direct.Body, Reason: string(r.Direct.Body)})
+		s.answer(w, view, filter.Direct(r.Direct.Status, r.Direct.Body))
 	case r.Redirect != nil:
 		facts := s.facts()
 		s.answer(w, view, pipeline.Redirect(&s.decision, view, &facts))

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"testing"
 
 	"github.com/inboardmesh/inboard/discovery"
@@ -35,7 +36,7 @@ func TestBM5_AnswersOfTheMeshSpeakTheCallersProtocol(t *testing.T) {
 		},
 		{
 			name: "a direct response", route: &discovery.Route{Direct: &discovery.DirectResponse{Status: 403, Body: []byte("100 % no")}},
-			status: 403, code: "7", message: "100 %25 no", serverOnly: true,
+			status: 403, code: "7", message: "100 %25 no",
 		},
 	}
 	filters := []discovery.HTTPFilter{{Name: "fault", Config: &discovery.Fault{}}}
@@ -65,6 +66,9 @@ func TestBM5_AnswersOfTheMeshSpeakTheCallersProtocol(t *testing.T) {
 					w := newWorld(t, newTarget(protocol, func(target *discovery.Target) {
 						target.Listener.Filters = filters
 						top(target).Filters = tt.route.Filters
+						if tt.route.Direct != nil {
+							top(target).Direct, top(target).Forward = tt.route.Direct, nil
+						}
 					}), nil)
 					req := newRequest(t.Context(), t, http.MethodPost, paymentURL, nil)
 					req.Header.Set("Content-Type", contentType)
@@ -76,5 +80,43 @@ func TestBM5_AnswersOfTheMeshSpeakTheCallersProtocol(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// A body that the configuration gives to a status that has none would be taken for
+// the next response of the connection.
+func TestAStatusWithoutContentIsSentWithoutIt(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{http.StatusNoContent, http.StatusResetContent, http.StatusNotModified} {
+		direct := &discovery.DirectResponse{Status: status, Body: []byte("HTTP/1.1 200 OK")}
+		abort := map[string]discovery.FilterOverride{"fault": {Config: &discovery.Fault{Abort: &discovery.FaultAbort{HTTPStatus: status, PerMillion: million}}}}
+		filters := []discovery.HTTPFilter{{Name: "fault", Config: &discovery.Fault{}}}
+		for name, route := range map[string]*discovery.Route{
+			"a direct response": {Local: true, Direct: direct},
+			"an abort":          {Local: true, Filters: abort},
+		} {
+			t.Run(strconv.Itoa(status)+", "+name, func(t *testing.T) {
+				t.Parallel()
+				handler, req := newFilteredHandler(t, &observe.Hooks{}, http.NotFoundHandler(), filters, route)
+				rec := httptest.NewRecorder()
+				handler.ServeHTTP(rec, req)
+				if rec.Code != status || rec.Body.Len() > 0 {
+					t.Errorf("the server: %d, %q", rec.Code, rec.Body)
+				}
+				onBothProtocols(t, func(t *testing.T, protocol func(*discovery.Target)) {
+					w := newWorld(t, newTarget(protocol, func(target *discovery.Target) {
+						target.Listener.Filters = filters
+						if top(target).Filters = route.Filters; route.Direct != nil {
+							top(target).Direct, top(target).Forward = route.Direct, nil
+						}
+					}), nil)
+					resp := w.do(newRequest(t.Context(), t, http.MethodGet, paymentURL, nil))
+					body := readAll(t, resp)
+					if resp.StatusCode != status || body != "" || resp.ContentLength != 0 || resp.Header.Get("Content-Type") != "" {
+						t.Errorf("the client: %d, %q, length %d, %v", resp.StatusCode, body, resp.ContentLength, resp.Header)
+					}
+				})
+			})
+		}
 	}
 }

@@ -40,6 +40,10 @@ func TestBU5_WhatArrivesIsRewritten(t *testing.T) {
 			want: `payment.shop /v2/charge/a%2Fb?q=1 [/charge/a%2Fb?q=1] [] []`,
 		},
 		{
+			name: "a prefix, by one with a query", edit: func(t *discovery.Target) { top(t).Forward.PrefixRewrite = "/v2/?tier=gold&from=" },
+			want: `payment.shop /v2/?tier=gold&from=charge/a%2Fb?q=1 [/charge/a%2Fb?q=1] [] []`,
+		},
+		{
 			name: "what an expression matches",
 			edit: func(t *discovery.Target) { top(t).Forward.PathSubstitution = substitution("^/(charge)/", "/v2/${1}/") },
 			want: `payment.shop /v2/charge/a%2Fb?q=1 [/charge/a%2Fb?q=1] [] []`,

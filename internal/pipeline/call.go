@@ -240,7 +240,7 @@ func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, d
 	}
 	switch r := c.Decision.Route; {
 	case r.Direct != nil:
-		return c.answer(&filter.Answer{Status: r.Direct.Status, Body: r.Direct.Body, Reason: "direct response"})
+		return c.answer(filter.Direct(r.Direct.Status, r.Direct.Body))
 	case r.Redirect != nil:
 		facts := c.Facts()
 		return c.answer(Redirect(&c.Decision, req, &facts))

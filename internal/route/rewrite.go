@@ -19,11 +19,22 @@ const (
 type Outgoing struct {
 	// Host is the authority, "" if it stays.
 	Host string
-	// Path is the escaped path, "" if it stays. The query always stays.
+	// Path is the escaped path, "" if it stays.
 	Path string
+	// Query is the query, with which the request's ends, if the rewrite brings one;
+	// "" if the request's stays.
+	Query string
 	// EndpointHost asks for the host name of the endpoint that is called, if it
 	// has one, in the place of Host.
 	EndpointHost bool
+}
+
+// Target is the path, with the query that the rewrite brings.
+func (o *Outgoing) Target() string {
+	if o.Query == "" {
+		return o.Path
+	}
+	return o.Path + "?" + o.Query
 }
 
 // Forward prepares a forwarded request, once for all its attempts: first the
@@ -43,8 +54,8 @@ func (d *Decision) Forward(h HeaderMap, req *Request, f *Facts, hide bool) Outgo
 	if out.Host != "" || out.EndpointHost {
 		d.tellHost(h, req.Host, hide)
 	}
-	if path := d.rewritePath(req, f); path != req.Path {
-		out.Path = path
+	if path, query := d.rewritePath(req, f); path != req.Path || query != "" {
+		out.Path, out.Query = path, query
 		if !hide {
 			h.Set(originalPath, req.PathAndQuery())
 		}
@@ -97,20 +108,24 @@ func (d *Decision) rewriteHost(req *Request) string {
 	return host
 }
 
-// rewritePath returns the path to send.
-func (d *Decision) rewritePath(req *Request, f *Facts) string {
+// rewritePath returns the path to send, and the query if it is not the request's.
+func (d *Decision) rewritePath(req *Request, f *Facts) (path, query string) {
 	forward, path := d.Route.Forward, req.Path
 	switch {
 	case forward.PrefixRewrite != "":
-		return absolute(replaceMatched(&d.Route.Match.Path, path, forward.PrefixRewrite))
+		path, query, ok := strings.Cut(replaceMatched(&d.Route.Match.Path, path, forward.PrefixRewrite), "?")
+		if ok && req.Query != "" {
+			query += "?" + req.Query // it is one text to Envoy, which looks for no query in it
+		}
+		return absolute(path), escaped(query)
 	case forward.PathSubstitution != nil:
-		return absolute(forward.PathSubstitution.Replace(path))
+		return absolute(forward.PathSubstitution.Replace(path)), ""
 	case forward.PathFormat != nil:
 		if computed := d.expand(forward.PathFormat, req, f, nil); computed != "" {
-			return absolute(computed)
+			return absolute(computed), ""
 		}
 	}
-	return path
+	return path, ""
 }
 
 // replaceMatched replaces the prefix that was matched, or all of a path that was
@@ -130,17 +145,22 @@ func absolute(path string) string {
 	if !strings.HasPrefix(path, "/") {
 		path = "/" + path
 	}
+	return strings.ReplaceAll(escaped(path), "?", "%3F")
+}
+
+// escaped is a text in which what cannot be sent in a path or a query is escaped.
+func escaped(text string) string {
 	clean := true
-	for i := range len(path) {
-		clean = clean && !endsPath(path[i])
+	for i := range len(text) {
+		clean = clean && !isUnsendable(text[i])
 	}
 	if clean {
-		return path
+		return text
 	}
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder
-	for _, c := range []byte(path) {
-		if endsPath(c) {
+	for _, c := range []byte(text) {
+		if isUnsendable(c) {
 			b.Write([]byte{'%', hex[c>>4], hex[c&15]})
 		} else {
 			b.WriteByte(c)
@@ -149,7 +169,7 @@ func absolute(path string) string {
 	return b.String()
 }
 
-func endsPath(c byte) bool { return c <= ' ' || c >= 0x7f || c == '?' || c == '#' }
+func isUnsendable(c byte) bool { return c <= ' ' || c >= 0x7f || c == '#' }
 
 // RedirectPath returns the path, with a query of its own if it has one, that a
 // redirect of this decision leads to.

@@ -18,6 +18,7 @@ func TestBU5_PrefixRewrite(t *testing.T) {
 		rewrite string
 		path    string
 		want    string // "" if the path stays
+		query   string // "" if the query stays
 	}{
 		{name: "without a rewrite the path stays", match: prefix, path: "/charge/card"},
 		{name: "a prefix is replaced and the rest kept", match: prefix, rewrite: "/v2", path: "/charge/card", want: "/v2/card"},
@@ -44,7 +45,9 @@ func TestBU5_PrefixRewrite(t *testing.T) {
 			rewrite: "/v2", path: "/charge/card", want: "/v2",
 		},
 		{name: "a path begins with a slash", match: prefix, rewrite: "v2", path: "/charge", want: "/v2"},
-		{name: "a rewrite cannot end the path", match: prefix, rewrite: "/v2?a b", path: "/charge", want: "/v2%3Fa%20b"},
+		{name: "a query is before the request's, as text", match: prefix, rewrite: "/v2?tier=a b", path: "/charge/card", want: "/v2", query: "tier=a%20b/card?a=b"},
+		{name: "a query without a path that changes", match: exact, rewrite: "/charge?tier=1", path: "/charge", want: "/charge", query: "tier=1?a=b"},
+		{name: "what cannot be sent is escaped", match: prefix, rewrite: "/v2#a b", path: "/charge", want: "/v2%23a%20b"},
 		{name: "the path that was there is no change", match: prefix, rewrite: "/charge", path: "/charge/card"},
 	}
 	for _, tt := range tests {
@@ -61,6 +64,9 @@ func TestBU5_PrefixRewrite(t *testing.T) {
 			out := d.Forward(h, req, &Facts{}, false)
 			if out.Path != tt.want {
 				t.Errorf("path %q became %q, want %q", tt.path, out.Path, tt.want)
+			}
+			if out.Query != tt.query {
+				t.Errorf("query %q, want %q", out.Query, tt.query)
 			}
 			told := ""
 			if tt.want != "" {

@@ -25,7 +25,8 @@ type Error struct {
 	// routing chose, Endpoint the address of the last attempt. Each is "" if
 	// the call did not get that far.
 	Target, Route, Cluster, Endpoint string
-	// Attempts is how many attempts were made.
+	// Attempts is how many attempts were begun. One for which no endpoint was found,
+	// or which a limit refused, is among them: Sent says whether one got further.
 	Attempts int
 	// Sent is false only if no attempt can have reached a peer.
 	Sent bool
