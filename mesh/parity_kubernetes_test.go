@@ -1,6 +1,9 @@
 package mesh_test
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // kubernetesDocuments are what kubectl exports of the Service kube-ROW: two pods
 // that are ready, one that ends, and one that is not ready.
@@ -92,8 +95,27 @@ ports: [{name: http, port: HTTP(v2-a)}, {name: http2, port: HTTP(v2-a)}, {name: 
 {apiVersion: v1, kind: Node, metadata: {name: far-ROW, labels: {topology.kubernetes.io/region: r1, topology.kubernetes.io/zone: z2}}}
 `
 
+// namedDocuments are two further names of a row's host.
+const namedDocuments = `{apiVersion: v1, kind: Service, metadata: {name: named-ROW, namespace: shop}, spec: {type: ExternalName, externalName: HOST}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: renamed-ROW, namespace: shop}, spec: {type: ExternalName, externalName: named-ROW.shop.svc.cluster.local}}
+`
+
 func parityKubernetesRows() []parityRow {
 	return []parityRow{{
+		name:      "Service.externalName",
+		routes:    noRetries + "\n  headers: {request: {add: {x-route: own}}}" + toV1,
+		documents: namedDocuments,
+		run: func(t *testing.T, p *parityProbe) {
+			for _, host := range []string{"named-HOST", "renamed-HOST", "HOST"} {
+				r := p.call(t, parityCall{host: host})
+				by("v1").check(t, p.parityProtocol, r)
+				if got := r.sent("x-route"); !slices.Equal(got, []string{"own"}) || r.Reply.Peer == "" {
+					t.Errorf("%s: the route adds %q, the caller is %q: want those of the host", host, got, r.Reply.Peer)
+				}
+			}
+		},
+	}, {
 		name:      "Service.trafficDistribution",
 		documents: distributedDocuments,
 		run: func(t *testing.T, p *parityProbe) {

@@ -131,7 +131,8 @@ type builtTable struct {
 	port    *servicePort
 	service *service
 	near    bool
-	// namespace matters only if calls are hashed, by rules that may be its own.
+	// namespace matters only if calls are hashed, by rules that may be its own, and for
+	// a host with other names, of which some may be near.
 	namespace string
 	from      []*virtualService
 	gateway   []*gatewayParent
@@ -175,6 +176,9 @@ func (r *registry) buildHost(c *Config, host string) {
 				r.checkClient(hostPort(host, p.number), manager, s, p)
 			}
 			b.managers.put(name, space, managers[name])
+			for _, alias := range r.aliases[host] {
+				b.managers.put(clusterName(p.number, "", alias), space, managers[name])
+			}
 			b.routes.put(name, space, r.buildTable(b, s, p, namespace, from))
 		}
 		for _, built := range r.buildClusters(b, s, r.ruleIn(s, namespace)) {
@@ -195,10 +199,11 @@ func (s *service) doubt(p *servicePort, err error) {
 }
 
 func (r *registry) buildTable(b *hostBuild, s *service, p *servicePort, namespace string, from []*virtualService) *routeTable {
+	aliases := r.aliases[s.host]
 	near := isNear(s.host, namespace)
 	gateway := r.attachedIn(s.host, namespace, p.number)
 	for _, t := range b.tables {
-		if t.hasRoutes(s, p, from, gateway) && t.near == near && (!r.hashing || t.namespace == namespace) {
+		if t.hasRoutes(s, p, from, gateway) && t.near == near && (!r.hashing && len(aliases) == 0 || t.namespace == namespace) {
 			return t.table
 		}
 	}
@@ -215,7 +220,14 @@ func (r *registry) buildTable(b *hostBuild, s *service, p *servicePort, namespac
 		choices = [][]sourcedRoute{r.mergeGateway(gateway, p.number)}
 	}
 	choices = r.withHashes(choices, namespace)
-	table := newRouteTable(name, hostPort(s.host, p.number), domains(s.host, namespace, p.number), choices)
+	known := domains(s.host, namespace, p.number)
+	var listeners []string
+	for _, alias := range aliases {
+		known = append(known, domains(alias, namespace, p.number)...)
+		listeners = append(listeners, hostPort(alias, p.number))
+	}
+	table := newRouteTable(name, hostPort(s.host, p.number), known, choices)
+	table.aliases = listeners
 	if err := validate(table.whole()); err != nil {
 		s.doubt(p, err)
 	} else if r.hashing || !slices.ContainsFunc(b.tables, func(t *builtTable) bool { return t.hasRoutes(s, p, from, gateway) }) {

@@ -205,7 +205,7 @@ func (c *Config) namesIn(namespace string) *nameLists {
 	for name, tables := range c.routes {
 		if t := tables.in(namespace); t != nil {
 			l.routes = append(l.routes, name)
-			l.listeners = append(l.listeners, t.host)
+			l.listeners = append(append(l.listeners, t.host), t.aliases...)
 		}
 	}
 	for name, clusters := range c.clusters {

@@ -64,7 +64,11 @@ func (m dnsMode) apply(s *service, c *clusterv3.Cluster, pl *placement) {
 		kind = clusterv3.Cluster_LOGICAL_DNS
 	}
 	if pl.setting != nil {
-		s.at.field("resolution").errorf("cluster %q: localityLbSetting needs resolution STATIC: the endpoints of a DNS cluster are the same for all clients", c.Name)
+		field := "resolution"
+		if s.at.obj.kind == kindService {
+			field = "type"
+		}
+		s.at.field(field).errorf("cluster %q: localityLbSetting needs resolution STATIC: the endpoints of a DNS cluster are the same for all clients", c.Name)
 	}
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: kind}
 	c.EdsClusterConfig = nil

@@ -41,8 +41,9 @@
 // account, and with that its mutual TLS are its Pod's: of an endpoint whose Pod is
 // in no document they are not known, which is a warning. A Pod with a service
 // account offers mutual TLS unless its label security.istio.io/tlsMode says
-// otherwise. Hints, hostnames and what is for kube-proxy are not looked at; an
-// ExternalName is refused. A WorkloadEntry with the annotation
+// otherwise. Hints, hostnames and what is for kube-proxy are not looked at. A Service of
+// the type ExternalName is a further name of a host of the mesh, as in Istio, or an
+// outside host on its ports. A WorkloadEntry with the annotation
 // proxy.istio.io/health-checks-enabled is called while its condition Healthy is
 // True.
 //

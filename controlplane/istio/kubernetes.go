@@ -111,9 +111,21 @@ func (r *registry) addKubernetes(k *kubernetes) {
 			of[service] = append(of[service], o)
 		}
 	}
+	var named []*object
 	for _, o := range k.services {
-		r.addKubernetesService(k, o, of[o.namespace+"/"+o.name])
+		endpointSlices := of[o.namespace+"/"+o.name]
+		if o.spec.(*kubeapi.ServiceSpec).Type != externalNameType {
+			r.addKubernetesService(k, o, endpointSlices)
+			continue
+		}
+		checkKubernetesService(o.spec.(*kubeapi.ServiceSpec), at{rep: r.rep, obj: o}.field("spec"))
+		named = append(named, o)
+		for _, s := range endpointSlices {
+			at{rep: r.rep, obj: s}.field("metadata").field("labels").key(serviceNameLabel).errorf(
+				"Service %s/%s is of the type ExternalName, which has no endpoints", o.namespace, o.name)
+		}
 	}
+	r.addExternalNames(named)
 }
 
 // addKubernetesService registers a Service under the name that it has in DNS. One

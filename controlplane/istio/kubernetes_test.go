@@ -237,12 +237,11 @@ apiVersion: v1beta1
 kind: Service
 metadata: {name: c, namespace: shop}
 `, want: []string{
-		"x.yaml:4:14: Service shop/a: spec.type: ExternalName is not supported, because it is an alias in DNS: remove the document, or describe \"example.com\" with a ServiceEntry",
 		"x.yaml:4:72: Service shop/a: spec.sessionAffinity: \"ClientIP\" is not supported: use consistentHash of a DestinationRule, and None here",
 		"x.yaml:4:105: Service shop/a: spec.internalTrafficPolicy: \"Local\" is not supported: use Cluster",
-		`x.yaml:4:133: Service shop/a: spec.trafficDistribution: "PreferFar" is not one of PreferClose, PreferSameZone, PreferSameNode`,
+		"x.yaml:4:112: Service shop/a: spec.trafficDistribution: has no effect with type ExternalName: remove it",
 		`x.yaml:4:144: Service shop/a: spec.portz: unknown field: did you mean "ports"?`,
-		`x.yaml:9:14: Service shop/b: spec.type: "Other" is not one of ClusterIP, NodePort, LoadBalancer`,
+		`x.yaml:9:14: Service shop/b: spec.type: "Other" is not one of ClusterIP, NodePort, LoadBalancer, ExternalName`,
 		"x.yaml:9:48: Service shop/b: spec.ports[0].port: 0 is not a port: use 1..65535",
 		`x.yaml:9:59: Service shop/b: spec.ports[1].name: "http" is the name of two ports`,
 		`x.yaml:9:83: Service shop/b: spec.ports[2].name: "http" is the name of two ports`,

@@ -12,11 +12,9 @@ import (
 // translated.
 func checkKubernetesService(spec *kubeapi.ServiceSpec, a at) {
 	switch spec.Type {
-	case "", "ClusterIP", "NodePort", "LoadBalancer":
-	case "ExternalName":
-		a.field("type").errorf("ExternalName is not supported, because it is an alias in DNS: remove the document, or describe %q with a ServiceEntry", spec.ExternalName)
+	case "", "ClusterIP", "NodePort", "LoadBalancer", externalNameType:
 	default:
-		a.field("type").errorf("%q is not one of ClusterIP, NodePort, LoadBalancer", spec.Type)
+		a.field("type").errorf("%q is not one of ClusterIP, NodePort, LoadBalancer, ExternalName", spec.Type)
 	}
 	if spec.SessionAffinity != "" && spec.SessionAffinity != "None" {
 		a.field("sessionAffinity").errorf("%q is not supported: use consistentHash of a DestinationRule, and None here", spec.SessionAffinity)

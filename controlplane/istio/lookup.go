@@ -53,8 +53,10 @@ func (r *registry) spacesOf(host string, services []*service) []string {
 		spaces = append(spaces, owner)
 		spaces = append(spaces, e.to...)
 	}
-	if _, home, ok := serviceName(host); ok {
-		spaces = append(spaces, home)
+	for _, name := range slices.Concat(r.aliases[host], []string{host}) {
+		if _, home, ok := serviceName(name); ok {
+			spaces = append(spaces, home)
+		}
 	}
 	for _, s := range services {
 		if len(services) > 1 || !s.exports.all {

@@ -58,6 +58,7 @@ func TestProblems(t *testing.T) {
 		"mesh configuration":   meshProblems,
 		"locality":             localityProblems,
 		"first steps":          newcomerProblems,
+		"other names":          externalNameProblems,
 	}
 	for name, table := range tables {
 		t.Run(name, func(t *testing.T) {

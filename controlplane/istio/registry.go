@@ -19,8 +19,12 @@ type registry struct {
 	// services are those of a host, in the order of the files: at most one of a
 	// namespace.
 	services map[string][]*service
-	rules    hostIndex[*destinationRule]
-	routes   hostIndex[*virtualService]
+	// aliases are the other names of a host, aliasOf the host of such a name: Services
+	// of the type ExternalName.
+	aliases map[string][]string
+	aliasOf map[string]string
+	rules   hostIndex[*destinationRule]
+	routes  hostIndex[*virtualService]
 	// delegates are the VirtualServices without hosts, by "namespace/name".
 	delegates map[string]*virtualService
 	// hashing is true if any rule lets a cluster balance by hash.
@@ -55,6 +59,8 @@ func newRegistry(rep *reporter, opts Options, objects []*object) *registry {
 		rep: rep, opts: opts,
 		unsaid:    make(map[*clusterv3.Cluster]struct{}),
 		services:  make(map[string][]*service),
+		aliases:   make(map[string][]string),
+		aliasOf:   make(map[string]string),
 		rules:     newHostIndex[*destinationRule](),
 		routes:    newHostIndex[*virtualService](),
 		delegates: make(map[string]*virtualService),
@@ -125,6 +131,10 @@ func (r *registry) unique(objects []*object) []*object {
 func (r *registry) known(host string, a at) bool {
 	if len(r.services[host]) > 0 {
 		return true
+	}
+	if target := r.aliasOf[host]; target != "" {
+		a.errorf("%q is another name of %q, by its type ExternalName: write that one", host, target)
+		return false
 	}
 	if r.rep.unread {
 		return false // it may be in the file that cannot be read, which was reported

@@ -40,6 +40,8 @@ type sourcedRoute struct {
 type routeTable struct {
 	name, host string
 	domains    []string
+	// aliases are the names of further listeners that have these routes.
+	aliases []string
 	// choices are the routes of all that could have a say, in their order. The
 	// first that has a route for a node has the say, and the last has one for
 	// every node.
