@@ -188,9 +188,13 @@ func (h *hedging) launch() (a *Attempt, o outcome.Outcome, begun bool) {
 		}
 		return nil, outcome.Outcome{Kind: outcome.Closed, Err: upstream.ErrClosed}, false
 	}
+	defer func() { // also if a hook panics: Close waits for what has entered
+		if !begun {
+			c.out.leave()
+		}
+	}()
 	a, o, refused := c.begin()
 	if refused {
-		c.out.leave()
 		return a, o, false
 	}
 	h.running = append(h.running, a)

@@ -294,6 +294,33 @@ func TestAPanicOfAHedgedAttemptIsTheCallers(t *testing.T) {
 	}
 }
 
+// A hook that panics as an attempt begins leaves nothing that closing waits for.
+func TestAPanicOfAHookAsAHedgeBeginsLeavesNothing(t *testing.T) {
+	t.Parallel()
+	for number := 1; number <= 3; number++ {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			b.configure(newTarget(hedgedBy(retry.Hedge{Delay: hedgeDelay}, retry.Policy{MaxRetries: 2, On: retry.On5xx})))
+			b.onTry = func(a *observe.Attempt) {
+				if a.Number == number {
+					panic("foreign code")
+				}
+			}
+			ended := make(chan any)
+			go func() {
+				defer func() { ended <- recover() }()
+				b.run(t.Context(), &adapter{hedgeable: true, attempt: hang})
+			}()
+			if got := <-ended; got != "foreign code" {
+				t.Errorf("attempt %d: recovered %v", number, got)
+			}
+			synctest.Wait()
+			b.idle("v1")
+			b.outbound.Close()
+		})
+	}
+}
+
 func TestClosingEndsHedgedAttempts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
