@@ -15,8 +15,9 @@ import (
 //
 // Clients that are numbered are taken in lots of as many as it needs to use every
 // endpoint once: an endpoint has as many connections as there are lots, or one
-// more, whatever the hashes. A client has from about Size to about twice as many
-// endpoints, since the size of a lot is a power of two.
+// more, whatever the hashes. The size of a lot is a power of two, so that a client has
+// from Size to twice as many endpoints on average, and one client up to a half more or
+// less than another.
 //
 // Clients without a number take the Size endpoints whose addresses, hashed with
 // their names, come first (gRFC A68): then the connections of an endpoint are as
@@ -110,37 +111,48 @@ func (s Subsetting) part(client Client, addresses []string) []string {
 		}
 		return part
 	}
-	lot := uint32(1) << (bits.Len(uint(len(addresses))/uint(s.Size)) - 1)
-	if lot == 1 {
-		return addresses
-	}
-	return s.member(rank(addresses, mix(uint64(client.Number/lot)+1)), client.Number%lot, lot)
+	level := bits.Len(uint(len(addresses))/uint(s.Size)) - 1 // a lot is 2^level clients
+	return halves(addresses, client.Number, level)
 }
 
-// member returns what one client of a lot has. The endpoints go, one after the
-// other, to the client that their hash says; if that has its share already, to the
-// next one that the hash says. So an endpoint that comes or goes moves few others,
-// as in consistent hashing with bounded loads.
-func (s Subsetting) member(order []ranked, me, lot uint32) []string {
-	share := (len(order) + int(lot) - 1) / int(lot)
-	share += share / shareSlack
-	counts := make([]int, lot)
-	var part []string
-	for _, r := range order {
-		h := r.hash
-		to := uint32(h) & (lot - 1)
-		for counts[to] == share {
-			h = mix(h + 1)
-			to = uint32(h) & (lot - 1)
-		}
-		counts[to]++
-		if to == me {
-			part = append(part, r.address)
-		}
+// halves returns what a client of a lot of 2^level has. The lot has all endpoints, and
+// each half of it one half of them, by a hash, down to the client. So a lot that becomes
+// twice as large, or half as large, when there are more endpoints, or fewer, takes away
+// half of what each client has, or adds as much, and moves nothing else; and an endpoint
+// that comes or goes moves nothing but what a half had too much.
+func halves(addresses []string, number uint32, level int) []string {
+	all := rank(addresses, 0)
+	for ; level > 0; level-- {
+		all = half(all, mix(uint64(level)<<32|uint64(number>>level)), uint64(number>>(level-1)&1))
+	}
+	part := make([]string, len(all))
+	for i, r := range all {
+		part[i] = r.address
 	}
 	return part
 }
 
-// shareSlack bounds what a client has to its share and one part of so many more.
+// half returns one half of the endpoints, 0 or 1.
+func half(all []ranked, seed uint64, which uint64) []ranked {
+	var sides [2][]ranked
+	for _, r := range all {
+		side := mix(r.hash^seed) >> 63
+		sides[side] = append(sides[side], r)
+	}
+	// Where chance leaves one half with much more than the other, it gives some to it.
+	most := (len(all)+1)/2 + len(all)/halfSlack
+	for side, have := range sides {
+		if len(have) > most {
+			slices.SortFunc(have, func(a, b ranked) int {
+				return cmp.Or(cmp.Compare(mix(a.hash^seed), mix(b.hash^seed)), cmp.Compare(a.address, b.address))
+			})
+			sides[side], sides[1-side] = have[:most], append(sides[1-side], have[most:]...)
+			break
+		}
+	}
+	return sides[which]
+}
+
+// halfSlack bounds what half of the endpoints is to that and one part of so many more.
 // Less slack is more even, and moves more when an endpoint comes or goes.
-const shareSlack = 16
+const halfSlack = 16

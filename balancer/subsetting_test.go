@@ -27,67 +27,128 @@ func endpointsFrom(first, n int) []Endpoint {
 	return list
 }
 
-// 1,000 clients and 1,000 endpoints; in each step one endpoint in a hundred is
-// replaced, and one client, by one of another name that takes its number. The load of
-// an endpoint is what all clients send it that send one request in turn to each of
-// their own.
+// crowd is clients that meet endpoints, which come and go.
+type crowd struct {
+	random    *rand.Rand
+	numbered  bool
+	names     []string
+	endpoints []Endpoint
+	next      int // the first address that was not used yet
+	// had is what each client had before, nil of one that is new.
+	had []map[string]bool
+	// known are the endpoints of before.
+	known map[string]bool
+}
+
+// meeting is what becomes of a crowd: how many connections there are, in all, of the
+// client and of the endpoint with fewest and with most, and what the endpoint with the
+// highest load has of what all clients send that send one request in turn to each of
+// their endpoints, by the mean.
+type meeting struct {
+	total, least, most, fewest, highest int
+	heaviest                            float64
+	// opened are the connections that were not there before. Of them are needed those
+	// of clients and of endpoints that are new, and as many as there are more in all.
+	opened, needed int
+}
+
+func (c *crowd) meet(s Subsetting, before meeting) meeting {
+	m := meeting{least: len(c.endpoints), fewest: len(c.names)}
+	now := make([]map[string]bool, len(c.names))
+	connections, load := make(map[string]int), make(map[string]float64)
+	localities := []LocalityEndpoints{{Weight: 1, Endpoints: c.endpoints}}
+	for i := range now {
+		part := addressesOf(s.Choose(Client{Name: c.names[i], Number: uint32(i), Numbered: c.numbered}, localities))
+		m.least, m.most, m.total = min(m.least, len(part)), max(m.most, len(part)), m.total+len(part)
+		now[i] = make(map[string]bool, len(part))
+		isNew := i >= len(c.had) || c.had[i] == nil
+		for _, a := range part {
+			now[i][a] = true
+			connections[a]++
+			load[a] += 1 / float64(len(part))
+			if isNew || !c.had[i][a] {
+				m.opened++
+			}
+			if isNew || !c.known[a] {
+				m.needed++
+			}
+		}
+	}
+	m.needed = max(m.needed, m.total-before.total)
+	known := make(map[string]bool, len(c.endpoints))
+	for _, e := range c.endpoints {
+		known[e.Address] = true
+		m.fewest, m.highest = min(m.fewest, connections[e.Address]), max(m.highest, connections[e.Address])
+		m.heaviest = max(m.heaviest, load[e.Address]*float64(len(c.endpoints))/float64(len(c.names)))
+	}
+	c.had, c.known = now, known
+	return m
+}
+
+// replace replaces so many endpoints, and a client by one of another name that takes its
+// number.
+func (c *crowd) replace(n int) {
+	for range n {
+		c.endpoints[c.random.IntN(len(c.endpoints))] = endpointsFrom(c.next, 1)[0]
+		c.next++
+	}
+	i := c.random.IntN(len(c.names))
+	c.names[i], c.had[i] = fmt.Sprint("replacement ", c.next), nil
+}
+
+// resize makes there be so many clients and endpoints.
+func (c *crowd) resize(clients, endpoints int) {
+	for len(c.names) < clients {
+		c.names = append(c.names, fmt.Sprint("client-", len(c.names)))
+	}
+	c.names = c.names[:clients]
+	c.had = c.had[:min(clients, len(c.had))]
+	for len(c.endpoints) > endpoints {
+		i := c.random.IntN(len(c.endpoints))
+		c.endpoints = slices.Delete(c.endpoints, i, i+1)
+	}
+	more := endpointsFrom(c.next, endpoints-len(c.endpoints))
+	c.endpoints, c.next = append(c.endpoints, more...), c.next+len(more)
+}
+
+// 1,000 clients and 1,000 endpoints, of which some are replaced, and which become more
+// and fewer: from 1,280 on a lot has 64 clients instead of 32.
 func TestSubsettingKeepsConnectionsAndSkewBounded(t *testing.T) {
 	t.Parallel()
-	const clients, endpoints, size, steps, replaced = 1000, 1000, 20, 3, 10
+	const size, seed = 20, 20261129
+	steps := []struct {
+		name   string
+		change func(*crowd)
+	}{
+		{"at first", func(c *crowd) { c.resize(1000, 1000) }},
+		{"one in a hundred is replaced", func(c *crowd) { c.replace(10) }},
+		{"again", func(c *crowd) { c.replace(10) }},
+		{"a tenth more clients", func(c *crowd) { c.resize(1100, 1000) }},
+		{"more endpoints", func(c *crowd) { c.resize(1100, 1270) }},
+		{"larger lots", func(c *crowd) { c.resize(1100, 1290) }},
+		{"smaller lots", func(c *crowd) { c.resize(1100, 1270) }},
+	}
 	for name, numbered := range map[string]bool{"numbered": true, "by name": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			seed := uint64(20261129)
-			random := rand.New(rand.NewPCG(seed, 1))
-			subsetting := Subsetting{Size: size}
-			list, next := endpointsFrom(0, endpoints), endpoints
-			names := make([]string, clients)
-			for i := range names {
-				names[i] = fmt.Sprint("client-", i)
-			}
-			var before []map[string]bool
-			for step := range steps {
-				now := make([]map[string]bool, clients)
-				connections, load := make(map[string]int), make(map[string]float64)
-				least, most, total, changed := endpoints, 0, 0, 0
-				for i := range now {
-					client := Client{Name: names[i], Number: uint32(i), Numbered: numbered}
-					part := addressesOf(subsetting.Choose(client, []LocalityEndpoints{{Weight: 1, Endpoints: list}}))
-					least, most, total = min(least, len(part)), max(most, len(part)), total+len(part)
-					now[i] = make(map[string]bool, len(part))
-					for _, a := range part {
-						now[i][a] = true
-						connections[a]++
-						load[a] += 1 / float64(len(part))
-						if before != nil && !before[i][a] { // a new client had none
-							changed++
-						}
-					}
-				}
-				fewest, highest, heaviest := clients, 0, 0.0
-				for _, e := range list {
-					fewest, highest = min(fewest, connections[e.Address]), max(highest, connections[e.Address])
-					heaviest = max(heaviest, load[e.Address]/(clients/float64(endpoints)))
-				}
-				t.Logf("seed %d, step %d: %d connections, %d..%d of a client, %d..%d of an endpoint, highest load %.2f of the mean, %d connections are new",
-					seed, step, total, least, most, fewest, highest, heaviest, changed)
+			c := &crowd{random: rand.New(rand.NewPCG(seed, 1)), numbered: numbered}
+			var m meeting
+			for i, step := range steps {
+				step.change(c)
+				m = c.meet(Subsetting{Size: size}, m)
+				t.Logf("seed %d, %s: %d connections, %d..%d of a client, %d..%d of an endpoint, highest load %.2f of the mean, %d connections are new, %d of them needed",
+					seed, step.name, m.total, m.least, m.most, m.fewest, m.highest, m.heaviest, m.opened, m.needed)
 				if numbered {
-					if highest-fewest > 1 || heaviest > 1.3 || most > 2*size+size/8 || least < size/2 {
-						t.Error("connections or loads are not even")
+					if m.highest-m.fewest > 1 || m.heaviest > 1.25 || m.most > 3*size || m.least < size/2 {
+						t.Errorf("%s: connections or loads are not even", step.name)
 					}
-					if changed > total/10 {
-						t.Error("more than a tenth of the connections are new")
-					}
-				} else if least != size || most != size || heaviest > 2.5 || changed > 2*total*replaced/endpoints+2*size {
-					t.Error("connections are not bounded")
+				} else if m.least != size || m.most != size || m.heaviest > 2.5 {
+					t.Errorf("%s: connections are not bounded", step.name)
 				}
-				before = now
-				i := random.IntN(clients)
-				names[i], before[i] = fmt.Sprint("client-", clients+step), nil
-				for i := range replaced {
-					list[random.IntN(endpoints)] = endpointsFrom(next+i, 1)[0]
+				// Of a client without a number one that leaves is followed by another.
+				if most := 2*m.needed + 2*len(c.names)*size/50; i > 0 && m.opened > most {
+					t.Errorf("%s: %d connections are new, want at most %d", step.name, m.opened, most)
 				}
-				next += replaced
 			}
 		})
 	}
