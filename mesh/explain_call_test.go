@@ -2,6 +2,7 @@ package mesh_test
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"slices"
@@ -240,6 +241,40 @@ func TestExplainSaysWhatIsHashed(t *testing.T) {
 		w.Apply(strings.ReplaceAll(optionsYAML, "consistentHash: {httpHeaderName: x-user}", "simple: ROUND_ROBIN"))
 		if endpoints, of := went("order-7"); len(endpoints) < 2 || len(of) > 0 {
 			t.Errorf("without hashing: %v, of %q", endpoints, of)
+		}
+	})
+}
+
+// A header that is configured and not sent is missed by somebody.
+func TestExplainSaysWhichValuesAreEmpty(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := meshtest.New(t)
+		w.Service("payment.shop", meshtest.HTTP(80, http.HandlerFunc(echoRequest)))
+		w.Apply(strings.Replace(optionsYAML, "- timeout: 10s", `- headers:
+      request:
+        set: {x-from: "%DOWNSTREAM_REMOTE_ADDRESS%", x-user: "%REQ(x-name)%"}
+        add: {x-gone: "%REQ(x-none)%"}
+        remove: [x-gone]`, 1))
+		customer := w.Workload("customer.shop")
+		req := post(t.Context(), t)
+		req.Header.Set("X-Name", "ann")
+		e, err := customer.Explain(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := customer.Transport().RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var got echoed
+		if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"sets x-user: %REQ(x-name)%", "without x-from: %DOWNSTREAM_REMOTE_ADDRESS% is empty here"}
+		if !slices.Equal(e.Sent.Headers, want) || got.Header.Get("X-User") != "ann" || got.Header["X-From"] != nil {
+			t.Errorf("explained %q, sent %v", e.Sent.Headers, got.Header)
 		}
 	})
 }

@@ -216,7 +216,8 @@ type ExplainedSent struct {
 	// changes and removes, sorted.
 	Set     []string `json:"setHeaders,omitempty"`
 	Removed []string `json:"removedHeaders,omitempty"`
-	// Headers are the operations that do so, in order: "sets x-tier: gold".
+	// Headers are the operations that do so, in order: "sets x-tier: gold". The last are
+	// those whose value is nothing: "without x-from: %DOWNSTREAM_REMOTE_ADDRESS% is empty here".
 	Headers []string `json:"headers,omitempty"`
 }
 

@@ -78,6 +78,7 @@ func TestRecordedRequestsAreRead(t *testing.T) {
 {"method":"POST",":authority":"a:90","path":"/s.T/U","grpc_status":0}
 {"host":"a:90","path":"/s.T/U","headers":{"Content-Type":"application/grpc+proto"}}
 {"method":"/s.T/U","url":"mesh:///a:90","protocol":"grpc"}
+{"method":"/s.T/V","host":"a:90"}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -89,6 +90,7 @@ func TestRecordedRequestsAreRead(t *testing.T) {
 		{Request: ask.Request{Method: "POST", URL: "http://a:90/s.T/U", GRPC: true}, Line: 6, Count: 1},
 		{Request: ask.Request{Method: "POST", URL: "http://a:90/s.T/U", GRPC: true, Header: map[string][]string{"Content-Type": {"application/grpc+proto"}}}, Line: 7, Count: 1},
 		{Request: ask.Request{Method: "/s.T/U", URL: "mesh:///a:90", GRPC: true}, Line: 8, Count: 1},
+		{Request: ask.Request{Method: "/s.T/V", URL: "http://a:90", GRPC: true}, Line: 9, Count: 1},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)

@@ -32,8 +32,8 @@ const maxLine = 1 << 20
 //   - "url", or "host" (also "authority", ":authority") with "path", "query" and
 //     "scheme", which is "http" if it is missing;
 //   - "headers": an object whose values are texts or lists of texts;
-//   - "grpc": true for gRPC. It is also known by "protocol": "grpc", by a
-//     "grpc_status" and by the content type among the headers.
+//   - "grpc": true for gRPC. It is also known by a method of gRPC, by "protocol":
+//     "grpc", by a "grpc_status" and by the content type among the headers.
 func Read(from io.Reader) ([]Recorded, error) {
 	var all []Recorded
 	index := make(map[string]int)
@@ -145,7 +145,7 @@ func parseLine(data []byte) (*Request, error) {
 }
 
 func (l *line) isGRPC() bool {
-	if l.GRPC || strings.EqualFold(l.Protocol, "grpc") {
+	if l.GRPC || strings.EqualFold(l.Protocol, "grpc") || strings.HasPrefix(l.Method, "/") {
 		return true
 	}
 	if l.GRPCStatus != nil && !slices.Contains([]any{"", "-"}, l.GRPCStatus) {

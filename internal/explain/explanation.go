@@ -250,7 +250,8 @@ type Sent struct {
 	// changes and removes, sorted.
 	Set     []string
 	Removed []string
-	// Headers are the operations that do so, in order: "sets x-tier: gold".
+	// Headers are the operations that do so, in order: "sets x-tier: gold". The last are
+	// those whose value is nothing: "without x-from: %DOWNSTREAM_REMOTE_ADDRESS% is empty here".
 	Headers []string
 }
 

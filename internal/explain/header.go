@@ -3,8 +3,10 @@ package explain
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/route"
 )
 
 // shownBody is how many bytes of a body are shown.
@@ -20,6 +22,25 @@ func (q *Question) shown(name, value string) string {
 		return fmt.Sprintf("%s, SHA-256 %x...", hidden, sum[:4])
 	}
 	return hidden
+}
+
+// empty are the headers that are to be sent whatever the request has, and are not,
+// because what is computed for them is nothing.
+func (q *Question) empty(d *route.Decision) []string {
+	var all, removed []string
+	for _, m := range d.Mutations() {
+		removed = append(removed, m.RequestRemove...)
+	}
+	for _, m := range d.Mutations() {
+		for i := range m.RequestAdd {
+			v := &m.RequestAdd[i]
+			always := v.Action == discovery.AppendIfExistsOrAdd || v.Action == discovery.OverwriteIfExistsOrAdd
+			if always && v.Format != nil && len(q.Headers.Values(v.Name)) == 0 && !slices.Contains(removed, v.Name) {
+				all = append(all, "without "+v.Name+": "+q.shown(v.Name, v.Format.Source)+" is empty here")
+			}
+		}
+	}
+	return all
 }
 
 // operations are header operations in words, in the order in which they are applied,

@@ -306,6 +306,7 @@ func (q *Question) sent(d *route.Decision, before map[string][]string, hide bool
 	for _, m := range d.Mutations() {
 		s.Headers = append(s.Headers, q.operations(m.RequestAdd, m.RequestRemove, changed)...)
 	}
+	s.Headers = append(s.Headers, q.empty(d)...)
 	return s
 }
 
