@@ -118,6 +118,31 @@ func TestPeakEWMAPrefersTheFasterHost(t *testing.T) {
 	})
 }
 
+// Of two hosts, one answers in 10 ms, and callers give up the other after 2 ms.
+func TestPeakEWMADoesNotTakeAShortWaitForAQuickAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := seededSet(t, Config{Policy: PeakEWMA}, LocalityEndpoints{Endpoints: endpoints(2, equalWeights)})
+		quick, slow := hostAt(t, s, address(0)), hostAt(t, s, address(1))
+		quick.Took(time.Now(), 10*time.Millisecond)
+		slow.Took(time.Now(), 100*time.Millisecond)
+		for range 100 {
+			time.Sleep(2 * time.Millisecond)
+			slow.Waited(time.Now(), 2*time.Millisecond)
+		}
+		quick.Took(time.Now(), 10*time.Millisecond)
+		for range 20 {
+			if got := mustPick(t, s); got != quick {
+				t.Fatal("the host that nobody waits for is preferred")
+			}
+		}
+		quick.Waited(time.Now(), time.Second)
+		if got := mustPick(t, s); got != slow {
+			t.Error("a long wait without an answer does not count")
+		}
+	})
+}
+
 func TestPeakEWMAWaitsForTheFirstAnswer(t *testing.T) {
 	t.Parallel()
 	s := seededSet(t, Config{Policy: PeakEWMA}, LocalityEndpoints{Endpoints: endpoints(2, equalWeights)})

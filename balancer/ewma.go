@@ -113,3 +113,11 @@ func (h *Host) Took(now time.Time, took time.Duration) {
 		h.latency.sample(now.Sub(h.set.epoch), took, time.Duration(decay).Seconds())
 	}
 }
+
+// Waited tells the same policy that an answer would have taken longer than that: the
+// wait for one was given up at now. How short a wait was says nothing of the host.
+func (h *Host) Waited(now time.Time, longer time.Duration) {
+	if longer.Seconds() > math.Float64frombits(h.latency.mean.Load()) {
+		h.Took(now, longer)
+	}
+}

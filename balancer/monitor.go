@@ -56,8 +56,8 @@ type monitor struct {
 // ejected. If this report ejected the host, ok is true and e says why.
 //
 // An outcome that the verdict ignores is not counted, and neither is a timeout
-// before anything was sent: the time went into waiting for a connection, and a
-// connection that cannot be made is reported as such.
+// before anything was sent: the time went into waiting for a connection. One that
+// cannot be made is reported as such, once, by who tried to make it.
 func (h *Host) Report(o *outcome.Outcome) (e Ejection, ok bool) {
 	config, m := h.set.outlier.Load(), h.monitor.Load()
 	if config == nil || m == nil {

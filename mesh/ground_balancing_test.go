@@ -83,6 +83,9 @@ func (c *counted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (c *counted) UnaryCall(ctx context.Context, _ *grpc_testing.SimpleRequest) (*grpc_testing.SimpleResponse, error) {
 	c.grpc.Add(1)
 	c.wait(ctx)
+	if err := ctx.Err(); err != nil { // too late, even if the client does not know it yet
+		return nil, status.FromContextError(err).Err()
+	}
 	if c.broken.Load() {
 		return nil, status.Error(codes.Internal, "out of order")
 	}

@@ -113,6 +113,9 @@ type Outcome struct {
 	// idempotent, and went over a connection that ended before a byte of an answer
 	// and may have been closed while it was idle (RFC 9110, section 9.2.2).
 	Repeatable bool
+	// Excused is true for a Timeout that says nothing of the peer: the deadline was the
+	// caller's and left it little time, or it had begun to answer.
+	Excused bool
 	// Err is the local error behind every Kind but Response and Local.
 	Err error
 }
@@ -128,8 +131,8 @@ func (o *Outcome) HeaderValue(name string) string {
 // Verdict classifies the outcome for the endpoint's account: an HTTP status of
 // 500 or more, the gRPC codes UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL,
 // UNAVAILABLE and DATA_LOSS (those that Envoy's gRPC-to-HTTP mapping makes 5xx),
-// a broken connection and a timeout are failures; a caller's cancellation and a
-// refusal by the mesh itself are ignored.
+// a broken connection and a timeout are failures; a caller's cancellation, a timeout
+// that is excused and a refusal by the mesh itself are ignored.
 func (o *Outcome) Verdict() Verdict {
 	switch o.Kind {
 	case Response:
@@ -144,7 +147,12 @@ func (o *Outcome) Verdict() Verdict {
 			return Failure
 		}
 		return Success
-	case ConnectFailure, RefusedStream, ResetBeforeRequest, Reset, PerTryTimeout, Timeout:
+	case Timeout:
+		if o.Excused {
+			return Ignored
+		}
+		return Failure
+	case ConnectFailure, RefusedStream, ResetBeforeRequest, Reset, PerTryTimeout:
 		return Failure
 	}
 	return Ignored

@@ -41,6 +41,16 @@ func TestVerdictAndGateway(t *testing.T) {
 	}
 }
 
+func TestAnExcusedTimeoutIsNobodysFailure(t *testing.T) {
+	t.Parallel()
+	for _, grpc := range []bool{false, true} {
+		o := Outcome{Kind: Timeout, GRPC: grpc, Code: codeDeadlineExceeded, Sent: true, Excused: true}
+		if o.Verdict() != Ignored || o.Gateway() {
+			t.Errorf("%+v: verdict %v, a gateway's failure %t", o, o.Verdict(), o.Gateway())
+		}
+	}
+}
+
 func TestEveryKindHasItsName(t *testing.T) {
 	t.Parallel()
 	for kind := Response; kind <= Closed; kind++ {

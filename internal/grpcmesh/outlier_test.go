@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -169,6 +170,40 @@ func TestBO2_AnEndpointThatCannotBeConnectedToIsEjected(t *testing.T) {
 		}
 		if got := f.ejected(); len(got) != 1 || got[0] != "10.0.0.2:9090" {
 			t.Errorf("ejected: %q, want the endpoint that cannot be connected to", got)
+		}
+	})
+}
+
+// gRPC gives up a silent endpoint after a minute, long after the cluster's connect
+// timeout. That is not another failure.
+func TestBO2_AConnectionThatCannotBeMadeCountsOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if address != "10.0.0.2:9090" {
+				return f.network.DialContext(ctx, network, address)
+			}
+			<-ctx.Done()
+			return nil, context.Cause(ctx)
+		}
+		f.serve("10.0.0.1:9090", &backend{})
+		config := balancer.DefaultOutlierConfig()
+		config.SplitLocalOrigin, config.ConsecutiveLocal.Threshold = true, 2
+		config.Interval = time.Hour
+		silent := detecting(config, "10.0.0.1:9090", "10.0.0.2:9090")
+		silent.Cluster.ConnectTimeout = time.Second
+		f.configure(forward("main"), silent)
+		client := f.client()
+		if failed := loadEvery(client, time.Minute+100*time.Millisecond, 100*time.Millisecond); failed != 0 {
+			t.Errorf("%d calls failed although one endpoint serves", failed)
+		}
+		if got := f.ejected(); got != nil {
+			t.Errorf("ejected %q after one connection that could not be made", got)
+		}
+		load(client, 5*time.Second)
+		if got := f.ejected(); len(got) != 1 || got[0] != "10.0.0.2:9090" {
+			t.Errorf("ejected: %q, want the endpoint that is silent", got)
 		}
 	})
 }

@@ -85,7 +85,7 @@ func (p *picker) pick(a *attempt, t *turn) (result balancer.PickResult, full *up
 		switch state {
 		case connectivity.Ready:
 			a.waitOver()
-			if err := a.pipeline.Late(); err != nil {
+			if err := a.pipeline.Depart(); err != nil {
 				p.policy.ended(c)
 				_ = a.pickFailed(outcome.Timeout, err)
 				return balancer.PickResult{}, nil, status.Error(codes.DeadlineExceeded, err.Error()) // a status, so that no call waits

@@ -305,6 +305,8 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 		p.mu.Unlock()
 		return
 	}
+	var failed error
+	connecting := c.state == connectivity.Connecting // and not overdue
 	p.setLocked(c, s.ConnectivityState)
 	switch s.ConnectivityState {
 	case connectivity.Connecting:
@@ -314,6 +316,7 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 		if c.err = s.ConnectionError; c.err == nil {
 			c.err = errors.New("connection failed")
 		}
+		failed = c.err
 	case connectivity.Ready:
 		endpoint.Host().Opened()
 		c.err, c.ready, c.requests = nil, time.Now(), 0
@@ -326,7 +329,9 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 		endpoint.Connected()
 		followReports(endpoint, c.sc)
 	case connectivity.TransientFailure:
-		endpoint.ConnectFailed()
+		if connecting {
+			endpoint.ConnectFailed(failed)
+		}
 	case connectivity.Idle:
 		// It was connected, or its back-off has passed: connect again, so that
 		// the next call does not have to wait.
@@ -364,9 +369,10 @@ func (p *policy) connectOverdue(endpoint *upstream.Endpoint, c *subConn) {
 		return
 	}
 	p.setLocked(c, connectivity.TransientFailure)
-	c.err = fmt.Errorf("connect timeout of %v", endpoint.ConnectTimeout())
+	err := fmt.Errorf("connect timeout of %v", endpoint.ConnectTimeout())
+	c.err = err
 	p.mu.Unlock()
-	endpoint.ConnectFailed()
+	endpoint.ConnectFailed(err)
 	p.publish()
 }
 

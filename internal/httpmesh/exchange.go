@@ -227,7 +227,7 @@ var errSwitched = errors.New("the endpoint switched protocols, which nobody had 
 // millisecond is rounded up, as gRPC does, so that it is the caller whose time is over
 // first, and not a server whose answer would pass for a whole one.
 func (o *outgoing) Depart() *upstream.Failure {
-	if err := o.attempt.Late(); err != nil {
+	if err := o.attempt.Depart(); err != nil {
 		return &upstream.Failure{Kind: outcome.Timeout, Err: err}
 	}
 	if deadline := o.attempt.Whole(); !deadline.IsZero() {

@@ -84,7 +84,7 @@ func (a *Attempt) run() outcome.Outcome {
 		return o
 	}
 	o := a.call.adapter.Attempt(a.ctx, a)
-	if !a.KeepPerTry && !a.Started() && o.Kind == outcome.Response && !o.GRPC {
+	if !a.KeepPerTry && !a.lift() && o.Kind == outcome.Response && !o.GRPC {
 		// The headers came at the very limit: the context, under which the body would
 		// be read, has ended. A gRPC reply is here whole.
 		a.call.adapter.Abandon(a)
@@ -96,13 +96,23 @@ func (a *Attempt) run() outcome.Outcome {
 		a.call.adapter.Abandon(a)
 		a.Reply = nil
 	}
+	if o.Kind == outcome.Response && !a.KeepPerTry {
+		a.begun.Store(true)
+	}
 	return o
 }
 
 // Started ends the per-try timeout: response headers have arrived. Attempt's
 // return does the same unless KeepPerTry is set. It reports whether they were in
 // time; if not, the attempt's context has ended or is about to.
-func (a *Attempt) Started() bool { return !a.answer.Started() || a.answer.Lift() }
+func (a *Attempt) Started() bool {
+	if !a.begun.Load() {
+		a.begun.Store(true)
+	}
+	return a.lift()
+}
+
+func (a *Attempt) lift() bool { return !a.answer.Started() || a.answer.Lift() }
 
 // Answered says that the response, whose headers have come, is a good one: to breakers
 // that want to know whether there are any, however long its body takes.
@@ -250,7 +260,7 @@ func (a *Attempt) Pick() (*upstream.Endpoint, error) {
 // unpick takes back the endpoint that could not be connected to.
 func (a *Attempt) unpick() {
 	a.lock()
-	host, endpoint, permit, load := a.host, a.Endpoint, a.admitted.endpoint, a.load
+	host, permit, load := a.host, a.admitted.endpoint, a.load
 	if a.ended {
 		host = nil // given back already
 	}
@@ -259,7 +269,6 @@ func (a *Attempt) unpick() {
 	if host == nil {
 		return
 	}
-	a.report(host, endpoint, &outcome.Outcome{Kind: outcome.ConnectFailure})
 	load.Withdraw()
 	permit.Done(outcome.Failure)
 	a.pick.Avoid, a.pick.Beyond = avoiding(a.pick.Avoid, host), true
@@ -317,7 +326,8 @@ func (a *Attempt) end(o *outcome.Outcome, now time.Time) {
 	host, endpoint := a.host, a.Endpoint
 	a.unlock()
 	c := a.call
-	a.Started()
+	a.lift()
+	a.excuse(o, now)
 	a.idle.stop()
 	a.answer.Stop()
 	if a.cancel != nil {
@@ -326,7 +336,7 @@ func (a *Attempt) end(o *outcome.Outcome, now time.Time) {
 	if host != nil {
 		host.End()
 		a.load.Done(o)
-		a.report(host, endpoint, o)
+		report(endpoint, o)
 		a.told(host, o, now)
 	}
 	verdict := o.Verdict()
@@ -348,15 +358,11 @@ func (a *Attempt) end(o *outcome.Outcome, now time.Time) {
 }
 
 // report tells the endpoint how the attempt on it ended. That it could not be
-// connected to is told once, however often the attempt comes back to it.
-func (a *Attempt) report(host *balancer.Host, endpoint *upstream.Endpoint, o *outcome.Outcome) {
-	if o.Kind == outcome.ConnectFailure {
-		if slices.Contains(a.unconnected, host) {
-			return
-		}
-		a.unconnected = append(a.unconnected, host)
+// connected to is told by who tried: once, for however many attempts.
+func report(endpoint *upstream.Endpoint, o *outcome.Outcome) {
+	if o.Kind != outcome.ConnectFailure {
+		endpoint.Report(o)
 	}
-	endpoint.Report(o)
 }
 
 func (a *Attempt) releaseRetry() {

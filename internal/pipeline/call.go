@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/inboardmesh/inboard/balancer"
@@ -117,6 +118,7 @@ type Call struct {
 	finished    bool
 	hide        bool // the upstream is not told what was rewritten
 	ownTime     bool // the application gives the call less time than its route does
+	callersTime bool // what ends the call is not its route's timeout, but a deadline that the caller brought
 	// mirror is set for a copy of a request, which is no call of the application.
 	mirror *Mirror
 }
@@ -139,6 +141,11 @@ type Attempt struct {
 	// Local is the adapter's.
 	Local any
 
+	// departed is when it was sent, in Unix nanoseconds, if that matters; else 0. begun
+	// is whether its response has.
+	departed atomic.Int64
+	begun    atomic.Bool
+
 	ended bool
 	slow  bool // it has taken the per-try timeout, and was let go on
 	// lost is guarded by the call's hedging.
@@ -149,8 +156,6 @@ type Attempt struct {
 	cluster *upstream.Cluster
 	pick    *balancer.PickInfo
 	ctx     context.Context
-	// unconnected are the hosts that the attempt could not connect to.
-	unconnected []*balancer.Host
 	admitted
 	// answer bounds the wait for the response's headers.
 	answer deadline.Attempt

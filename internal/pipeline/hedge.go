@@ -98,7 +98,7 @@ func (h *hedging) round() outcome.Outcome {
 			}
 			if len(h.running) == 0 || h.decides(&o) {
 				c.attempt = r.attempt
-				h.lose(nil)
+				h.lose(h.ended())
 				done = true
 				return o
 			}
@@ -110,12 +110,22 @@ func (h *hedging) round() outcome.Outcome {
 			h.another()
 			timer.Reset(h.after)
 		case <-c.ctx.Done():
-			o = outcome.Outcome{Kind: endedBy(c.ctx), Err: context.Cause(c.ctx), Sent: true}
+			o = *h.ended()
 			h.lose(&o)
 			done = true
 			return o
 		}
 	}
+}
+
+// ended is how the attempts end that run when the call's context does: whoever of them
+// noticed it first, it was not faster than the others. Before that it is nil.
+func (h *hedging) ended() *outcome.Outcome {
+	ctx := h.call.ctx
+	if ctx.Err() == nil {
+		return nil
+	}
+	return &outcome.Outcome{Kind: endedBy(ctx), Err: context.Cause(ctx), Sent: true}
 }
 
 // decides reports whether an outcome is the call's although other attempts still
@@ -125,7 +135,7 @@ func (h *hedging) decides(o *outcome.Outcome) bool {
 	case outcome.Response:
 		return !h.call.policy.Retryable(o)
 	case outcome.Timeout:
-		return o.Sent || h.call.ctx.Err() != nil // or there was no time to send it, see Late
+		return o.Sent || h.call.ctx.Err() != nil // or there was no time to send it, see Depart
 	case outcome.Canceled, outcome.BodyFailure:
 		return true
 	}

@@ -71,10 +71,14 @@ func (c *Call) Respond(h route.HeaderMap) {
 
 // told tells the endpoint's policy how long the attempt took. A stream takes as
 // long as the application likes, and a failure is no measure of an answer, unless
-// it was that time ran out.
+// it was that time ran out: an answer would have taken longer.
 func (a *Attempt) told(host *balancer.Host, o *outcome.Outcome, now time.Time) {
-	timedOut := o.Sent && (o.Kind == outcome.Timeout || o.Kind == outcome.PerTryTimeout)
-	if !a.call.Observed.Streaming && (timedOut || o.Verdict() == outcome.Success) {
-		host.Took(now, now.Sub(a.Observed.Start))
+	took := now.Sub(a.Observed.Start)
+	switch timedOut := o.Kind == outcome.Timeout || o.Kind == outcome.PerTryTimeout; {
+	case a.call.Observed.Streaming:
+	case timedOut && o.Sent:
+		host.Waited(now, took)
+	case o.Verdict() == outcome.Success:
+		host.Took(now, took)
 	}
 }

@@ -34,11 +34,13 @@ func (c *Call) bound(ctx context.Context, config *Config) {
 	if limit > 0 {
 		end = c.now.Add(limit)
 	}
+	given, ok := ctx.Deadline()
+	c.callersTime = end.IsZero() || c.ownTime || ok && given.Before(end)
 	if offset := forward.GRPCTimeoutHeaderOffset; offset > 0 && c.Observed.Protocol == observe.GRPC {
 		// What the application gave, less the offset, so that it is the mesh
 		// that ends the call. Nothing may be left of it.
-		if deadline, ok := ctx.Deadline(); ok && (end.IsZero() || deadline.Add(-offset).Before(end)) {
-			end, c.ownTime = deadline.Add(-offset), false
+		if ok && (end.IsZero() || given.Add(-offset).Before(end)) {
+			end, c.ownTime, c.callersTime = given.Add(-offset), false, true
 		}
 	}
 	c.ctx = ctx
@@ -84,15 +86,40 @@ func (c *Call) tooLate(left time.Duration) error {
 	return fmt.Errorf("not sent: %v are left, and it needs %v", max(left, 0), c.minTime)
 }
 
-// Late is why the attempt must not be sent now, although it has its connection: too
-// little of the call's time is left after the wait for it. It may be called by the
-// attempt's goroutine.
-func (a *Attempt) Late() error {
+// Depart is for the moment at which the attempt has its connection and is about to be
+// sent. An error is why it must not be: too little of the call's time is left after the
+// wait. It may be called by the attempt's goroutine.
+func (a *Attempt) Depart() error {
 	if left, late := a.call.late(0); late {
 		return a.call.tooLate(left)
 	}
+	if a.call.callersTime {
+		a.departed.Store(time.Now().UnixNano())
+	}
 	return nil
 }
+
+// patience is how long an endpoint must have left a request unanswered for the
+// caller's own deadline to count against it.
+const patience = time.Second
+
+// excuse finds out whether an attempt that ended because time was up says anything of
+// its endpoint. The limits of the configuration do, as long as no response has begun
+// (Envoy's router counts them so); an answer that takes long, or a stream that lives as
+// long as it may, is no failure. Deadlines that callers bring are as short as those
+// like, who need not be trusted: with 2 ms nobody may have an endpoint ejected that
+// answers everybody else in 5 ms. Yet in most processes all deadlines are callers', so
+// that without them an endpoint which answers nobody would be called for ever.
+func (a *Attempt) excuse(o *outcome.Outcome, now time.Time) {
+	if o.Kind != outcome.Timeout {
+		return
+	}
+	departed := a.departed.Load()
+	o.Excused = a.begun.Load() || a.call.callersTime && !a.isIdle() && (departed == 0 || now.UnixNano()-departed < int64(patience))
+}
+
+// isIdle reports whether the attempt ended because nothing moved.
+func (a *Attempt) isIdle() bool { return a.ctx != nil && errors.Is(context.Cause(a.ctx), errIdle) }
 
 // sleep waits for d, or returns why the call ended meanwhile. No attempt follows
 // a wait that lasts until the deadline.

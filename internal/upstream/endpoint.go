@@ -2,14 +2,17 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/breaker"
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/outcome"
 )
 
 // An endpoint that could not be connected to is avoided while others can be
@@ -36,6 +39,7 @@ type Endpoint struct {
 	draining bool              // guarded by mu
 	failures int               // guarded by mu; connects failed in a row
 	retry    *time.Timer       // guarded by mu; makes the host reachable again
+	trying   int               // guarded by mu; connections that HTTP is making
 
 	// life ends when the endpoint has left its cluster, or the cluster ends.
 	life context.Context
@@ -117,8 +121,39 @@ func (e *Endpoint) Draining() bool {
 // cluster, at once if it has, unless stop is called before.
 func (e *Endpoint) AfterLeaving(f func()) (stop func() bool) { return context.AfterFunc(e.life, f) }
 
-// ConnectFailed tells the balancer to avoid the endpoint for a while.
-func (e *Endpoint) ConnectFailed() {
+// ConnectFailed tells that a connection could not be made, and why. The endpoint is
+// avoided for a while, and outlier detection counts one failure: for the connection,
+// however many calls wait for it, or have given up to wait.
+func (e *Endpoint) ConnectFailed(err error) {
+	e.backOff()
+	if !e.isOwnFault(err) {
+		e.Report(&outcome.Outcome{Kind: outcome.ConnectFailure, Err: err})
+	}
+}
+
+// exhausted are the errors of a process, or a machine, that cannot have one more
+// connection to anybody.
+var exhausted = [...]error{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM}
+
+// isOwnFault reports whether a connection could not be made because of this process:
+// it has no more sockets, its identity has not come or has expired, or the cluster's
+// settings cannot be used.
+func (e *Endpoint) isOwnFault(err error) bool {
+	for _, own := range exhausted {
+		if errors.Is(err, own) {
+			return true
+		}
+	}
+	state := e.cluster.state.Load()
+	if state.err != nil {
+		return true
+	}
+	t := state.tlsOf(e)
+	return t != nil && t.identity != nil && t.own() == nil
+}
+
+// backOff tells the balancer to avoid the endpoint for a while.
+func (e *Endpoint) backOff() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.retry != nil || e.draining {
@@ -138,7 +173,7 @@ func (e *Endpoint) ConnectFailed() {
 func (e *Endpoint) retryNow() {
 	e.mu.Lock()
 	e.retry = nil
-	e.host.SetReachable(true)
+	e.host.SetReachable(e.trying == 0)
 	var pools []*pool
 	if e.host.Standby() && !e.draining {
 		pools = e.poolsLocked()
@@ -149,7 +184,28 @@ func (e *Endpoint) retryNow() {
 	}
 }
 
-// Connected ends what ConnectFailed began.
+// connecting is for HTTP's connections while they are made; ended must be called. After
+// one that failed, only who had it made waits for the next: the endpoint is avoided
+// until it is known whether that fails, too. (gRPC's channels see to that themselves.)
+func (e *Endpoint) connecting() (ended func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.trying++
+	if e.failures > 0 {
+		e.host.SetReachable(false)
+	}
+	connected := e.host.Connecting()
+	return func() {
+		connected()
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.trying--; e.trying == 0 && e.retry == nil {
+			e.host.SetReachable(true) // connected, or a back-off has ended meanwhile
+		}
+	}
+}
+
+// Connected ends the back-off that ConnectFailed began.
 func (e *Endpoint) Connected() {
 	e.cluster.connected.Store(true)
 	e.mu.Lock()

@@ -423,22 +423,24 @@ func TestAnEndpointThatCannotBeReachedIsAvoidedForAWhile(t *testing.T) {
 	})
 }
 
+var errRefused = errors.New("connection refused")
+
 func TestASuccessEndsTheBackoff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		_, e := w.one(nil)
 		for range 5 {
-			e.ConnectFailed()
+			e.ConnectFailed(errRefused)
 			time.Sleep(time.Minute)
 		}
-		e.ConnectFailed()
+		e.ConnectFailed(errRefused)
 		w.serve(paymentAddress, answer)
 		get(t, e) // nothing else is there, so it is tried in spite of the back-off
 		if !e.Host().Reachable() {
 			t.Error("the endpoint counts as unreachable after a success")
 		}
-		e.ConnectFailed()
+		e.ConnectFailed(errRefused)
 		time.Sleep(firstBackoff * 5 / 4)
 		if !e.Host().Reachable() {
 			t.Error("the first failure after a success is avoided for longer than the first back-off")

@@ -277,11 +277,13 @@ func (p *pool) reconnect() {
 func (p *pool) dial(gated bool) {
 	start := time.Now()
 	cluster := p.endpoint.cluster
-	defer p.endpoint.host.Connecting()()
+	defer p.endpoint.connecting()()
 	d, err := p.endpoint.dial(cluster.manager.ctx, p.key.protocol)
 	event := observe.ConnEvent{Cluster: cluster.name, Endpoint: p.endpoint.address, Duration: time.Since(start), Err: err}
 	if err != nil {
-		p.endpoint.ConnectFailed()
+		if cluster.manager.ctx.Err() == nil {
+			p.endpoint.ConnectFailed(err)
+		}
 		p.mu.Lock()
 		p.dialing--
 		p.releaseGate(gated)

@@ -159,7 +159,7 @@ func (f *Filter) cluster() (name string, timeout time.Duration) {
 // check asks the service.
 func (f *Filter) check(ctx context.Context, x *filter.Exchange, b body) (*verdict, error) {
 	_, timeout := f.cluster()
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := service.WithTimeout(ctx, timeout)
 	defer cancel()
 	if f.config.GRPC != nil {
 		return f.checkGRPC(ctx, x, b)

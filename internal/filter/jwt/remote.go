@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/filter/service"
 	"github.com/inboardmesh/inboard/internal/token"
 	"github.com/inboardmesh/inboard/observe"
 )
@@ -232,7 +233,7 @@ func (r *remote) fetch(last *keySet) (*keySet, error) {
 }
 
 func (r *remote) attempt(last *keySet) (*keySet, error) {
-	ctx, cancel := context.WithTimeout(r.store.ctx, r.from.Timeout)
+	ctx, cancel := service.WithTimeout(r.store.ctx, r.from.Timeout)
 	defer cancel()
 	document, err := r.store.fetch(ctx, &r.from)
 	if err != nil {

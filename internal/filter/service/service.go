@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/breaker"
@@ -21,6 +22,16 @@ import (
 
 // maxTries is how many endpoints are tried while none can be connected to.
 const maxTries = 3
+
+// errTimeout is the cause of a context whose time, by the configuration, is over.
+var errTimeout = fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
+
+// WithTimeout returns a context for the calls of a filter to whose service the
+// configuration gives so long. An endpoint that leaves it unanswered has failed; that
+// ctx ends before, with whom the filter asks for, says nothing of it.
+func WithTimeout(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, timeout, errTimeout)
+}
 
 // Client calls clusters. Safe for concurrent use.
 type Client struct {
@@ -99,7 +110,9 @@ func (c *Client) try(ctx context.Context, cluster *upstream.Cluster, req *http.R
 		}
 		response, attempted, err := exchange(endpoint, req, limit)
 		o = attempted
-		endpoint.Report(&o)
+		if o.Kind != outcome.ConnectFailure { // which is told by who tried to connect
+			endpoint.Report(&o)
+		}
 		if err == nil {
 			return response, nil
 		}
@@ -116,7 +129,13 @@ func exchange(endpoint *upstream.Endpoint, req *http.Request, limit int64) (*Res
 	defer endpoint.Host().End()
 	resp, failure := endpoint.RoundTrip(req, discovery.PriorityDefault)
 	if failure != nil {
-		return nil, outcome.Outcome{Kind: failure.Kind, Sent: failure.Sent, Err: failure.Err}, failure.Err
+		o := outcome.Outcome{Kind: failure.Kind, Sent: failure.Sent, Err: failure.Err}
+		if ctx := req.Context(); ctx.Err() != nil {
+			if o.Kind = outcome.Canceled; errors.Is(context.Cause(ctx), errTimeout) {
+				o.Kind = outcome.Timeout
+			}
+		}
+		return nil, o, failure.Err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
@@ -124,6 +143,9 @@ func exchange(endpoint *upstream.Endpoint, req *http.Request, limit int64) (*Res
 	switch {
 	case err != nil:
 		o = outcome.Outcome{Kind: outcome.Reset, Sent: true, Err: err}
+		if req.Context().Err() != nil {
+			o.Kind = outcome.Canceled // it had begun to answer
+		}
 		return nil, o, err
 	case int64(len(body)) > limit:
 		return nil, o, fmt.Errorf("the response has more than %d bytes", limit)

@@ -28,12 +28,16 @@ type world struct {
 	client  *service.Client
 	dials   atomic.Int64
 	refused []string
+	hooks   *observe.Hooks
 }
 
 // newWorld has endpoints at addresses, in the order in which they are tried.
 func newWorld(t *testing.T, limits breaker.Limits, addresses ...string) *world {
 	w := &world{network: new(memnet.Network)}
 	hooks := &observe.Hooks{Overflowed: func(e observe.OverflowEvent) { w.refused = append(w.refused, e.Resource) }}
+	w.hooks = hooks
+	row := balancer.ConsecutiveFailures{Threshold: 1, Enforcing: 100}
+	outlier := &balancer.OutlierConfig{Interval: time.Hour, MaxEjectionPercent: 100, Consecutive5xx: row}
 	m := upstream.NewManager(upstream.Options{Hooks: hooks, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 		w.dials.Add(1)
 		return w.network.DialContext(ctx, network, address)
@@ -45,7 +49,7 @@ func newWorld(t *testing.T, limits breaker.Limits, addresses ...string) *world {
 	}
 	held := m.Hold(map[string]discovery.ClusterResult{
 		"keys": {
-			Cluster:   &discovery.Cluster{Name: "keys", Protocol: discovery.HTTP1, Limits: [2]breaker.Limits{limits, limits}},
+			Cluster:   &discovery.Cluster{Name: "keys", Protocol: discovery.HTTP1, Limits: [2]breaker.Limits{limits, limits}, Outlier: outlier, Balancer: balancer.Config{PanicThreshold: 100}},
 			Endpoints: &discovery.Assignment{Name: "keys", Localities: []discovery.LocalityEndpoints{locality}},
 		},
 		"broken": {Err: errors.New("refused by the control plane")},
@@ -213,6 +217,56 @@ func TestWhatMayHaveArrivedIsNotSentAgain(t *testing.T) {
 			t.Errorf("arrived %d times", n)
 		}
 	})
+}
+
+// A service that does not answer in the time that the configuration gives it has
+// failed. One for whose answer nobody waits any more has not.
+func TestWhoseTimeItWasThatEndedACall(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		timeout time.Duration // of the configuration
+		caller  time.Duration
+		headers bool // are sent before the silence
+		fault   bool
+	}{
+		{"the configuration's", time.Second, time.Minute, false, true},
+		{"the caller's", time.Minute, time.Second, false, false},
+		{"the configuration's, in an answer", time.Second, time.Minute, true, false},
+		{"the caller's, in an answer", time.Minute, time.Second, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				ejected := 0
+				w := newWorld(t, breaker.DefaultLimits, first, second)
+				w.hooks.EndpointEjected = func(observe.EjectionEvent) { ejected++ }
+				silent := func(rw http.ResponseWriter, r *http.Request) {
+					_, _ = io.Copy(io.Discard, r.Body)
+					if tt.headers {
+						_, _ = io.WriteString(rw, "an")
+						_ = http.NewResponseController(rw).Flush()
+					}
+					<-r.Context().Done()
+				}
+				w.serve(t, first, silent)
+				w.serve(t, second, silent)
+				for range 2 {
+					caller, cancel := context.WithTimeout(t.Context(), tt.caller)
+					ctx, stop := service.WithTimeout(caller, tt.timeout)
+					if _, err := w.do(ctx, t, "keys", 100, false); !errors.Is(err, context.DeadlineExceeded) {
+						t.Errorf("the call ended with %v", err)
+					}
+					stop()
+					cancel()
+				}
+				synctest.Wait()
+				if ejected > 0 != tt.fault {
+					t.Errorf("%d endpoints ejected, the service's fault: %t", ejected, tt.fault)
+				}
+			})
+		})
+	}
 }
 
 func TestLimitsOfTheClusterHold(t *testing.T) {
