@@ -9,8 +9,10 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/inboardmesh/inboard/internal/pipeline"
+	"github.com/inboardmesh/inboard/outcome"
 )
 
 // replayLimit is how much of a body without GetBody is kept for a retry.
@@ -454,7 +456,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	}
 	if err != nil {
 		b.end(err)
-		if b.outcome.Err != nil && !errors.Is(err, io.EOF) {
+		if b.outcome.Err != nil && (b.outcome.Kind == outcome.Timeout || !errors.Is(err, io.EOF)) {
 			err = b.outcome.Err
 		}
 	}
@@ -470,6 +472,9 @@ func (b *responseBody) Close() error {
 func (b *responseBody) end(err error) {
 	b.ended.Do(func() {
 		x := (*exchange)(b)
+		if errors.Is(err, io.EOF) && x.isTooLate() {
+			err = context.DeadlineExceeded
+		}
 		x.outcome = x.bodyOutcome(x.outcome, err)
 		// The application's own cancellation is given back as it is: those who pass
 		// bodies on, such as httputil.ReverseProxy, compare it.
@@ -492,4 +497,17 @@ func (b *upgradedBody) CloseWrite() error {
 		return half.CloseWrite()
 	}
 	return fmt.Errorf("close write: %w", http.ErrNotSupported)
+}
+
+// isTooLate reports whether a response ends at the end of the call's time or after it,
+// and does not say how long it is. Its server may have ended it because the time that
+// it was told was over, as any handler does that returns with its context: nobody can
+// tell such a part from the whole. It then waits until the context has noticed.
+func (x *exchange) isTooLate() bool {
+	deadline := x.call.Deadline
+	if x.resp == nil || x.resp.ContentLength >= 0 || deadline.IsZero() || time.Now().Before(deadline) {
+		return false
+	}
+	<-x.call.Context().Done()
+	return true
 }

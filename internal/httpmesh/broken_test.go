@@ -124,3 +124,57 @@ func TestAnErrorSaysThatTheBodyWasTooLargeForARetry(t *testing.T) {
 		})
 	}
 }
+
+// A server that obeys the time that it was told ends its response properly when that is
+// over. A part of a response whose length is not known is never taken for the whole;
+// one that is as long as it says is whole, and so is one whose end was in time, however
+// late it is read once more.
+func TestBT1_BT7_APartOfAResponseIsNotTakenForTheWhole(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name            string
+		route, deadline time.Duration
+		lasts           time.Duration // of the response
+	}{
+		{name: "the route's timeout", route: time.Second, lasts: time.Second},
+		{name: "the caller's deadline", deadline: time.Second, lasts: time.Second},
+		{name: "a response in time", route: time.Second, lasts: time.Second - time.Millisecond},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			onBothProtocols(t, func(t *testing.T, protocol func(*discovery.Target)) {
+				w := newWorld(t, newTarget(protocol, limited(tt.route)), func(rw http.ResponseWriter, _ *http.Request) {
+					_, _ = io.WriteString(rw, "half")
+					_ = http.NewResponseController(rw).Flush()
+					time.Sleep(tt.lasts)
+				})
+				for range 50 { // whose timer is first is chance
+					ctx, cancel := context.WithCancel(t.Context())
+					if tt.deadline > 0 {
+						ctx, cancel = context.WithTimeout(t.Context(), tt.deadline)
+					}
+					resp := w.do(newRequest(ctx, t, http.MethodGet, paymentURL, nil))
+					content, err := io.ReadAll(resp.Body)
+					time.Sleep(time.Second)
+					_, again := resp.Body.Read(make([]byte, 1))
+					_ = resp.Body.Close()
+					cancel()
+					if string(content) != "half" {
+						t.Fatalf("got %q", content)
+					}
+					if tt.lasts < time.Second {
+						if err != nil || !errors.Is(again, io.EOF) {
+							t.Fatalf("got %v, then %v", err, again)
+						}
+						continue
+					}
+					failure, ok := errors.AsType[*meshfail.Error](err)
+					if !ok || failure.Kind != outcome.Timeout || !errors.Is(err, context.DeadlineExceeded) || !errors.Is(again, err) {
+						t.Fatalf("got %v, then %v", err, again)
+					}
+				}
+				w.idle()
+			})
+		})
+	}
+}
