@@ -42,8 +42,16 @@ func NewCA(tb TB) *CA {
 // Intermediate returns a CA whose certificate is signed by ca.
 func (ca *CA) Intermediate(tb TB) *CA {
 	tb.Helper()
+	return ca.Constrained(tb, func(*x509.Certificate) {})
+}
+
+// Constrained is Intermediate with a certificate that edit changes before it is signed.
+func (ca *CA) Constrained(tb TB, edit func(template *x509.Certificate)) *CA {
+	tb.Helper()
 	key := newKey(tb)
-	cert := parse(tb, create(tb, authority("test intermediate"), ca.Certificate, key.Public(), ca.key))
+	template := authority("test intermediate")
+	edit(template)
+	cert := parse(tb, create(tb, template, ca.Certificate, key.Public(), ca.key))
 	return &CA{Certificate: cert, key: key, chain: append([][]byte{cert.Raw}, ca.chain...)}
 }
 

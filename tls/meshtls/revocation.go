@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/big"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,6 +26,26 @@ type revocationList struct {
 	*x509.RevocationList
 
 	serials map[string]struct{}
+	// signed and unsigned are the issuers of the list's name that were last found to
+	// have signed it, and not to. A list may be large, and to hash it in each handshake
+	// would be dear.
+	signed, unsigned *atomic.Pointer[x509.Certificate]
+}
+
+// signedBy returns nil if issuer has signed the list.
+func (l *revocationList) signedBy(issuer *x509.Certificate) error {
+	if last := l.signed.Load(); last != nil && last.Equal(issuer) {
+		return nil
+	}
+	if last := l.unsigned.Load(); last != nil && last.Equal(issuer) {
+		return errNotItsList
+	}
+	if err := l.CheckSignatureFrom(issuer); err != nil {
+		l.unsigned.Store(issuer)
+		return fmt.Errorf("%w: %w", errNotItsList, err)
+	}
+	l.signed.Store(issuer)
+	return nil
 }
 
 // NewRevocation builds a revocation of lists. With any list, every certificate of a
@@ -42,11 +64,18 @@ func NewRevocation(lists []*x509.RevocationList, leafOnly bool) (*Revocation, er
 			return nil, fmt.Errorf("revocation list %d: does not say when the next one is due", i+1)
 		}
 		for _, extension := range list.Extensions {
-			if extension.Critical {
+			switch {
+			case extension.Critical:
 				return nil, fmt.Errorf("revocation list %d: has the critical extension %s, which is not supported", i+1, extension.Id)
+			case extension.Id.Equal(deltaIndicator), extension.Id.Equal(distributionPoint):
+				// RFC 5280 wants them critical: nobody may take such a list for a whole one.
+				return nil, fmt.Errorf("revocation list %d: has the extension %s: is a part of a list, which is not supported", i+1, extension.Id)
 			}
 		}
-		compiled := revocationList{RevocationList: list, serials: make(map[string]struct{}, len(list.RevokedCertificateEntries))}
+		compiled := revocationList{
+			RevocationList: list, serials: make(map[string]struct{}, len(list.RevokedCertificateEntries)),
+			signed: new(atomic.Pointer[x509.Certificate]), unsigned: new(atomic.Pointer[x509.Certificate]),
+		}
 		for j := range list.RevokedCertificateEntries {
 			entry := &list.RevokedCertificateEntries[j]
 			for _, extension := range entry.Extensions {
@@ -84,6 +113,17 @@ func (i *Identity) WithRevocation(revocation *Revocation) *Identity {
 	revoking.RootsKey = hex.EncodeToString(sum[:])
 	return &revoking
 }
+
+// The extensions of a list that holds a part of what there is to say: the changes since
+// another one, and what concerns some certificates or reasons only (RFC 5280, sections
+// 5.2.4 and 5.2.5).
+var (
+	deltaIndicator    = asn1.ObjectIdentifier{2, 5, 29, 27}
+	distributionPoint = asn1.ObjectIdentifier{2, 5, 29, 28}
+)
+
+// errNotItsList is a list of the issuer's name that somebody else has signed.
+var errNotItsList = errors.New("it is signed by somebody else")
 
 // errRevoked is wrapped by the error for a certificate that a list names.
 var errRevoked = errors.New("certificate was revoked")
@@ -135,7 +175,7 @@ func checkCertificate(cert, issuer *x509.Certificate, lists []revocationList, no
 		if !bytes.Equal(list.RawIssuer, issuer.RawSubject) {
 			continue
 		}
-		if signature := list.CheckSignatureFrom(issuer); signature != nil {
+		if signature := list.signedBy(issuer); signature != nil {
 			err = signature
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -67,7 +68,14 @@ func TestRevocationListsAreHeldAgainstTheChain(t *testing.T) {
 		{"the list is too old, and there is a newer one", true, [][]byte{issuer.CRL(t, late), issuer.CRL(t, nil)}, ""},
 		{"the list is too old and names the leaf", true, [][]byte{issuer.CRL(t, late, leaf), issuer.CRL(t, nil)}, "certificate was revoked"},
 		{"the list is for tomorrow", true, [][]byte{issuer.CRL(t, early)}, "it is not valid before"},
-		{"a list of the same name by somebody else", true, [][]byte{stranger.Intermediate(t).CRL(t, nil)}, "x509: "},
+		{"a list of the same name by somebody else", true, [][]byte{stranger.Intermediate(t).CRL(t, nil)}, "it is signed by somebody else"},
+		{"a list of the same name by somebody else, beside the own", true, [][]byte{stranger.Intermediate(t).CRL(t, nil, leaf), issuer.CRL(t, nil)}, ""},
+		{"removed from the list again, which is for changes only", true, [][]byte{issuer.CRL(t, func(l *x509.RevocationList) {
+			l.RevokedCertificateEntries[0].ReasonCode = 8
+		}, leaf)}, "certificate was revoked"},
+		{"on hold", true, [][]byte{issuer.CRL(t, func(l *x509.RevocationList) {
+			l.RevokedCertificateEntries[0].ReasonCode = 6
+		}, leaf)}, "certificate was revoked"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -96,6 +104,26 @@ func TestRevocationListsAreHeldAgainstTheChain(t *testing.T) {
 	}
 }
 
+// TestAListIsItsIssuersHoweverOftenItIsAsked: what is remembered of a signature is for
+// the authority that made it, and not for another of the same name.
+func TestAListIsItsIssuersHoweverOftenItIsAsked(t *testing.T) {
+	t.Parallel()
+	root := tlstest.NewCA(t)
+	before, after := root.Intermediate(t), root.Intermediate(t) // a CA that has changed its key
+	old, renewed := before.Workload(t, paymentID), after.Workload(t, paymentID)
+	r := revocation(t, true, before.CRL(t, nil, old.Certificate[0]), after.CRL(t, nil))
+	own := identity(t, root.Workload(t, customerID), root)
+	client := clientConfig(t, meshtls.ClientParams{
+		Identity: meshtls.NewStatic(own), Roots: meshtls.NewStatic(own.WithRevocation(r)), Authorize: meshtls.AuthorizeAny(),
+	})
+	third := root.Intermediate(t).Workload(t, paymentID)
+	for range 3 {
+		checkRevoked(t, "the old key", connect(client, &tls.Config{Certificates: []tls.Certificate{old}}).client, "certificate was revoked")
+		checkRevoked(t, "the new key", connect(client, &tls.Config{Certificates: []tls.Certificate{renewed}}).client, "")
+		checkRevoked(t, "a key without a list", connect(client, &tls.Config{Certificates: []tls.Certificate{third}}).client, "it is signed by somebody else")
+	}
+}
+
 func checkRevoked(t *testing.T, what string, err error, want string) {
 	t.Helper()
 	if want == "" {
@@ -116,6 +144,12 @@ func TestRevocationListsThatMeanMoreAreRefused(t *testing.T) {
 	critical := []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: []byte{0x30, 0}}}
 	for name, edit := range map[string]func(*x509.RevocationList){
 		"has the critical extension 2.5.29.28": func(l *x509.RevocationList) { l.ExtraExtensions = critical },
+		"has the extension 2.5.29.28: is a part of a list": func(l *x509.RevocationList) {
+			l.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Value: []byte{0x30, 0}}}
+		},
+		"has the extension 2.5.29.27: is a part of a list": func(l *x509.RevocationList) {
+			l.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Value: []byte{2, 1, 1}}}
+		},
 		"entry 1 has the critical extension 2.5.29.28": func(l *x509.RevocationList) {
 			l.RevokedCertificateEntries[0].ExtraExtensions = critical
 		},
@@ -181,4 +215,57 @@ func TestACertificateForTheOutsideNeedsNoID(t *testing.T) {
 	if own := meshtls.AuthorizeOwnTrustDomain(meshtls.NewStatic(identity)); own(meshtls.MustID(paymentID), nil) == nil {
 		t.Error("who has no trust domain has members of it")
 	}
+}
+
+// BenchmarkRevocation verifies a peer without a list, and with one of 100,000 names.
+func BenchmarkRevocation(b *testing.B) {
+	ca := tlstest.NewCA(b)
+	list, err := x509.ParseRevocationList(ca.CRL(b, func(l *x509.RevocationList) {
+		for i := range int64(100_000) {
+			l.RevokedCertificateEntries = append(l.RevokedCertificateEntries, x509.RevocationListEntry{
+				SerialNumber: new(big.Int).Lsh(big.NewInt(i+1), 100), RevocationTime: time.Now(),
+			})
+		}
+	}))
+	if err != nil {
+		b.Fatal(err)
+	}
+	large, err := meshtls.NewRevocation([]*x509.RevocationList{list}, false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	own, err := meshtls.NewIdentity(ca.Workload(b, paymentID), certificates([]*tlstest.CA{ca}))
+	if err != nil {
+		b.Fatal(err)
+	}
+	peer := tls.ConnectionState{PeerCertificates: []*x509.Certificate{leafOfChain(b, ca.Workload(b, customerID))}}
+	for _, tt := range []struct {
+		name string
+		list *meshtls.Revocation
+	}{{"none", nil}, {"large", large}} {
+		b.Run(tt.name, func(b *testing.B) {
+			config, err := meshtls.ServerConfig(meshtls.ServerParams{
+				Identity: meshtls.NewStatic(own), Roots: meshtls.NewStatic(own), Authorize: meshtls.AuthorizeAny(),
+				RequireClientCertificate: true, Revocation: tt.list,
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := config.VerifyConnection(peer); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func leafOfChain(b *testing.B, cert tls.Certificate) *x509.Certificate {
+	b.Helper()
+	leaf, err := x509.ParseCertificate(cert.Certificate[0])
+	if err != nil {
+		b.Fatal(err)
+	}
+	return leaf
 }
