@@ -2,6 +2,7 @@ package mesh_test
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -241,6 +243,17 @@ func (s *countingService) UnaryCall(context.Context, *grpc_testing.SimpleRequest
 	return &grpc_testing.SimpleResponse{}, nil
 }
 
+// stranger is a channel of nobody in the mesh, in plaintext.
+func (w *guardedWorld) stranger(t *testing.T) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///payment.shop:9090", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return w.DialContext(ctx, "tcp", address) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
 // check makes a call over a protocol, and compares what became of it.
 func (w *guardedWorld) check(t *testing.T, protocol string, call authorized) {
 	t.Helper()
@@ -248,15 +261,17 @@ func (w *guardedWorld) check(t *testing.T, protocol string, call authorized) {
 	var allowed bool
 	switch protocol {
 	case "gRPC":
+		conn := w.grpc[call.from]
 		if call.from == "" {
-			return
+			conn = w.stranger(t)
+			defer conn.Close()
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if call.header != "" {
 			ctx = metadata.AppendToOutgoingContext(ctx, "x-role", call.header)
 		}
-		client := grpc_testing.NewTestServiceClient(w.grpc[call.from])
+		client := grpc_testing.NewTestServiceClient(conn)
 		var err error
 		if call.path == "/public" {
 			_, err = client.EmptyCall(ctx, &grpc_testing.Empty{})

@@ -187,9 +187,9 @@ func TestRoutesAndFiltersOfAListener(t *testing.T) {
 	}
 }
 
-// TestAHandlerThatPanicsIsCountedOut. As without the mesh, a panic ends the
+// TestV63_AHandlerThatPanicsIsCountedOut. As without the mesh, a panic ends the
 // process unless the application recovers it, above the mesh or below.
-func TestAHandlerThatPanicsIsCountedOut(t *testing.T) {
+func TestV63_AHandlerThatPanicsIsCountedOut(t *testing.T) {
 	t.Parallel()
 	recovered := func(err *error) {
 		if cause := recover(); cause != nil {

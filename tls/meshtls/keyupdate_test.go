@@ -86,15 +86,24 @@ type flooded struct {
 	done    chan struct{}
 }
 
+// written is the end of a connection under test: what it answers counts as sent, also
+// if nobody is there any more.
+type written struct{ net.Conn }
+
+func (c written) Write(p []byte) (int, error) {
+	_, _ = c.Conn.Write(p)
+	return len(p), nil
+}
+
 // startFlood makes the connection. server tells which side is under test.
 func startFlood(t *testing.T, client, server *tls.Config, underTest string) *flooded {
 	t.Helper()
 	var keys bytes.Buffer
 	clientRaw, serverRaw := memnet.Pipe()
-	hostile, tested, label := tls.Client(clientRaw, client), tls.Server(serverRaw, server), "CLIENT_TRAFFIC_SECRET_0 "
+	hostile, tested, label := tls.Client(clientRaw, client), tls.Server(written{serverRaw}, server), "CLIENT_TRAFFIC_SECRET_0 "
 	raw := clientRaw
 	if underTest == "client" {
-		hostile, tested, label = tls.Server(serverRaw, server), tls.Client(clientRaw, client), "SERVER_TRAFFIC_SECRET_0 "
+		hostile, tested, label = tls.Server(serverRaw, server), tls.Client(written{clientRaw}, client), "SERVER_TRAFFIC_SECRET_0 "
 		raw = serverRaw
 		server.KeyLogWriter = &keys
 	} else {
