@@ -12,6 +12,12 @@ import "time"
 // The others are external: a response that says that the server failed. Without
 // SplitLocalOrigin both count as external.
 //
+// A timeout counts if the configuration set it and no response had begun, as in
+// Envoy's router. A deadline that the caller brought counts if the host has had a
+// second since it was sent the request: shorter ones say more of the caller, who need
+// not be trusted. A connection that cannot be made counts once, however many calls
+// wait for it, unless it is this process that lacks what it takes.
+//
 // The zero value ejects nobody. [DefaultOutlierConfig] has Envoy's defaults.
 type OutlierConfig struct {
 	// Interval is how often [Set.Sweep] is to be called. The detectors by rate
