@@ -184,8 +184,12 @@ func (w *whatever) call(t *testing.T) {
 // stays counted or goes on.
 func TestNothingIsLeftOfACallWhateverGoesWrong(t *testing.T) {
 	t.Parallel()
+	rounds := 3
+	if raceEnabled {
+		rounds = 1
+	}
 	for name, hedge := range map[string]*retry.Hedge{"no hedges": nil, "hedges": {Delay: 15 * time.Millisecond}, "hedges on the per-try timeout": {OnPerTryTimeout: true}} {
-		for round := range 4 {
+		for round := range rounds {
 			t.Run(fmt.Sprintf("%s, %d", name, round), func(t *testing.T) {
 				t.Parallel()
 				onBothProtocols(t, func(t *testing.T, protocol func(*discovery.Target)) {
@@ -221,7 +225,7 @@ func TestNothingIsLeftOfACallWhateverGoesWrong(t *testing.T) {
 						cut.left.Store(int64(w.rand(20_000)))
 						return cut
 					}
-					const callers, each = 20, 15
+					const callers, each = 20, 8
 					var wg sync.WaitGroup
 					for range callers {
 						wg.Go(func() {
