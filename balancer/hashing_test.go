@@ -176,6 +176,27 @@ func TestBL5_MaglevIsEnvoys(t *testing.T) {
 	}
 }
 
+// Shares that are so small that their turn never comes.
+func TestBL5_SharesOfNearlyNothing(t *testing.T) {
+	t.Parallel()
+	config := Config{Policy: Maglev, MaglevSize: 1009, LocalityWeighted: true}
+	for n := 20; n < 60; n++ {
+		small, large := partly("small", 0, 1, n, n, Healthy), partly("large", 0, math.MaxUint32, n, n, Healthy)
+		for i := range n {
+			small.Endpoints[i].Weight, large.Endpoints[i].Weight = uint32(1+i%7), uint32(1+i%5)
+		}
+		small.Endpoints[0].Weight, large.Endpoints[0].Weight = math.MaxUint32, math.MaxUint32
+		s := seededSet(t, config, small, large)
+		got := make(map[string]int)
+		for hash := range uint64(1009) {
+			got[pickHash(t, s, hash)]++
+		}
+		if got["large-0"] < 800 || len(got) < n {
+			t.Errorf("%d hosts: %d have a place, the largest has %d", 2*n, len(got), got["large-0"])
+		}
+	}
+}
+
 func TestBL5_TableSizesArePrime(t *testing.T) {
 	t.Parallel()
 	for n, want := range map[uint64]bool{0: false, 1: false, 2: true, 4: false, 65_537: true, 65_536: false, 5_000_011: true, 5_000_077: false} {

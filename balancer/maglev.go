@@ -127,6 +127,9 @@ func (d due) before(other due) bool {
 // dueAfter returns the first round after this one that is not too early.
 func (c *candidate) dueAfter(round float64) float64 {
 	next := max(math.Floor(c.target/c.share)-1, round+1)
+	if next > MaxMaglevSize {
+		return math.Inf(1) // a table is full before: every round fills a place
+	}
 	for next*c.share < c.target { // the quotient is rounded
 		next++
 	}
