@@ -340,7 +340,11 @@ func (a *Attempt) end(o *outcome.Outcome, now time.Time) {
 		a.told(host, o, now)
 	}
 	verdict := o.Verdict()
-	a.admitted.endpoint.Done(verdict)
+	if timedOut := o.Kind == outcome.Timeout || o.Kind == outcome.PerTryTimeout; timedOut && !o.Sent {
+		a.admitted.endpoint.Done(outcome.Ignored) // the wait was for a place in the pool, or for a connection
+	} else {
+		a.admitted.endpoint.Done(verdict)
+	}
 	a.errorRate.Done(verdict)
 	a.releaseRetry()
 	if a.gate == nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/breaker"
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/outcome"
 	"github.com/inboardmesh/inboard/retry"
@@ -233,6 +234,35 @@ func TestHedgedAttemptsShareTheExcuse(t *testing.T) {
 					t.Errorf("ejected %q after %d attempts, want %d", got, d.attempts, tt.want)
 				}
 			})
+		})
+	}
+}
+
+// A call that never got a connection, since all were in use, says nothing of the
+// endpoint; one that was sent does.
+func TestAnExhaustedPoolDoesNotOpenTheEndpointsBreaker(t *testing.T) {
+	t.Parallel()
+	for _, wasSent := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			b.configure(newTarget(routeTimeout(time.Second), func(t *discovery.Target) {
+				v1(t).EndpointBreaker = &breaker.Settings{FailureRatio: 0.5, MinRequests: 1, Window: time.Minute, OpenTime: time.Hour, HalfOpenProbes: 1}
+			}))
+			d := &adapter{attempt: func(ctx context.Context, _ *Attempt, _ int) outcome.Outcome {
+				<-ctx.Done()
+				return outcome.Outcome{Kind: outcome.Canceled, Sent: wasSent, Err: context.Cause(ctx)}
+			}}
+			for range 4 { // on two endpoints in turn
+				b.run(t.Context(), d)
+			}
+			want := 4
+			if wasSent {
+				want = 2 // then both are open
+			}
+			if len(d.endpoints) != want {
+				t.Errorf("sent %t: admitted to %q, want %d attempts", wasSent, d.endpoints, want)
+			}
+			b.idle("v1")
 		})
 	}
 }
