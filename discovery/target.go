@@ -336,6 +336,10 @@ type FilterChain struct {
 	// Network are the network filters in order, before the HTTP connection
 	// manager: they decide about connections.
 	Network []*RBAC
+	// TCP tells that the connections speak a protocol of the application's own:
+	// instead of the HTTP connection manager the chain ends in Envoy's TCP proxy. It
+	// has no Filters, and Routes that leave every request to the application.
+	TCP bool
 	// Filters are the inbound HTTP filters in order, without the router.
 	Filters []HTTPFilter
 	Routes  *RouteTable

@@ -25,6 +25,7 @@ import (
 	"github.com/inboardmesh/inboard/internal/httpmesh"
 	"github.com/inboardmesh/inboard/internal/inbound"
 	"github.com/inboardmesh/inboard/internal/pipeline"
+	"github.com/inboardmesh/inboard/internal/tcpmesh"
 	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/outcome/meshfail"
 	"github.com/inboardmesh/inboard/tls/meshtls"
@@ -46,6 +47,7 @@ type Mesh struct {
 	inbound    *inbound.Listeners
 	transport  *httpmesh.Transport
 	grpc       *grpcmesh.Adapter
+	tcp        *tcpmesh.Dialer
 	guests     guests
 
 	// closing is set once Close was called.
@@ -108,7 +110,12 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 		Outbound: m.outbound, Listeners: m.inbound, Hooks: s.hooks,
 		Dial: s.network.Dial, AllowUnknown: s.outboundPolicy == AllowAny,
 	})
-	m.closers = append(m.closers, m.grpc.Close, m.closeGuests,
+	var around func(ctx context.Context, network, address string) (net.Conn, error)
+	if s.outboundPolicy == AllowAny {
+		around = s.network.Dial
+	}
+	m.tcp = tcpmesh.NewDialer(m.outbound, s.hooks, around)
+	m.closers = append(m.closers, m.grpc.Close, m.tcp.Close, m.closeGuests,
 		// Before everything else: what is in force now is for the next start.
 		func() error { m.source.StopKeeping(); return nil },
 	)
@@ -263,12 +270,20 @@ func (m *Mesh) HTTPClient() *http.Client { return &http.Client{Transport: m.tran
 // Serve it with [net/http.Server] and [Mesh.Handler], or with a gRPC server that
 // has [Mesh.ServerOptions]. The server, or the caller, closes it.
 func (m *Mesh) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	inner, err := listen(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return m.Serve(ctx, inner)
+}
+
+func listen(ctx context.Context, network, address string) (net.Listener, error) {
 	var lc net.ListenConfig
-	inner, err := lc.Listen(ctx, network, address)
+	ln, err := lc.Listen(ctx, network, address)
 	if err != nil {
 		return nil, fmt.Errorf("mesh: %w", err)
 	}
-	return m.Serve(ctx, inner)
+	return ln, nil
 }
 
 // Serve is [Mesh.Listen] for a listener that is open already: one that was

@@ -201,15 +201,7 @@ func authorizationFilters(sets [][]*authorizationPolicy) ([]*hcmv3.HttpFilter, e
 		if i > 0 {
 			suffix = "." + itoa(i)
 		}
-		for _, kind := range []struct {
-			name   string
-			action security.AuthorizationPolicy_Action
-			rbac   rbacv3.RBAC_Action
-		}{
-			{"audit", security.AuthorizationPolicy_AUDIT, rbacv3.RBAC_LOG},
-			{"deny", security.AuthorizationPolicy_DENY, rbacv3.RBAC_DENY},
-			{"allow", security.AuthorizationPolicy_ALLOW, rbacv3.RBAC_ALLOW},
-		} {
+		for _, kind := range policyKinds[1:] {
 			config := &httprbacv3.RBAC{}
 			for _, policy := range set {
 				if policy.action != kind.action {

@@ -22,6 +22,7 @@ func (r *registry) build() *Config {
 		peers:         r.peers,
 		natives:       natives{unsaid: r.unsaid},
 		workloads:     make(workloads),
+		streams:       make(workloads),
 		authorization: r.policies,
 	}
 	for _, vs := range r.virtualServices {
@@ -39,6 +40,9 @@ func (r *registry) build() *Config {
 						continue
 					}
 					c.workloads.add(e, e.portFor(p))
+					if p.tcp {
+						c.streams.add(e, e.portFor(p))
+					}
 				}
 			}
 		}
@@ -63,11 +67,19 @@ func (r *registry) build() *Config {
 // What clients reject is found in the same way.
 func (r *registry) checkInbound(c *Config) {
 	check := func(applied []int, policies [][]*authorizationPolicy, doubt, reject func(error)) {
-		l, err := c.newInbound(permissive, applied, policies)
-		if err != nil {
-			doubt(err)
-		} else if err := c.checkServer(l); err != nil {
-			reject(err)
+		for _, tcp := range []bool{false, true} {
+			if tcp && len(c.streams) == 0 {
+				break // nobody gets it
+			}
+			l, err := c.newInbound(inboundKey{mode: permissive, tcp: tcp}, applied, policies)
+			if err != nil {
+				doubt(err)
+				return
+			}
+			if err := c.checkServer(l); err != nil {
+				reject(err)
+				return
+			}
 		}
 	}
 	nobody := func(err error) {
@@ -202,6 +214,9 @@ func (r *registry) buildTable(b *hostBuild, s *service, p *servicePort, namespac
 	aliases := r.aliases[s.host]
 	near := isNear(s.host, namespace)
 	gateway := r.attachedIn(s.host, namespace, p.number)
+	if p.tcp {
+		from, gateway = nil, nil // which are about requests
+	}
 	for _, t := range b.tables {
 		if t.hasRoutes(s, p, from, gateway) && t.near == near && (!r.hashing && len(aliases) == 0 || t.namespace == namespace) {
 			return t.table

@@ -86,10 +86,12 @@ type Config struct {
 	// requestPolicies are the RequestAuthentications.
 	requestPolicies []*requestPolicy
 	workloads       workloads
-	warnings        []Problem
-	routeStatus     []RouteStatus
-	authorization   *authorizationPolicies
-	providers       map[string]*provider
+	// streams are those of workloads behind ports of TCP.
+	streams       workloads
+	warnings      []Problem
+	routeStatus   []RouteStatus
+	authorization *authorizationPolicies
+	providers     map[string]*provider
 
 	// names are what there is by namespace: for those that do not see what is
 	// elsewhere, made when they ask.

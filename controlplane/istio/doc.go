@@ -35,7 +35,7 @@
 //
 // Services, EndpointSlices, Pods and Nodes are read as kubectl get -o yaml prints
 // them. A Service is the host NAME.NAMESPACE.svc.cluster.local, with the ports whose
-// appProtocol or name says that they speak HTTP, HTTP/2 or gRPC. An endpoint that
+// appProtocol or name says that they speak HTTP, HTTP/2, gRPC or TCP. An endpoint that
 // is ready is healthy, one that ends and still serves is draining, and no other is
 // called; its zone is the slice's, its region its Node's. Its labels, its service
 // account, and with that its mutual TLS are its Pod's: of an endpoint whose Pod is

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 )
 
@@ -11,6 +12,8 @@ import (
 // address.
 type inboundKey struct {
 	mode mtlsMode
+	// tcp is whether connections are of TCP.
+	tcp bool
 	// request are the RequestAuthentications that apply, as a text.
 	request string
 	// policies are the AuthorizationPolicies that apply, as a text.
@@ -36,13 +39,13 @@ func (c *Config) inboundFor(node Node, port uint32) *inboundListener {
 	if node.NativeGRPC {
 		mode = c.nativeMode(node, port, mode)
 	}
-	key := inboundKey{mode: mode, request: fmt.Sprint(applied), policies: titles(policies)}
+	key := inboundKey{mode: mode, tcp: c.speaksTCP(node, port), request: fmt.Sprint(applied), policies: titles(policies)}
 	c.inbound.mu.Lock()
 	defer c.inbound.mu.Unlock()
 	if l, ok := c.inbound.made[key]; ok {
 		return l
 	}
-	l, err := c.newInbound(key.mode, applied, policies)
+	l, err := c.newInbound(key, applied, policies)
 	if err != nil {
 		l = nil // what Envoy's constraints refuse was looked for when the configuration was made
 	}
@@ -53,7 +56,14 @@ func (c *Config) inboundFor(node Node, port uint32) *inboundListener {
 	return l
 }
 
-func (c *Config) newInbound(mode mtlsMode, applied []int, policies [][]*authorizationPolicy) (*inboundListener, error) {
+func (c *Config) newInbound(key inboundKey, applied []int, policies [][]*authorizationPolicy) (*inboundListener, error) {
+	if key.tcp {
+		filters, err := tcpFilters(policies)
+		if err != nil {
+			return nil, err
+		}
+		return newInboundListener(c.opts, key.mode, filters)
+	}
 	var filters []*hcmv3.HttpFilter
 	for i, set := range policies {
 		suffix := ""
@@ -78,5 +88,11 @@ func (c *Config) newInbound(mode mtlsMode, applied []int, policies [][]*authoriz
 	if err != nil {
 		return nil, err
 	}
-	return newInboundListener(c.opts, mode, append(filters, authorization...))
+	manager, err := inboundManager(append(filters, authorization...))
+	if err != nil {
+		return nil, err
+	}
+	return newInboundListener(c.opts, key.mode, []*listenerv3.Filter{{
+		Name: hcmFilter, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: manager},
+	}})
 }

@@ -161,9 +161,9 @@ func TestAnExportOfKubernetesBecomesHosts(t *testing.T) {
 		}
 	}
 	wantWarnings := []string{
-		`export.yaml:24:7: warning: Service shop/cart: spec.ports[2]: port 9100 is not in the mesh: nothing says that it speaks HTTP, HTTP/2 or gRPC`,
-		`export.yaml:25:7: warning: Service shop/cart: spec.ports[3]: port 53 is not in the mesh: nothing says that it speaks HTTP, HTTP/2 or gRPC`,
-		`export.yaml:69:35: warning: Service shop/database: spec.ports[0]: port 5432 is not in the mesh: nothing says that it speaks HTTP, HTTP/2 or gRPC`,
+		`export.yaml:24:7: warning: Service shop/cart: spec.ports[2]: port 9100 is not in the mesh: nothing says that it speaks HTTP, HTTP/2, gRPC or TCP`,
+		`export.yaml:25:7: warning: Service shop/cart: spec.ports[3]: port 53 is not in the mesh: nothing says that it speaks HTTP, HTTP/2, gRPC or TCP`,
+		`export.yaml:69:35: warning: Service shop/database: spec.ports[0]: port 5432 is not in the mesh: nothing says that it speaks HTTP, HTTP/2, gRPC or TCP`,
 	}
 	if diff := cmp.Diff(wantWarnings, warningsOf(config)); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)

@@ -1,6 +1,7 @@
 package istio
 
 import (
+	"slices"
 	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
@@ -43,7 +44,7 @@ func trafficDistribution(preference *string, a at) *networking.LocalityLoadBalan
 }
 
 // kubernetesPorts are the ports of a Service that are in the mesh: those that say,
-// as Istio reads it, that they speak HTTP.
+// as Istio reads it, what they speak.
 func kubernetesPorts(specs []kubeapi.ServicePort, a at) []*servicePort {
 	var ports []*servicePort
 	for i := range specs {
@@ -67,10 +68,10 @@ func kubernetesPorts(specs []kubeapi.ServicePort, a at) []*servicePort {
 		p := &servicePort{number: uint32(spec.Port), target: uint32(spec.Port), name: spec.Name}
 		known := false
 		if transport(spec.Protocol) == "TCP" {
-			p.http2, known = kubernetesProtocol(spec.Name, spec.AppProtocol)
+			p.http2, p.tcp, known = kubernetesProtocol(spec.Name, spec.AppProtocol)
 		}
 		if !known {
-			pa.warnf(lintUnknownProtocol, "port %d is not in the mesh: nothing says that it speaks HTTP, HTTP/2 or gRPC", spec.Port)
+			pa.warnf(lintUnknownProtocol, "port %d is not in the mesh: nothing says that it speaks HTTP, HTTP/2, gRPC or TCP", spec.Port)
 			continue
 		}
 		ports = append(ports, p)
@@ -89,18 +90,19 @@ func transport(protocol string) string {
 // kubernetesProtocol reads the protocol as Istio does: appProtocol, else the name
 // of the port up to a '-'. What Istio would guess from the first bytes is not
 // known.
-func kubernetesProtocol(name string, appProtocol *string) (http2, known bool) {
+func kubernetesProtocol(name string, appProtocol *string) (http2, tcp, known bool) {
 	protocol, _, _ := strings.Cut(name, "-")
 	if appProtocol != nil {
 		protocol = strings.ToLower(*appProtocol)
 	} else if strings.HasPrefix(name, "grpc-web") {
-		return false, false
+		return false, false, false
 	}
 	switch strings.ToLower(protocol) {
 	case "http", "kubernetes.io/ws":
-		return false, true
+		return false, false, true
 	case "http2", "grpc", "kubernetes.io/h2c":
-		return true, true
+		return true, false, true
 	}
-	return false, false
+	tcp = slices.Contains(protocolsOfTCP, strings.ToUpper(protocol))
+	return false, tcp, tcp
 }

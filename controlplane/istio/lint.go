@@ -167,8 +167,8 @@ var lints = [...]Lint{
 		"Export the Pods too, or give `tls` and `subjectAltNames` in a DestinationRule.",
 	},
 	lintUnknownProtocol: {
-		"unknown-protocol", "A port of a Service does not say that it speaks HTTP, HTTP/2 or gRPC: it is not in the mesh.",
-		"Set `appProtocol` of the port, or let its name begin with `http-`, `http2-` or `grpc-`.",
+		"unknown-protocol", "A port of a Service does not say that it speaks HTTP, HTTP/2, gRPC or TCP: it is not in the mesh.",
+		"Set `appProtocol` of the port, or let its name begin with `http-`, `http2-`, `grpc-` or `tcp-`.",
 	},
 	lintUnknownProvider: {
 		"unknown-provider", "An AuthorizationPolicy with CUSTOM names a provider that the mesh configuration does not have: every request is denied.",

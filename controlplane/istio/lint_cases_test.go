@@ -141,14 +141,14 @@ var lintCases = []lintCase{
 		`endpoints[0]: no document has the Pod of 10.1.0.1: its labels and service account are not known`,
 	}},
 	{"unknown-pod", "an endpoint with its Pod", cartSlice("- {addresses: [10.1.0.1], targetRef: {kind: Pod, name: cart-1}}"), nil},
-	{"unknown-protocol", "ports of whatever", kubernetesService("[{name: db, port: 1}, {port: 2}, {name: http, port: 3, appProtocol: redis}, {name: grpc-web, port: 4}, {name: http-a, port: 5, protocol: UDP}]"), []string{
-		`spec.ports[0]: port 1 is not in the mesh: nothing says that it speaks HTTP, HTTP/2 or gRPC`,
-		`spec.ports[1]: port 2 is not in the mesh: nothing says that it speaks HTTP, HTTP/2 or gRPC`,
-		`spec.ports[2]: port 3 is not in the mesh: nothing says that it speaks HTTP, HTTP/2 or gRPC`,
-		`spec.ports[3]: port 4 is not in the mesh: nothing says that it speaks HTTP, HTTP/2 or gRPC`,
-		`spec.ports[4]: port 5 is not in the mesh: nothing says that it speaks HTTP, HTTP/2 or gRPC`,
+	{"unknown-protocol", "ports of whatever", kubernetesService("[{name: db, port: 1}, {port: 2}, {name: http, port: 3, appProtocol: tls}, {name: grpc-web, port: 4}, {name: http-a, port: 5, protocol: UDP}]"), []string{
+		`spec.ports[0]: port 1 is not in the mesh: nothing says that it speaks HTTP, HTTP/2, gRPC or TCP`,
+		`spec.ports[1]: port 2 is not in the mesh: nothing says that it speaks HTTP, HTTP/2, gRPC or TCP`,
+		`spec.ports[2]: port 3 is not in the mesh: nothing says that it speaks HTTP, HTTP/2, gRPC or TCP`,
+		`spec.ports[3]: port 4 is not in the mesh: nothing says that it speaks HTTP, HTTP/2, gRPC or TCP`,
+		`spec.ports[4]: port 5 is not in the mesh: nothing says that it speaks HTTP, HTTP/2, gRPC or TCP`,
 	}},
-	{"unknown-protocol", "ports of the mesh", kubernetesService("[{name: http, port: 1}, {name: http2-a, port: 2}, {name: grpc-b, port: 3}, {port: 4, name: x, appProtocol: HTTP}, {name: y, port: 5, appProtocol: kubernetes.io/h2c}]"), nil},
+	{"unknown-protocol", "ports of the mesh", kubernetesService("[{name: http, port: 1}, {name: http2-a, port: 2}, {name: grpc-b, port: 3}, {port: 4, name: x, appProtocol: HTTP}, {name: y, port: 5, appProtocol: kubernetes.io/h2c}, {name: tcp-db, port: 6}, {name: z, port: 7, appProtocol: redis}]"), nil},
 	{"unused-delegate", "a delegate of nobody", document("VirtualService", "shop", "a", "  http: [{"+payRoute+"}]\n"), []string{
 		`spec: has no hosts, and no VirtualService delegates to it: it has no effect`,
 	}},

@@ -105,15 +105,11 @@ type inboundListener struct {
 	chains  []*listenerv3.FilterChain
 }
 
-// newInboundListener makes the listener of a mode, with filters before the
-// router. PERMISSIVE tells TLS from plaintext by the first bytes; the other two
+// newInboundListener makes the listener of a mode, with the filters of its
+// connections. PERMISSIVE tells TLS from plaintext by the first bytes; the other two
 // have one chain for every connection, as native gRPC servers need it, so that
 // what does not fit fails.
-func newInboundListener(opts Options, mode mtlsMode, filters []*hcmv3.HttpFilter) (*inboundListener, error) {
-	manager, err := inboundManager(filters)
-	if err != nil {
-		return nil, err
-	}
+func newInboundListener(opts Options, mode mtlsMode, filters []*listenerv3.Filter) (*inboundListener, error) {
 	socket, err := downstreamTLS(opts)
 	if err != nil {
 		return nil, err
@@ -124,10 +120,8 @@ func newInboundListener(opts Options, mode mtlsMode, filters []*hcmv3.HttpFilter
 	}
 	chain := func(name, protocol string, socket *corev3.TransportSocket) *listenerv3.FilterChain {
 		c := &listenerv3.FilterChain{
-			Name: name,
-			Filters: []*listenerv3.Filter{{
-				Name: hcmFilter, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: manager},
-			}},
+			Name:            name,
+			Filters:         filters,
 			TransportSocket: socket,
 		}
 		if protocol != "" {

@@ -188,14 +188,14 @@ spec:
   resolution: STATIC
   ports:
   - {name: http, number: 80, protocol: HTTP}
-  - {name: http, number: 80, protocol: TCP, targetPort: 0}
+  - {name: http, number: 80, protocol: UDP, targetPort: 0}
   - {name: Bad, number: 70000}
 `, want: []string{
 		`x.yaml:9:12: ServiceEntry default/a: spec.ports[1].name: "http" is the name of two ports`,
 		"x.yaml:9:26: ServiceEntry default/a: spec.ports[1].number: 80 is the number of two ports",
-		`x.yaml:9:40: ServiceEntry default/a: spec.ports[1].protocol: "TCP" is not supported: use HTTP, HTTP2 or GRPC`,
+		`x.yaml:9:40: ServiceEntry default/a: spec.ports[1].protocol: "UDP" is not supported: use HTTP, HTTP2, GRPC or TCP`,
 		"x.yaml:9:57: ServiceEntry default/a: spec.ports[1].targetPort: 0 is not a port: use 1..65535",
-		"x.yaml:10:5: ServiceEntry default/a: spec.ports[2].protocol: is required, because protocols are not guessed: use HTTP, HTTP2 or GRPC",
+		"x.yaml:10:5: ServiceEntry default/a: spec.ports[2].protocol: is required, because protocols are not guessed: use HTTP, HTTP2, GRPC or TCP",
 		`x.yaml:10:12: ServiceEntry default/a: spec.ports[2].name: "Bad" is not a port name: use lower case letters, digits and '-'`,
 		"x.yaml:10:25: ServiceEntry default/a: spec.ports[2].number: 70000 is not a port: use 1..65535",
 	}},

@@ -32,6 +32,8 @@ type servicePort struct {
 	number, target uint32
 	name           string
 	http2          bool
+	// tcp is a port whose bytes are the application's, see protocolsOfTCP.
+	tcp bool
 }
 
 func (s *service) hasPort(number uint32) bool {
@@ -96,14 +98,18 @@ func servicePorts(specs []*networking.ServicePort, a at) []*servicePort {
 		if !isDNSLabel(spec.Name) {
 			pa.field("name").errorf("%q is not a port name: use lower case letters, digits and '-'", spec.Name)
 		}
-		switch strings.ToUpper(spec.Protocol) {
-		case "HTTP":
-		case "HTTP2", "GRPC":
+		switch protocol := strings.ToUpper(spec.Protocol); {
+		case protocol == "HTTP":
+		case protocol == "HTTP2", protocol == "GRPC":
 			p.http2 = true
-		case "":
-			pa.field("protocol").errorf("is required, because protocols are not guessed: use HTTP, HTTP2 or GRPC")
+		case slices.Contains(protocolsOfTCP, protocol):
+			p.tcp = true
+		case protocol == "":
+			pa.field("protocol").errorf("is required, because protocols are not guessed: use HTTP, HTTP2, GRPC or TCP")
+		case protocol == "TLS", protocol == "HTTPS":
+			pa.field("protocol").errorf("%q is not supported: TLS of the application's own is passed through by nobody here: use TCP, which can carry it inside of mutual TLS", spec.Protocol)
 		default:
-			pa.field("protocol").errorf("%q is not supported: use HTTP, HTTP2 or GRPC", spec.Protocol)
+			pa.field("protocol").errorf("%q is not supported: use HTTP, HTTP2, GRPC or TCP", spec.Protocol)
 		}
 		for _, other := range ports {
 			if other.name == p.name {

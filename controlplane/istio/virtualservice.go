@@ -66,6 +66,7 @@ func (r *registry) checkVirtualService(vs *virtualService) {
 	if len(vs.hosts) == 0 && !vs.used {
 		vs.at.warnf(lintUnusedDelegate, "has no hosts, and no VirtualService delegates to it: it has no effect")
 	}
+	r.checkTCP(vs)
 	ports, complete := r.portsOf(vs)
 	for i, http := range vs.spec.Http {
 		own := newRule(http, vs.at.field("http").index(i))

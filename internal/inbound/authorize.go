@@ -58,7 +58,7 @@ func (ln *Listener) authorized(conn net.Conn) bool {
 	switch {
 	case chain == nil: // the policy has just changed
 		return false
-	case !chain.Guarded():
+	case !chain.Guarded() && !chain.Config.TCP && !ln.streams:
 		return true
 	}
 	if c.TLS != nil {
@@ -72,5 +72,5 @@ func (ln *Listener) authorized(conn net.Conn) bool {
 			return false
 		}
 	}
-	return true
+	return !chain.Config.TCP && !ln.streams || ln.follow(conn, &c)
 }

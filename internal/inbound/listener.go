@@ -58,6 +58,13 @@ type Listener struct {
 	serves atomic.Bool
 	// follows is set if the requests of its connections are followed.
 	follows atomic.Bool
+	// streams is set if the connections are for a server of a protocol of its own.
+	streams bool
+	// watched tells that somebody looks after such connections; guarded by owner.mu.
+	watched bool
+	// forgotten is closed when there is nothing to look after any more.
+	forgotten  chan struct{}
+	forgetOnce sync.Once
 	// secrets is used by update alone.
 	secrets discovery.SecretSources
 }
@@ -65,7 +72,7 @@ type Listener struct {
 var _ net.Listener = (*Listener)(nil)
 
 func newListener(owner *Listeners, inner net.Listener) *Listener {
-	ln := &Listener{owner: owner, name: resourceAddress(inner.Addr()), closed: make(chan struct{})}
+	ln := &Listener{owner: owner, name: resourceAddress(inner.Addr()), closed: make(chan struct{}), forgotten: make(chan struct{})}
 	ln.inner = &trackedListener{Listener: inner, owner: ln}
 	ln.known.byAddress, ln.conns = make(map[string]*trackedConn), make(map[*trackedConn]struct{})
 	ln.state.Store(&state{err: errors.New("no configuration yet")})
@@ -140,6 +147,9 @@ func (ln *Listener) compileChain(chain *discovery.FilterChain) (*Chain, error) {
 	filters, err := filter.Compile(chain.Filters, chain.Routes, ln.owner.buildFilter)
 	if err != nil {
 		return nil, err
+	}
+	if ln.streams && filters != nil {
+		return nil, errAboutRequests
 	}
 	c := &Chain{Config: chain, Routes: route.Compile(chain.Routes), Filters: filters}
 	for _, config := range chain.Network {
@@ -306,6 +316,7 @@ func (ln *Listener) gone(c *trackedConn) {
 
 // forget ends the listener's policy. It may be called more than once.
 func (ln *Listener) forget() {
+	ln.forgetOnce.Do(func() { close(ln.forgotten) })
 	ln.owner.remove(ln)
 	ln.stop()
 	ln.release()

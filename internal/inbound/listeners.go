@@ -59,6 +59,8 @@ type Listeners struct {
 	stopping chan struct{} // closed by Drain or Close: nothing may begin to listen
 
 	ended chan struct{} // closed by Close
+	// watches are those who look after connections; begun under mu, before closed.
+	watches sync.WaitGroup
 
 	drain        atomic.Pointer[drain] // nil before Drain
 	calls, conns tracker
@@ -85,7 +87,11 @@ func New(options Options) *Listeners {
 // ctx ends: a listener never accepts without a policy. On error inner is
 // closed.
 func (l *Listeners) Listen(ctx context.Context, inner net.Listener) (*Listener, error) {
-	ln := newListener(l, inner)
+	return l.listen(ctx, newListener(l, inner))
+}
+
+func (l *Listeners) listen(ctx context.Context, ln *Listener) (*Listener, error) {
+	inner := ln.inner
 	if err := l.stopped(); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen %q: %w", ln.name, err), inner.Close())
 	}
@@ -198,6 +204,7 @@ func (l *Listeners) Close() error {
 		}
 		ln.forget()
 	}
+	l.watches.Wait()
 	l.tokens.Close()
 	return errors.Join(errs...)
 }

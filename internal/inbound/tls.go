@@ -35,6 +35,11 @@ func (ln *Listener) serverTLS(chain *discovery.FilterChain) (*secureChain, error
 	if len(params.NextProtos) == 0 {
 		params.NextProtos = []string{"h2", "http/1.1"}
 	}
+	if chain.TCP {
+		// Peers of other meshes say it of connections of which they know no more. One
+		// that speaks HTTP has said so.
+		params.NextProtos = append(params.NextProtos, "istio")
+	}
 	var err error
 	if params.Identity, err = ln.source(settings.IdentityInstance, settings.IdentitySecret); err != nil {
 		return nil, err

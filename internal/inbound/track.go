@@ -54,6 +54,8 @@ type trackedConn struct {
 	framed atomic.Bool
 	// verdict is what was last found out about the connection.
 	verdict atomic.Pointer[verdict]
+	// stream is set if the connection carries no requests.
+	stream atomic.Pointer[Connection]
 	// ending closes the connection; nil while it may stay.
 	ending atomic.Pointer[time.Timer]
 

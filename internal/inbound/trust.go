@@ -28,7 +28,11 @@ func (ln *Listener) Chain(remote string, connection *tls.ConnectionState) *Chain
 	case connection == nil:
 		return s.plaintext
 	}
-	c := ln.known.find(remote)
+	return ln.trusted(s, ln.known.find(remote), remote, connection)
+}
+
+// trusted is Chain for a TLS connection, which is c unless that is nil.
+func (ln *Listener) trusted(s *state, c *trackedConn, remote string, connection *tls.ConnectionState) *Chain {
 	if c != nil {
 		if v := c.verdict.Load(); v != nil && v.holds(s) {
 			return v.served()

@@ -80,6 +80,7 @@ var floors = map[string]place{
 	"internal/inbound":        {7, dataPlane},
 	"internal/httpmesh":       {8, dataPlane},
 	"internal/grpcmesh":       {8, dataPlane},
+	"internal/tcpmesh":        {8, dataPlane},
 	"mesh":                    {9, dataPlane},
 
 	"internal/filter/extauthz": {5, dataPlane},

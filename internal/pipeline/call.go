@@ -213,7 +213,7 @@ func (c *Call) run(ctx context.Context, req *route.Request, decided *Decided) ou
 	if config == nil {
 		var err error
 		if config, err = c.target.Config(ctx); err != nil {
-			e := c.target.configError(ctx, err)
+			e := c.target.ConfigError(ctx, err)
 			return outcome.Outcome{Kind: e.Kind, Err: e}
 		}
 		c.now = time.Now()

@@ -300,8 +300,8 @@ func (t *Target) Watch() (*Config, <-chan struct{}) {
 	return state.config, changed
 }
 
-// configError says what it means for a call that there is no configuration.
-func (t *Target) configError(ctx context.Context, err error) *meshfail.Error {
+// ConfigError says what it means for a call that there is no configuration.
+func (t *Target) ConfigError(ctx context.Context, err error) *meshfail.Error {
 	kind := outcome.NoConfig
 	switch {
 	case errors.Is(err, discovery.ErrNotFound):

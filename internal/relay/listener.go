@@ -100,6 +100,9 @@ func (e *encoder) serverListener(name, host string, port uint32, in *discovery.I
 		e.leave("listener", "connections without TLS are refused: their policies differ from those of TLS, and grpc-go has one filter chain for all")
 		both = false
 	}
+	if chain.TCP {
+		return served{}, fmt.Errorf("filter chain %q: it is for connections of TCP, and not for calls: %w", chain.Name, errInstead)
+	}
 	before, err := e.connectionPolicies(chain, both, factsOf(chain, port))
 	if err != nil {
 		return served{}, err

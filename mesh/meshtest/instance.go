@@ -35,6 +35,14 @@ func GRPC(port int, register func(grpc.ServiceRegistrar)) Option {
 	return func(i *Instance) { i.ports = append(i.ports, servedPort{number: port, register: register}) }
 }
 
+// TCP serves a port with a protocol of the application's own, over the connections of
+// [mesh.Mesh.ListenTCP]. serve runs on a goroutine for each connection, which is closed
+// when it returns, and when the instance is killed or the test ends: then it must
+// return.
+func TCP(port int, serve func(net.Conn)) Option {
+	return func(i *Instance) { i.ports = append(i.ports, servedPort{number: port, serve: serve}) }
+}
+
 // Version is the label "version", by which the subsets of a DestinationRule
 // choose.
 func Version(version string) Option { return Labels(map[string]string{"version": version}) }
@@ -87,18 +95,29 @@ type Instance struct {
 	process   *running // guarded by switching; nil while it is killed
 }
 
-// servedPort has either a handler or a register.
+// servedPort has either a handler, a register or a serve.
 type servedPort struct {
 	number   int
 	handler  http.Handler
 	register func(grpc.ServiceRegistrar)
+	serve    func(net.Conn)
+}
+
+func (p *servedPort) protocol() string {
+	switch {
+	case p.serve != nil:
+		return "TCP"
+	case p.register != nil:
+		return "GRPC"
+	}
+	return "HTTP"
 }
 
 // Service starts an instance of a service and makes it known to the mesh. name
 // is "NAME.NAMESPACE", such as "payment.shop": the host is
 // payment.shop.svc.cluster.local, the identity the service account payment of
 // the namespace shop. More calls with one name start more instances, which must
-// serve the same ports. Without [HTTP] and [GRPC] an instance answers every HTTP
+// serve the same ports. Without [HTTP], [GRPC] and [TCP] an instance answers every HTTP
 // request on port 80 with 200 and its name.
 //
 // Mistakes fail the test at once.
@@ -116,14 +135,26 @@ func (w *World) Service(name string, options ...Option) *Instance {
 		i.faults.end()
 		i.end()
 	})
-	if err := i.start(); err != nil {
-		w.tb.Fatalf("meshtest: service %q: %v", name, err)
-	}
-	if err := w.register(i); err != nil {
+	if err := w.admit(i); err != nil {
 		w.tb.Fatalf("meshtest: service %q: %v", name, err)
 	}
 	w.settle(func(m *member) bool { return !m.serves })
 	return i
+}
+
+// admit starts an instance and makes it known. Before a process that serves TCP is
+// asked what it may do, it must be known that it does.
+func (w *World) admit(i *Instance) error {
+	if slices.ContainsFunc(i.ports, func(p servedPort) bool { return p.serve != nil }) {
+		if err := w.register(i); err != nil {
+			return err
+		}
+		return i.start()
+	}
+	if err := i.start(); err != nil {
+		return err
+	}
+	return w.register(i)
 }
 
 func (w *World) newInstance(name string, options []Option) (*Instance, error) {
@@ -177,7 +208,7 @@ func (i *Instance) check() error {
 			return fmt.Errorf("%d is not a port: use 1..65535", p.number)
 		case seen[p.number]:
 			return fmt.Errorf("port %d is served twice", p.number)
-		case p.handler == nil && p.register == nil:
+		case p.handler == nil && p.register == nil && p.serve == nil:
 			return fmt.Errorf("port %d: the handler is nil", p.number)
 		}
 		seen[p.number] = true
@@ -271,13 +302,20 @@ func (i *Instance) run() (_ *running, err error) {
 		if err != nil {
 			return nil, err
 		}
-		ln, err := m.mesh.Serve(ctx, inner)
+		listen := m.mesh.Serve
+		if p.serve != nil {
+			listen = m.mesh.ServeTCP
+		}
+		ln, err := listen(ctx, inner)
 		if err != nil {
 			return nil, err
 		}
-		if p.handler != nil {
+		switch {
+		case p.serve != nil:
+			r.serveTCP(i, ln, p.serve)
+		case p.handler != nil:
 			r.serveHTTP(i, ln, p.handler)
-		} else {
+		default:
 			r.serveGRPC(i, ln, p.register)
 		}
 	}
@@ -305,6 +343,27 @@ func (r *running) serveGRPC(i *Instance, ln net.Listener, register func(grpc.Ser
 	)...)
 	register(server)
 	r.serve(i, func() error { return server.Serve(ln) }, server.Stop)
+}
+
+func (r *running) serveTCP(i *Instance, ln net.Listener, serve func(net.Conn)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	stop := func() {
+		_ = ln.Close() // the mesh may have closed it already
+		cancel()
+	}
+	r.serve(i, func() error {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return err
+			}
+			r.served.Go(func() { // ends with the connection
+				defer conn.Close()
+				defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+				serve(conn)
+			})
+		}
+	}, stop)
 }
 
 func (r *running) serve(i *Instance, serve func() error, stop func()) {

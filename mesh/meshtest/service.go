@@ -37,10 +37,7 @@ func (p port) String() string { return fmt.Sprintf("%s %d", p.Protocol, p.Number
 func portsOf(i *Instance) []port {
 	ports := make([]port, 0, len(i.ports))
 	for _, p := range i.ports {
-		protocol := "HTTP"
-		if p.register != nil {
-			protocol = "GRPC"
-		}
+		protocol := p.protocol()
 		ports = append(ports, port{p.number, fmt.Sprintf("%s-%d", strings.ToLower(protocol), p.number), protocol})
 	}
 	slices.SortFunc(ports, func(a, b port) int { return cmp.Compare(a.Number, b.Number) })

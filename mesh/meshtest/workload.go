@@ -50,7 +50,7 @@ func (w *World) newProcess(name string, options []Option) (*process, error) {
 		option(i)
 	}
 	if len(i.ports) > 0 {
-		return nil, errors.New("a workload serves no port: HTTP and GRPC are for World.Service")
+		return nil, errors.New("a workload serves no port: HTTP, GRPC and TCP are for World.Service")
 	}
 	identity, err := w.identity(namespace, account)
 	if err != nil {

@@ -80,7 +80,7 @@ func (t fieldTable) of(descriptor protoreflect.MessageDescriptor) fieldUses {
 // built at the first use.
 var supportedFields = sync.OnceValue(func() fieldTable {
 	return newFieldTable(slices.Concat(
-		listenerFields, connectionManagerFields, arrivalFields, httpFilterFields, faultFields, rbacFields, rbacTreeFields, conditionFields, metadataMatchFields,
+		listenerFields, tcpFields, connectionManagerFields, arrivalFields, httpFilterFields, faultFields, rbacFields, rbacTreeFields, conditionFields, metadataMatchFields,
 		routeTableFields, routeFields, routeMatchFields, matcherFields, retryFields, mutationFields,
 		substitutionFields, pathTemplateFields, internalRedirectFields, hashPolicyFields,
 		mirrorFields, corsFields, clusterFields, aggregateFields, outlierFields, balancingFields, zoneFields, consistentHashFields, subsetFields, slowStartFields, protocolFields, tlsFields, keepAliveFields, preconnectFields, sessionFields, ownBalancingFields,

@@ -42,6 +42,7 @@ func fixtures(tb testing.TB) []fixture {
 		{"routes with tokens", fromJSON[routev3.RouteConfiguration](tb, tokenRoutesFixture), routes},
 		{"listener with trees", fromJSON[listenerv3.Listener](tb, treeFixture()), listener},
 		{"guarded listener", fromJSON[listenerv3.Listener](tb, guardedFixture), listener},
+		{"listener of TCP", fromJSON[listenerv3.Listener](tb, tcpFixture), listener},
 		{"routes", fromJSON[routev3.RouteConfiguration](tb, routesFixture), routes},
 		{"rewrites", fromJSON[routev3.RouteConfiguration](tb, rewritesFixture), routes},
 		{"older routes", fromJSON[routev3.RouteConfiguration](tb, olderRoutesFixture), routes},

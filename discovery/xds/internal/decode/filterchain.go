@@ -5,6 +5,7 @@ import (
 	networkextauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 
 	"github.com/inboardmesh/inboard/discovery"
 )
@@ -15,8 +16,21 @@ const (
 	transportRaw = "raw_buffer"
 )
 
-// filterChain decodes a FilterChain: an HTTP connection manager behind any
-// number of RBAC filters, with or without TLS.
+var tcpFields = []messageFields{{
+	message: (*tcpproxyv3.TcpProxy)(nil),
+	// Unset it is Envoy's default of 1 h, which is not filled in: an application may
+	// well have connections over which nothing comes for longer.
+	zero: "idle_timeout",
+	// The application has the connection: it is the cluster, and nothing is dialed.
+	// Metrics and access logs.
+	harmless: "cluster max_connect_attempts stat_prefix access_log access_log_flush_interval flush_access_log_on_connected access_log_options",
+	instead: map[string]string{
+		"weighted_clusters": "the connections of a listener are this process's: use cluster",
+	},
+}}
+
+// filterChain decodes a FilterChain: an HTTP connection manager, or a TCP proxy,
+// behind any number of RBAC filters, with or without TLS.
 func (d *decoder) filterChain(at path, m *listenerv3.FilterChain) discovery.FilterChain {
 	match := m.GetFilterChainMatch()
 	chain := discovery.FilterChain{
@@ -39,13 +53,19 @@ func (d *decoder) filterChain(at path, m *listenerv3.FilterChain) discovery.Filt
 	}
 	last := len(m.GetFilters()) - 1
 	if last < 0 {
-		d.refusef(at.field("filters"), "must end with the HTTP connection manager")
+		d.refusef(at.field("filters"), "must end with the HTTP connection manager or the TCP proxy")
 		return chain
 	}
+	terminal := m.GetFilters()[last].GetTypedConfig()
+	chain.TCP = is(terminal, (*tcpproxyv3.TcpProxy)(nil))
 	for i, filter := range m.GetFilters()[:last] {
 		in := at.element("filters", i).field("typed_config")
 		if is(filter.GetTypedConfig(), (*networkextauthzv3.ExtAuthz)(nil)) {
-			d.refusef(in, "not supported: it decides about streams of TCP, and this chain is of HTTP: use the HTTP filter, which decides about each request")
+			if chain.TCP {
+				d.refusef(in, "not supported: nobody is asked about connections of TCP: use RBAC, which decides by itself")
+			} else {
+				d.refusef(in, "not supported: it decides about streams of TCP, and this chain is of HTTP: use the HTTP filter, which decides about each request")
+			}
 			continue
 		}
 		rbac := &networkrbacv3.RBAC{}
@@ -55,7 +75,14 @@ func (d *decoder) filterChain(at path, m *listenerv3.FilterChain) discovery.Filt
 	}
 	hcm := &hcmv3.HttpConnectionManager{}
 	in := at.element("filters", last).field("typed_config")
-	if !d.unpack(in, m.GetFilters()[last].GetTypedConfig(), hcm) {
+	if chain.TCP {
+		d.unpack(in, terminal, &tcpproxyv3.TcpProxy{})
+		chain.Routes = passedOn()
+		// An application may serve HTTP over such connections all the same.
+		chain.Headers, chain.Forwarding = headerLimits(hcm), d.forwarding(in, hcm)
+		return chain
+	}
+	if !d.unpack(in, terminal, hcm) {
 		return chain
 	}
 	manager := d.connectionManager(in, hcm)
@@ -67,6 +94,13 @@ func (d *decoder) filterChain(at path, m *listenerv3.FilterChain) discovery.Filt
 	chain.StreamIdleTimeout, chain.RequestTimeout = manager.streamIdleTimeout, manager.requestTimeout
 	chain.StrictPaths = manager.strictPaths
 	return chain
+}
+
+// passedOn are routes that leave every request to the application.
+func passedOn() *discovery.RouteTable {
+	return &discovery.RouteTable{Name: "tcp", VirtualHosts: []*discovery.VirtualHost{{
+		Name: "tcp", Domains: []string{"*"}, Routes: []*discovery.Route{{Name: "tcp", Local: true}},
+	}}}
 }
 
 // chainKey is one combination of criteria; "" and 0 match anything.

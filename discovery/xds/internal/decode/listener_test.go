@@ -353,7 +353,7 @@ func TestBadListeners(t *testing.T) {
 		{"the original destination", inbound(`"useOriginalDst": true, "defaultFilterChain": ` + chain("")),
 			[]string{"use_original_dst: not supported with another value than zero"}},
 		{"a chain without filters", inbound(`"filterChains": [{}]`),
-			[]string{"filter_chains[0].filters: must end with the HTTP connection manager"}},
+			[]string{"filter_chains[0].filters: must end with the HTTP connection manager or the TCP proxy"}},
 		{"a chain with another filter", inbound(`"filterChains": [{"filters": [{"name": "tcp", "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}}]}]`),
 			[]string{`filter_chains[0].filters[0].typed_config: "envoy.config.core.v3.Locality" is not supported here: must be "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"`}},
 		{"a match by server name", inbound(`"filterChains": [` + chain(`, "filterChainMatch": {"serverNames": ["a"]}`) + `]`),
