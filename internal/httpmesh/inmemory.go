@@ -15,7 +15,7 @@ func inMemory(body io.Reader) bool {
 	case reflect.TypeOf(io.NopCloser(nil)), reflect.TypeOf(io.NopCloser((*bytes.Reader)(nil))):
 		// What http.NewRequest wraps a reader in has no other way to it (net/http looks
 		// there in the same way).
-		body, _ = reflect.ValueOf(body).Field(0).Interface().(io.Reader)
+		body, _ = reflect.TypeAssert[io.Reader](reflect.ValueOf(body).Field(0))
 	}
 	switch body.(type) {
 	case *bytes.Reader, *bytes.Buffer, *strings.Reader:

@@ -83,9 +83,9 @@ func TestWhatCannotBeSensitiveIsNotLookedInto(t *testing.T) {
 	field := func(number protowire.Number, value string) []byte {
 		return protowire.AppendBytes(protowire.AppendTag(nil, number, protowire.BytesType), []byte(value))
 	}
-	inCluster := func(any []byte) []byte {
+	inCluster := func(socket []byte) []byte {
 		const transportSocket, typedConfig = 24, 3
-		return field(transportSocket, string(field(typedConfig, string(any))))
+		return field(transportSocket, string(field(typedConfig, string(socket))))
 	}
 	for _, tt := range []struct {
 		name, typeURL string
