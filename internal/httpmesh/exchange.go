@@ -76,7 +76,7 @@ func (x *exchange) describe(scheme string) {
 		method = http.MethodGet
 	}
 	o := &x.call.Observed
-	o.Protocol, o.Method, o.Host, o.Scheme, o.Path = observe.HTTP, method, host, scheme, pathOf(req.URL)
+	o.Protocol, o.Method, o.Host, o.Scheme, o.Path = observe.HTTP, method, plainHost(host), scheme, pathOf(req.URL)
 	x.body = newReplayBody(req)
 }
 
@@ -231,8 +231,12 @@ func (o *outgoing) Depart() *upstream.Failure {
 		return &upstream.Failure{Kind: outcome.Timeout, Err: err}
 	}
 	if deadline := o.attempt.Whole(); !deadline.IsZero() {
-		left := (time.Until(deadline) + time.Millisecond - 1).Milliseconds()
-		o.set(o.deadlineHeader, strconv.FormatInt(max(left, 1), 10))
+		left := time.Until(deadline)
+		ms := left.Milliseconds()
+		if left > time.Duration(ms)*time.Millisecond {
+			ms++
+		}
+		o.set(o.deadlineHeader, strconv.FormatInt(max(ms, 1), 10))
 	}
 	return nil
 }

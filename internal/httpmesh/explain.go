@@ -18,7 +18,7 @@ func (t *Transport) Explain(req *http.Request) (*explain.Explanation, error) {
 	if err := check(req); err != nil {
 		return nil, err
 	}
-	bodiless := *req
+	bodiless := *plain(req)
 	bodiless.Body = nil
 	headers := header(copyHeader(req.Header))
 	x := &exchange{transport: t, request: &bodiless}

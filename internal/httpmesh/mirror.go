@@ -111,12 +111,15 @@ func (b *replayBody) awaitWhole(c *copies) {
 }
 
 // mirrorWhole has copies sent that wait for the body, if kept, which is what an
-// attempt has read of it so far, is all of it; it drops them if that was too much.
+// attempt has read of it so far, is all of it; it drops them if that was too much, or
+// is not as long as the request says: then it is no request that arrives.
 func (b *replayBody) mirrorWhole(kept []byte, ended, overflow bool) {
 	b.mu.Lock()
 	waiting, trailer := b.mirrors, b.final
+	length := int64(len(kept))
+	broken := !overflow && b.length > 0 && (length > b.length || ended && length < b.length)
 	// What follows the body is known at its end only.
-	whole := ended || b.length > 0 && int64(len(kept)) >= b.length && b.trailer == nil
+	whole := ended || b.length > 0 && length >= b.length && b.trailer == nil
 	if waiting == nil || !whole && !overflow {
 		b.mu.Unlock()
 		return
@@ -124,9 +127,12 @@ func (b *replayBody) mirrorWhole(kept []byte, ended, overflow bool) {
 	b.mirrors = nil
 	b.mirrored.Store(false)
 	b.mu.Unlock()
-	if overflow {
+	switch {
+	case overflow:
 		waiting.drop(pipeline.DropTooLarge)
-		return
+	case broken:
+		waiting.drop(pipeline.DropIncomplete)
+	default:
+		waiting.start(kept, trailer)
 	}
-	waiting.start(kept, trailer)
 }

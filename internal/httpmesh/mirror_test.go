@@ -309,6 +309,37 @@ func TestBU8_WhatCannotBeCopiedIsDropped(t *testing.T) {
 	}
 }
 
+// A body that is not as long as the request says fails the request, and no copy says
+// that it is whole.
+func TestBU8_ABodyOfAnotherLengthIsNotCopied(t *testing.T) {
+	t.Parallel()
+	for name, body := range map[string]string{"shorter": "12345", "none": "", "longer": "123456789012345"} {
+		t.Run(name, func(t *testing.T) {
+			onBothProtocols(t, func(t *testing.T, protocol func(*discovery.Target)) {
+				w := newWorld(t, newTarget(protocol, mirrored()), func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+				events := w.mirrorEvents()
+				var shadow arrivals
+				w.serve(otherAddress, func(_ http.ResponseWriter, r *http.Request) { shadow.record(r) })
+				req := newRequest(t.Context(), t, http.MethodPost, paymentURL, onlyReader{strings.NewReader(body)})
+				req.ContentLength = 10
+				if resp, err := w.transport.RoundTrip(req); err == nil {
+					_ = resp.Body.Close()
+				}
+				time.Sleep(time.Second)
+				for _, copied := range shadow.all() {
+					if copied.body != body[:min(10, len(body))] || len(copied.body) < 10 {
+						t.Errorf("a copy has the body %q", copied.body)
+					}
+				}
+				if all := events.all(); len(all) != 1 {
+					t.Errorf("events %+v, want one", all)
+				}
+				w.idle()
+			})
+		})
+	}
+}
+
 // endless is a body that hangs after its first byte, until it is closed.
 type endless struct {
 	begun  bool

@@ -71,7 +71,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if _, err := target.Config(req.Context()); errors.Is(err, discovery.ErrNotFound) {
 		return t.direct(req, target.Name(), err)
 	}
-	return t.newExchange(target, req).roundTrip()
+	return t.newExchange(target, plain(req)).roundTrip()
 }
 
 // direct sends a request round the mesh, if the outbound policy allows that.
@@ -121,6 +121,8 @@ func check(req *http.Request) error {
 		return fmt.Errorf("mesh: URL %q: unsupported scheme %q: use http", req.URL, req.URL.Scheme)
 	case hasControl(req.URL.RawQuery) || hasControl(req.URL.Opaque):
 		return fmt.Errorf("mesh: URL %q has a control character: escape it", req.URL)
+	case req.URL.Scheme == "http" && req.URL.Opaque != "" && !isPlainOpaque(req.URL.Opaque):
+		return fmt.Errorf("mesh: URL with the opaque part %q, which is no path: set Path, or RawPath for its spelling", req.URL.Opaque)
 	case req.Method != "" && !httpguts.ValidHeaderFieldName(req.Method):
 		return fmt.Errorf("mesh: invalid method %q", req.Method)
 	}
