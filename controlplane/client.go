@@ -9,6 +9,7 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
 	"google.golang.org/grpc/codes"
@@ -143,6 +144,7 @@ func (c *client) OnStreamRequest(_ int64, request *discovery.DiscoveryRequest) e
 		reason:      request.GetErrorDetail().GetMessage(),
 	})
 	request.Node = c.pinned
+	c.refused(request.GetTypeUrl(), request.GetResourceNames())
 	return err
 }
 
@@ -157,7 +159,25 @@ func (c *client) OnStreamDeltaRequest(_ int64, request *discovery.DeltaDiscovery
 		reason:      request.GetErrorDetail().GetMessage(),
 	})
 	request.Node = c.pinned
+	c.refused(request.GetTypeUrl(), request.GetResourceNamesSubscribe())
 	return err
+}
+
+// refused tells of listeners that a client asks for and does not get, because they are
+// another workload's: the client is told only that there is none.
+func (c *client) refused(typeURL string, names []string) {
+	config, ok := c.server.watches.current.Load().current.config.(*istio.Config)
+	if typeURL != resource.ListenerType || !ok {
+		return
+	}
+	c.mu.Lock()
+	node := c.node
+	c.mu.Unlock()
+	for _, name := range names {
+		if err := config.Refusal(node, name); err != nil && c.server.nacks.first(name+"\x00"+err.Error()) {
+			c.logger().Warn("listener refused", "name", clip(name), "error", err)
+		}
+	}
 }
 
 // OnStreamResponse implements [sotw.Callbacks].

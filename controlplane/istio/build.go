@@ -23,6 +23,7 @@ func (r *registry) build() *Config {
 		natives:       natives{unsaid: r.unsaid},
 		workloads:     make(workloads),
 		streams:       make(workloads),
+		registered:    make(registered),
 		authorization: r.policies,
 	}
 	for _, vs := range r.virtualServices {
@@ -40,6 +41,7 @@ func (r *registry) build() *Config {
 						continue
 					}
 					c.workloads.add(e, e.portFor(p))
+					c.registered.add(e, e.portFor(p))
 					if p.tcp {
 						c.streams.add(e, e.portFor(p))
 					}

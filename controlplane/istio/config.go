@@ -37,7 +37,8 @@ type Options struct {
 
 // Node is who asks for resources.
 type Node struct {
-	// ID says who asks. No resource depends on it.
+	// ID says who asks. Of one of Istio's form, "sidecar~IP~POD.NAMESPACE~DOMAIN", the
+	// address tells which workload it is that listens at all addresses.
 	ID string
 	// Cluster, Network and Locality say where the node runs, which decides about
 	// the priorities of endpoints (localityLbSetting). A node without a Locality
@@ -87,7 +88,9 @@ type Config struct {
 	requestPolicies []*requestPolicy
 	workloads       workloads
 	// streams are those of workloads behind ports of TCP.
-	streams       workloads
+	streams workloads
+	// registered are all of them, by address.
+	registered    registered
 	warnings      []Problem
 	routeStatus   []RouteStatus
 	authorization *authorizationPolicies

@@ -175,6 +175,9 @@ func (c *Config) inboundResource(node Node, name, address string) (proto.Message
 	if err != nil || ap.Port() == 0 || ap.Addr().Zone() != "" {
 		return nil, false
 	}
+	if node, err = c.listener(node, ap); err != nil {
+		return nil, false // see Refusal
+	}
 	port := uint32(ap.Port())
 	template := c.inboundFor(node, port)
 	if template == nil {
