@@ -220,6 +220,10 @@ func (x *exchange) Carrier(a *pipeline.Attempt) observe.Carrier {
 // errSwitched is why a request failed whose endpoint began to speak another protocol.
 var errSwitched = errors.New("the endpoint switched protocols, which nobody had asked for")
 
+// staleWithin is how soon it shows that a connection had been closed while it was idle:
+// within a way there and back. Whoever took longer may have served the request.
+const staleWithin = time.Second
+
 // Depart says in the headers how long the call may take from now on: a hop never
 // gets more time than its caller has left, however long that waited for a connection.
 // The per-try timeout is not said, other than by Envoy: it ends with the headers of the
@@ -268,7 +272,8 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 			return outcome.Outcome{Kind: outcome.BodyFailure, Sent: true, Err: err}
 		}
 		return outcome.Outcome{
-			Kind: failure.Kind, Sent: failure.Sent, Repeatable: failure.Stale && isIdempotent(x.request), Err: failure.Err,
+			Kind: failure.Kind, Sent: failure.Sent, Err: failure.Err,
+			Repeatable: failure.Stale && isIdempotent(x.request) && time.Since(a.Observed.Start) < staleWithin,
 		}
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols && len(x.request.Header["Upgrade"]) == 0 {

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/net/http2"
 
@@ -63,6 +65,9 @@ func (e *Endpoint) Send(req *http.Request, priority discovery.RoutingPriority, d
 	}
 	sent, letGo := c.releasable(req)
 	resp, err := c.cc.RoundTrip(sent)
+	if body, ok := sent.Body.(*stallingBody); ok {
+		body.over.Store(true)
+	}
 	if err != nil {
 		letGo()
 		p.changed(c)
@@ -108,7 +113,43 @@ func (c *conn) releasable(req *http.Request) (releasable *http.Request, letGo fu
 		return req, func() {}
 	}
 	ctx, letGo := context.WithCancel(req.Context())
-	return req.WithContext(ctx), letGo
+	releasable = req.WithContext(ctx)
+	releasable.Body = &stallingBody{ReadCloser: req.Body, letGo: letGo}
+	return releasable, letGo
+}
+
+// stallGrace is how long a request that has failed waits for its body to be read, so
+// that its failure can be told with all that was read.
+const stallGrace = time.Second
+
+// stallingBody is a body whose Read may wait for its owner. When a stream ends that
+// carries it, because its peer has reset it or is gone, net/http closes the body and
+// waits for the Read, or for the end of the request's context: forever, if the owner
+// has nothing to say.
+type stallingBody struct {
+	io.ReadCloser
+	letGo   func()
+	reading atomic.Bool
+	over    atomic.Bool // the exchange has an answer, or has failed
+}
+
+func (b *stallingBody) Read(p []byte) (int, error) {
+	b.reading.Store(true)
+	defer b.reading.Store(false)
+	return b.ReadCloser.Read(p)
+}
+
+// Close is called while a Read waits only if nobody wants the rest of the body.
+func (b *stallingBody) Close() error {
+	err := b.ReadCloser.Close()
+	if b.reading.Load() {
+		time.AfterFunc(stallGrace, func() {
+			if b.reading.Load() && !b.over.Load() {
+				b.letGo()
+			}
+		})
+	}
+	return err
 }
 
 type sharedBody struct {
