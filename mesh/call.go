@@ -20,8 +20,10 @@ import (
 // Hedges count as retries, and all count in the cluster's limits and budget.
 type CallOptions struct {
 	// Timeout bounds the call with all its attempts. The route's timeout and the
-	// context's deadline apply beside it. A negative one has passed already, as what
-	// is left of a deadline that has: the call fails, and nothing is sent.
+	// context's deadline apply beside it. It begins where the route's does, behind the
+	// client's filters: a context's deadline bounds an injected delay, too. A negative
+	// one has passed already, as what is left of a deadline that has: the call fails,
+	// and nothing is sent.
 	Timeout time.Duration
 	// PerTryTimeout ends one attempt. It can only shorten the route's. A negative one
 	// is as 0.

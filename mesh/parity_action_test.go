@@ -237,7 +237,7 @@ func parityHeaderRows() []parityRow {
     headers: {request: {set: {x-level: destination, x-own: v1}}, response: {set: {x-level: destination}}}
   - destination: {host: HOST, subset: v2}
     weight: 50
-    headers: {request: {set: {x-own: v2}}}
+    headers: {request: {set: {x-own: v2, ":authority": of-v2.shop}}}
 `
 	return []parityRow{
 		{
@@ -291,6 +291,9 @@ func parityHeaderRows() []parityRow {
 					seen[version] = true
 					if got := r.sent("x-own"); !slices.Equal(got, []string{version}) {
 						t.Errorf("%s: x-own %q", version, got)
+					}
+					if got := r.Reply.Host == "of-v2.shop"; got != (version == "v2") {
+						t.Errorf("%s: the host %q", version, r.Reply.Host)
 					}
 					for side, got := range map[string][]string{"request": r.sent("x-level"), "response": r.header("x-level")} {
 						if !slices.Equal(got, []string{"route"}) {

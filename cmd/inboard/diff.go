@@ -13,9 +13,11 @@ import (
 // diffs is the result of diff, for programs.
 type diffs struct {
 	// Requests is how many different requests there are, Different how many of
-	// them would be routed or answered otherwise.
+	// them would be routed or answered otherwise, Outside how many go round the mesh
+	// in both directories.
 	Requests    int                  `json:"requests"`
 	Different   int                  `json:"different"`
+	Outside     int                  `json:"outside"`
 	Differences []offline.Difference `json:"differences"`
 }
 
@@ -25,7 +27,8 @@ the directory NEW than by that in OLD, and how. FILE has a request on each line,
 JSON: {"method": "GET", "host": "payment.shop:8080", "path": "/pay?x=1", "headers":
 {"x-user": "ann"}}. Lines of an access log that have these fields will do, see
 docs/explain.md. It exits with 0 if no request makes a difference, and with 1 if one
-does, or if one of the directories cannot be served.`)
+does, if one of the directories cannot be served, or if all requests go round the mesh:
+then there is nothing to compare.`)
 	requests := f.String("requests", "", "`FILE` of requests, one a line (required)")
 	node := f.node()
 	output := f.output()
@@ -44,10 +47,15 @@ does, or if one of the directories cannot be served.`)
 	} else {
 		printDiffs(call, *requests, found)
 	}
-	if err == nil && found.Different > 0 {
+	switch {
+	case err != nil:
+		return err
+	case found.Outside == found.Requests:
+		return fmt.Errorf("nothing was compared: by %s and by %s all requests of %s go round the mesh (the names that only a namespace knows need --namespace)", f.Arg(0), f.Arg(1), *requests)
+	case found.Different > 0:
 		return errFound
 	}
-	return err
+	return nil
 }
 
 func compare(ctx context.Context, before, after, file string, node *nodeFlags) (_ *diffs, err error) {
@@ -65,11 +73,11 @@ func compare(ctx context.Context, before, after, file string, node *nodeFlags) (
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, now.Close()) }()
-	differences, err := offline.Diff(ctx, old, now, requests)
+	differences, outside, err := offline.Diff(ctx, old, now, requests)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	return &diffs{Requests: len(requests), Different: len(differences), Differences: differences}, nil
+	return &diffs{Requests: len(requests), Different: len(differences), Outside: outside, Differences: differences}, nil
 }
 
 func readRequests(name string) (_ []ask.Recorded, err error) {
@@ -99,5 +107,9 @@ func printDiffs(call *invocation, file string, found *diffs) {
 			fmt.Fprintf(call.stdout, "  %s\n  - %s\n  + %s\n", c.What, c.Old, c.New)
 		}
 	}
-	fmt.Fprintf(call.stdout, "%s, %d different\n", count(found.Requests, "request"), found.Different)
+	fmt.Fprintf(call.stdout, "%s, %d different", count(found.Requests, "request"), found.Different)
+	if found.Outside > 0 {
+		fmt.Fprintf(call.stdout, ", %d round the mesh", found.Outside)
+	}
+	fmt.Fprintln(call.stdout)
 }

@@ -160,6 +160,21 @@ func TestDiff(t *testing.T) {
 	}
 }
 
+func TestDiffOfWhatGoesRoundTheMesh(t *testing.T) {
+	t.Parallel()
+	before, after := canaryDir(t, canaryYAML), canaryDir(t, strings.Replace(canaryYAML, "204", "403", 1))
+	requests := filepath.Join(t.TempDir(), "requests.jsonl")
+	write(t, requests, `{"method":"GET","host":"payment","path":"/pay","headers":{"x-tester":"yes"}}`)
+	code, stdout, stderr := call(t, "diff", before, after, "--requests", requests)
+	if code != exitFailed || stdout != "1 request, 0 different, 1 round the mesh\n" || !strings.Contains(stderr, "nothing was compared") || !strings.Contains(stderr, "--namespace") {
+		t.Errorf("code %d, %q, %q", code, stdout, stderr)
+	}
+	code, stdout, stderr = call(t, "diff", before, after, "--requests", requests, "--namespace", "shop")
+	if code != exitFailed || !strings.HasSuffix(stdout, "\n1 request, 1 different\n") || stderr != "" {
+		t.Errorf("code %d, %q, %q", code, stdout, stderr)
+	}
+}
+
 func TestDiffOfNothing(t *testing.T) {
 	t.Parallel()
 	dir, bad := canaryDir(t, canaryYAML), canaryDir(t, "kind: Odd\n")

@@ -264,7 +264,6 @@ spec:
 		"x.yaml:17:5: VirtualService shop/a: spec.http[2].route: is required, unless there is a redirect, a directResponse or a delegate",
 		`x.yaml:20:31: VirtualService shop/a: spec.http[3].headers.request.set[host]: the authority is already set by "spec.http[3].rewrite.authority"`,
 		`x.yaml:20:47: VirtualService shop/a: spec.http[3].headers.request.add[:authority]: the authority is already set by "spec.http[3].rewrite.authority"`,
-		"x.yaml:22:49: VirtualService shop/a: spec.http[3].route[0].headers: the authority of one of several destinations cannot be set: use rewrite.authority",
 		`x.yaml:22:75: VirtualService shop/a: spec.http[3].route[0].headers.request.set[Host]: the authority is already set by "spec.http[3].rewrite.authority"`,
 		"x.yaml:24:14: VirtualService shop/a: spec.http[4].rewrite: needs uri, uriRegexRewrite or authority",
 	}},

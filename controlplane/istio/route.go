@@ -231,14 +231,18 @@ func (r *registry) destinations(http *networking.HTTPRoute, port uint32, action 
 		if d.Weight <= 0 {
 			continue
 		}
-		weighted.Clusters = append(weighted.Clusters, &routev3.WeightedCluster_ClusterWeight{
+		weight := &routev3.WeightedCluster_ClusterWeight{
 			Name:                    name,
 			Weight:                  wrapperspb.UInt32(uint32(d.Weight)),
 			RequestHeadersToAdd:     own.requestAdd,
 			RequestHeadersToRemove:  own.requestRemove,
 			ResponseHeadersToAdd:    own.responseAdd,
 			ResponseHeadersToRemove: own.responseRemove,
-		})
+		}
+		if host := authority(d.Headers); host != "" {
+			weight.HostRewriteSpecifier = &routev3.WeightedCluster_ClusterWeight_HostRewriteLiteral{HostRewriteLiteral: host}
+		}
+		weighted.Clusters = append(weighted.Clusters, weight)
 	}
 	action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: weighted}
 }

@@ -173,8 +173,8 @@ func checkWeights(route []*networking.HTTPRouteDestination, a at) {
 	}
 }
 
-// checkAuthority allows the authority to be set in one place, so that it does
-// not depend on an order which Envoy and Istio see differently.
+// checkAuthority allows the authority to be set in one place for each destination, so
+// that it does not depend on an order which Envoy and Istio see differently.
 func checkAuthority(r *rule) {
 	first := ""
 	set := func(at at) {
@@ -201,12 +201,10 @@ func checkAuthority(r *rule) {
 		}
 	}
 	inHeaders(r.spec.Headers, r.field("headers"))
+	ofRoute := first
 	for i, d := range r.spec.Route {
-		da := r.field("route").index(i)
-		inHeaders(d.Headers, da.field("headers"))
-		if len(r.spec.Route) > 1 && authority(d.Headers) != "" {
-			da.field("headers").refuse("the authority of one of several destinations cannot be set: use rewrite.authority")
-		}
+		first = ofRoute // each destination may have its own
+		inHeaders(d.Headers, r.field("route").index(i).field("headers"))
 	}
 }
 

@@ -31,30 +31,35 @@ type Difference struct {
 // Diff says which requests would be routed or answered otherwise by one mesh than by
 // the other. Names of routes, and which of several clusters chance would choose,
 // make no difference; neither does which endpoints a cluster has, but whether it has
-// any does. The error has the line of a request that is none.
-func Diff(ctx context.Context, before, after *Mesh, requests []ask.Recorded) ([]Difference, error) {
-	differences := []Difference{}
+// any does. outside is how many requests go round both meshes: nothing is compared of those. The error has the line of a request that is none.
+func Diff(ctx context.Context, before, after *Mesh, requests []ask.Recorded) (differences []Difference, outside int, err error) {
+	differences = []Difference{}
 	for i := range requests {
 		r := &requests[i]
 		old, err := before.facts(ctx, &r.Request)
 		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", r.Line, err)
+			return nil, 0, fmt.Errorf("line %d: %w", r.Line, err)
 		}
 		now, err := after.facts(ctx, &r.Request)
 		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", r.Line, err)
+			return nil, 0, fmt.Errorf("line %d: %w", r.Line, err)
+		}
+		if old.outside && now.outside {
+			outside++
 		}
 		if changes := old.changes(now); len(changes) > 0 {
 			differences = append(differences, Difference{Recorded: *r, Changes: changes})
 		}
 	}
-	return differences, nil
+	return differences, outside, nil
 }
 
 // facts are what is compared of an explanation, in order.
 type facts struct {
 	names  []string
 	values map[string]string
+	// outside is whether the host is none of the mesh.
+	outside bool
 }
 
 func (f *facts) add(name, value string) {
@@ -109,6 +114,7 @@ func (m *Mesh) facts(ctx context.Context, req *ask.Request) (*facts, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.outside = e.Verdict == mesh.VerdictAroundMesh || e.Verdict == mesh.VerdictRefused
 	var shares []string
 	for hit := 0; ; hit++ {
 		one := &facts{values: make(map[string]string)}

@@ -174,7 +174,7 @@ func TestDiff(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			got, err := offline.Diff(t.Context(), open(t, c.before, offline.Node{}), open(t, c.after, offline.Node{}), []ask.Recorded{c.request})
+			got, _, err := offline.Diff(t.Context(), open(t, c.before, offline.Node{}), open(t, c.after, offline.Node{}), []ask.Recorded{c.request})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -190,7 +190,7 @@ func TestDiff(t *testing.T) {
 	m := open(t, "", offline.Node{})
 	bad := get("ftp://payment.shop/")
 	bad.Line = 7
-	if _, err := offline.Diff(t.Context(), m, m, []ask.Recorded{bad}); err == nil || !strings.HasPrefix(err.Error(), "line 7: ") {
+	if _, _, err := offline.Diff(t.Context(), m, m, []ask.Recorded{bad}); err == nil || !strings.HasPrefix(err.Error(), "line 7: ") {
 		t.Errorf("got %v", err)
 	}
 }

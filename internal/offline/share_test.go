@@ -41,11 +41,11 @@ spec:
 		requests[i] = ask.Recorded{Line: i + 1, Request: ask.Request{Method: "GET", URL: "http://payment.shop/"}}
 	}
 	half, third := withDead(10), withDead(5)
-	same, err := offline.Diff(t.Context(), half, half, requests)
+	same, _, err := offline.Diff(t.Context(), half, half, requests)
 	if err != nil || len(same) > 0 {
 		t.Errorf("beside itself: %v, %v", same, err)
 	}
-	other, err := offline.Diff(t.Context(), half, third, requests)
+	other, _, err := offline.Diff(t.Context(), half, third, requests)
 	if err != nil || len(other) != len(requests) {
 		t.Fatalf("another share: %d differences of %d, %v", len(other), len(requests), err)
 	}
