@@ -455,7 +455,9 @@ func (p *explainProperty) checkForwarded(e *mesh.Explanation, call *meshtest.Cal
 		}
 		return
 	}
-	for i, a := range call.Attempts {
+	attempts := slices.Clone(call.Attempts) // as they have ended, of which the order is chance for hedges
+	slices.SortStableFunc(attempts, func(a, b meshtest.Attempt) int { return a.Start.Compare(b.Start) })
+	for i, a := range attempts {
 		if !slices.Contains(candidates, a.Endpoint) && !isElsewhere(e, i, len(candidates), a.Endpoint) {
 			wrong("endpoint %q, which is no candidate", a.Endpoint)
 		}
