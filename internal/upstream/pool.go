@@ -32,6 +32,7 @@ type pool struct {
 	idle     []*conn            // guarded by mu; HTTP/1.1, last used last
 	waiters  []*waiter          // guarded by mu; first come first served
 	dialing  int                // guarded by mu
+	arriving int                // guarded by mu; HTTP/1.1, made and not offered yet
 	draining bool               // guarded by mu
 	ended    bool               // guarded by mu; after close
 	expiry   expiry             // guarded by mu
@@ -53,6 +54,7 @@ type conn struct {
 	requests  uint32 // calls that were given it
 	listed    bool   // is in pool.idle
 	offered   bool   // was offered to those who wait
+	arriving  bool   // is one of pool.arriving
 	draining  bool
 	removed   bool
 	idleSince time.Time
@@ -212,7 +214,7 @@ func (p *pool) retireLocked(c *conn) {
 
 // missingLocked is how many connections those who wait need.
 func (p *pool) missingLocked() int {
-	waiting := len(p.waiters)
+	waiting := max(len(p.waiters)-p.arriving, 0)
 	if p.key.protocol == wireHTTP1 || waiting == 0 {
 		return waiting
 	}
@@ -312,6 +314,10 @@ func (p *pool) dial(gated bool) {
 		return
 	}
 	p.conns[c] = struct{}{}
+	if !c.http2 {
+		c.arriving = true
+		p.arriving++
+	}
 	p.endpoint.host.Opened()
 	p.mu.Unlock()
 	event.TLS, event.PeerID, event.Protocol = c.tls, c.peerID, c.protocol()
@@ -335,6 +341,7 @@ func (p *pool) changed(c *conn) {
 		p.mu.Unlock()
 		return
 	}
+	p.arrivedLocked(c)
 	broken, busy := c.cc.Err() != nil, c.busyLocked()
 	switch {
 	case broken || !busy && (c.draining || p.draining && len(p.waiters) == 0):
@@ -352,6 +359,15 @@ func (p *pool) changed(c *conn) {
 	p.dialMissingLocked()
 	p.expireLaterLocked(c)
 	p.mu.Unlock()
+}
+
+// arrivedLocked ends the time in which a new connection is spoken for by those who wait
+// and have not been told of it: nobody dials for them once more.
+func (p *pool) arrivedLocked(c *conn) {
+	if c.arriving {
+		c.arriving = false
+		p.arriving--
+	}
 }
 
 // offerLocked hands an idle HTTP/1.1 connection to the first who waits.
@@ -420,6 +436,7 @@ func (p *pool) discard(c *conn) {
 		return
 	}
 	c.removed = true
+	p.arrivedLocked(c)
 	delete(p.conns, c)
 	if c.listed {
 		p.idle = slices.DeleteFunc(p.idle, func(other *conn) bool { return other == c })
