@@ -21,7 +21,7 @@ func ExampleParseFormat() {
 	// Output:
 	// "x-user" "x-account" ""
 	// "" "" " at 100%"
-	// "%UNKNOWN": "%" begins no command: write "%%" for a percent sign
+	// "%" begins no command: write "%%" for a percent sign
 }
 
 func ExampleFormatTime() {

@@ -141,7 +141,7 @@ func ParseFormat(source string, side FormatSide) (*Format, error) {
 		}
 		part, after, err := parseCommand(rest, side)
 		if err != nil {
-			return nil, fmt.Errorf("%q: %w", source, err)
+			return nil, err // without the text, which may be a secret
 		}
 		if text.Len() > 0 {
 			f.Parts = append(f.Parts, FormatPart{Text: text.String()})

@@ -7,6 +7,13 @@ import "errors"
 // (no connection, invalid configuration) is not "not found".
 var ErrNotFound = errors.New("not known to the control plane")
 
+// ErrUnusable is wrapped by the error of an [Update] without a value when the
+// control plane has answered and the answer cannot be used: it is invalid, refused to
+// this process, or needs a resource that does not exist. To wait is of no use, so calls
+// fail at once (gRFC A88). An error that wraps neither this nor [ErrNotFound] is about
+// the way to the control plane, or will pass: what was asked for may still come.
+var ErrUnusable = errors.New("cannot be used")
+
 // Source publishes configuration. xds.Source is the implementation.
 type Source interface {
 	// WatchTarget follows the destination name ("host:port") until stop is

@@ -128,10 +128,12 @@ type Cluster struct {
 	// MaxRequestsPerConnection closes a connection gracefully after so many
 	// requests; 0 means no limit.
 	MaxRequestsPerConnection uint32
-	// IdleTimeout closes a connection without requests; 0 means never. Envoy's
-	// default of 1 h is filled in by the decoder.
+	// IdleTimeout closes a connection without requests, and one of TCP over which
+	// nothing comes or goes; 0 means never. Envoy's default of 1 h is filled in by
+	// the decoder.
 	IdleTimeout time.Duration
-	// MaxConnectionDuration closes a connection gracefully; 0 means no limit.
+	// MaxConnectionDuration closes a connection, of requests gracefully; 0 means no
+	// limit.
 	MaxConnectionDuration time.Duration
 	// Families is for endpoints with several addresses.
 	Families Families
@@ -209,7 +211,8 @@ type TLSParams struct {
 	// that stand in for IdentityInstance and RootInstance; "" is none. What they
 	// hold is beside the cluster or the listener, see [ClusterResult.Secrets].
 	IdentitySecret, RootSecret string
-	// Bundles verify the peer by the roots of its trust domain, in place of
+	// Bundles verify the peer by the roots of its trust domain (nobody, if there are
+	// none), in place of
 	// RootInstance; nil is none. Without SANs, every member of one of the trust
 	// domains is accepted.
 	Bundles *meshtls.Identity

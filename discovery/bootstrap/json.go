@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"unicode"
 )
 
 // object is a JSON object that is being read. Its methods note a mistake and
@@ -155,7 +156,12 @@ func similar(a, b string) bool {
 
 // plain is s in lower case without separators: "xdsServers" is "xdsservers".
 func plain(s string) string {
-	return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s))
+	return strings.Map(func(r rune) rune {
+		if r == '_' || r == '-' {
+			return -1
+		}
+		return unicode.ToLower(r)
+	}, s)
 }
 
 // distance is the number of bytes to insert, remove or replace to get from a

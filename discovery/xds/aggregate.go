@@ -46,13 +46,15 @@ func (s clusters) followLocked(client watchClient, f follower, names []string) {
 	}
 	changed := false
 	for _, c := range s {
+		before, worked := c.result.Leaves, c.works()
 		if config := c.config.value; config != nil && len(config.Aggregate) > 0 {
-			before := c.result.Leaves
 			s.aggregate(c, config)
-			changed = changed || !slices.Equal(before, c.result.Leaves)
+		} else if len(before) > 0 && !s.hold(c) { // it was one, and is that until it is something else
+			c.lose()
 		}
+		changed = changed || !slices.Equal(before, c.result.Leaves) || worked != c.works()
 	}
-	if changed { // those that were in force until now may be left
+	if changed { // those that were in force until now may be left, and others come to something else
 		s.followLocked(client, f, names)
 	}
 }
@@ -69,26 +71,66 @@ func (s clusters) aggregatesLocked() bool {
 }
 
 // aggregate works out what an aggregate cluster comes to. Clusters that cannot be
-// used are left out; while one of them may still come, there is nothing new.
+// used are left out; while one of them may still come, there is nothing new. A tree
+// that cannot be resolved, because it is part of itself, say, replaces nothing that
+// works: it is a mistake, and no word that the cluster is to serve no more.
 func (s clusters) aggregate(c *cluster, config *discovery.Cluster) {
 	r := resolution{clusters: s}
-	err := r.visit(config.Name, nil)
+	err := r.visit(c.config.name, nil)
 	switch {
 	case err == nil && r.waiting:
+		if c.works() && !s.hold(c) {
+			c.lose()
+		}
 		c.pending = true
 		return
 	case err == nil && len(r.leaves) == 0:
 		err = fmt.Errorf("none of the clusters %q can be used: %w", config.Aggregate, r.missing)
 	}
-	c.told, c.pending = true, false
 	if err != nil {
-		c.result = discovery.ClusterResult{Err: fmt.Errorf("aggregate cluster %q: %w", config.Name, err)}
+		err = fmt.Errorf("aggregate cluster %q: %w", c.config.name, err)
+		if s.hold(c) {
+			c.defect = fmt.Errorf("%w: the version before stays in force", err)
+			return
+		}
+		c.enforce(discovery.ClusterResult{Err: err})
 		return
 	}
-	if c.result.Endpoints == nil || c.result.Cluster != config {
-		c.result.Endpoints = &discovery.Assignment{Name: config.Name}
+	endpoints := c.result.Endpoints
+	if endpoints == nil || c.result.Cluster != config {
+		endpoints = &discovery.Assignment{Name: config.Name}
 	}
-	c.result = discovery.ClusterResult{Cluster: config, Endpoints: c.result.Endpoints, Leaves: r.leaves}
+	c.enforce(discovery.ClusterResult{Cluster: config, Endpoints: endpoints, Leaves: r.leaves})
+}
+
+// hold is that of the cluster. An aggregate comes to those that can still be used of
+// what it came to.
+func (s clusters) hold(c *cluster) bool {
+	if !c.works() || !c.hold() {
+		return false
+	}
+	if len(c.result.Leaves) == 0 {
+		return true
+	}
+	var r resolution
+	for _, leaf := range c.result.Leaves {
+		switch of := s[leaf]; {
+		case of == nil || !of.works():
+		case len(of.result.Leaves) > 0: // it has become one itself
+			for _, below := range of.result.Leaves {
+				if s[below] != nil && s[below].works() {
+					r.add(below)
+				}
+			}
+		default:
+			r.add(leaf)
+		}
+	}
+	if len(r.leaves) == 0 {
+		return false
+	}
+	c.result.Leaves = r.leaves
+	return true
 }
 
 // resolution is what an aggregate cluster comes to.

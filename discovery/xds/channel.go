@@ -19,8 +19,9 @@ import (
 type channels map[string]*channel
 
 // servers returns a list of servers of the bootstrap for the client. One that
-// comes twice counts where it comes first.
-func (c channels) servers(servers []bootstrap.Server, version string) []ads.ServerConfig {
+// comes twice counts where it comes first, and whether it may be istiod is said by the
+// list that has it first.
+func (c channels) servers(servers []bootstrap.Server, version string, maybeIstiod bool) []ads.ServerConfig {
 	var configs []ads.ServerConfig
 	for i := range servers {
 		server := servers[i]
@@ -30,13 +31,14 @@ func (c channels) servers(servers []bootstrap.Server, version string) []ads.Serv
 		}
 		if c[id] == nil {
 			server.DialOptions = append([]grpc.DialOption{grpc.WithUserAgent(userAgent + "/" + version)}, server.DialOptions...)
-			c[id] = &channel{server: server}
+			c[id] = &channel{server: server, maybeIstiod: maybeIstiod}
 		}
 		configs = append(configs, ads.ServerConfig{
 			Name:                          server.URI,
 			ID:                            id,
 			Dial:                          c[id].dial,
 			Mode:                          modeOf(server.API),
+			DeltaOnlyNamed:                c[id].maybeIstiod,
 			FailOnDataErrors:              server.Has(bootstrap.FeatureFailOnDataErrors),
 			ResourceTimerIsTransientError: server.Has(bootstrap.FeatureResourceTimerIsTransientError),
 		})
@@ -80,7 +82,8 @@ func modeOf(api bootstrap.APIType) ads.Mode {
 // channel dials the control plane. The client has one connection at a time and
 // closes it before it dials again.
 type channel struct {
-	server bootstrap.Server
+	server      bootstrap.Server
+	maybeIstiod bool
 
 	mu      sync.Mutex
 	release func() // guarded by mu; frees the credentials of the last connection
@@ -90,8 +93,7 @@ func (c *channel) dial(context.Context) (*grpc.ClientConn, error) {
 	c.free()
 	conn, release, err := c.server.Dial()
 	if err != nil {
-		// Like every other reason why there is no connection, it has a status.
-		return nil, unavailable{err}
+		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

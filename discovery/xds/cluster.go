@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
@@ -14,16 +15,22 @@ type cluster struct {
 	config *resource[discovery.Cluster]
 	// endpoints is that of the newest config, nil if it has none.
 	endpoints *resource[discovery.Assignment]
-	// secrets are those of the newest config.
+	// outgoing is that of the version in force while the newest config has another
+	// one, or none; nil otherwise.
+	outgoing *resource[discovery.Assignment]
+	// secrets are those of the newest config and of the version in force.
 	secrets secrets
 
 	// result is the last one that could be told, if told is set. It stays in
 	// force while pending: a cluster that changes its endpoints' name keeps
 	// the old configuration with the old endpoints until the new ones are
-	// there.
+	// there, however long that takes.
 	result  discovery.ClusterResult
 	told    bool
 	pending bool
+	// defect is what keeps the newest config from being put into force, if that is a
+	// mistake of its own and another version works.
+	defect error
 }
 
 // newCluster begins to follow a cluster.
@@ -39,32 +46,92 @@ func newCluster(client watchClient, f follower, name string) *cluster {
 // updateLocked works out what an event of its resources means.
 func (c *cluster) updateLocked(client watchClient, f follower) {
 	config := c.config.value
-	if config == nil {
-		c.secrets.leaveLocked()
-	} else {
-		c.secrets.followLocked(client, f, config.SecretUses())
-	}
+	c.defect = nil
+	c.secrets.followLocked(client, f, c.secretUses())
 	switch {
 	case config == nil:
 		c.leaveEndpointsLocked()
 		c.fail(c.config.err)
 	case len(config.Aggregate) > 0:
-		c.leaveEndpointsLocked() // what it consists of is resolved when all are up to date
+		c.followEndpointsLocked(client, f, "") // what it consists of is resolved when all are up to date
 	case config.Static != nil:
-		c.leaveEndpointsLocked()
+		c.followEndpointsLocked(client, f, "")
 		c.use(config, config.Static)
 	default:
-		if c.endpoints == nil || c.endpoints.name != config.EDSName {
-			c.endpoints.leaveLocked()
-			c.endpoints = watchLocked(client, f, decode.EndpointURL, config.EDSName, asIs[discovery.Assignment])
-			c.endpoints.cluster = c
-		}
-		if c.endpoints.value == nil {
+		c.followEndpointsLocked(client, f, config.EDSName)
+		switch {
+		case c.endpoints.value != nil:
+			c.use(config, c.endpoints.value)
+		case c.works() && c.result.Cluster.EDSName != config.EDSName && c.hold():
+			// Those of the new name may never come, or be refused: the old ones are
+			// good, and ambient tells what is wrong.
+		default:
 			c.fail(c.endpoints.err)
-			return
 		}
-		c.use(config, c.endpoints.value)
 	}
+	c.secrets.followLocked(client, f, c.secretUses())
+}
+
+// secretUses are those of the newest config, and of the version in force.
+func (c *cluster) secretUses() []discovery.SecretUse {
+	var uses []discovery.SecretUse
+	if c.config.value != nil {
+		uses = c.config.value.SecretUses()
+	}
+	if c.works() && c.result.Cluster != c.config.value {
+		uses = append(slices.Clip(uses), c.result.Cluster.SecretUses()...)
+	}
+	return uses
+}
+
+// followEndpointsLocked follows the endpoints of a name, "" for none. Those of the
+// version in force are followed until another one is.
+func (c *cluster) followEndpointsLocked(client watchClient, f follower, name string) {
+	if c.endpoints != nil && c.endpoints.name == name {
+		return
+	}
+	if c.endpoints != nil && c.works() && c.result.Cluster.EDSName == c.endpoints.name {
+		c.outgoing.leaveLocked()
+		c.outgoing = c.endpoints
+	} else {
+		c.endpoints.leaveLocked()
+	}
+	c.endpoints = nil
+	switch {
+	case name == "":
+	case c.outgoing != nil && c.outgoing.name == name: // back again
+		c.endpoints, c.outgoing = c.outgoing, nil
+	default:
+		c.endpoints = watchLocked(client, f, decode.EndpointURL, name, asIs[discovery.Assignment])
+		c.endpoints.cluster = c
+	}
+}
+
+// works reports whether there is a version in force that calls can use.
+func (c *cluster) works() bool { return c.told && c.result.Err == nil }
+
+// hold keeps the version that works in force, with the newest of its endpoints and
+// secrets. It reports whether that can be done: what the control plane takes away of
+// it must not stay.
+func (c *cluster) hold() bool {
+	values, complete, _ := c.secrets.values(c.result.Cluster.SecretUses())
+	if !complete {
+		return false
+	}
+	if c.outgoing != nil {
+		if c.outgoing.value == nil {
+			return false
+		}
+		c.result.Endpoints = c.outgoing.value
+	}
+	c.result.Secrets, c.pending = values, true
+	return true
+}
+
+// lose notes that what is in force is gone before what is new is there.
+func (c *cluster) lose() {
+	c.enforce(discovery.ClusterResult{Err: fmt.Errorf("cluster %q: what it consisted of is gone, and its new version is not complete", c.config.name)})
+	c.pending = true
 }
 
 // use takes a configuration into force, once its secrets are there.
@@ -74,17 +141,22 @@ func (c *cluster) use(config *discovery.Cluster, endpoints *discovery.Assignment
 		c.fail(err)
 		return
 	}
-	c.result = discovery.ClusterResult{Cluster: config, Endpoints: endpoints, Secrets: values}
-	c.told, c.pending = true, false
+	c.enforce(discovery.ClusterResult{Cluster: config, Endpoints: endpoints, Secrets: values})
+}
+
+// enforce makes a result the one in force.
+func (c *cluster) enforce(result discovery.ClusterResult) {
+	c.result, c.told, c.pending = result, true, false
+	c.outgoing.leaveLocked()
+	c.outgoing = nil
 }
 
 // fail notes that there is nothing new to use. Without an error, or with one
 // that will pass, that is no result.
 func (c *cluster) fail(err error) {
-	c.pending = err == nil || transient(err)
+	c.pending = err == nil || isOffline(err)
 	if !c.pending {
-		c.result = discovery.ClusterResult{Err: referenced(err)}
-		c.told = true
+		c.enforce(discovery.ClusterResult{Err: referenced(err)})
 	}
 }
 
@@ -109,7 +181,8 @@ func (c *cluster) waitingFor() error {
 
 // troubled reports whether anything may be wrong with the cluster.
 func (c *cluster) troubled() bool {
-	return c.result.Err != nil || c.config.err != nil || c.endpoints != nil && c.endpoints.err != nil || c.secrets.troubled()
+	return c.result.Err != nil || c.defect != nil || c.config.err != nil || c.endpoints != nil && c.endpoints.err != nil ||
+		c.outgoing != nil && c.outgoing.err != nil || c.secrets.troubled()
 }
 
 // ambient adds what is wrong and not told by the result.
@@ -118,21 +191,25 @@ func (c *cluster) ambient(found *troubles) {
 		return
 	}
 	found.add(referenced(c.config.err))
-	if c.endpoints != nil {
-		found.add(referenced(c.endpoints.err))
+	found.add(referenced(c.defect))
+	for _, endpoints := range []*resource[discovery.Assignment]{c.endpoints, c.outgoing} {
+		if endpoints != nil {
+			found.add(referenced(endpoints.err))
+		}
 	}
 	c.secrets.ambient(found)
 }
 
 func (c *cluster) leaveEndpointsLocked() {
 	c.endpoints.leaveLocked()
-	c.endpoints = nil
+	c.outgoing.leaveLocked()
+	c.endpoints, c.outgoing = nil, nil
 }
 
 // leaveLocked ends the watches.
 func (c *cluster) leaveLocked() {
 	c.config.leaveLocked()
-	c.endpoints.leaveLocked()
+	c.leaveEndpointsLocked()
 	c.secrets.leaveLocked()
 }
 

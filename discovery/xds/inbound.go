@@ -293,12 +293,18 @@ func (in *inbound) assembleLocked() *discovery.Inbound {
 // although there is.
 func (in *inbound) troubleLocked() error {
 	var found troubles
+	missing := func(err error) error {
+		if in.current != nil {
+			return err // ambient
+		}
+		return unusable(err)
+	}
 	if in.current != nil || in.listener.value == nil {
-		found.add(in.listener.err)
+		found.add(missing(in.listener.err))
 	}
 	for _, name := range slices.Sorted(maps.Keys(in.routes)) {
 		if r := in.routes[name]; in.current != nil || r.value == nil {
-			found.add(referenced(r.err))
+			found.add(missing(referenced(r.err)))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(in.clusters)) {
@@ -311,7 +317,7 @@ func (in *inbound) troubleLocked() error {
 	if in.current != nil {
 		in.secrets.ambient(&found)
 	} else {
-		found.add(referenced(in.secrets.waitingFor()))
+		found.add(missing(referenced(in.secrets.waitingFor())))
 	}
 	return found.err()
 }

@@ -30,18 +30,20 @@ var errSilent = errors.New("the control plane has not answered: the last known g
 // have it at the next start, and lends what it has from the last one for as long as
 // the control plane does not say anything.
 //
-// What is lent is replaced by what the control plane sends, and taken away by its
-// word only; silence, a lost connection and an invalid version are no word. A
-// Listener that the control plane says does not exist is taken away at once. What a
-// Listener refers to stays until nobody needs it, because the word about it may come
-// before the Listener that does without it (make before break).
+// What is lent is replaced by what the control plane sends, and by nothing else: not
+// by silence, a lost connection or an invalid version, nor by the word that it does not
+// exist. A process that runs keeps what it has by that word (gRFC A88), for it may be
+// that of a control plane that answers before it has loaded anything; one that has just
+// been started must not be the worse for it. What a control plane does not have is not
+// younger on disk than the last time that it had it, and is over with its MaxAge.
 type keeper struct {
 	client keptClient
 	store  *lastgood.Store
 	types  map[string]ads.Type // by URL, as they are without keeping
 	hooks  *observe.Hooks
 	logger *slog.Logger
-	// strict drops what is lent when an invalid version of it comes (gRFC A88).
+	// strict drops what is lent when an invalid version of it comes, or the word that it
+	// does not exist (gRFC A88).
 	strict bool
 
 	// resources and versions belong to the client's goroutine.
@@ -78,6 +80,12 @@ type keptResource struct {
 	raw   []byte
 	value any
 	lent  bool
+	// removed is set while the control plane says that it does not have what is in
+	// force, which therefore grows old on disk.
+	removed bool
+	// expires is set while what is from the client has a time to live. It is not on
+	// disk, where it would outlive that.
+	expires bool
 	// useless is set if what is on disk cannot be used.
 	useless bool
 }
@@ -148,7 +156,7 @@ type keptWatch struct {
 	silent    *time.Timer // nil if there is nothing to wait for
 }
 
-var _ ads.Watcher = (*keptWatch)(nil)
+var _ ads.ExpiryWatcher = (*keptWatch)(nil)
 
 func (w *keptWatch) begin() {
 	k := w.keeper
@@ -245,34 +253,61 @@ func (k *keeper) decode(typeURL string, raw []byte) (value any, err error) {
 }
 
 // Changed takes what the control plane sent. If it is what was lent, followers keep
-// what they have made of it.
+// what they have made of it. What was removed may come back as it was, and is the
+// client's same value then. For a watch that has nothing yet that only is what is in
+// force, and no word that it is back.
 func (w *keptWatch) Changed(resource any) {
 	k, r := w.keeper, w.resource
 	from := resource.(*decoded)
-	if r.from != from {
+	if r.from != from || r.removed && w.given != nil {
 		if r.value == nil || !bytes.Equal(r.raw, from.raw) {
 			r.value = from.value
 		}
-		r.from, r.raw, r.lent = from, from.raw, false
-		k.store.Keep(r.key, k.versions[r.key], from.raw)
+		r.from, r.raw, r.lent, r.removed = from, from.raw, false, false
+		k.keep(r)
 		k.settle(r.key, "", false, true)
 	}
 	w.given = r.value
 	w.to.Changed(r.value)
 }
 
+// Expires notes whether the control plane bounds how long the resource may be used.
+func (w *keptWatch) Expires(expires bool) {
+	r := w.resource
+	if r.expires == expires {
+		return
+	}
+	r.expires = expires
+	if r.from != nil && !r.removed {
+		w.keeper.keep(r)
+	}
+}
+
+// keep has what came from the client at the next start, if it may be used then.
+func (k *keeper) keep(r *keptResource) {
+	if r.expires {
+		k.store.Drop(r.key)
+		return
+	}
+	k.store.Keep(r.key, k.versions[r.key], r.from.raw)
+}
+
 // ResourceError says that the client has nothing.
 func (w *keptWatch) ResourceError(err error) {
 	k, r := w.keeper, w.resource
-	gone := errors.Is(err, discovery.ErrNotFound) && !errors.Is(err, ads.ErrUnanswered)
-	if gone {
+	gone := isWithdrawn(err) && !errors.Is(err, ads.ErrUnanswered)
+	if gone && k.strict {
 		k.store.Drop(r.key)
 	}
 	if r.from != nil {
 		// It was the client's, which has taken it away by the rules for that.
-		r.from, r.raw, r.value = nil, nil, nil
+		r.from, r.raw, r.value, r.removed = nil, nil, nil, false
 	}
-	if w.lendable(err, gone) && w.lend(err) {
+	why := err
+	if gone {
+		why = fmt.Errorf("%w: the last known good version from disk is in force", err)
+	}
+	if w.lendable(err) && w.lend(why) {
 		return
 	}
 	w.given = nil
@@ -283,22 +318,23 @@ func (w *keptWatch) ResourceError(err error) {
 	w.to.ResourceError(err)
 }
 
+// isWithdrawn reports whether the control plane does not stand by a resource any more: it
+// says that there is none, or that this process is not to have it.
+func isWithdrawn(err error) bool {
+	return errors.Is(err, discovery.ErrNotFound) || errors.Is(err, ads.ErrRefused)
+}
+
 // lendable reports whether what is on disk may be used although the client reports
 // an error.
-func (w *keptWatch) lendable(err error, gone bool) bool {
-	switch {
-	case gone:
-		return w.resource.lent && w.key.TypeURL != decode.ListenerURL && !w.keeper.strict
-	case transient(err), errors.Is(err, ads.ErrUnanswered):
-		return true
-	}
-	return !w.keeper.strict
+func (w *keptWatch) lendable(err error) bool {
+	return !w.keeper.strict || isOffline(err) || errors.Is(err, ads.ErrTransient) || errors.Is(err, ads.ErrUnanswered)
 }
 
 // AmbientError says that something is wrong with what the client has.
 func (w *keptWatch) AmbientError(err error) {
-	if errors.Is(err, discovery.ErrNotFound) {
-		w.keeper.store.Drop(w.key) // it stays in force here, but not at the next start
+	if isWithdrawn(err) {
+		w.resource.removed = true
+		w.keeper.store.Disown(w.key)
 	}
 	w.to.AmbientError(err)
 }

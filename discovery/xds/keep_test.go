@@ -2,7 +2,6 @@ package xds_test
 
 import (
 	"bytes"
-	"errors"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -12,7 +11,6 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
@@ -203,38 +201,6 @@ func TestS08_AControlPlaneThatIsSilentIsNotWaitedFor(t *testing.T) {
 		cp.run()
 		if got := p.published.last(t); got.Value != update.Value || got.Err != nil {
 			t.Errorf("published %+v, want the same without an error", got)
-		}
-	})
-}
-
-func TestAListenerThatTheControlPlaneDoesNotHaveAnyMoreIsGone(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		cp := newControlPlane(t)
-		dir := keepOne(t, cp)
-		p := cp.begin(dir)
-		synctest.Wait()
-		p.published.take()
-		cp.resources[listenerURL] = map[string]proto.Message{"other": apiListener("r")}
-		cp.server.Restart()
-		time.Sleep(2 * time.Second)
-		cp.accept() // after 0.8 to 1.2 s
-		time.Sleep(13 * time.Second)
-		for _, u := range p.published.take() {
-			if u.Value == nil {
-				t.Fatalf("published %+v before the time is over", u)
-			}
-		}
-		time.Sleep(3 * time.Second)
-		if got := p.published.last(t); got.Value != nil || !errors.Is(got.Err, discovery.ErrNotFound) {
-			t.Errorf("published %+v, want that it is not known", got)
-		}
-		p.end(t)
-		cp.stop()
-		p = cp.begin(dir)
-		synctest.Wait()
-		if got := p.published.last(t); got.Value != nil {
-			t.Errorf("published %+v: it has come back", got)
 		}
 	})
 }

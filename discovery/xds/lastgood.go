@@ -35,8 +35,9 @@ type LastKnownGood struct {
 	// 0700, if it is not there. Processes may share it, each has a file of its own
 	// there, also if their identity is the same. "" keeps nothing.
 	Dir string
-	// MaxAge is how long the control plane may have been away before the start for
-	// what is on disk to be used: at least 1 s. Zero is [DefaultMaxAge].
+	// MaxAge is how long ago the control plane may have been heard of, and may have
+	// had a resource, at the start for what is on disk to be used: at least 1 s. Zero
+	// is [DefaultMaxAge].
 	MaxAge time.Duration
 	// MaxBytes bounds the file, and what of it is held in memory: at least 4 KiB.
 	// Zero is [DefaultMaxBytes].
@@ -131,7 +132,7 @@ func newKeeper(config *bootstrap.Config, options *Options, types []ads.Type) (*k
 	}
 	k := &keeper{
 		types: make(map[string]ads.Type, len(types)), hooks: &options.Hooks, logger: options.Logger,
-		strict:    slices.ContainsFunc(serversOf(config), func(s bootstrap.Server) bool { return s.Has(bootstrap.FeatureFailOnDataErrors) }),
+		strict:    strict(config),
 		resources: make(map[lastgood.Key]*keptResource), versions: make(map[lastgood.Key]string),
 		lent: make(map[lastgood.Key]string), live: make(map[lastgood.Key]struct{}),
 	}
@@ -197,6 +198,11 @@ func (k *keeper) describe(state *ResourceState) {
 	if version, lent := k.lent[lastgood.Key{TypeURL: state.TypeURL, Name: state.Name}]; lent {
 		state.Version, state.LastKnownGood = version, true
 	}
+}
+
+// strict reports whether a server asks for its errors to be those of calls.
+func strict(config *bootstrap.Config) bool {
+	return slices.ContainsFunc(serversOf(config), func(s bootstrap.Server) bool { return s.Has(bootstrap.FeatureFailOnDataErrors) })
 }
 
 // serversOf are all servers of a bootstrap: its own, and those of its authorities by

@@ -39,6 +39,10 @@ func newNode(n *bootstrap.Node, version string) (*corev3.Node, error) {
 	return node, nil
 }
 
+// asksLikeIstio reports whether a node asks for what istiod has for gRPC without a
+// proxy.
+func asksLikeIstio(n *bootstrap.Node) bool { return n.Metadata["GENERATOR"] == "grpc" }
+
 // moduleVersion returns the version of this module in the program, "devel" if
 // it was not built from a release.
 func moduleVersion() string {

@@ -1,12 +1,21 @@
 package xds
 
-import "sync"
+import (
+	"log/slog"
+	"sync"
+)
 
 // publisher calls the notify functions of all followers on one goroutine, one
 // at a time. A follower that changes again before its turn has one turn: it
 // delivers the latest state. So a slow notify holds up neither the stream nor
 // anything that queues.
 type publisher struct {
+	// logger is told of what is held back.
+	logger *slog.Logger
+	// strict holds no route back for a cluster that does not exist or is refused: the
+	// control plane has asked for its errors to be those of calls (gRFC A88).
+	strict bool
+
 	added  *sync.Cond // its lock guards the fields below
 	queue  []deliverer
 	queued map[deliverer]struct{}
@@ -17,7 +26,7 @@ type publisher struct {
 type deliverer interface{ deliver() }
 
 func newPublisher() *publisher {
-	return &publisher{added: sync.NewCond(new(sync.Mutex)), queued: make(map[deliverer]struct{})}
+	return &publisher{logger: slog.New(slog.DiscardHandler), added: sync.NewCond(new(sync.Mutex)), queued: make(map[deliverer]struct{})}
 }
 
 // add gives d a turn. It never blocks and may be called with locks held.

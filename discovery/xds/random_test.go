@@ -3,6 +3,7 @@ package xds
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/inboardmesh/inboard/discovery"
@@ -95,21 +96,26 @@ func valid(k key, other string) any {
 	case decode.RouteURL:
 		return routeTable(k.name, "n0", other)
 	case decode.ClusterURL:
-		if other == "n0" {
+		switch other {
+		case "n0":
 			return staticCluster(k.name)
+		case "n2":
+			return aggregate(k.name, "n1", "n3")
 		}
 		return &discovery.Cluster{Name: k.name, EDSName: other}
 	}
 	return assignment(k.name)
 }
 
-// settle gives the world everything that is asked for.
+// settle gives the world everything that is asked for, and no aggregates: those that
+// are left may be parts of themselves.
 func settle(w *world) {
 	for done := false; !done; {
 		done = true
 		w.pump()
 		for k := range w.watchers {
-			if w.values[k] == nil || w.errs[k] != nil {
+			config, ok := w.values[k].(*discovery.Cluster)
+			if w.values[k] == nil || w.errs[k] != nil || ok && len(config.Aggregate) > 0 {
 				w.set(valid(k, "n1"))
 				done = false
 				break
@@ -124,10 +130,15 @@ func checkComplete(t *testing.T, target *discovery.Target) {
 	if target.Name != destination || target.Listener == nil || target.Routes == nil {
 		t.Fatalf("incomplete: %+v", target)
 	}
-	if l := target.Listener; l.Routes != nil && l.Routes != target.Routes || l.Routes == nil && l.RouteName != target.Routes.Name {
+	if l := target.Listener; l.Routes != nil && l.Routes.Name != target.Routes.Name || l.Routes == nil && l.RouteName != target.Routes.Name {
 		t.Errorf("listener %+v with table %q", l, target.Routes.Name)
 	}
 	clusters := clustersOf(target.Routes)
+	for _, result := range target.Clusters {
+		clusters = append(clusters, result.Leaves...)
+	}
+	slices.Sort(clusters)
+	clusters = slices.Compact(clusters)
 	if len(clusters) != len(target.Clusters) {
 		t.Errorf("clusters %v, the table has %q", target.Clusters, clusters)
 	}
@@ -142,6 +153,12 @@ func checkComplete(t *testing.T, target *discovery.Target) {
 			}
 		case result.Cluster == nil || result.Endpoints == nil:
 			t.Errorf("cluster %q is incomplete: %+v", name, result)
+		case len(result.Leaves) > 0:
+			for _, leaf := range result.Leaves {
+				if of := target.Clusters[leaf]; of.Err != nil || len(of.Leaves) > 0 {
+					t.Errorf("cluster %q has the leaf %q: %+v", name, leaf, of)
+				}
+			}
 		case result.Cluster.Name != name,
 			result.Cluster.Static != nil && result.Cluster.Static != result.Endpoints,
 			result.Cluster.Static == nil && result.Cluster.EDSName != result.Endpoints.Name:

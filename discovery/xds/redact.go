@@ -16,8 +16,12 @@ const hidden = "[redacted]"
 // is left out.
 const maxRedactDepth = 64
 
+// keySet is the field of the keys of an issuer of tokens. Envoy's API does not mark it,
+// because they are public; but a symmetric key may be among them.
+const keySet protoreflect.FullName = "envoy.extensions.filters.http.jwt_authn.v3.JwtProvider.local_jwks"
+
 // redacted returns a resource without its secrets: what Envoy's API marks as
-// sensitive, and the values of headers that sound like one. Bytes that cannot be
+// sensitive, key sets, and the values of headers that sound like one. Bytes that cannot be
 // read, and messages of types that are not known here, could hold anything: of these
 // only the type is left.
 func redacted(typeURL string, raw []byte) *anypb.Any {
@@ -118,7 +122,7 @@ func hide(field protoreflect.FieldDescriptor) protoreflect.Value {
 func isSensitive(field protoreflect.FieldDescriptor) bool {
 	options := field.Options()
 	sensitive, ok := proto.GetExtension(options, annotations.E_Sensitive).(bool)
-	return ok && sensitive
+	return ok && sensitive || field.FullName() == keySet
 }
 
 // secretWords are found in the names of what is usually a secret.

@@ -7,6 +7,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -49,6 +50,22 @@ func TestWhatIsSecretIsNotShownHoweverDeepItIs(t *testing.T) {
 		}
 		if !bytes.Contains(shown.GetValue(), []byte("l")) {
 			t.Errorf("depth %d: nothing is shown", depth)
+		}
+	}
+}
+
+func TestTheKeysOfAnIssuerOfTokensAreNotShown(t *testing.T) {
+	t.Parallel()
+	for name, keys := range map[string]*corev3.DataSource{
+		"a text": {Specifier: &corev3.DataSource_InlineString{InlineString: `{"keys":[{"kty":"oct","k":"` + secretText + `"}]}`}},
+		"bytes":  {Specifier: &corev3.DataSource_InlineBytes{InlineBytes: []byte(`{"keys":[{"kty":"oct","k":"` + secretText + `"}]}`)}},
+	} {
+		packed := nest(&jwtv3.JwtAuthentication{Providers: map[string]*jwtv3.JwtProvider{
+			"p": {Issuer: "somebody", JwksSourceSpecifier: &jwtv3.JwtProvider_LocalJwks{LocalJwks: keys}},
+		}}, 0)
+		shown := redacted(packed.GetTypeUrl(), packed.GetValue()).GetValue()
+		if bytes.Contains(shown, []byte(secretText)) || !bytes.Contains(shown, []byte(hidden)) || !bytes.Contains(shown, []byte("somebody")) {
+			t.Errorf("%s: shown as %q", name, shown)
 		}
 	}
 }

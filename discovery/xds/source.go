@@ -68,10 +68,14 @@ func NewSource(config *bootstrap.Config, options Options) (*Source, error) {
 		return nil, err
 	}
 	s := &Source{config: config, local: options.LocalCluster, publisher: newPublisher(), channels: make(channels)}
-	servers := s.channels.servers(config.Servers, version)
+	if options.Logger != nil {
+		s.publisher.logger = options.Logger
+	}
+	s.publisher.strict = strict(config)
+	servers := s.channels.servers(config.Servers, version, asksLikeIstio(&config.Node))
 	authorities := make(map[string][]ads.ServerConfig, len(config.Authorities))
 	for name, authority := range config.Authorities {
-		authorities[name] = s.channels.servers(authority.Servers, version)
+		authorities[name] = s.channels.servers(authority.Servers, version, false)
 	}
 	clusters, hooks := decode.Clusters(options.Balancers), options.Hooks
 	var reporter *loadReporter

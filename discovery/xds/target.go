@@ -16,7 +16,8 @@ import (
 // A new route table is a plan until each of its clusters either can be used or
 // has a definite error; until then the old plan stays in force with everything
 // it needs, and changes of its clusters are published (make before break). A
-// cluster that cannot be had fails its own calls and holds nobody up.
+// cluster that cannot be had fails its own calls and holds nobody up; but a route that
+// was answered until now forwards as before, see [target.holdLocked].
 type target struct {
 	name      string
 	local     string // the caller's own cluster, or ""
@@ -43,15 +44,22 @@ type target struct {
 	unready int // guarded by Mutex
 
 	last discovery.Update[*discovery.Target] // guarded by Mutex; what was published
+	held error                               // what is held back, as it was logged; it belongs to the publisher
 }
 
-// plan is a listener and a route table that belong together. It is immutable.
+// plan is a listener and a route table that belong together. But for what is held it
+// is immutable.
 type plan struct {
 	listener *discovery.APIListener
 	table    *discovery.RouteTable
 	// from is the resource that table came by; nil if it was inline.
 	from     *resource[discovery.RouteTable]
 	clusters []string
+	// enforced is table with the held routes as they were, and used its clusters. They
+	// are those of a plan in force.
+	enforced *discovery.RouteTable
+	used     []string
+	held     []heldRoute
 }
 
 func newTarget(name, listener, local string, client watchClient, p *publisher, notify func(discovery.Update[*discovery.Target])) *target {
@@ -78,11 +86,31 @@ func (t *target) updateLocked() {
 	t.mayTrouble = true
 	t.planLocked()
 	t.followClustersLocked()
-	if t.next != nil && t.readyLocked() {
-		t.current, t.next = t.next, nil
-		t.followClustersLocked()
-	}
+	t.advanceLocked()
 	t.publisher.add(t)
+}
+
+// advanceLocked puts the next plan into force if it is ready, and what is held of the
+// one in force if it can be used now.
+func (t *target) advanceLocked() {
+	switch {
+	case t.next != nil && t.readyLocked():
+		var before *discovery.RouteTable
+		if t.current != nil {
+			before = t.current.enforced
+		}
+		t.current, t.next = t.next, nil
+		t.holdLocked(t.current, before)
+	case t.current != nil && len(t.current.held) > 0:
+		before := t.current.enforced
+		t.holdLocked(t.current, before)
+		if t.current.enforced == before {
+			return
+		}
+	default:
+		return
+	}
+	t.followClustersLocked()
 }
 
 // clusterLocked works out what an event of a cluster means. Of thousands of
@@ -96,10 +124,7 @@ func (t *target) clusterLocked(c *cluster) {
 	}
 	c.updateLocked(t.client, t)
 	t.mayTrouble = t.mayTrouble || c.troubled()
-	if t.next != nil && t.readyLocked() {
-		t.current, t.next = t.next, nil
-		t.followClustersLocked()
-	}
+	t.advanceLocked()
 	if t.current != nil || c.waitingFor() != nil {
 		t.publisher.add(t) // or it is on its way
 	}
@@ -178,6 +203,9 @@ func (t *target) followClustersLocked() {
 	for _, p := range []*plan{t.current, t.next} {
 		if p != nil {
 			wanted = append(wanted, p.clusters...)
+			if len(p.held) > 0 {
+				wanted = append(wanted, p.used...)
+			}
 		}
 	}
 	if t.local != "" && len(wanted) > 0 {
@@ -204,35 +232,47 @@ func (t *target) readyLocked() bool {
 	return true
 }
 
-// deliver publishes what is in force, if that is news.
+// deliver publishes what is in force, if that is news, and tells people what is not
+// although the control plane says so.
 func (t *target) deliver() {
-	if update, ok := t.news(); ok {
-		t.notify(update)
+	update, ok, held := t.news()
+	if !ok {
+		return
+	}
+	t.notify(update)
+	if sameError(held, t.held) {
+		return
+	}
+	t.held = held
+	if held != nil {
+		t.publisher.logger.Warn("configuration that cannot be used is held back", "target", t.name, "error", held)
+	} else {
+		t.publisher.logger.Info("no configuration is held back any more", "target", t.name)
 	}
 }
 
-// news returns what is in force if it was not published yet. What did not
-// change keeps its pointer.
-func (t *target) news() (update discovery.Update[*discovery.Target], ok bool) {
+// news returns what is in force if it was not published yet, and why newer versions are
+// not in force. What did not change keeps its pointer.
+func (t *target) news() (update discovery.Update[*discovery.Target], ok bool, held error) {
 	t.Lock()
 	defer t.Unlock()
 	switch {
 	case t.stopped:
-		return update, false
+		return update, false, nil
 	case t.current != nil:
 		update.Value = t.assembleLocked()
-		update.Err = t.ambientLocked()
+		update.Err, held = t.ambientLocked()
 	default:
 		update.Err = t.reasonLocked()
 		if update.Err == nil {
-			return update, false // it is on its way
+			return update, false, nil // it is on its way
 		}
 	}
 	if update.Value == t.last.Value && sameError(update.Err, t.last.Err) {
-		return update, false
+		return update, false, nil
 	}
 	t.last = update
-	return update, true
+	return update, true, held
 }
 
 // assembleLocked returns the plan in force as a Target: the one that was
@@ -241,11 +281,11 @@ func (t *target) assembleLocked() *discovery.Target {
 	assembled := &discovery.Target{
 		Name:     t.name,
 		Listener: t.current.listener,
-		Routes:   t.current.table,
-		Clusters: make(map[string]discovery.ClusterResult, len(t.current.clusters)),
+		Routes:   t.current.enforced,
+		Clusters: make(map[string]discovery.ClusterResult, len(t.current.used)),
 	}
 	last := t.last.Value
-	t.clusters.assemble(t.current.clusters, assembled.Clusters)
+	t.clusters.assemble(t.current.used, assembled.Clusters)
 	if c := t.clusters[t.local]; c != nil && c.told && c.result.Err == nil {
 		t.clusters.assemble([]string{t.local}, assembled.Clusters) // nobody waits for it
 	}
@@ -259,10 +299,10 @@ func (t *target) assembleLocked() *discovery.Target {
 // reasonLocked returns why nothing can be used, nil if it is on its way.
 func (t *target) reasonLocked() error {
 	if t.listener.value == nil {
-		return t.listener.err
+		return unusable(t.listener.err)
 	}
 	if t.routes != nil && t.routes.value == nil {
-		return referenced(t.routes.err)
+		return unusable(referenced(t.routes.err))
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.clusters)) {
 		if err := t.clusters[name].waitingFor(); err != nil && name != t.local {
@@ -272,9 +312,14 @@ func (t *target) reasonLocked() error {
 	return nil
 }
 
-// ambientLocked returns what is wrong although the plan is in force.
-func (t *target) ambientLocked() error {
-	var found troubles
+// ambientLocked returns what is wrong although the plan is in force, and what of it
+// keeps a newer version from being in force.
+func (t *target) ambientLocked() (err, held error) {
+	var found, back troubles
+	for _, h := range t.current.held {
+		found.add(h.why)
+		back.add(h.why)
+	}
 	found.add(t.listener.err)
 	if t.routes != nil {
 		found.add(referenced(t.routes.err))
@@ -291,9 +336,10 @@ func (t *target) ambientLocked() error {
 	slices.Sort(troubled)
 	for _, name := range troubled {
 		t.clusters[name].ambient(&found)
+		back.add(t.clusters[name].defect)
 		if name == t.local {
 			found.add(t.clusters[name].result.Err)
 		}
 	}
-	return found.err()
+	return found.err(), back.err()
 }

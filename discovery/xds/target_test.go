@@ -3,7 +3,6 @@ package xds
 import (
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -143,21 +142,6 @@ func TestX68_AChangedClusterKeepsItsEndpoints(t *testing.T) {
 	}
 	if target.Listener != first.Listener || target.Routes != first.Routes {
 		t.Error("the listener and the table did not change, but have new pointers")
-	}
-}
-
-func TestX69_EndpointsUnderANewNameReplaceTheOldOnesInOneStep(t *testing.T) {
-	t.Parallel()
-	w, published, _ := serving(t)
-	moved := &discovery.Cluster{Name: "a", EDSName: "a2"}
-	w.set(moved)
-	w.set(assignment("a")) // another name: it warms nothing
-	w.pump()
-	published.none(t)
-	w.set(assignment("a2"))
-	w.pump()
-	if got := published.one(t).Value.Clusters["a"]; got.Cluster != moved || got.Endpoints.Name != "a2" {
-		t.Errorf("cluster %+v, want the new settings with the new endpoints", got)
 	}
 }
 
@@ -474,25 +458,6 @@ func TestATargetListsABoundedNumberOfErrors(t *testing.T) {
 	lines := strings.Split(fmt.Sprint(update.Err), "\n")
 	if len(lines) != maxTroubles+1 || lines[maxTroubles] != "and 12 more errors" {
 		t.Errorf("error %q", lines)
-	}
-}
-
-func TestTransient(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		name string
-		err  error
-		want bool
-	}{
-		{"a status", offline(cds("a")), true},
-		{"a stream that the server ended", fmt.Errorf("away: %w", io.EOF), true},
-		{"a connection that was not begun", fmt.Errorf("dial: %w", unavailable{errors.New("no file")}), true},
-		{"not found", notFound(cds("a")), false},
-		{"invalid", invalid(cds("a")), false},
-	} {
-		if got := transient(tt.err); got != tt.want {
-			t.Errorf("%s: transient = %v", tt.name, got)
-		}
 	}
 }
 

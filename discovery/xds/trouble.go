@@ -3,10 +3,6 @@ package xds
 import (
 	"errors"
 	"fmt"
-	"io"
-
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/discovery/xds/internal/ads"
@@ -29,7 +25,7 @@ func (t *troubles) add(err error) {
 		return
 	}
 	key := err.Error()
-	if of, ok := errors.AsType[*ads.Error](err); ok && transient(err) {
+	if of, ok := errors.AsType[*ads.Error](err); ok && isOffline(err) {
 		key = of.Err.Error()
 	}
 	if t.seen[key] {
@@ -67,28 +63,24 @@ func referenced(err error) error {
 	return err
 }
 
-// transient reports whether an error is about the connection and not about the
-// resource: what was asked for may still come. gRPC reports a stream that broke
-// with a status, and one that the server ended with io.EOF.
-func transient(err error) bool {
-	if errors.Is(err, io.EOF) {
-		return true
+// unusable marks the error of a resource without a value, unless what was asked for
+// may still come.
+func unusable(err error) error {
+	if err == nil || isOffline(err) || errors.Is(err, ads.ErrTransient) || errors.Is(err, discovery.ErrNotFound) {
+		return err
 	}
-	_, ok := errors.AsType[interface {
-		error
-		GRPCStatus() *status.Status
-	}](err)
-	return ok
+	return unusableError{err}
 }
 
-// unavailable is an error of a connection that was not even begun.
-type unavailable struct{ error }
+// unusableError is an error that is [discovery.ErrUnusable], too.
+type unusableError struct{ error }
 
-// Unwrap returns the reason.
-func (u unavailable) Unwrap() error { return u.error }
+// Unwrap returns both.
+func (u unusableError) Unwrap() []error { return []error{u.error, discovery.ErrUnusable} }
 
-// GRPCStatus has the code UNAVAILABLE.
-func (u unavailable) GRPCStatus() *status.Status { return status.New(codes.Unavailable, u.Error()) }
+// isOffline reports whether an error is about the connection and not about the
+// resource.
+func isOffline(err error) bool { return errors.Is(err, ads.ErrOffline) }
 
 // sameError reports whether two errors read the same.
 func sameError(a, b error) bool {

@@ -8,9 +8,6 @@ import (
 	"slices"
 	"testing"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/discovery/xds/internal/ads"
 	"github.com/inboardmesh/inboard/discovery/xds/internal/decode"
@@ -160,7 +157,7 @@ func invalid(k key) error {
 }
 
 func offline(k key) error {
-	return &ads.Error{Type: k.url, Name: k.name, Err: fmt.Errorf("server away: %w", status.Error(codes.Unavailable, "refused"))}
+	return &ads.Error{Type: k.url, Name: k.name, Err: fmt.Errorf("server away: %w", ads.ErrOffline)}
 }
 
 // recorder keeps what was published.

@@ -2,6 +2,7 @@ package ads
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -169,11 +170,13 @@ func (c *Client) serverFailedLocked(e *entry, l *link, reason *statuspb.Status) 
 	switch code {
 	case codes.NotFound:
 		err = fmt.Errorf("%w: %w", discovery.ErrNotFound, err)
-		fallthrough
 	case codes.PermissionDenied:
-		if l.maySayLocked(e) && l.server.FailOnDataErrors {
-			e.dropLocked(c)
-		}
+		err = marked{err, ErrRefused}
+	default:
+		err = marked{err, ErrTransient}
+	}
+	if !errors.Is(err, ErrTransient) && l.maySayLocked(e) && l.server.FailOnDataErrors {
+		e.dropLocked(c)
 	}
 	c.failLocked(e, err)
 }
@@ -227,7 +230,7 @@ func (c *Client) removeAllLocked(lt *linkType, r *response, present map[string]s
 			if !e.held && len(e.watchers) > 0 {
 				// The server may not have known that it was asked for when it
 				// wrote the response. Its timer decides.
-				e.omitted = true
+				e.omittedBy = lt.link
 				continue
 			}
 			remove(e)

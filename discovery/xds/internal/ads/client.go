@@ -82,7 +82,7 @@ func NewClient(options Options) (*Client, error) {
 		cancel:      cancel,
 	}
 	for _, t := range options.Types {
-		c.types[t.URL] = newTypeState(t)
+		c.types[t.URL] = newTypeState(t, node.GetId())
 	}
 	c.home = c.newAuthority(options.Servers)
 	for _, name := range slices.Sorted(maps.Keys(options.Authorities)) {
@@ -136,11 +136,11 @@ func (c *Client) Watch(typeURL, name string, w Watcher) (cancel func()) {
 	registered := &watch{watcher: w}
 	ts := c.types[typeURL]
 	if ts == nil {
-		return c.refuse(registered, &Error{Type: typeURL, Name: name, Err: errors.New("the resource type is not configured")})
+		return c.refuse(registered, &Error{Type: typeURL, Name: name, Err: errors.New("the resource type is not configured"), Node: c.node.GetId()})
 	}
 	parsed, a, err := c.resolve(ts, name)
 	if err != nil {
-		return c.refuse(registered, &Error{Type: ts.Name, Name: name, Err: err})
+		return c.refuse(registered, &Error{Type: ts.Name, Name: name, Err: err, Node: ts.node})
 	}
 	c.mu.Lock()
 	if c.closed {

@@ -63,6 +63,13 @@ type Watcher interface {
 	AmbientError(err error)
 }
 
+// ExpiryWatcher is a [Watcher] that is also told whether what is in force has a time
+// to live: before each Changed, and when the server gives or takes it later.
+type ExpiryWatcher interface {
+	Watcher
+	Expires(expires bool)
+}
+
 // Mode chooses the variant of the protocol.
 type Mode uint8
 
@@ -90,6 +97,12 @@ type ServerConfig struct {
 	Dial func(ctx context.Context) (*grpc.ClientConn, error)
 	// Mode is ModeAuto by default.
 	Mode Mode
+	// DeltaOnlyNamed uses delta only with a server whose responses name a control
+	// plane (the field control_plane). One whose first response over delta does not,
+	// is spoken to by the state of the world from then on, whatever Mode says: over
+	// delta, istiod forgets the listeners and clusters that it was asked for as soon
+	// as it is asked for another one, and tells of their changes no more.
+	DeltaOnlyNamed bool
 	// FailOnDataErrors drops a cached resource that the server removed or
 	// replaced by an invalid one (gRFC A88, server feature
 	// "fail_on_data_errors"). By default it is kept and the error is ambient.

@@ -13,11 +13,26 @@ import (
 // answer is over.
 var ErrUnanswered = errors.New("no answer in time")
 
-// unanswered is an error that is [ErrUnanswered] too.
-type unanswered struct{ error }
+// ErrOffline is wrapped by an error that is about the connection and not about a
+// resource: no server can be reached that could say anything.
+var ErrOffline = errors.New("offline")
+
+// ErrTransient is wrapped by the error of a resource for which the server has no
+// answer now, and may have one later (xDS TP3, gRFC A88).
+var ErrTransient = errors.New("transient")
+
+// ErrRefused is wrapped by the error of a resource that the server does not give to this
+// client (PERMISSION_DENIED of xDS TP3, gRFC A88).
+var ErrRefused = errors.New("refused")
+
+// marked is an error that is another one, too, of which its text says nothing.
+type marked struct {
+	error
+	as error
+}
 
 // Unwrap returns both.
-func (u unanswered) Unwrap() []error { return []error{u.error, ErrUnanswered} }
+func (m marked) Unwrap() []error { return []error{m.error, m.as} }
 
 // errIdle ends a stream that nobody needs.
 var errIdle = errors.New("nothing is watched")
@@ -29,6 +44,10 @@ var errEnded = errors.New("the server closed the stream")
 // responses.
 var errNotReading = errors.New("the server sends without reading the acknowledgements")
 
+// errForgetful ends a stream over delta whose server would not keep what it was
+// asked for.
+var errForgetful = errors.New("the server does not name itself, as istiod: its delta forgets names")
+
 // Error is what a [Watcher] is told: which resource has a problem, and which.
 type Error struct {
 	// Type is the type's short name.
@@ -37,10 +56,18 @@ type Error struct {
 	Name string
 	// Err is the reason.
 	Err error
+	// Node is the id under which this client is known to the control plane: who reads
+	// of a failed call finds the process there by it (gRFC A88). "" if there is none.
+	Node string
 }
 
-// Error returns the type, the quoted name and the reason.
-func (e *Error) Error() string { return fmt.Sprintf("%s %q: %v", e.Type, e.Name, e.Err) }
+// Error returns the type, the quoted name, the reason and the node.
+func (e *Error) Error() string {
+	if e.Node == "" {
+		return fmt.Sprintf("%s %q: %v", e.Type, e.Name, e.Err)
+	}
+	return fmt.Sprintf("%s %q: %v (xDS node %q)", e.Type, e.Name, e.Err, e.Node)
+}
 
 // Unwrap returns the reason.
 func (e *Error) Unwrap() error { return e.Err }

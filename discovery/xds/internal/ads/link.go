@@ -136,10 +136,10 @@ func (l *link) connections(ctx context.Context) {
 		pace.last = time.Now()
 		var end sessionEnd
 		conn, end = l.connect(ctx, conn, mode)
-		if mode == ModeAuto && !end.responded && status.Code(end.err) == codes.Unimplemented {
+		if noDelta(mode, end) {
 			// The server is there and healthy, it only speaks the other
 			// variant: no back-off, and no report of a broken stream.
-			l.logger.Info("xDS server does not implement delta, using the state of the world")
+			l.logger.LogAttrs(ctx, levelOf(mode), "xDS server does not speak delta, using the state of the world", slog.Any("reason", end.err))
 			mode = ModeSotW
 			conn, end = l.connect(ctx, conn, mode)
 		}
@@ -160,6 +160,19 @@ func (l *link) connections(ctx context.Context) {
 			hangUp()
 		}
 	}
+}
+
+// noDelta reports whether a stream ended because delta cannot be spoken.
+func noDelta(mode Mode, end sessionEnd) bool {
+	return errors.Is(end.err, errForgetful) || mode == ModeAuto && !end.responded && status.Code(end.err) == codes.Unimplemented
+}
+
+// levelOf warns if the configuration asks for delta and does not get it.
+func levelOf(mode Mode) slog.Level {
+	if mode == ModeDelta {
+		return slog.LevelWarn
+	}
+	return slog.LevelInfo
 }
 
 // sessionEnd is how a stream ended.
@@ -251,7 +264,7 @@ func (l *link) disconnected(end sessionEnd, idle bool) {
 		if !end.responded && c.usedLocked(l) {
 			// A server that answered and then closed the stream is healthy
 			// (gRFC A57); the next attempt shows whether it still is.
-			l.connErr = fmt.Errorf("xDS server %q is unavailable: %w", l.server.Name, err)
+			l.connErr = marked{fmt.Errorf("xDS server %q is unavailable: %w", l.server.Name, err), ErrOffline}
 		}
 	}
 	l.reportStreamLocked(false, err)

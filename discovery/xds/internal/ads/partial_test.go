@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -189,16 +190,33 @@ func TestX58_BrokenWrapperIsRejected(t *testing.T) {
 
 func TestX61_PanicOfADecoderIsARejection(t *testing.T) {
 	t.Parallel()
-	both(t, func(h *harness) {
-		s, w := h.startWith(cds, "a", "1")
-		h.respond(s, cds, "v2", "n2", "a=panic")
-		h.expectNACK(s, cds, "v1", "n2", []string{"a"}, "the decoder panicked: boom")
-		h.respond(s, cds, "v3", "n3", "a=3")
-		h.expectACK(s, cds, "v3", "n3", "a")
-		if events := w.take(); len(events) == 0 || events[len(events)-1].value != "3" {
-			h.t.Errorf("events %q", events)
-		}
-	})
+	for _, deltaMode := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			var told atomic.Int64
+			h := newHarness(t, deltaMode, func(o *ads.Options) {
+				o.Hooks.ResourceRejected = func(e observe.ResourceEvent) {
+					if strings.Contains(e.Err.Error(), "panicked") {
+						told.Add(1)
+					}
+				}
+			})
+			s, w := h.startWith(cds, "a", "1")
+			h.respond(s, cds, "v2", "n2", "a=panic")
+			h.expectNACK(s, cds, "v1", "n2", []string{"a"}, "the decoder panicked: boom")
+			synctest.Wait()
+			if n := told.Swap(0); n != 1 {
+				t.Errorf("%d rejections were told to those who count, want 1", n)
+			}
+			if got := h.state(cds, "a"); got.Resource != "1" {
+				t.Errorf("state %+v, want the last good version", got)
+			}
+			h.respond(s, cds, "v3", "n3", "a=3")
+			h.expectACK(s, cds, "v3", "n3", "a")
+			if events := w.take(); len(events) == 0 || events[len(events)-1].value != "3" {
+				t.Errorf("events %q", events)
+			}
+		})
+	}
 }
 
 func TestX62_NewWatcherGetsTheCachedValueAndThenTheError(t *testing.T) {

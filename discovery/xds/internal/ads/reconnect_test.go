@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
@@ -60,8 +61,8 @@ func TestX22_StreamClosedBeforeAResponseIsAnErrorWithoutACache(t *testing.T) {
 				s, w := h.start(cds, "a")
 				s.End(test.end)
 				events := w.expect(h.t, `error Cluster "a": xDS server "xds.test" is unavailable: `)
-				if len(events) > 0 && (!strings.Contains(events[0].String(), test.text) || notFound(events)) {
-					h.t.Errorf("event %q, want %q", events[0], test.text)
+				if len(events) > 0 && (!strings.Contains(events[0].String(), test.text) || notFound(events) || !errors.Is(events[0].err, ads.ErrOffline)) {
+					h.t.Errorf("event %q, want %q and that it is about the connection", events[0], test.text)
 				}
 				late := h.watch(cds, "late")
 				late.expect(h.t, `error Cluster "late": xDS server "xds.test" is unavailable`)
@@ -90,7 +91,7 @@ func TestX22_UnreachableServerIsAnErrorWithoutACache(t *testing.T) {
 		h.server.Stop()
 		w := h.watch(cds, "a")
 		events := w.expect(h.t, `error Cluster "a": xDS server "xds.test" is unavailable`)
-		if len(events) == 1 && status.Code(errors.Unwrap(errors.Unwrap(events[0].err))) != codes.Unavailable {
+		if len(events) == 1 && status.Code(events[0].err) != codes.Unavailable {
 			h.t.Errorf("event %q, want the status to be in the chain", events[0])
 		}
 	})
@@ -417,6 +418,57 @@ func TestModeAuto_FallsBackForGoodWhenDeltaIsUnimplemented(t *testing.T) {
 		if !slices.Equal(got, []bool{true, false, true}) {
 			t.Errorf("stream events %v, want up, down, up", events)
 		}
+	})
+}
+
+// istiod answers over delta, and forgets the names: nothing in its answer is used, and
+// all is asked for once more, at once and over the same connection.
+func TestDeltaOfAServerThatDoesNotNameItself(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []ads.Mode{ads.ModeAuto, ads.ModeDelta} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHarnessOn(t, adstest.Start(t, adstest.Config{}), true, func(o *ads.Options) {
+				o.Servers[0].Mode, o.Servers[0].DeltaOnlyNamed = mode, true
+			})
+			start := time.Now()
+			w := h.watch(cds, "a")
+			s := h.server.Accept()
+			if r := s.Recv(); !s.Delta || r.Node == nil {
+				t.Errorf("delta %v, request %v", s.Delta, r)
+			}
+			s.Send(adstest.DeltaResponse(cds, "n1", text(cds, "a", "1", "delta")))
+			s = h.server.Accept()
+			if r := s.Recv(); s.Delta || r.Node == nil || !slices.Equal(r.Names, []string{"a"}) || r.Version != "" || !r.At.Equal(start) {
+				t.Errorf("delta %v, request %v after %v; want the state of the world at once", s.Delta, r, time.Since(start))
+			}
+			w.expect(t)
+			if got := len(h.server.Connects()); got != 1 {
+				t.Errorf("%d connections, want 1", got)
+			}
+			s.End(nil)
+			if s = h.server.Accept(); s.Delta {
+				t.Error("delta is tried once more")
+			}
+		})
+	}
+}
+
+func TestDeltaOfAServerThatNamesItself(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarnessOn(t, adstest.Start(t, adstest.Config{}), true, func(o *ads.Options) { o.Servers[0].DeltaOnlyNamed = true })
+		w := h.watch(cds, "a")
+		s := h.server.Accept()
+		s.Recv()
+		response := adstest.DeltaResponse(cds, "n1", text(cds, "a", "1", "one"))
+		response.ControlPlane = &corev3.ControlPlane{Identifier: "theirs"}
+		s.Send(response)
+		s.Recv()
+		w.expect(t, "changed one")
+		// It is said once a stream, and need not be said again.
+		s.Send(adstest.DeltaResponse(cds, "n2", text(cds, "a", "2", "two")))
+		s.Recv()
+		w.expect(t, "changed two")
 	})
 }
 

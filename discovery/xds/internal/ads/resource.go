@@ -2,6 +2,7 @@ package ads
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,6 +26,8 @@ type digest [sha256.Size]byte
 // typeState is the cache of one type. All of it is guarded by Client.mu.
 type typeState struct {
 	Type
+	// node is the id of the client's node, for errors.
+	node string
 	// entries are the resources that are watched or, as part of a collection,
 	// known; and the collections.
 	entries map[string]*entry
@@ -37,9 +40,10 @@ type typeState struct {
 	globs int
 }
 
-func newTypeState(t Type) *typeState {
+func newTypeState(t Type, node string) *typeState {
 	return &typeState{
 		Type:     t,
+		node:     node,
 		entries:  make(map[string]*entry),
 		accepted: make(map[digest]*entry),
 	}
@@ -135,9 +139,9 @@ type entry struct {
 	rejections      int
 	// reported is the text of the latest rejection that hooks were told.
 	reported string
-	// omitted is set if a response that lists all there is did not have it, while
-	// it is awaited.
-	omitted bool
+	// omittedBy is the server that listed all there is without it, since it was
+	// asked for it. The list may come before the timer of the request is set.
+	omittedBy *link
 
 	// told is the text of the error that the watchers heard last, "" if they
 	// believe that all is well. offline is true if it was the connection's.
@@ -236,6 +240,7 @@ func (l *link) knownLocked(ts *typeState) bool {
 // dropLocked lets go of the value.
 func (e *entry) dropLocked(c *Client) {
 	e.expiry.stopLocked(c)
+	e.expiry = nil
 	if e.held && e.ts.accepted[e.digest] == e {
 		delete(e.ts.accepted, e.digest)
 		e.ts.accepted = slim.Fit(e.ts.accepted, &e.ts.mostAccepted)
@@ -275,6 +280,7 @@ func (c *Client) acceptLocked(e *entry, l *link, it *item) (changed bool) {
 
 // setTTLLocked lets the resource expire as the version says.
 func (c *Client) setTTLLocked(e *entry, it *item) {
+	had := e.expiry != nil
 	e.expiry.stopLocked(c)
 	e.expiry = nil
 	if it.ttl > 0 {
@@ -287,6 +293,9 @@ func (c *Client) setTTLLocked(e *entry, it *item) {
 			c.tellErrorLocked(e, e.err)
 			c.releaseLocked(e)
 		})
+	}
+	if had != (e.expiry != nil) {
+		c.tellExpiryLocked(e)
 	}
 }
 
@@ -314,7 +323,9 @@ func (c *Client) rejectLocked(e *entry, l *link, it *item, reason error) {
 		e.dropLocked(c)
 	}
 	if hook := c.hooks.ResourceRejected; hook != nil {
-		event := observe.ResourceEvent{Server: l.server.Name, Type: e.ts.Name, Name: e.name, Version: version, Err: e.err}
+		// Without the node: whoever observes has it, and what many processes say is one text.
+		plain := &Error{Type: e.ts.Name, Name: e.name, Err: errors.Unwrap(e.err)}
+		event := observe.ResourceEvent{Server: l.server.Name, Type: e.ts.Name, Name: e.name, Version: version, Err: plain}
 		c.serial.add(func() { hook(event) })
 	}
 	c.tellErrorLocked(e, e.err)
@@ -364,7 +375,7 @@ func (c *Client) awaitLocked(e *entry, lt *linkType) {
 	if server.ResourceTimerIsTransientError {
 		wait = absenceTimeoutTransient
 	}
-	e.awaits, e.omitted = lt.link, false
+	e.awaits = lt.link
 	e.timer = c.alarmLocked(wait, func() {
 		e.updated = time.Now()
 		e.failed = e.updated
@@ -376,14 +387,14 @@ func (c *Client) awaitLocked(e *entry, lt *linkType) {
 			e.err = e.wrap(lt.unnamed)
 		case server.ResourceTimerIsTransientError:
 			e.state = StateTimeout
-			e.err = e.wrap(fmt.Errorf("xDS server %q did not answer within %v", server.Name, wait))
-		case e.omitted:
+			e.err = e.wrap(marked{fmt.Errorf("xDS server %q did not answer within %v", server.Name, wait), ErrTransient})
+		case e.omittedBy == lt.link:
 			e.state = StateDoesNotExist
 			e.err = e.wrap(fmt.Errorf("%w: xDS server %q lists the others and did not answer within %v",
 				discovery.ErrNotFound, server.Name, wait))
 		default:
 			e.state = StateDoesNotExist
-			e.err = e.wrap(unanswered{fmt.Errorf("%w: xDS server %q did not answer within %v", discovery.ErrNotFound, server.Name, wait)})
+			e.err = e.wrap(marked{fmt.Errorf("%w: xDS server %q did not answer within %v", discovery.ErrNotFound, server.Name, wait), ErrUnanswered})
 		}
 		c.tellErrorLocked(e, e.err)
 	})
@@ -400,4 +411,6 @@ func (c *Client) awaitAnyLocked(e *entry) {
 	}
 }
 
-func (e *entry) wrap(err error) error { return &Error{Type: e.ts.Name, Name: e.name, Err: err} }
+func (e *entry) wrap(err error) error {
+	return &Error{Type: e.ts.Name, Name: e.name, Err: err, Node: e.ts.node}
+}

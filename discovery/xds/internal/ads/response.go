@@ -28,6 +28,8 @@ type response struct {
 	removed []string
 	// failed are the errors that the server reports for names (xDS TP3).
 	failed []*discoveryv3.ResourceError
+	// named is true if the response says which control plane it is from.
+	named bool
 }
 
 // rawResource is one entry of a response, unwrapped.
@@ -73,6 +75,7 @@ func parseDelta(m *discoveryv3.DeltaDiscoveryResponse) *response {
 		entries: make([]rawResource, 0, len(m.GetResources())),
 		removed: m.GetRemovedResources(),
 		failed:  m.GetResourceErrors(),
+		named:   m.GetControlPlane().GetIdentifier() != "",
 	}
 	for _, name := range m.GetRemovedResourceNames() {
 		r.removed = append(r.removed, name.GetName())

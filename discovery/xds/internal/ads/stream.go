@@ -93,6 +93,9 @@ func (l *link) receiveAll(ctx context.Context, s *stream) (responded bool, err e
 		if err != nil {
 			return responded, err
 		}
+		if !responded && !r.sotw && !r.named && l.server.DeltaOnlyNamed {
+			return false, errForgetful
+		}
 		err = l.handle(ctx, r)
 		if !responded {
 			responded = true
@@ -200,6 +203,9 @@ func (lt *linkType) reconcileLocked() (subscribe, unsubscribe []string) {
 		case wanted && !told:
 			lt.sub.sent[name] = struct{}{}
 			subscribe = append(subscribe, name)
+			if e.omittedBy == lt.link {
+				e.omittedBy = nil
+			}
 		case wanted && told:
 			// Unsubscribed and subscribed before the server heard of it. If
 			// the value was lost in between, the timer has to run again.

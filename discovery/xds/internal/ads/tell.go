@@ -15,9 +15,8 @@ func (e *entry) audienceLocked() []*watch {
 // tellChangedLocked tells the value, which also means that all is well.
 func (c *Client) tellChangedLocked(e *entry) {
 	e.told, e.offline = "", false
-	resource := e.resource
 	for _, w := range e.audienceLocked() {
-		c.serial.add(w.changed(resource))
+		c.serial.add(w.changedLocked(e))
 	}
 }
 
@@ -82,7 +81,7 @@ func (e *entry) concernedLocked() bool {
 
 func (c *Client) greetOneLocked(e *entry, w *watch) {
 	if e.held {
-		c.serial.add(w.changed(e.resource))
+		c.serial.add(w.changedLocked(e))
 	}
 	if e.err != nil {
 		c.serial.add(w.failed(e.err, e.held))
@@ -107,16 +106,36 @@ func (c *Client) onlineLocked(e *entry) {
 	switch {
 	case e.held && e.err == nil:
 		for _, w := range e.watchers {
-			c.serial.add(w.changed(e.resource))
+			c.serial.add(w.changedLocked(e))
 		}
 	case e.err != nil:
 		c.tellOnceLocked(e, e.err, e.watchers)
 	}
 }
 
-func (w *watch) changed(resource any) func() {
+// tellExpiryLocked tells whether the resource has a time to live.
+func (c *Client) tellExpiryLocked(e *entry) {
+	expires := e.expiry != nil
+	for _, w := range e.watchers {
+		c.serial.add(func() {
+			if !w.cancelled.Load() {
+				w.expires(expires)
+			}
+		})
+	}
+}
+
+func (w *watch) expires(expires bool) {
+	if watcher, ok := w.watcher.(ExpiryWatcher); ok {
+		watcher.Expires(expires)
+	}
+}
+
+func (w *watch) changedLocked(e *entry) func() {
+	resource, expires := e.resource, e.expiry != nil
 	return func() {
 		if !w.cancelled.Load() {
+			w.expires(expires)
 			w.watcher.Changed(resource)
 		}
 	}

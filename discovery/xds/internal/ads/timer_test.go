@@ -1,7 +1,9 @@
 package ads_test
 
 import (
+	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -195,13 +197,15 @@ func TestX51_ServerReportsErrorsForNames(t *testing.T) {
 		setups   []setup
 		cached   string
 		notFound bool
+		passes   bool
 	}{
-		{"not found", codes.NotFound, nil, "ambient", true},
-		{"permission denied", codes.PermissionDenied, nil, "ambient", false},
-		{"transient", codes.Unavailable, nil, "ambient", false},
-		{"not found that fails on data errors", codes.NotFound, []setup{failOnDataErrors}, "error", true},
-		{"permission denied that fails on data errors", codes.PermissionDenied, []setup{failOnDataErrors}, "error", false},
-		{"transient that fails on data errors", codes.Internal, []setup{failOnDataErrors}, "ambient", false},
+		{"not found", codes.NotFound, nil, "ambient", true, false},
+		{"permission denied", codes.PermissionDenied, nil, "ambient", false, false},
+		{"transient", codes.Unavailable, nil, "ambient", false, true},
+		{"a code without a meaning", codes.InvalidArgument, nil, "ambient", false, true},
+		{"not found that fails on data errors", codes.NotFound, []setup{failOnDataErrors}, "error", true, false},
+		{"permission denied that fails on data errors", codes.PermissionDenied, []setup{failOnDataErrors}, "error", false, false},
+		{"transient that fails on data errors", codes.Internal, []setup{failOnDataErrors}, "ambient", false, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -213,8 +217,12 @@ func TestX51_ServerReportsErrorsForNames(t *testing.T) {
 				if got := notFound(a.expect(h.t, test.cached+" because ("+test.code.String()+")")); got != test.notFound {
 					h.t.Errorf("wraps ErrNotFound: %v, want %v", got, test.notFound)
 				}
-				if got := notFound(b.expect(h.t, "error because")); got != test.notFound {
+				events := b.expect(h.t, "error because")
+				if got := notFound(events); got != test.notFound {
 					h.t.Errorf("wraps ErrNotFound: %v, want %v", got, test.notFound)
+				}
+				if len(events) == 1 && errors.Is(events[0].err, ads.ErrTransient) != test.passes {
+					h.t.Errorf("%v: wraps ErrTransient: %v, want %v", events[0].err, !test.passes, test.passes)
 				}
 				// Remembered, and the timer is stopped.
 				time.Sleep(time.Minute)
@@ -298,6 +306,42 @@ func TestX91_HeartbeatExtendsTheTimeToLive(t *testing.T) {
 		h.respond(s, cds, "v1", "n3", withTTL(h, "a", "v1", "", 2*time.Second))
 		h.expectACK(s, cds, "v1", "n3", "a")
 		w.expect(h.t)
+	})
+}
+
+// expiryRecorder is a recorder that hears of times to live as well.
+type expiryRecorder struct{ recorder }
+
+func (r *expiryRecorder) Expires(expires bool) { r.note(event{kind: "expires", value: expires}) }
+
+func TestX91_WatchersHearWhetherThereIsATimeToLive(t *testing.T) {
+	t.Parallel()
+	both(t, func(h *harness) {
+		w := new(expiryRecorder)
+		h.t.Cleanup(h.client.Watch(cds, "a", w))
+		s := h.server.Accept()
+		h.expectSubscribe(s, cds, "", "", []string{"a"}, []string{"a"})
+		send := func(nonce, value string, ttl time.Duration) {
+			h.respond(s, cds, "v1", nonce, withTTL(h, "a", "v1", value, ttl))
+			h.expectACK(s, cds, "v1", nonce, "a")
+		}
+		send("n1", "1", 0)
+		w.expect(h.t, "expires false", "changed 1")
+		send("n2", "", time.Minute) // a heartbeat
+		w.expect(h.t, "expires true")
+		send("n3", "", time.Minute)
+		w.expect(h.t)
+		late := new(expiryRecorder)
+		h.t.Cleanup(h.client.Watch(cds, "a", late))
+		synctest.Wait()
+		late.expect(h.t, "expires true", "changed 1")
+		send("n4", "1", 0) // the same bytes
+		w.expect(h.t, "expires false")
+		send("n5", "1", time.Second)
+		time.Sleep(2 * time.Second)
+		w.expect(h.t, "expires true", "error time to live")
+		send("n6", "1", 0)
+		w.expect(h.t, "expires false", "changed 1")
 	})
 }
 

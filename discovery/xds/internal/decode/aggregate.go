@@ -19,7 +19,8 @@ var aggregateFields = []messageFields{
 // cluster says that the endpoint is of.
 const ofLeaves = "eds_cluster_config load_assignment least_request_lb_config round_robin_lb_config ring_hash_lb_config " +
 	"maglev_lb_config lb_subset_config common_lb_config load_balancing_policy transport_socket transport_socket_matches " +
-	"typed_extension_protocol_options outlier_detection health_checks lrs_server lrs_report_endpoint_metrics"
+	"typed_extension_protocol_options upstream_connection_options preconnect_policy outlier_detection health_checks " +
+	"lrs_server lrs_report_endpoint_metrics"
 
 // aggregateCluster decodes a Cluster with a cluster_type. Of the limits it has that
 // of retries, which may go to any of its clusters.
@@ -36,8 +37,11 @@ func (d *decoder) aggregateCluster(at path, m *clusterv3.Cluster) *discovery.Clu
 	var config aggregatev3.ClusterConfig
 	if d.unpack(in, m.GetClusterType().GetTypedConfig(), &config) {
 		for i, name := range config.GetClusters() {
-			if name == "" {
+			switch name {
+			case "":
 				d.refusef(in.element("clusters", i), "must not be empty")
+			case m.GetName():
+				d.refusef(in.element("clusters", i), "%q is the cluster itself", name)
 			}
 		}
 		c.Aggregate = config.GetClusters()
@@ -57,6 +61,12 @@ func (d *decoder) aggregateCluster(at path, m *clusterv3.Cluster) *discovery.Clu
 	d.onlyRetries(at.field("circuit_breakers"), m.GetCircuitBreakers())
 	if one, each := d.breakerSettings(at.field("metadata"), m.GetMetadata()); one != nil || each != nil {
 		d.refusef(at.field("metadata"), "error-rate breakers are not supported for an aggregate cluster: set them in the clusters that it consists of")
+	}
+	for _, key := range []string{balancerKey, prioritiesKey, subsettingKey} {
+		if _, ok := m.GetMetadata().GetFilterMetadata()[key]; ok {
+			d.refusef(at.field("metadata").entry("filter_metadata", key),
+				"not supported for an aggregate cluster: set it in the clusters that it consists of")
+		}
 	}
 	return c
 }

@@ -36,13 +36,18 @@ func TestWhatIsOfLeavesIsRefusedInAnAggregate(t *testing.T) {
 		`, "circuitBreakers": {"thresholds": [{"maxRequests": 1}]}`:           "circuit_breakers.thresholds[0].max_requests: not supported",
 		`, "circuitBreakers": {"perHostThresholds": [{"maxConnections": 1}]}`: "circuit_breakers.per_host_thresholds: not supported",
 		`, "ringHashLbConfig": {}`:                                            "ring_hash_lb_config: not supported",
+		`, "upstreamConnectionOptions": {}`:                                   "upstream_connection_options: not supported for an aggregate",
+		`, "preconnectPolicy": {}`:                                            "preconnect_policy: not supported for an aggregate",
+		`, "metadata": {"filterMetadata": {"inboard.balancer": {}}}`:          `metadata.filter_metadata["inboard.balancer"]: not supported for an aggregate`,
+		`, "metadata": {"filterMetadata": {"inboard.priorities": {}}}`:        `metadata.filter_metadata["inboard.priorities"]: not supported for an aggregate`,
+		`, "metadata": {"filterMetadata": {"inboard.subsetting": {}}}`:        `metadata.filter_metadata["inboard.subsetting"]: not supported for an aggregate`,
 	} {
 		_, _, err := Cluster(marshal(t, fromJSON[clusterv3.Cluster](t, aggregateOf(`"near"`, fields))))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", fields, err, want)
 		}
 	}
-	for names, want := range map[string]string{"": "clusters", `""`: "clusters[0]: must not be empty"} {
+	for names, want := range map[string]string{"": "clusters", `""`: "clusters[0]: must not be empty", `"near", "all"`: `clusters[1]: "all" is the cluster itself`} {
 		_, _, err := Cluster(marshal(t, fromJSON[clusterv3.Cluster](t, aggregateOf(names, ""))))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("clusters [%s]: error %v, want %q", names, err, want)

@@ -13,17 +13,34 @@ import (
 )
 
 var assignmentFields = []messageFields{
-	{message: (*endpointv3.ClusterLoadAssignment)(nil), read: "cluster_name endpoints policy"},
-	{message: (*endpointv3.ClusterLoadAssignment_Policy)(nil), read: "drop_overloads overprovisioning_factor"},
+	{
+		message: (*endpointv3.ClusterLoadAssignment)(nil), read: "cluster_name endpoints policy",
+		instead: map[string]string{"named_endpoints": "write each endpoint where it is used"},
+	},
+	{
+		message: (*endpointv3.ClusterLoadAssignment_Policy)(nil), read: "drop_overloads overprovisioning_factor",
+		instead: map[string]string{
+			"endpoint_stale_after":     "endpoints hold until the control plane takes them away",
+			"weighted_priority_health": "the health of a priority is the share of its endpoints, each counted once",
+		},
+	},
 	{message: (*endpointv3.ClusterLoadAssignment_Policy_DropOverload)(nil), read: "category drop_percentage"},
 	{
 		message: (*endpointv3.LocalityLbEndpoints)(nil),
 		read:    "locality lb_endpoints load_balancing_weight priority",
-		// Metadata of localities has no reader; no Envoy implements proximity.
+		// Of the metadata of localities what chooses a transport socket is refused,
+		// and nothing else has a reader; no Envoy implements proximity.
 		harmless: "metadata proximity",
+		instead: map[string]string{
+			"load_balancer_endpoints":      "use lb_endpoints",
+			"leds_cluster_locality_config": "use lb_endpoints",
+		},
 	},
 	{message: (*corev3.Locality)(nil), read: "region zone sub_zone"},
-	{message: (*endpointv3.LbEndpoint)(nil), read: "endpoint health_status metadata load_balancing_weight"},
+	{
+		message: (*endpointv3.LbEndpoint)(nil), read: "endpoint health_status metadata load_balancing_weight",
+		instead: map[string]string{"endpoint_name": "use endpoint"},
+	},
 	{message: (*endpointv3.Endpoint_AdditionalAddress)(nil), read: "address"},
 	{
 		message: (*endpointv3.Endpoint)(nil),
@@ -38,13 +55,11 @@ const defaultOverprovisioning = 140
 
 // edsAssignment decodes the resource.
 func (d *decoder) edsAssignment(at path, m *endpointv3.ClusterLoadAssignment) *discovery.Assignment {
-	return d.assignment(at, m, assignmentRules{weighted: true})
+	return d.assignment(at, m, assignmentRules{})
 }
 
 // assignmentRules are what differs between the sources of assignments.
 type assignmentRules struct {
-	// weighted leaves out the localities without a weight.
-	weighted bool
 	// names allows names in the place of IP addresses.
 	names bool
 }
@@ -94,6 +109,11 @@ func (d *decoder) localities(at path, list []*endpointv3.LocalityLbEndpoints, ru
 			Priority:  m.GetPriority(),
 			Endpoints: d.endpoints(in, i, m.GetLbEndpoints(), places, rules),
 		}
+		if _, ok := m.GetMetadata().GetFilterMetadata()[discovery.TLSMatchMetadata]; ok {
+			// Envoy looks here for an endpoint whose own metadata no match is for.
+			d.refusef(in.field("metadata").entry("filter_metadata", discovery.TLSMatchMetadata),
+				"not supported for a locality: set it in the metadata of its endpoints")
+		}
 		key := localityKey{locality: l.Locality, priority: l.Priority}
 		if first, ok := seen[key]; ok {
 			d.refusef(in.field("locality"), "%q is also the locality of %s, at the same priority", l.Locality, first)
@@ -104,7 +124,10 @@ func (d *decoder) localities(at path, list []*endpointv3.LocalityLbEndpoints, ru
 		if weights[l.Priority] > math.MaxUint32 {
 			d.refusef(in.field("load_balancing_weight"), "the weights of priority %d add up to more than %d", l.Priority, uint32(math.MaxUint32))
 		}
-		if l.Weight > 0 || !rules.weighted {
+		// One without a weight is used unless its cluster balances by locality weight,
+		// as in Envoy: then the balancer leaves it out (gRFC A27, which knows no other
+		// cluster). A weight of 0, which Envoy refuses, says that nothing is to come here.
+		if m.GetLoadBalancingWeight() == nil || l.Weight > 0 {
 			localities = append(localities, l)
 		}
 	}

@@ -118,7 +118,9 @@ func TestX78_AmbiguousAssignmentsAreRefused(t *testing.T) {
 	})
 }
 
-func TestX79_ALocalityWithoutWeightIsSkipped(t *testing.T) {
+// Whether one without a weight is used is for the cluster to say, which the balancer
+// knows: the tests of X79 there, and of the mesh.
+func TestX79_ALocalityOfWeightZeroIsSkipped(t *testing.T) {
 	t.Parallel()
 	_, a, err := Assignment(marshal(t, fromJSON[endpointv3.ClusterLoadAssignment](t, assignmentOf(
 		`{"locality": {"region": "absent"}, "lbEndpoints": [`+endpointAt("10.0.0.1", "")+`]}`,
@@ -128,8 +130,8 @@ func TestX79_ALocalityWithoutWeightIsSkipped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(a.Localities) != 1 || a.Localities[0].Locality.Region != "one" {
-		t.Errorf("localities %v, want only %q", a.Localities, "one")
+	if len(a.Localities) != 2 || a.Localities[0].Locality.Region != "absent" || a.Localities[1].Locality.Region != "one" {
+		t.Errorf("localities %v, want %q and %q", a.Localities, "absent", "one")
 	}
 }
 
@@ -185,9 +187,9 @@ func TestBadAssignments(t *testing.T) {
 		{"an endpoint without an address", endpoint(`{}`), []string{at + "endpoint.address.socket_address: must be set"}},
 		{"an endpoint that is a name", endpoint(endpointAt("payment.shop", "")), []string{at + `endpoint.address.socket_address.address: "payment.shop" is not an IP address`}},
 		{"an endpoint in a pipe", endpoint(`{"endpoint": {"address": {"pipe": {"path": "/s"}}}}`),
-			[]string{at + "endpoint.address.pipe: not supported", at + "endpoint.address.socket_address: must be set"}},
+			[]string{at + "endpoint.address.pipe: not supported: use socket_address", at + "endpoint.address.socket_address: must be set"}},
 		{"an endpoint inside Envoy", endpoint(`{"endpoint": {"address": {"envoyInternalAddress": {"serverListenerName": "l"}}}}`),
-			[]string{at + "endpoint.address.envoy_internal_address: not supported", at + "endpoint.address.socket_address: must be set"}},
+			[]string{at + "endpoint.address.envoy_internal_address: not supported: use socket_address", at + "endpoint.address.socket_address: must be set"}},
 		{"an endpoint without a port", endpoint(`{"endpoint": {"address": {"socketAddress": {"address": "::1", "portValue": 0}}}}`),
 			[]string{at + "endpoint.address.socket_address.port_value: must be between 1 and 65535: is 0"}},
 		{"a port that is none", endpoint(`{"endpoint": {"address": {"socketAddress": {"address": "::1", "portValue": 65536}}}}`),
@@ -202,14 +204,17 @@ func TestBadAssignments(t *testing.T) {
 		{"an endpoint of weight 0", endpoint(endpointAt("::1", `, "loadBalancingWeight": 0`)),
 			[]string{at + "load_balancing_weight: value must be greater than or equal to 1"}},
 		{"a named endpoint", `{"clusterName": "a", "namedEndpoints": {"e": {}}, "endpoints": [{"loadBalancingWeight": 1, "lbEndpoints": [{"endpointName": "e"}]}]}`,
-			[]string{at + "endpoint_name: not supported", "named_endpoints: not supported", at + "endpoint.address.socket_address: must be set"}},
+			[]string{at + "endpoint_name: not supported: use endpoint", "named_endpoints: not supported: write each endpoint where it is used", at + "endpoint.address.socket_address: must be set"}},
 		{"a late priority", locality(`"priority": 129`), []string{
 			"endpoints[0].priority: value must be less than or equal to 128",
 			"endpoints: no locality has priority 0, but one has a later priority",
 		}},
 		{"endpoints from elsewhere", locality(`"ledsClusterLocalityConfig": {"ledsConfig": {"ads": {}}, "ledsCollectionName": "c"}`),
-			[]string{"endpoints[0].leds_cluster_locality_config: not supported"}},
-		{"endpoints that grow stale", `{"clusterName": "a", "policy": {"endpointStaleAfter": "1s"}}`, []string{"policy.endpoint_stale_after: not supported"}},
+			[]string{"endpoints[0].leds_cluster_locality_config: not supported: use lb_endpoints"}},
+		{"endpoints that grow stale", `{"clusterName": "a", "policy": {"endpointStaleAfter": "1s"}}`, []string{"policy.endpoint_stale_after: not supported: endpoints hold until the control plane takes them away"}},
+		{"a transport socket by locality", `{"clusterName": "a", "endpoints": [{"metadata": {"filterMetadata": {"envoy.transport_socket_match": {"tlsMode": "istio"}}},
+			"lbEndpoints": [{"endpoint": {"address": {"socketAddress": {"address": "10.0.0.1", "portValue": 80}}}}]}]}`,
+			[]string{`endpoints[0].metadata.filter_metadata["envoy.transport_socket_match"]: not supported for a locality: set it in the metadata of its endpoints`}},
 		{"a drop without a name", `{"clusterName": "a", "policy": {"dropOverloads": [{}]}}`, []string{"policy.drop_overloads[0].category: value length must be at least 1 runes"}},
 		{"no overprovisioning", `{"clusterName": "a", "policy": {"overprovisioningFactor": 0}}`, []string{"policy.overprovisioning_factor: value must be greater than 0"}},
 		{"two bad endpoints", locality(`"lbEndpoints": [{"endpoint": {"address": {"socketAddress": {"address": "a", "portValue": 1}}}}, {"endpoint": {"address": {"socketAddress": {"address": "b", "portValue": 1}}}}]`),

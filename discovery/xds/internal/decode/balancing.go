@@ -35,6 +35,9 @@ var balancingFields = []messageFields{
 			"ignore_new_hosts_until_first_hc zone_aware_lb_config override_host_status",
 		// It delays what is applied at once here.
 		harmless: "update_merge_window",
+		instead: map[string]string{
+			"close_connections_on_host_set_change": "connections to endpoints that stay are kept",
+		},
 	},
 	{message: (*clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig)(nil)},
 	{message: (*clusterv3.LoadBalancingPolicy)(nil), read: "policies"},
@@ -218,6 +221,9 @@ func (d *decoder) typedPolicy(in path, a *anypb.Any, depth int) (b balancing, kn
 		b = d.subsetting(in, m, depth)
 	case *wrrlocalityv3.WrrLocality:
 		b = d.balancingPolicy(in.field("endpoint_picking_policy"), m.GetEndpointPickingPolicy(), depth+1)
+		if b.ZoneAware != nil {
+			d.refusef(in.field("endpoint_picking_policy"), "must not be zone aware: the weights choose the locality")
+		}
 		b.LocalityWeighted = true
 	}
 	return b, true

@@ -112,6 +112,21 @@ func TestBL3_HashPoliciesAndSubsetsOfRoutes(t *testing.T) {
 	}
 }
 
+// As in Envoy lb_subset_config is off without selectors, and the policy is not: its
+// fallback says what every call gets.
+func TestSubsetsWithoutSelectors(t *testing.T) {
+	t.Parallel()
+	const fields = `"fallbackPolicy": "DEFAULT_SUBSET", "defaultSubset": {"version": "v1"}`
+	if c := decodeCluster(t, clusterWith(`"lbSubsetConfig": {`+fields+`}`)); c.Balancer.Subsets != nil {
+		t.Errorf("lb_subset_config is %+v, want none", c.Balancer.Subsets)
+	}
+	c := decodeCluster(t, typedPolicy("subset.v3.Subset", fields+`, "subsetLbPolicy": {"policies": [`+typedExtension("random.v3.Random", "")+`]}`))
+	want := &balancer.Subsets{Fallback: balancer.FallbackDefault, Default: map[string]string{"version": "v1"}}
+	if diff := cmp.Diff(want, c.Balancer.Subsets); diff != "" {
+		t.Errorf("the policy (-want +got):\n%s", diff)
+	}
+}
+
 func TestBL3_BL5_BL6_BadBalancersAreRefused(t *testing.T) {
 	t.Parallel()
 	const typed = "load_balancing_policy.policies[0].typed_extension_config.typed_config."
@@ -148,7 +163,10 @@ func TestBL3_BL5_BL6_BadBalancersAreRefused(t *testing.T) {
 		{"subsets in the wrong place", clusterWith(`"lbSubsetConfig": {}, "loadBalancingPolicy": {"policies": [` + typedExtension("random.v3.Random", "") + `]}`),
 			[]string{"lb_subset_config: must not be set beside load_balancing_policy: set it in the policy"}},
 		{"a metadata fallback", clusterWith(`"lbSubsetConfig": {"metadataFallbackPolicy": "FALLBACK_LIST"}`),
-			[]string{"lb_subset_config.metadata_fallback_policy: not supported"}},
+			[]string{"lb_subset_config.metadata_fallback_policy: not supported: use fallback_policy, of the whole or of a selector"}},
+		{"weights and zones at once", typedPolicy("wrr_locality.v3.WrrLocality", `"endpointPickingPolicy": {"policies": [`+
+			typedExtension("random.v3.Random", `"localityLbConfig": {"zoneAwareLbConfig": {}}`)+`]}`),
+			[]string{typed + "endpoint_picking_policy: must not be zone aware: the weights choose the locality"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -31,10 +31,21 @@ var clusterFields = []messageFields{
 			// health.
 			"ignore_health_on_host_removal",
 		instead: map[string]string{
-			"http_protocol_options":        "use typed_extension_protocol_options",
-			"http2_protocol_options":       "use typed_extension_protocol_options",
-			"common_http_protocol_options": "use typed_extension_protocol_options",
-			"max_requests_per_connection":  "use typed_extension_protocol_options",
+			"http_protocol_options":                        "use typed_extension_protocol_options",
+			"http2_protocol_options":                       "use typed_extension_protocol_options",
+			"common_http_protocol_options":                 "use typed_extension_protocol_options",
+			"upstream_http_protocol_options":               "use typed_extension_protocol_options",
+			"max_requests_per_connection":                  "use typed_extension_protocol_options",
+			"protocol_selection":                           "use use_downstream_protocol_config of typed_extension_protocol_options",
+			"transport_socket_matcher":                     "use transport_socket_matches",
+			"per_connection_buffer_high_watermark_timeout": "use timeouts of routes, and pings or keep-alive of connections",
+			"upstream_bind_config":                         "the operating system chooses the local address",
+			"original_dst_lb_config":                       "there are no clusters of original destinations",
+			"close_connections_on_host_health_failure":     "calls that an endpoint has are left to end: use outlier_detection and timeouts",
+			"filters":         "there are no network filters of connections to endpoints",
+			"upstream_config": "there is one connection pool for all clusters",
+			"connection_pool_per_downstream_connection": "the calls of all callers share connections",
+			"queuing_policies":                          "what waits for a connection waits in turn: use max_pending_requests",
 		},
 	},
 	{message: (*clusterv3.Cluster_RefreshRate)(nil), read: "base_interval max_interval"},
@@ -44,6 +55,7 @@ var clusterFields = []messageFields{
 	{
 		message: (*clusterv3.CircuitBreakers_Thresholds)(nil),
 		read:    "priority max_connections max_pending_requests max_requests max_retries retry_budget track_remaining",
+		instead: map[string]string{"max_connection_pools": "a pool is an endpoint's: use max_connections"},
 	},
 	{
 		message: (*clusterv3.CircuitBreakers_Thresholds_RetryBudget)(nil),
@@ -147,11 +159,7 @@ func (d *decoder) endpointSource(at path, m *clusterv3.Cluster, c *discovery.Clu
 		if m.GetType() != clusterv3.Cluster_STATIC {
 			c.DNS = d.dns(at, m)
 		}
-		// Envoy looks at locality weights only if it balances by them; the rule
-		// of gRFC A27 is for EDS.
-		c.Static = d.assignment(at.field("load_assignment"), m.GetLoadAssignment(), assignmentRules{
-			weighted: c.Balancer.LocalityWeighted, names: c.DNS != nil,
-		})
+		c.Static = d.assignment(at.field("load_assignment"), m.GetLoadAssignment(), assignmentRules{names: c.DNS != nil})
 	default:
 		d.refusef(at.field("type"), "%s is not supported: use EDS, STATIC, STRICT_DNS or LOGICAL_DNS", m.GetType())
 	}

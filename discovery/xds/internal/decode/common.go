@@ -31,12 +31,20 @@ var commonFields = []messageFields{
 		// Metadata is for whoever knows its key, and no key is known here.
 		harmless: "typed_filter_metadata",
 	},
-	{message: (*corev3.Address)(nil), read: "socket_address"},
+	{
+		message: (*corev3.Address)(nil), read: "socket_address",
+		instead: map[string]string{"pipe": "use socket_address", "envoy_internal_address": "use socket_address"},
+	},
 	{
 		message: (*corev3.SocketAddress)(nil),
 		read:    "protocol address port_value",
 		// It is for binding a socket, which the application does.
 		harmless: "ipv4_compat",
+		instead: map[string]string{
+			"named_port":                 "use port_value",
+			"resolver_name":              "the process's resolver is asked: give the mesh another one",
+			"network_namespace_filepath": "connections are made in the process's network namespace",
+		},
 	},
 	{
 		message: (*corev3.RuntimeFractionalPercent)(nil),

@@ -32,6 +32,11 @@ var connectionManagerFields = []messageFields{
 	{
 		message: (*corev3.HttpProtocolOptions)(nil),
 		read:    "idle_timeout max_connection_duration max_stream_duration max_requests_per_connection max_headers_count",
+		instead: map[string]string{
+			"max_connection_duration_jitter":  "use max_connection_duration alone",
+			"max_response_headers_kb":         "use mesh.Network.Transport, which has a limit of response headers",
+			"headers_with_underscores_action": "headers are passed on by the names that they have",
+		},
 	},
 }
 

@@ -145,7 +145,7 @@ func TestX54_EveryProblemIsListed(t *testing.T) {
 	wantErrors(t, err,
 		"eds_cluster_config.eds_config.config_source_specifier: value is required",
 		"connect_timeout: value must be greater than 0s",
-		"close_connections_on_host_health_failure: not supported",
+		"close_connections_on_host_health_failure: not supported: calls that an endpoint has are left to end: use outlier_detection and timeouts",
 		"lb_policy: CLUSTER_PROVIDED is not supported: use ROUND_ROBIN, LEAST_REQUEST, RANDOM, RING_HASH or MAGLEV",
 		"eds_cluster_config.eds_config: must be ads or self",
 	)

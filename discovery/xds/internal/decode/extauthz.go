@@ -208,7 +208,7 @@ func (d *decoder) authzHeaders(at path, field string, headers []*corev3.HeaderVa
 			value = string(h.GetRawValue())
 		}
 		if !httpguts.ValidHeaderFieldValue(value) || strings.Contains(value, "%") {
-			d.refusef(in.field("value"), "%q is not a plain header value", value)
+			d.refusef(in.field("value"), "is not a plain header value")
 		}
 		values = append(values, discovery.HeaderValue{Name: d.mutableHeader(in.field("key"), h.GetKey()), Value: value})
 	}

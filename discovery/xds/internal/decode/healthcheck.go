@@ -27,7 +27,8 @@ var healthCheckFields = []messageFields{
 		// are told of every check.
 		harmless: "name event_log_path event_logger event_service always_log_health_check_failures always_log_health_check_success",
 		instead: map[string]string{
-			"custom_health_check": "use http_health_check, grpc_health_check or tcp_health_check",
+			"custom_health_check":             "use http_health_check, grpc_health_check or tcp_health_check",
+			"transport_socket_match_criteria": "an endpoint is checked over the transport socket that calls reach it by",
 		},
 	},
 	{
@@ -35,7 +36,10 @@ var healthCheckFields = []messageFields{
 		read: "host path method send receive response_buffer_size request_headers_to_add request_headers_to_remove " +
 			"expected_statuses retriable_statuses codec_client_type use_alpn_protocol service_name_matcher",
 	},
-	{message: (*corev3.HealthCheck_TcpHealthCheck)(nil), read: "send receive"},
+	{
+		message: (*corev3.HealthCheck_TcpHealthCheck)(nil), read: "send receive",
+		instead: map[string]string{"proxy_protocol_config": "no PROXY protocol is spoken to endpoints"},
+	},
 	{message: (*corev3.HealthCheck_GrpcHealthCheck)(nil), read: "service_name authority initial_metadata"},
 	{message: (*corev3.HealthCheck_Payload)(nil), read: "text binary"},
 	{message: (*corev3.HealthCheck_TlsOptions)(nil), read: "alpn_protocols"},
@@ -75,20 +79,26 @@ func (d *decoder) healthCheck(at path, list []*corev3.HealthCheck) *health.Confi
 	for _, field := range []struct {
 		name  string
 		value *durationpb.Duration
+		least time.Duration
 		to    *time.Duration
 	}{
-		{"timeout", m.GetTimeout(), &c.Timeout},
-		{"interval", m.GetInterval(), &c.Interval},
-		{"initial_jitter", m.GetInitialJitter(), &c.InitialJitter},
-		{"interval_jitter", m.GetIntervalJitter(), &c.IntervalJitter},
-		{"no_traffic_interval", m.GetNoTrafficInterval(), &c.NoTrafficInterval},
-		{"no_traffic_healthy_interval", m.GetNoTrafficHealthyInterval(), &c.NoTrafficHealthyInterval},
-		{"unhealthy_interval", m.GetUnhealthyInterval(), &c.UnhealthyInterval},
-		{"unhealthy_edge_interval", m.GetUnhealthyEdgeInterval(), &c.UnhealthyEdgeInterval},
-		{"healthy_edge_interval", m.GetHealthyEdgeInterval(), &c.HealthyEdgeInterval},
+		{"timeout", m.GetTimeout(), shortestInterval, &c.Timeout},
+		{"interval", m.GetInterval(), shortestInterval, &c.Interval},
+		{"initial_jitter", m.GetInitialJitter(), 0, &c.InitialJitter},
+		{"interval_jitter", m.GetIntervalJitter(), 0, &c.IntervalJitter},
+		{"no_traffic_interval", m.GetNoTrafficInterval(), shortestInterval, &c.NoTrafficInterval},
+		{"no_traffic_healthy_interval", m.GetNoTrafficHealthyInterval(), shortestInterval, &c.NoTrafficHealthyInterval},
+		{"unhealthy_interval", m.GetUnhealthyInterval(), shortestInterval, &c.UnhealthyInterval},
+		{"unhealthy_edge_interval", m.GetUnhealthyEdgeInterval(), shortestInterval, &c.UnhealthyEdgeInterval},
+		{"healthy_edge_interval", m.GetHealthyEdgeInterval(), shortestInterval, &c.HealthyEdgeInterval},
 	} {
-		if field.value != nil {
-			*field.to = d.duration(at.field(field.name), field.value)
+		if field.value == nil {
+			continue
+		}
+		*field.to = d.duration(at.field(field.name), field.value)
+		// One that is not positive is refused by the rules of the message.
+		if *field.to > 0 && *field.to < field.least {
+			d.refusef(at.field(field.name), "must be at least %v: is %v", field.least, *field.to)
 		}
 	}
 	switch p := m.GetHealthChecker().(type) {

@@ -157,6 +157,12 @@ func TestBadHealthChecks(t *testing.T) {
 				"health_checks[0].timeout: value must be greater than 0s",
 				"health_checks[0].interval: value must be greater than 0s",
 			}},
+		{"times without a millisecond", clusterWith(`"healthChecks": [{"timeout": "0.000999s", "interval": "0.000000001s", "unhealthyInterval": "0.0005s", "intervalJitter": "0.0001s", "unhealthyThreshold": 1, "healthyThreshold": 1, "tcpHealthCheck": {}}]`),
+			[]string{
+				"health_checks[0].timeout: must be at least 1ms: is 999µs",
+				"health_checks[0].interval: must be at least 1ms: is 1ns",
+				"health_checks[0].unhealthy_interval: must be at least 1ms: is 500µs",
+			}},
 		{"ports and jitter", check(`"altPort": 70000, "initialJitter": "-1s", "tcpHealthCheck": {}`),
 			[]string{
 				"health_checks[0].alt_port: 70000 is not a port",

@@ -345,7 +345,7 @@ func TestBadListeners(t *testing.T) {
 			[]string{"address.socket_address.protocol: UDP is not supported: use TCP"}},
 		{"a named port", `{"name": "l", "address": {"socketAddress": {"address": "::1", "namedPort": "http"}}, "defaultFilterChain": ` + chain("") + `}`,
 			[]string{
-				"address.socket_address.named_port: not supported",
+				"address.socket_address.named_port: not supported: use port_value",
 				"address.socket_address.port_value: must be between 1 and 65535: is 0",
 			}},
 		{"another listener filter", inbound(`"listenerFilters": [{"name": "p", "typedConfig": {"@type": "type.googleapis.com/envoy.config.core.v3.Locality"}}], "defaultFilterChain": ` + chain("")),

@@ -66,7 +66,7 @@ func (d *decoder) headerToAdd(at path, m *corev3.HeaderValueOption, side discove
 // format if the value has commands, which are computed per request.
 func (d *decoder) headerText(at path, raw string, side discovery.FormatSide) (string, *discovery.Format) {
 	if !httpguts.ValidHeaderFieldValue(raw) {
-		d.refusef(at, "%q is not a valid header value", raw)
+		d.refusef(at, "is not a valid header value") // which may be a secret
 		return "", nil
 	}
 	format, err := discovery.ParseFormat(raw, side)

@@ -22,11 +22,13 @@ var outlierFields = []messageFields{
 			"enforcing_failure_percentage_local_origin failure_percentage_minimum_hosts " +
 			"failure_percentage_request_volume max_ejection_time max_ejection_time_jitter always_eject_one_host " +
 			"successful_active_health_check_uneject_host",
-		zero: "detect_degraded_hosts",
+		zero:    "detect_degraded_hosts",
+		instead: map[string]string{"monitors": "no monitor is known: use the detectors of this message"},
 	},
 }
 
-// shortestInterval is the least interval of sweeps: Envoy counts in milliseconds.
+// shortestInterval is the least interval of sweeps and of health checks: Envoy counts in
+// milliseconds.
 const shortestInterval = time.Millisecond
 
 // outlierDetection decodes a cluster's outlier_detection; nil without it. Envoy's

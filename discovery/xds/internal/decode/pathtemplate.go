@@ -25,11 +25,12 @@ const (
 )
 
 // What the operators match, and what text may stand beside them: the characters
-// of a path segment (RFC 3986, pchar) without "*" and "=".
+// of a path segment (RFC 3986, pchar) without "*". Envoy took "=" for one of them
+// later than the others.
 const (
-	segmentChars = `[a-zA-Z0-9\-._~%!$&'()+,;:@]`
+	segmentChars = `[a-zA-Z0-9\-._~%!$&'()+,;:@=]`
 	oneSegment   = segmentChars + `+`
-	anySegments  = `[a-zA-Z0-9\-._~%!$&'()+,;:@/]*`
+	anySegments  = `[a-zA-Z0-9\-._~%!$&'()+,;:@=/]*`
 )
 
 // templateMatch decodes path_match_policy: UriTemplateMatchConfig is the only
@@ -221,7 +222,7 @@ func checkSegment(text string) error {
 	}
 	for _, c := range text {
 		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-		if !letter && !strings.ContainsRune("-._~%!$&'()+,;:@", c) {
+		if !letter && !strings.ContainsRune("-._~%!$&'()+,;:@=", c) {
 			return fmt.Errorf("has %q, which a path segment does not have unescaped", c)
 		}
 	}

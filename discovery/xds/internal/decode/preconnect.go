@@ -7,6 +7,7 @@ import (
 var preconnectFields = []messageFields{{
 	message: (*clusterv3.Cluster_PreconnectPolicy)(nil),
 	read:    "per_upstream_preconnect_ratio predictive_preconnect_ratio",
+	instead: map[string]string{"preconnect_enabled_metadata": "all endpoints of a cluster are treated alike"},
 }}
 
 // maxPreconnectRatio is Envoy's: more would do more harm than good.

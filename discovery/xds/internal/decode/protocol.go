@@ -17,22 +17,54 @@ var protocolFields = []messageFields{
 		message: (*httpv3.HttpProtocolOptions)(nil),
 		read: "common_http_protocol_options upstream_http_protocol_options explicit_http_config " +
 			"use_downstream_protocol_config auto_config hash_policy",
+		instead: map[string]string{
+			"http_filters":             "filters are configured in the listener",
+			"header_validation_config": "no header validator is known: Go's rules hold",
+			"outlier_detection":        "every 5xx counts: use outlier_detection of the cluster",
+			"request_mirror_policies":  "use request_mirror_policies of the route",
+			"retry_policy":             "use retry_policy of the route",
+		},
 	},
 	// All of its fields are false unless they are populated.
-	{message: (*corev3.UpstreamHttpProtocolOptions)(nil)},
+	{
+		message: (*corev3.UpstreamHttpProtocolOptions)(nil),
+		instead: map[string]string{
+			"auto_sni":                 sniInstead,
+			"override_auto_sni_header": sniInstead,
+			"auto_san_validation":      "name whom to accept in the validation context of the transport socket",
+		},
+	},
 	{
 		message: (*httpv3.HttpProtocolOptions_ExplicitHttpConfig)(nil),
 		read:    "http_protocol_options http2_protocol_options",
+		instead: map[string]string{"http3_protocol_options": http3Instead},
 	},
 	{
 		message: (*httpv3.HttpProtocolOptions_UseDownstreamHttpConfig)(nil),
 		read:    "http_protocol_options http2_protocol_options",
+		instead: map[string]string{"http3_protocol_options": http3Instead},
 	},
 	{
 		message: (*httpv3.HttpProtocolOptions_AutoHttpConfig)(nil),
 		read:    "http_protocol_options http2_protocol_options",
+		instead: map[string]string{"http3_protocol_options": http3Instead, "alternate_protocols_cache_options": http3Instead},
 	},
-	{message: (*corev3.Http1ProtocolOptions)(nil)},
+	{
+		message: (*corev3.Http1ProtocolOptions)(nil),
+		instead: map[string]string{
+			"allow_absolute_url":                            requestInstead,
+			"accept_http_10":                                requestInstead,
+			"default_host_for_http_10":                      requestInstead,
+			"ignore_http_11_upgrade":                        requestInstead,
+			"header_key_format":                             "headers are written in Go's canonical form",
+			"enable_trailers":                               "trailers are passed on anyway",
+			"allow_chunked_length":                          codecInstead,
+			"override_stream_error_on_invalid_http_message": codecInstead,
+			"send_fully_qualified_url":                      "no proxy stands before an endpoint",
+			"use_balsa_parser":                              codecInstead,
+			"allow_custom_methods":                          codecInstead,
+		},
+	},
 	{
 		message: (*corev3.Http2ProtocolOptions)(nil),
 		read:    "max_concurrent_streams connection_keepalive",
@@ -42,9 +74,27 @@ var protocolFields = []messageFields{
 			"max_consecutive_inbound_frames_with_empty_payload max_inbound_priority_frames_per_stream " +
 			"max_inbound_window_update_frames_per_data_frame_sent use_oghttp2_codec enable_huffman_encoding " +
 			"stream_reset_burst stream_reset_rate",
+		instead: map[string]string{
+			"allow_connect":                                 "upgrades go over HTTP/1.1",
+			"allow_metadata":                                "no METADATA frames are passed on",
+			"max_metadata_size":                             "no METADATA frames are passed on",
+			"stream_error_on_invalid_http_messaging":        codecInstead,
+			"override_stream_error_on_invalid_http_message": codecInstead,
+			"custom_settings_parameters":                    codecInstead,
+			"max_header_field_size_kb":                      codecInstead,
+			"disallow_obs_text":                             codecInstead,
+		},
 	},
 	{message: (*corev3.KeepaliveSettings)(nil), read: "interval timeout interval_jitter connection_idle_interval"},
 }
+
+// What those who set fields that are refused have to know.
+const (
+	sniInstead     = "name sni in the transport socket"
+	http3Instead   = "there is no HTTP/3: use http2_protocol_options"
+	requestInstead = "the application's server reads requests, by Go's rules"
+	codecInstead   = "Go's rules of messages hold"
+)
 
 // httpOptionsName is the key of typed_extension_protocol_options.
 const httpOptionsName = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

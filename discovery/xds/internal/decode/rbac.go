@@ -134,7 +134,7 @@ func (d *decoder) permission(at path, m *rbacv3.Permission, http bool) discovery
 	case *rbacv3.Permission_UrlPath:
 		in := at.field("url_path")
 		d.needsRequest(in, http)
-		return text(discovery.RBACPath, d.stringMatch(in.field("path"), r.UrlPath.GetPath()))
+		return text(discovery.RBACPath, canonicalPath(d.stringMatch(in.field("path"), r.UrlPath.GetPath())))
 	case *rbacv3.Permission_UriTemplate:
 		in := at.field("uri_template")
 		d.needsRequest(in, http)
@@ -199,7 +199,7 @@ func (d *decoder) principal(at path, m *rbacv3.Principal, http bool) discovery.R
 	case *rbacv3.Principal_UrlPath:
 		in := at.field("url_path")
 		d.needsRequest(in, http)
-		return text(discovery.RBACPath, d.stringMatch(in.field("path"), p.UrlPath.GetPath()))
+		return text(discovery.RBACPath, canonicalPath(d.stringMatch(in.field("path"), p.UrlPath.GetPath())))
 	case *rbacv3.Principal_Metadata:
 		//nolint:staticcheck // the deprecated field is still in use
 		return d.rbacMetadata(discovery.RBACMetadata, d.dynamicMatch(at.field("metadata"), p.Metadata))

@@ -9,6 +9,8 @@ import (
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -272,6 +274,36 @@ func checkRules(t *testing.T, rules []discovery.RBACRule, http bool) {
 		}
 		if !complete {
 			t.Errorf("%+v is not complete", r)
+		}
+	}
+}
+
+// TestV02_APathOfAPolicyIsSpelledAsThoseOfRequestsAre: or it would be met by none.
+func TestV02_APathOfAPolicyIsSpelledAsThoseOfRequestsAre(t *testing.T) {
+	t.Parallel()
+	for written, want := range map[string]string{
+		"/plain":       "/plain",
+		"/%c3%a9":      "/%C3%A9",
+		"/%C3%a9/x":    "/%C3%A9/x",
+		"/%61dmin":     "/admin",
+		"/a%2db%5F%7e": "/a-b_~",
+		"/x%3ay":       "/x%3Ay",
+		"/a%2f%2e":     "/a%2F%2E", // which no request has: such a path is refused
+		"/50%":         "/50%",
+		"/%c":          "/%c",
+		"/%zz%e9":      "/%zz%E9",
+	} {
+		pattern := &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: written}}
+		inURL := &rbacv3.Permission{Rule: &rbacv3.Permission_UrlPath{UrlPath: &matcherv3.PathMatcher{Rule: &matcherv3.PathMatcher_Path{Path: pattern}}}}
+		inHeader := &rbacv3.Permission{Rule: &rbacv3.Permission_Header{Header: &routev3.HeaderMatcher{
+			Name: ":path", HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: pattern},
+		}}}
+		d := &decoder{}
+		if got := d.permission(path{}, inURL, true).Text.Value; got != want {
+			t.Errorf("url_path %q: %q, want %q", written, got, want)
+		}
+		if got := d.permission(path{}, inHeader, true).Header.String.Value; got != want {
+			t.Errorf(":path %q: %q, want %q", written, got, want)
 		}
 	}
 }

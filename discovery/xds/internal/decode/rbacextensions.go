@@ -29,6 +29,9 @@ func (d *decoder) rbacHeader(at path, m *routev3.HeaderMatcher, http bool) disco
 	case strings.HasPrefix(match.Name, ":") && match.Name != ":path" && match.Name != ":method" && match.Name != ":authority":
 		d.refusef(in, "%q is not supported: use :path, :method or :authority", match.Name)
 	}
+	if match.Name == ":path" {
+		match.String = canonicalPath(match.String)
+	}
 	return discovery.RBACRule{Kind: discovery.RBACHeader, Header: match}
 }
 

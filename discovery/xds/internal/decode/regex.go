@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"regexp/syntax"
@@ -47,10 +48,10 @@ func compileRegex(source string) (*discovery.Regex, error) {
 	}
 	parsed, err := syntax.Parse(source, syntax.Perl)
 	if err != nil {
-		return nil, err
+		return nil, withoutText(err)
 	}
 	if n := programSize(parsed); n > maxRegexProgram {
-		return nil, fmt.Errorf("regular expression %q needs about %d instructions: at most %d are allowed", source, n, maxRegexProgram)
+		return nil, fmt.Errorf("regular expression needs about %d instructions: at most %d are allowed", n, maxRegexProgram)
 	}
 	text := source
 	if strings.Contains(source, `\Q`) {
@@ -63,6 +64,18 @@ func compileRegex(source string) (*discovery.Regex, error) {
 		return nil, err
 	}
 	return &discovery.Regex{Source: source, Program: program}, nil
+}
+
+// withoutText is the error of an expression without the expression, if that is quoted
+// whole or from somewhere on: what a header is compared with may be a secret.
+func withoutText(err error) error {
+	if bad, ok := errors.AsType[*syntax.Error](err); ok {
+		switch bad.Code {
+		case syntax.ErrMissingParen, syntax.ErrUnexpectedParen, syntax.ErrMissingBracket:
+			return errors.New(bad.Code.String())
+		}
+	}
+	return err
 }
 
 // programSize estimates the instructions of an expression before its

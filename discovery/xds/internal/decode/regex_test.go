@@ -43,9 +43,9 @@ func TestBU10_V46_ExpressionsAreBounded(t *testing.T) {
 	for _, tt := range []struct{ name, source, want string }{
 		{"too long", longest + "x", "regular expression of 1025 bytes: at most 1024 are allowed"},
 		{"nested repetitions", "((a{100}){100}){100}", "error parsing regexp: invalid repeat count: `{100}`"},
-		{"a long repetition of a long word", "(abcdefghij){1000}", `regular expression "(abcdefghij){1000}" needs about 13000 instructions: at most 2048 are allowed`},
+		{"a long repetition of a long word", "(abcdefghij){1000}", `regular expression needs about 13000 instructions: at most 2048 are allowed`},
 		{"many long repetitions", strings.Repeat("a{1000}", 100), "needs about 200001 instructions: at most 2048 are allowed"},
-		{"deep nesting", strings.Repeat("(", 512) + strings.Repeat(")*", 256), "error parsing regexp: missing closing )"},
+		{"deep nesting", strings.Repeat("(", 512) + strings.Repeat(")*", 256), "missing closing )"},
 		{"a lookahead", "(?=a)", "error parsing regexp: invalid or unsupported Perl syntax: `(?=`"},
 	} {
 		start := time.Now()

@@ -80,7 +80,7 @@ func TestRouteConfigurationDecodesRewrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := `/videos/(?P<lang>[a-zA-Z0-9\-._~%!$&'()+,;:@]+)/(?P<file>[a-zA-Z0-9\-._~%!$&'()+,;:@]+)\.m4s`
+	template := `/videos/(?P<lang>[a-zA-Z0-9\-._~%!$&'()+,;:@=]+)/(?P<file>[a-zA-Z0-9\-._~%!$&'()+,;:@=]+)\.m4s`
 	program := regexp.MustCompile(`\A` + template + `\z`)
 	substitution := func(source, template, replacement string) *discovery.Substitution {
 		return &discovery.Substitution{
@@ -199,9 +199,9 @@ func TestBadRewrites(t *testing.T) {
 			"@type": "type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig", "pathTemplate": "/a"}}}, "nonForwardingAction": {}}`),
 			[]string{route + "match.case_sensitive: false does not apply to path_match_policy"}},
 		{"a path with an unknown command", forwarding(`"pathRewrite": "/%DYNAMIC_METADATA(a:b)%"`),
-			[]string{route + `route.path_rewrite: "/%DYNAMIC_METADATA(a:b)%": command DYNAMIC_METADATA is not supported: use one of ` + requestCommands}},
+			[]string{route + `route.path_rewrite: command DYNAMIC_METADATA is not supported: use one of ` + requestCommands}},
 		{"an expression that is broken", forwarding(`"regexRewrite": {"pattern": {"regex": "a("}}`),
-			[]string{route + "route.regex_rewrite.pattern: error parsing regexp: missing closing ): `a(`"}},
+			[]string{route + "route.regex_rewrite.pattern: missing closing )"}},
 		{"a host that is none", forwarding(`"hostRewriteLiteral": "a b"`),
 			[]string{route + `route.host_rewrite_literal: "a b" is not a valid host`}},
 		{"a name beside a header", acting(`"route": {"weightedClusters": {"clusters": [{"name": "a", "clusterHeader": "x", "weight": 1}]}}`),
@@ -213,7 +213,7 @@ func TestBadRewrites(t *testing.T) {
 		{"metadata under no key", tableWith(`{"match": {"prefix": "/", "dynamicMetadata": [{"filter": "f", "path": [{"key": ""}], "value": {"presentMatch": true}}]}, "nonForwardingAction": {}}`),
 			[]string{route + `match.dynamic_metadata[0].path[0].key: value length must be at least 1 runes`}},
 		{"a command of responses for a request", `{"name": "r", "requestHeadersToAdd": [{"header": {"key": "x", "value": "%RESP(x)%"}}]}`,
-			[]string{`request_headers_to_add[0].header.value: "%RESP(x)%": command RESP is for responses only`}},
+			[]string{`request_headers_to_add[0].header.value: command RESP is for responses only`}},
 	})
 }
 
@@ -235,6 +235,8 @@ func TestBU2_PathTemplates(t *testing.T) {
 		{"/", []string{"/"}, []string{"", "/a"}},
 		{"/a/", []string{"/a/"}, []string{"/a", "/a/b"}},
 		{"/videos/*/*/*.m4s", []string{"/videos/123414/hls/1080p5000_00001.m4s"}, []string{"/videos/hls/1.m4s", "/videos/1/2/3/4.m4s", "/videos/1/2/3.mp4"}},
+		{"/api/{seg}/**", []string{"/api/a;b=c/d", "/api/=/d=e/f"}, []string{"/api/a*b/d", "/api/a|b/d"}},
+		{"/a=b/{x=c=d/*}", []string{"/a=b/c=d/e=f"}, []string{"/a/c=d/e"}},
 		{"/videos/{file}", []string{"/videos/1080p5000_00001.m4s"}, []string{"/videos/", "/videos/a/b", "/videos"}},
 		{"/**.mpd", []string{"/content/123/india/dash/55/manifest.mpd", "/a.mpd", "/.mpd"}, []string{"/a.m3u8"}},
 		{"/api/v{version}/users/{id}.json", []string{"/api/v2/users/456.json"}, []string{"/api/2/users/456.json", "/api/v2/users/4/5.json"}},
@@ -284,7 +286,6 @@ func TestBU2_BadPathTemplates(t *testing.T) {
 		"/{a}/{b}/{c}/{d}/{e}/{f}": "has more than 5 variables",
 		"/{a=}":                    `variable "a": has an empty segment`,
 		"/a b":                     "has ' ', which a path segment does not have unescaped",
-		"/a=b":                     "has '=', which a path segment does not have unescaped",
 		"/a}":                      "has '}', which a path segment does not have unescaped",
 	} {
 		if _, err := parseTemplate(template); err == nil || err.Error() != want {

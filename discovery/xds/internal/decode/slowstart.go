@@ -21,6 +21,7 @@ var slowStartFields = []messageFields{
 		message: (*cswrrv3.ClientSideWeightedRoundRobin)(nil),
 		read: "enable_oob_load_report oob_reporting_period blackout_period weight_expiration_period weight_update_period " +
 			"error_utilization_penalty metric_names_for_computing_utilization slow_start_config",
+		instead: map[string]string{"oob_reporting_config": "reports come over the connections that calls go over"},
 	},
 }
 

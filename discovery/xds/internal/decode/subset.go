@@ -17,17 +17,28 @@ const (
 	selectorFieldsRead = "keys fallback_policy fallback_keys_subset"
 	// It says only how a subset of one host may be kept.
 	selectorHarmless = "single_host_per_subset"
+
+	metadataFallbackInstead = "use fallback_policy, of the whole or of a selector"
+	scaleWeightInstead      = "a locality weighs the same in every subset: use locality_weight_aware alone"
+	listAsAnyInstead        = "only strings are compared"
 )
 
 var subsetFields = []messageFields{
 	{
 		message: (*clusterv3.Cluster_LbSubsetConfig)(nil), read: subsetFieldsRead,
-		instead: map[string]string{"list_as_any": "only strings are compared"},
+		instead: map[string]string{
+			"list_as_any": listAsAnyInstead, "scale_locality_weight": scaleWeightInstead,
+			"metadata_fallback_policy": metadataFallbackInstead,
+		},
 	},
 	{message: (*clusterv3.Cluster_LbSubsetConfig_LbSubsetSelector)(nil), read: selectorFieldsRead, harmless: selectorHarmless},
 	{
 		message: (*subsetv3.Subset)(nil), read: subsetFieldsRead + " subset_lb_policy",
-		instead: map[string]string{"list_as_any": "only strings are compared"},
+		instead: map[string]string{
+			"list_as_any": listAsAnyInstead, "scale_locality_weight": scaleWeightInstead,
+			"metadata_fallback_policy": metadataFallbackInstead,
+			"allow_redundant_keys":     "a call asks for exactly the keys of a selector",
+		},
 	},
 	{message: (*subsetv3.Subset_LbSubsetSelector)(nil), read: selectorFieldsRead, harmless: selectorHarmless},
 }
@@ -54,11 +65,9 @@ func (d *decoder) lbSubsets(at path, m *clusterv3.Cluster_LbSubsetConfig) *balan
 	return s
 }
 
-// typedSubsets decodes the extension but for its policy.
+// typedSubsets decodes the extension but for its policy. Without selectors every
+// call gets what the fallback says (Envoy, where only lb_subset_config is off then).
 func (d *decoder) typedSubsets(at path, m *subsetv3.Subset) *balancer.Subsets {
-	if len(m.GetSubsetSelectors()) == 0 {
-		return nil
-	}
 	s := &balancer.Subsets{
 		Fallback:            fallback(int32(m.GetFallbackPolicy())),
 		Default:             d.subsetValues(at.field("default_subset"), m.GetDefaultSubset()),

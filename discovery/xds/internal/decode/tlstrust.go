@@ -78,21 +78,22 @@ func (d *decoder) bundles(at path, config *anypb.Any, c *commonTLS) {
 		return
 	}
 	roots := make(map[string][]*x509.Certificate)
-	if source := m.GetTrustBundles(); source == nil {
+	switch source := m.GetTrustBundles(); {
+	case source == nil: // there is at least one then, by the rules of the message
 		for i, domain := range m.GetTrustDomains() {
 			d.bundle(at.element("trust_domains", i), domain, roots)
 		}
-	} else if inline(source) { // Envoy: it takes precedence over trust_domains
+	case !inline(source):
+		return // refused as a field
+	default: // Envoy: it takes precedence over trust_domains
 		text, err := secret.Inline(source)
 		if err == nil {
 			roots, err = secret.Bundles(text)
 		}
 		if err != nil {
 			d.refusef(at.field("trust_bundles"), "%w", err)
+			return
 		}
-	}
-	if len(roots) == 0 {
-		return // that was refused
 	}
 	bundles, err := meshtls.NewBundles(roots)
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -106,11 +108,40 @@ func TestV59_TrustThatCannotBeKeptIsRefused(t *testing.T) {
 			"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
 			"commonTlsContext": {"validationContextSdsSecretConfig": {"name": "roots", "sdsConfig": {"ads": {}}}}}}`),
 			[]string{at[:len(at)-1] + ": must match names beside a secret, without a certificate of the own"}},
-		{"no bundle at all", validator(`"trustDomains": [{"name": "td"}], "trustBundles": {"inlineString": "{}"}`), []string{
+		{"no map", validator(`"trustDomains": [{"name": "td"}], "trustBundles": {"inlineString": "{}"}`), []string{
 			custom + ".trust_bundles: has no trust_domains",
 			at[:len(at)-1] + ": must name a certificate provider instance for the roots that verify the peer",
 		}},
+		{"a map that is null", validator(`"trustDomains": [{"name": "td"}], "trustBundles": {"inlineString": "{\"trust_domains\": null}"}`), []string{
+			custom + ".trust_bundles: has no trust_domains",
+			at[:len(at)-1] + ": must name a certificate provider instance for the roots that verify the peer",
+		}},
+		{"a bundle without keys", validator(`"trustDomains": [{"name": "td"}], "trustBundles": {"inlineString": "{\"trust_domains\": {\"td\": {}}}"}`), []string{
+			custom + `.trust_bundles: trust domain "td": spiffebundle: no authorities found`,
+			at[:len(at)-1] + ": must name a certificate provider instance for the roots that verify the peer",
+		}},
 	})
+}
+
+// TestBS2_AnEmptyBundleMapIsOne: it takes the place of the one before, which a refusal
+// would leave in force.
+func TestBS2_AnEmptyBundleMapIsOne(t *testing.T) {
+	t.Parallel()
+	ca := tlstest.NewCA(t)
+	for text, want := range map[string][]string{
+		`{"trust_domains": {}}`:                      nil,
+		`{"trust_domains": {"td": {"keys": []}}}`:    nil,
+		bundleMap("td", ca):                          {"td"},
+		`{"trust_domains": {}, "spiffe_sequence":1}`: nil,
+	} {
+		tls := decodeCluster(t, trustCluster(fmt.Sprintf(spiffeValidator, `"trustDomains": [{"name": "td"}], "trustBundles": {"inlineString": `+quoted(t, []byte(text))+`}`))).TLS
+		if tls == nil || tls.Bundles == nil || tls.Bundles.Bundles() == nil {
+			t.Fatalf("%s: %+v", text, tls)
+		}
+		if got := slices.Sorted(maps.Keys(tls.Bundles.Bundles())); !slices.Equal(got, want) {
+			t.Errorf("%s: trusts %v, want %v", text, got, want)
+		}
+	}
 }
 
 // FuzzSecret: a secret is read whole or not at all, and no error shows what it holds.

@@ -22,14 +22,15 @@ func holdsSecret(typeURL string, value []byte) bool {
 	return err != nil || sensitive(message.ProtoReflect())
 }
 
-// sensitive reports whether a message, or one in it, has a sensitive field set.
+// sensitive reports whether a message, or one in it, has a sensitive field set, or a
+// key set with which tokens could be signed.
 func sensitive(m protoreflect.Message) (found bool) {
 	if packed, ok := m.Interface().(*anypb.Any); ok {
 		inner, err := packed.UnmarshalNew()
 		return err == nil && sensitive(inner.ProtoReflect())
 	}
 	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
-		found = marked(field) && !elsewhere(field, value) || below(field, value)
+		found = marked(field) && !elsewhere(field, value) || isKeySet(field) && canSign(value.Message()) || below(field, value)
 		return !found
 	})
 	return found

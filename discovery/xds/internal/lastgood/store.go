@@ -95,7 +95,8 @@ type Store struct {
 // item is a resource that is kept.
 type item struct {
 	resource Resource
-	// live is true if the control plane sent it to this process.
+	// live is true if the control plane sent it to this process, and has not said
+	// since that it does not have it.
 	live bool
 	// released is when nobody watched it any more; zero if somebody does, or never
 	// did in this process.
@@ -184,8 +185,9 @@ func (s *Store) load(dir *directory, now time.Time) {
 	}
 	s.status.Saved, s.contact = best.saved, best.saved
 	for i := range best.resources {
-		r := best.resources[i]
-		s.items[r.Key] = &item{resource: r, looked: true}
+		if r := best.resources[i]; now.Sub(r.Seen) <= s.config.MaxAge {
+			s.items[r.Key] = &item{resource: r, looked: true}
+		}
 	}
 }
 
@@ -209,8 +211,8 @@ func (s *Store) read(dir *directory, name string, now time.Time) (*snapshot, err
 	return found, nil
 }
 
-// Kept returns what was found at the start, as long as the control plane has said
-// nothing of it.
+// Kept returns what the control plane does not stand by: what was found at the start,
+// as long as it has sent nothing better, and what it does not have any more.
 func (s *Store) Kept(key Key) (Resource, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -239,11 +241,27 @@ func (s *Store) Release(key Key) {
 	if it == nil || s.frozen {
 		return
 	}
-	if it.live {
-		it.resource.Seen = s.savedLocked(time.Now())
-	}
-	it.live, it.released = false, time.Now()
+	s.disownLocked(it)
+	it.released = time.Now()
 	s.dirty = true // but not worth a file of its own
+}
+
+// Disown notes that the control plane does not stand by a resource any more: it says
+// that it has none of that name. It is kept, and as old from now on as it is.
+func (s *Store) Disown(key Key) {
+	s.mu.Lock()
+	if it := s.items[key]; it != nil && it.live && !s.frozen {
+		s.disownLocked(it)
+		s.dirty = true
+	}
+	s.mu.Unlock()
+	s.poke()
+}
+
+func (s *Store) disownLocked(it *item) {
+	if it.live {
+		it.live, it.resource.Seen = false, s.savedLocked(time.Now())
+	}
 }
 
 // savedLocked is until when the control plane stands by what is live.
@@ -254,7 +272,7 @@ func (s *Store) savedLocked(now time.Time) time.Time {
 	return s.contact
 }
 
-// Drop forgets a resource: the control plane says that it does not have it.
+// Drop forgets a resource: it must not be used at the next start.
 func (s *Store) Drop(key Key) {
 	s.mu.Lock()
 	if _, ok := s.items[key]; ok && !s.frozen {

@@ -79,6 +79,65 @@ func TestWhatTheControlPlaneSendsIsNotLentAnyMore(t *testing.T) {
 	})
 }
 
+func TestWhatTheControlPlaneDoesNotStandByGrowsOld(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name string
+		life func(*Store)
+		want []string
+	}{
+		{"until it is too old", func(*Store) { time.Sleep(50 * time.Minute) }, []string{"a=1", "b=1"}},
+		{"and is over then, although the file is new", func(*Store) { time.Sleep(61 * time.Minute) }, []string{"b=1"}},
+		{"unless it is sent again", func(s *Store) {
+			time.Sleep(50 * time.Minute)
+			s.Keep(key("a"), "v2", value(t, "a", "1"))
+			time.Sleep(50 * time.Minute)
+		}, []string{"a=1", "b=1"}},
+		{"and no more because nobody watches it", func(s *Store) {
+			time.Sleep(55 * time.Minute)
+			s.Release(key("a"))
+			time.Sleep(6 * time.Minute)
+		}, []string{"b=1"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				config := setting(t.TempDir())
+				s := mustOpen(t, config)
+				s.Connected(server, true)
+				s.Keep(key("a"), "v1", value(t, "a", "1"))
+				s.Keep(key("b"), "v1", value(t, "b", "1"))
+				s.Disown(key("a"))
+				s.Disown(key("unknown"))
+				tt.life(s)
+				s.Stop()
+				s.Disown(key("b")) // too late
+				if got := found(t, mustOpen(t, config)); !slices.Equal(got, tt.want) {
+					t.Errorf("found %q, want %q", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
+func TestAFileThatIsYoungEnoughMayHoldWhatIsTooOld(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		config := setting(t.TempDir())
+		s := mustOpen(t, config)
+		s.Connected(server, true)
+		s.Keep(key("a"), "v1", value(t, "a", "1"))
+		s.Keep(key("b"), "v1", value(t, "b", "1"))
+		s.Disown(key("a"))
+		time.Sleep(45 * time.Minute)
+		s.Stop()
+		time.Sleep(45 * time.Minute)
+		if got := found(t, mustOpen(t, config)); !slices.Equal(got, []string{"b=1"}) {
+			t.Errorf("found %q", got)
+		}
+	})
+}
+
 func TestChangesAreWrittenTogetherAndAfterAMoment(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -16,7 +16,8 @@ type secrets struct {
 }
 
 // holds reports whether a resource holds something that Envoy's API marks as
-// sensitive, such as an inline private key, or may hold it and cannot be looked into.
+// sensitive, such as an inline private key, or a key set with which tokens could be
+// signed; or may hold it and cannot be looked into.
 //
 // Nearly all that there is are endpoints, in which nothing can be. So the bytes are
 // looked at first, and only what may hold a secret is made a message of.
@@ -38,7 +39,8 @@ type plan struct {
 	steps map[protowire.Number]step
 }
 
-// step is a field that is sensitive, or a message that may hold something that is.
+// step is a field that is sensitive, or may be, or a message that may hold something
+// that is.
 type step struct {
 	marked bool
 	below  *plan
@@ -69,7 +71,7 @@ func (s *secrets) draw(m protoreflect.MessageDescriptor, fresh map[*plan]bool) *
 	s.plans[m.FullName()], fresh[p] = p, true // before its fields: messages hold themselves
 	for i := range m.Fields().Len() {
 		field := m.Fields().Get(i)
-		one := step{marked: marked(field)}
+		one := step{marked: marked(field) || isKeySet(field)}
 		if field.Message() != nil {
 			one.below = s.draw(field.Message(), fresh)
 		}

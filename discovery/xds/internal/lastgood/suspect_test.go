@@ -119,6 +119,9 @@ func FuzzSecrets(f *testing.F) {
 		f.Add(uint8(i), secret(f, "c", path))
 		f.Add(uint8(i), []byte{})
 	}
+	for _, keys := range []string{publicKeys, symmetricKeys} {
+		f.Add(uint8(2), withKeySet(f, inlineKeys(keys)))
+	}
 	f.Fuzz(func(t *testing.T, kind uint8, value []byte) {
 		typeURL := urls[int(kind)%len(urls)]
 		message, err := (&anypb.Any{TypeUrl: typeURL, Value: value}).UnmarshalNew()
