@@ -20,6 +20,7 @@ type Conn struct {
 	conn    net.Conn
 	prober  Prober // nil if nobody knows; guarded by mu
 	tls     bool
+	records Records // nil in the clear, and if nobody knows
 	opened  time.Time
 	options *Options
 	// cancel ends the connection with the context of its request. It is made once.
@@ -53,7 +54,9 @@ const (
 func New(conn net.Conn, options *Options) *Conn {
 	c := &Conn{conn: conn, prober: ProberOf(conn), opened: time.Now(), options: options}
 	c.cancel = func() { _ = c.fail(context.Canceled) } // the request knows why
-	_, c.tls = conn.(*tls.Conn)
+	if _, c.tls = conn.(*tls.Conn); c.tls {
+		c.records = recordsOf(conn)
+	}
 	c.in = limitedReader{conn: conn, left: math.MaxInt64}
 	c.br = bufio.NewReaderSize(&c.in, options.readBuffer())
 	c.out = wireWriter{conn: conn, buffer: make([]byte, 0, options.writeBuffer())}
@@ -279,7 +282,15 @@ func (c *Conn) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, &Error{Err: err}
 	}
 	x := &exchange{conn: c, req: req, stale: stale}
-	return x.run()
+	returned := false
+	defer func() {
+		if !returned { // the application's trace has panicked, or ended the goroutine
+			_ = x.abort(&Error{Err: errAbandoned})
+		}
+	}()
+	resp, err := x.run()
+	returned = true
+	return resp, err
 }
 
 // limitedReader reads from the network, as much as the head of a response may
@@ -291,6 +302,8 @@ type limitedReader struct {
 	received int64
 	// ended is whether the peer has ended the stream.
 	ended bool
+	// filled is whether the last Read gave all that was asked for: there may be more.
+	filled bool
 }
 
 func (r *limitedReader) Read(p []byte) (int, error) {
@@ -303,6 +316,7 @@ func (r *limitedReader) Read(p []byte) (int, error) {
 	n, err := r.conn.Read(p)
 	r.left -= int64(n)
 	r.received += int64(n)
+	r.filled = n == len(p)
 	r.ended = r.ended || errors.Is(err, io.EOF)
 	return n, err
 }

@@ -32,6 +32,7 @@ var (
 	errBusy        = errors.New("http1: the connection is in use")
 	errUpgraded    = errors.New("http1: the connection was upgraded")
 	errNotReusable = errors.New("http1: the connection cannot be used again")
+	errAbandoned   = errors.New("http1: nobody waits for the response any more")
 	errEarlyClose  = errors.New("http1: the response was closed before its end")
 	errBodyClosed  = errors.New("http: read on closed response body")
 	errNoContinue  = errors.New("http1: the peer does not want the body")

@@ -108,7 +108,13 @@ func (x *exchange) watch() error {
 // written to its end: the peer has given it before it stopped reading, or never.
 const lastWordsTime = time.Second
 
-func (x *exchange) lastWords() { _ = x.conn.conn.SetReadDeadline(time.Now().Add(lastWordsTime)) }
+func (x *exchange) lastWords() {
+	until := time.Now().Add(lastWordsTime)
+	if end := x.conn.deadline; !end.IsZero() && end.Before(until) {
+		until = end
+	}
+	_ = x.conn.conn.SetReadDeadline(until)
+}
 
 var acceptGzip = []string{"gzip"}
 
@@ -283,7 +289,7 @@ func (x *exchange) finish(keep bool) {
 	if x.unwatch != nil && !x.unwatch() {
 		keep = false // the context has ended: the connection is being closed
 	}
-	if keep && x.aside.done() && c.out.failed() == nil && !c.in.ended {
+	if keep && x.aside.done() && c.out.failed() == nil && !c.in.ended && c.silent() {
 		c.end()
 		return
 	}

@@ -23,6 +23,9 @@ type writing struct {
 	// answer gets whether to send a body that the peer was asked about; nil if
 	// it was not asked.
 	answer chan bool
+	// unwanted is set by run's goroutine when the answer was no. The error that says so
+	// comes back as one of net/http's, which does not unwrap.
+	unwanted bool
 
 	mu      sync.Mutex
 	bodyErr error // guarded by mu; the body could not be read, or has another length
@@ -60,7 +63,7 @@ func (w *writing) run(req *http.Request) {
 		err = out.Flush()
 	}
 	switch {
-	case errors.Is(err, errNoContinue):
+	case w.unwanted:
 		err = nil // all that the peer wants of it is written
 	case err != nil && out.failed() == nil:
 		// The request is at fault, not the connection, which nobody can use now.
@@ -168,6 +171,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		if b.waits {
 			b.waits = false
 			if !b.wanted() {
+				b.writing.unwanted = true
 				return 0, errNoContinue
 			}
 		}

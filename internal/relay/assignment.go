@@ -81,8 +81,9 @@ func allAddresses(a *discovery.Assignment) bool {
 }
 
 // assignment writes the endpoints that are wanted. grpc-go leaves out localities
-// without a weight, and wants priorities without gaps.
-func assignment(a *discovery.Assignment, wanted func(*balancer.Endpoint) bool, compact bool) *loadAssignment {
+// without a weight, which the mesh does only if the cluster is weighted by locality, and
+// wants priorities without gaps.
+func assignment(a *discovery.Assignment, wanted func(*balancer.Endpoint) bool, compact, weighted bool) *loadAssignment {
 	out := &loadAssignment{}
 	for _, d := range a.Drops {
 		if out.Policy == nil {
@@ -95,6 +96,9 @@ func assignment(a *discovery.Assignment, wanted func(*balancer.Endpoint) bool, c
 	used := make(map[uint32]bool)
 	for i := range a.Localities {
 		l := &a.Localities[i]
+		if weighted && l.Weight == 0 {
+			continue
+		}
 		locality := &endpointv3.LocalityLbEndpoints{
 			Locality: &corev3.Locality{Region: l.Locality.Region, Zone: l.Locality.Zone, SubZone: l.Locality.SubZone},
 			Priority: l.Priority,

@@ -80,7 +80,7 @@ func (e *encoder) clusterPair(name string, r discovery.ClusterResult, refused re
 		e.leave(where, "%d endpoints are not called: the others are reached by the transport socket %q, and grpc-go has one for all", left, chosen.name)
 	}
 	names := c.DNS != nil && !allAddresses(r.Endpoints)
-	assigned := assignment(r.Endpoints, func(ep *balancer.Endpoint) bool { return socketOf(c, ep).name == chosen.name }, !names)
+	assigned := assignment(r.Endpoints, func(ep *balancer.Endpoint) bool { return socketOf(c, ep).name == chosen.name }, !names, c.Balancer.LocalityWeighted)
 	if names {
 		return byName(out, assigned)
 	}

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -80,7 +79,7 @@ func newFollow(r *Relay, name string, changed func()) *follow {
 	f.server = true
 	var err error
 	if f.host, f.port, err = splitAddress(of); err != nil {
-		f.in, f.news, f.stop = discovery.Update[*discovery.Inbound]{Err: err}, true, func() {}
+		f.in, f.news, f.stop = discovery.Update[*discovery.Inbound]{Err: fmt.Errorf("%w (%w)", err, discovery.ErrUnusable)}, true, func() {}
 		changed()
 		return f
 	}
@@ -170,16 +169,6 @@ func (f *follow) trustDomain(instance string) (string, error) {
 		return "", err
 	}
 	return identity.ID.TrustDomain(), nil
-}
-
-// transient reports whether an error is about the connection to the control
-// plane: what was asked for may still come.
-func transient(err error) bool {
-	_, ok := errors.AsType[interface {
-		error
-		GRPCStatus() *status.Status
-	}](err)
-	return ok
 }
 
 // writeClient writes a destination, nil if it is still on its way.
@@ -307,7 +296,7 @@ func (f *follow) writeServer(u discovery.Update[*discovery.Inbound]) *snapshot {
 
 // withoutValue is the snapshot of what cannot be used, nil if it may still come.
 func (f *follow) withoutValue(reason error, refused func(error) (proto.Message, error)) *snapshot {
-	if reason == nil || transient(reason) {
+	if !errors.Is(reason, discovery.ErrUnusable) && !errors.Is(reason, discovery.ErrNotFound) {
 		return nil
 	}
 	s := &snapshot{notes: []observe.GuestNote{{Where: "listener", What: reason.Error(), Refused: true}}}

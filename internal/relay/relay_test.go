@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"slices"
@@ -327,7 +328,7 @@ func TestWhatIsRefusedIsWithdrawnFirst(t *testing.T) {
 		g := dial()
 		g.send(listenerURL, "", nil, "to/a")
 		g.send(listenerURL, g.recv(listenerURL, 1).GetNonce(), nil, "to/a")
-		w.source.tell("a", discovery.Update[*discovery.Target]{Err: errors.New("it is broken")})
+		w.source.tell("a", discovery.Update[*discovery.Target]{Err: fmt.Errorf("it is broken (%w)", discovery.ErrUnusable)})
 		synctest.Wait()
 		gone := g.recv(listenerURL, 0)
 		g.send(listenerURL, gone.GetNonce(), nil, "to/a")

@@ -21,6 +21,7 @@ type conn struct {
 	dialer  *Dialer
 	permits *permits
 	once    sync.Once
+	life    life
 }
 
 var _ net.Conn = (*conn)(nil)
@@ -29,11 +30,24 @@ var _ net.Conn = (*conn)(nil)
 func (c *conn) Close() error {
 	err := c.Stream.Close()
 	c.once.Do(func() {
+		c.life.end()
 		c.dialer.remove(c)
 		c.permits.release(&outcome.Outcome{Kind: outcome.Response, Sent: true})
 		c.Closed()
 	})
 	return err
+}
+
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.life.moved(n)
+	return n, err
+}
+
+func (c *conn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.life.moved(n)
+	return n, err
 }
 
 // CloseWrite says that nothing more is sent.
@@ -44,8 +58,15 @@ func (c *conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// ReadFrom keeps the short ways that a TCP connection has for files.
-func (c *conn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
+// ReadFrom keeps the short ways that a TCP connection has for files, unless it has to
+// be known what goes through them.
+func (c *conn) ReadFrom(r io.Reader) (int64, error) {
+	if idle, _ := c.Limits(); idle > 0 {
+		return io.Copy(struct{ io.Writer }{c}, r)
+	}
+	defer c.life.copies()()
+	return io.Copy(c.Conn, r)
+}
 
 // ConnectionState is that of the connection's TLS, zero in the clear.
 func (c *conn) ConnectionState() tls.ConnectionState {
@@ -96,7 +117,9 @@ func (d *Dialer) checkAlways() {
 		for _, c := range d.connections() {
 			if c.Check() != nil {
 				_ = c.Close() // the application's reads and writes end with it
+				continue
 			}
+			c.look() // its limits may have changed
 		}
 		d.mu.Lock()
 		d.checks = len(d.open) > 0

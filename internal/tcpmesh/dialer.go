@@ -74,11 +74,12 @@ func (d *Dialer) Dial(ctx context.Context, network, address string) (net.Conn, e
 	default:
 		return nil, target.ConfigError(ctx, err)
 	}
-	name, err := clusterOf(config)
+	source := d.outbound.Source()
+	name, policies, err := clusterOf(config, source)
 	if err != nil {
 		return nil, &meshfail.Error{Kind: outcome.NoRoute, Target: target.Name(), Err: err}
 	}
-	c := &call{dialer: d, cluster: config.Clusters[name], failure: meshfail.Error{Target: target.Name(), Cluster: name}}
+	c := &call{dialer: d, source: source, policies: policies, cluster: config.Clusters[name], failure: meshfail.Error{Target: target.Name(), Cluster: name}}
 	if c.cluster == nil {
 		return nil, c.fail(outcome.NoConfig, errors.New("no such cluster"))
 	}
@@ -88,25 +89,26 @@ func (d *Dialer) Dial(ctx context.Context, network, address string) (net.Conn, e
 // errRequests is a destination whose routes look at requests.
 var errRequests = errors.New("its routes depend on requests, of which a connection has none: call it with Transport or DialOptions, or let its port have the protocol TCP")
 
-// clusterOf is the cluster of a destination that has one route, for everything.
-func clusterOf(config *pipeline.Config) (string, error) {
+// clusterOf is the cluster of a destination that has one route, for everything, and by
+// what that route chooses an endpoint, if its cluster does so by hash.
+func clusterOf(config *pipeline.Config, source string) (string, []discovery.HashPolicy, error) {
 	hosts := config.Target.Routes.VirtualHosts
 	if len(hosts) != 1 || len(hosts[0].Routes) != 1 {
-		return "", errRequests
+		return "", nil, errRequests
 	}
 	r := hosts[0].Routes[0]
 	m := &r.Match
 	if all := m.Path.Kind == discovery.PathPrefix && (m.Path.Value == "/" || m.Path.Value == ""); !all || r.Forward == nil || m.GRPC ||
 		m.PerMillion != nil || len(m.Headers)+len(m.Query)+len(m.Cookies)+len(m.Metadata) > 0 {
-		return "", errRequests
+		return "", nil, errRequests
 	}
-	request := route.Request{Method: "CONNECT", Scheme: "http", Host: config.Target.Name, Path: "/", Header: nothing{}}
+	request := route.Request{Method: "CONNECT", Scheme: "http", Host: config.Target.Name, Path: "/", Header: nothing{}, Source: source}
 	decision, _ := config.Routes.Match(&request) // without one there is no cluster
 	name := decision.ClusterName(&request)
 	if name == "" {
-		return "", errRequests
+		return "", nil, errRequests
 	}
-	return name, nil
+	return name, r.Forward.Hash, nil
 }
 
 // nothing are the headers of a connection.
@@ -117,9 +119,25 @@ func (nothing) Values(string) []string { return nil }
 
 // call is one connection that is being made.
 type call struct {
-	dialer  *Dialer
-	cluster *upstream.Cluster
-	failure meshfail.Error
+	dialer   *Dialer
+	source   string // who calls
+	policies []discovery.HashPolicy
+	cluster  *upstream.Cluster
+	failure  meshfail.Error
+}
+
+// hash finds out by what an endpoint is picked, if the cluster looks at a hash: by who
+// calls, as far as a policy says so, for a connection has nothing else.
+func (c *call) hash(cluster *upstream.Cluster, info *balancer.PickInfo) {
+	config := cluster.Config()
+	if config == nil || !config.Balancer.Policy.Hashes() {
+		return
+	}
+	policies := config.Hash
+	if policies == nil {
+		policies = c.policies
+	}
+	info.Hash, info.Hashed, _ = route.Hash(policies, &route.Request{Header: nothing{}, Source: c.source})
 }
 
 func (c *call) fail(kind outcome.Kind, err error) error {
@@ -175,6 +193,7 @@ func (c *call) attempt(ctx context.Context, info *balancer.PickInfo) (_ net.Conn
 		c.overflowed(cluster, "connections")
 		return nil, nil, c.fail(outcome.Overflow, errors.New("circuit breaker: too many connections"))
 	}
+	c.hash(cluster, &own)
 	endpoint, err := cluster.Pick(own)
 	if err != nil {
 		return nil, nil, c.fail(outcome.NoEndpoint, err)
@@ -204,9 +223,11 @@ func (c *call) attempt(ctx context.Context, info *balancer.PickInfo) (_ net.Conn
 	a.connected(&result)
 	conn := &conn{Stream: stream, dialer: c.dialer, permits: a}
 	kept = true
+	conn.life.moved(1)
 	if !c.dialer.add(conn) {
 		return nil, nil, errors.Join(c.fail(outcome.Closed, upstream.ErrClosed), conn.Close())
 	}
+	conn.look()
 	return conn, nil, nil
 }
 

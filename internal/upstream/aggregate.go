@@ -58,7 +58,18 @@ func (c *Cluster) capacity() balancer.Capacity {
 }
 
 // usable reports whether an attempt that goes to the cluster would find an endpoint.
-func (c *Cluster) usable(info *balancer.PickInfo) bool { return c.Err() == nil && c.set.Usable(info) }
+func (c *Cluster) usable(info *balancer.PickInfo) bool {
+	config := c.Config()
+	if config == nil || c.Err() != nil {
+		return false
+	}
+	if config.EndpointBreaker == nil {
+		return c.set.Usable(info)
+	}
+	refusing := *info
+	refusing.Refuses = Tripped
+	return c.set.Usable(&refusing)
+}
 
 // Leaves are the clusters that an aggregate consists of, in order; nil for others.
 func (c *Cluster) Leaves() []*Cluster { return c.state.Load().leaves }

@@ -29,6 +29,9 @@ type Cluster struct {
 	tracked   [2]*observe.Capacity
 	reweigher reweigher
 
+	// left is whether nobody holds the cluster any more.
+	left atomic.Bool
+
 	// connected is whether there was ever a connection for calls, checked whether
 	// an active health check has ever ended.
 	connected, checked atomic.Bool
@@ -47,8 +50,6 @@ type Cluster struct {
 
 	// applyMu lets one update run at a time.
 	applyMu sync.Mutex
-	// draining is guarded by applyMu.
-	draining bool
 	// secrets is guarded by applyMu.
 	secrets discovery.SecretSources
 }
@@ -86,14 +87,14 @@ func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster, local *dis
 	defer func() { c.ejectionsChanged(ended) }() // without the lock
 	c.applyMu.Lock()
 	defer c.applyMu.Unlock()
-	c.draining = false
+	c.left.Store(false)
 	old := c.state.Load()
 	if r.Err != nil || r.Cluster == nil {
 		if r.Err == nil {
 			r.Err = errors.New("no configuration")
 		}
 		next := *old
-		next.err = r.Err
+		next.err, next.leaves = r.Err, nil // which nobody holds for it any more
 		c.state.Store(&next)
 		return
 	}
@@ -139,7 +140,7 @@ func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster, local *dis
 	c.track(next.config.TrackRemaining)
 	c.followLoad(next.config.LoadReports)
 	for e := range c.Made {
-		e.followBreaker(next.config.EndpointBreaker)
+		e.followBreaker()
 	}
 }
 
@@ -221,7 +222,7 @@ func (c *Cluster) drain() {
 	defer func() { c.ejectionsChanged(ended) }() // without the lock
 	c.applyMu.Lock()
 	defer c.applyMu.Unlock()
-	c.draining = true
+	c.left.Store(true)
 	c.reweigher.stop()
 	c.stopNames()
 	ended = c.setOutlier(nil)
@@ -229,6 +230,7 @@ func (c *Cluster) drain() {
 	for e := range c.Endpoints {
 		e.drain()
 	}
+	c.set.Changed() // for calls that wait in vain from now on
 }
 
 func (c *Cluster) close() {
@@ -285,16 +287,12 @@ func (c *Cluster) Made(yield func(*Endpoint) bool) {
 	}
 }
 
-// Pick chooses an endpoint, one whose breaker is open only if there is no other.
+// Pick chooses an endpoint, one whose breaker lets nothing pass only if there is no other.
 func (c *Cluster) Pick(info balancer.PickInfo) (*Endpoint, error) {
 	if config := c.Config(); config != nil && config.EndpointBreaker != nil {
-		info.Omit = omitTripped(info.Omit)
+		info.Refuses = Tripped
 	}
-	if config := c.Config(); config != nil && config.Balancer.HashBalanceFactor > 0 {
-		for _, gate := range c.gates {
-			info.InFlight += int64(gate.Usage().Requests)
-		}
-	}
+	info.InFlight = c.inFlight()
 	h, err := c.set.Pick(info)
 	if err != nil {
 		if r := c.names.Load(); r != nil {
@@ -303,6 +301,16 @@ func (c *Cluster) Pick(info balancer.PickInfo) (*Endpoint, error) {
 		return nil, err
 	}
 	return c.endpoint(h), nil
+}
+
+// inFlight is the requests in flight on all hosts, if the policy looks at that.
+func (c *Cluster) inFlight() (n int64) {
+	if config := c.Config(); config != nil && config.Balancer.HashBalanceFactor > 0 {
+		for _, gate := range c.gates {
+			n += int64(gate.Usage().Requests)
+		}
+	}
+	return n
 }
 
 // Dropped draws drop_overloads, one after the other, and returns the category

@@ -308,7 +308,7 @@ func (c *Cluster) readdress(r *resolution) {
 	ended = c.updateEndpoints(state)
 	c.checkHealth(state.config.HealthCheck)
 	for e := range c.Made {
-		e.followBreaker(state.config.EndpointBreaker)
+		e.followBreaker()
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/inboardmesh/inboard/balancer"
-	"github.com/inboardmesh/inboard/breaker"
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/outcome"
 )
@@ -47,7 +46,7 @@ type Endpoint struct {
 
 	checks healthCheck
 	// errorRate is the endpoint's own breaker, nil without one.
-	errorRate atomic.Pointer[breaker.ErrorRate]
+	errorRate atomic.Pointer[endpointBreaker]
 	// load counts its calls for the control plane, nil before the first that is
 	// counted.
 	load atomic.Pointer[Load]
@@ -85,9 +84,7 @@ func (c *Cluster) endpoint(h *balancer.Host) *Endpoint {
 	e := h.Attach(newEndpoint(c, h)).(*Endpoint)
 	// Only now, so that a change of the configuration finds the endpoint, or is found
 	// here.
-	if config := c.Config(); config != nil {
-		e.followBreaker(config.EndpointBreaker)
-	}
+	e.followBreaker()
 	return e
 }
 
@@ -247,6 +244,7 @@ func (e *Endpoint) drain() {
 	for _, p := range pools {
 		p.drain()
 	}
+	e.errorRate.Load().leave()
 }
 
 // renew replaces the connections: new calls get new ones, made under the
@@ -282,6 +280,7 @@ func (e *Endpoint) close() {
 	for _, p := range pools {
 		p.close()
 	}
+	e.errorRate.Load().leave()
 }
 
 func (e *Endpoint) poolsLocked() []*pool {

@@ -200,14 +200,14 @@ func TestNothingWrittenIsCertified(t *testing.T) {
 }
 
 // http2Server answers the first stream of each connection as the test says.
-func (w *world) http2Server(address string, react func(f *http2.Framer, stream uint32)) {
+func (w *world) http2Server(address string, react func(f *http2.Framer, stream uint32), settings ...http2.Setting) {
 	w.t.Helper()
 	w.rawServer(address, func(conn net.Conn) {
 		if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
 			return
 		}
 		f := http2.NewFramer(conn, conn)
-		if f.WriteSettings() != nil {
+		if f.WriteSettings(settings...) != nil {
 			return
 		}
 		for {

@@ -160,7 +160,7 @@ func (h *healthCheck) check(run uint64) {
 	}
 
 	h.mu.Lock()
-	if h.run != run { // nobody wants to know any more
+	if h.run != run || cluster.manager.ctx.Err() != nil { // nobody wants to know any more
 		h.mu.Unlock()
 		if p.conn != nil {
 			p.conn.close()
@@ -244,6 +244,21 @@ func (h *healthCheck) changed(event observe.HealthEvent) {
 	if hook := h.endpoint.cluster.manager.options.Hooks.HealthChanged; hook != nil {
 		hook(event)
 	}
+}
+
+// Checked returns what the active health checks of the endpoint have found,
+// [health.Unknown] before the first has ended; ok is false if it is not checked.
+func (e *Endpoint) Checked() (found health.State, ok bool) {
+	h := &e.checks
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.config == nil {
+		return health.Unknown, false
+	}
+	if !h.tracker.Heard() && !h.tracker.Excluded() {
+		return health.Unknown, true // whatever it counts as meanwhile
+	}
+	return h.tracker.State(), true
 }
 
 // FailNow makes the endpoint fail its active health checks at once, if it has any:

@@ -27,6 +27,9 @@ type world struct {
 	manager *Manager
 	// dial replaces the network's, if not nil. Set it before the first call.
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// opening is called before a connection's opening is recorded, if not nil: before
+	// the connection is offered to a call. Set it before the first call.
+	opening func()
 	// identities are the certificate provider instances.
 	identities map[string]meshtls.Source
 
@@ -55,7 +58,12 @@ func newWorld(t *testing.T) *world {
 			return w.network.DialContext(ctx, network, address)
 		},
 		Hooks: &observe.Hooks{
-			ConnOpened: func(e observe.ConnEvent) { record(&w.mu, &w.opened, e) },
+			ConnOpened: func(e observe.ConnEvent) {
+				if w.opening != nil {
+					w.opening()
+				}
+				record(&w.mu, &w.opened, e)
+			},
 			ConnClosed: func(e observe.ConnEvent) { record(&w.mu, &w.closed, e) },
 			Overflowed: func(e observe.OverflowEvent) { record(&w.mu, &w.overflows, e) },
 		},

@@ -20,6 +20,12 @@ type httpConn interface {
 	// onChange calls f, without a lock, when Available increases, InFlight
 	// decreases or Err becomes an error.
 	onChange(f func())
+	// leaving reports whether the peer takes no more requests over the connection, and
+	// ends it behind those that it has. onChange's f is called when that begins.
+	leaving() bool
+	// refuses reports whether the peer takes no request any more for which a place is
+	// reserved, or not all of them.
+	refuses() bool
 	// check closes an idle connection that its peer has closed, if it has not
 	// noticed yet.
 	check()
@@ -32,6 +38,8 @@ var _ httpConn = standardConn{}
 
 func (c standardConn) onChange(f func()) { c.SetStateHook(func(*http.ClientConn) { f() }) }
 func (standardConn) check()              {}
+func (standardConn) leaving() bool       { return false }
+func (standardConn) refuses() bool       { return false }
 
 // directConn is HTTP/1.1 on the goroutine of the caller, at about half the cost.
 type directConn struct{ *http1.Conn }
@@ -40,6 +48,8 @@ var _ httpConn = directConn{}
 
 func (c directConn) onChange(f func()) { c.SetStateHook(func(*http1.Conn) { f() }) }
 func (c directConn) check()            { _ = c.Check() }
+func (directConn) leaving() bool       { return false }
+func (directConn) refuses() bool       { return false }
 
 // newHTTP1 makes an HTTP/1.1 connection. One of which nobody can tell whether its
 // peer has closed it, such as an application's dialer may make, needs net/http,

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -13,7 +14,9 @@ import (
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/memnet"
+	"github.com/inboardmesh/inboard/internal/tlstest"
 	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
 func TestBN6_IdleConnectionsAreClosedAfterTheIdleTimeout(t *testing.T) {
@@ -51,7 +54,55 @@ func TestACallIsNotIdleHoweverLongItTakes(t *testing.T) {
 				})
 				get(t, e)
 				w.expectConnections(1, 0)
+				time.Sleep(30 * time.Second)
+				if conn, _ := get(t, e); conn != "1" { // after the time of the first pause
+					t.Errorf("answered by connection %s, want 1", conn)
+				}
+				w.expectConnections(1, 0)
 				time.Sleep(time.Minute)
+				w.expectConnections(1, 1)
+			})
+		})
+	}
+}
+
+// TestBN6_WhicheverTimeIsOverFirstEndsAConnection: that of its certificates, whose last
+// tenth is not used, its own, or that in which it is idle.
+func TestBN6_WhicheverTimeIsOverFirstEndsAConnection(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name                         string
+		certificates, duration, idle time.Duration
+		want                         time.Duration
+	}{
+		{"the certificates", 20 * time.Second, time.Minute, time.Hour, 18 * time.Second},
+		{"its duration", 20 * time.Second, 10 * time.Second, time.Hour, 10 * time.Second},
+		{"the idle time", 20 * time.Second, 10 * time.Second, 5 * time.Second, 5 * time.Second},
+		{"the certificates before the idle time", 20 * time.Second, 0, time.Minute, 18 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				ca, now := tlstest.NewCA(t), time.Now()
+				issue := func(id string) *meshtls.Static {
+					i, err := meshtls.NewIdentity(
+						ca.Issue(t, tlstest.Leaf{URIs: []string{id}, NotBefore: now, NotAfter: now.Add(tt.certificates)}), []*x509.Certificate{ca.Certificate})
+					if err != nil {
+						t.Fatal(err)
+					}
+					return meshtls.NewStatic(i)
+				}
+				w.identities["default"] = issue(customerID)
+				w.serve(paymentAddress, answer, secure(t, issue(paymentID), "http/1.1"))
+				_, e := w.one(func(c *discovery.Cluster) {
+					mutualTLS(c)
+					c.MaxConnectionDuration, c.IdleTimeout = tt.duration, tt.idle
+				})
+				get(t, e)
+				time.Sleep(tt.want - time.Millisecond)
+				w.expectConnections(1, 0)
+				time.Sleep(time.Millisecond)
 				w.expectConnections(1, 1)
 			})
 		})

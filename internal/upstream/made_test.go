@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/inboardmesh/inboard/breaker"
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/health"
+	"github.com/inboardmesh/inboard/outcome"
 )
 
 func TestAnEndpointIsMadeWhenItIsAskedFor(t *testing.T) {
@@ -46,12 +48,12 @@ func TestAnEndpointThatIsMadeAfterItHasLeftIsDraining(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		c := w.hold(result(nil, "10.0.0.1:80", "10.0.0.2:80"))
-		hosts, err := c.Candidates(nil)
-		if err != nil {
-			t.Fatal(err)
+		turn := c.Turns(balancer.PickInfo{})[0]
+		if turn.Err != nil {
+			t.Fatal(turn.Err)
 		}
 		w.hold(result(nil, "10.0.0.2:80"))
-		for _, h := range hosts {
+		for _, h := range turn.Hosts {
 			if e := c.endpoint(h); e.Draining() != (e.Address() == "10.0.0.1:80") {
 				t.Errorf("%s drains: %v", e.Address(), e.Draining())
 			}
@@ -97,6 +99,70 @@ func TestAnEndpointThatIsCheckedIsMadeWithItsHost(t *testing.T) {
 		w.hold(result(checked, "10.0.0.1:80", "10.0.0.2:80"))
 		if made := slices.Collect(c.Made); len(made) != 2 {
 			t.Errorf("%d endpoints are checked, want 2", len(made))
+		}
+	})
+}
+
+// An endpoint whose breaker lets nothing pass is picked last, whether that is open or
+// half-open with its probes under way.
+func TestAnEndpointWhoseBreakerLetsNothingPassIsPickedLast(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		settings := breaker.Settings{FailureRatio: 0.5, MinRequests: 1, Window: time.Second, OpenTime: time.Second, HalfOpenProbes: 1}
+		var addresses []string
+		for i := range 10 {
+			addresses = append(addresses, fmt.Sprintf("10.0.0.%d:80", i+1))
+		}
+		c := w.hold(result(func(c *discovery.Cluster) { c.EndpointBreaker = &settings }, addresses...))
+		well := endpoint(t, c, "10.0.0.10:80")
+		var ill []*Endpoint
+		for e := range c.Endpoints {
+			if e != well {
+				ill = append(ill, e)
+			}
+		}
+		onlyTheWell := func(when string) {
+			t.Helper()
+			for range 100 {
+				if e, err := c.Pick(balancer.PickInfo{}); e != well {
+					t.Fatalf("%s: picked %v, %v", when, e, err)
+				}
+			}
+		}
+		for _, e := range ill {
+			permit, err := e.Allow()
+			if err != nil {
+				t.Fatal(err)
+			}
+			permit.Done(outcome.Failure)
+		}
+		onlyTheWell("open")
+		time.Sleep(settings.OpenTime + 1)
+		var probes []breaker.Permit
+		for _, e := range ill {
+			permit, err := e.Allow()
+			if err != nil {
+				t.Fatal(err)
+			}
+			probes = append(probes, permit)
+		}
+		onlyTheWell("probed")
+		// A probe that takes too long keeps nobody out any more.
+		time.Sleep(settings.OpenTime + 1)
+		picked := make(map[*Endpoint]bool)
+		for range 1000 {
+			e, err := c.Pick(balancer.PickInfo{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			picked[e] = true
+		}
+		if len(picked) != len(addresses) {
+			t.Errorf("%d of %d endpoints are picked when probes are overdue", len(picked), len(addresses))
+		}
+		for _, probe := range probes {
+			probe.Done(outcome.Success)
 		}
 	})
 }

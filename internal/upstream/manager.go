@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
@@ -61,6 +62,10 @@ type Manager struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
+	// ending is whether Close follows soon.
+	ending atomic.Bool
+	writes writeBounds
+
 	// idle is a manager of clusters that nobody calls: they are not checked.
 	idle bool
 
@@ -72,6 +77,9 @@ type Manager struct {
 	// conns are all open connections, those of clusters that drain included.
 	conns  map[*conn]struct{} // guarded by mu
 	closed bool               // guarded by mu
+	// checking is set while somebody looks after connections that no call asks for;
+	// guarded by mu.
+	checking bool
 	// leaving are the loads of clusters that nobody holds any more, until the control
 	// plane was told of them; guarded by mu.
 	leaving []leavingLoad
@@ -86,7 +94,7 @@ func NewManager(options Options) *Manager {
 	if options.Lookup == nil {
 		options.Lookup = net.DefaultResolver.LookupNetIP
 	}
-	return &Manager{options: options, systemRoots: meshtls.NewSystemRoots(), ctx: ctx, cancel: cancel, clusters: make(map[string]*Cluster), conns: make(map[*conn]struct{})}
+	return &Manager{options: options, systemRoots: meshtls.NewSystemRoots(), ctx: ctx, cancel: cancel, clusters: make(map[string]*Cluster), conns: make(map[*conn]struct{}), writes: defaultWriteBounds()}
 }
 
 // Name is what this process is called, "" if that is not known.
@@ -174,6 +182,20 @@ func (m *Manager) Find(name string) *Cluster {
 	return m.clusters[name]
 }
 
+// Ending says that Close follows: those who let go of their responses do not wait for
+// peers that do not read.
+func (m *Manager) Ending() {
+	m.ending.Store(true)
+	m.mu.Lock()
+	conns := slices.Collect(maps.Keys(m.conns))
+	m.mu.Unlock()
+	for _, c := range conns {
+		if c.http2 {
+			c.raw.stall.check()
+		}
+	}
+}
+
 // Close closes every connection and waits for the manager's goroutines. Calls
 // in flight fail.
 func (m *Manager) Close() {
@@ -183,6 +205,7 @@ func (m *Manager) Close() {
 	conns := slices.Collect(maps.Keys(m.conns))
 	m.mu.Unlock()
 	m.cancel()
+	m.Ending()
 	for _, c := range clusters {
 		c.close()
 	}
@@ -202,6 +225,9 @@ func (m *Manager) opened(c *conn) bool {
 		return false
 	}
 	m.conns[c] = struct{}{}
+	if c.secured != nil {
+		m.watchLocked()
+	}
 	return true
 }
 

@@ -176,6 +176,7 @@ func TestBO9_ARemovedPolicyReturnsAll(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		w.hold(result(nil, addresses...))
 		events.expect(t, "0s: ejected 10.0.0.1:80 of payment (consecutive-5xx)", "3s: returned 10.0.0.1:80 of payment (consecutive-5xx)")
+		expectPicked(t, c, addresses...)
 		fail5(t, c, addresses[0])
 		time.Sleep(time.Minute)
 		events.expect(t)

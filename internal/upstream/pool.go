@@ -57,14 +57,23 @@ type conn struct {
 	arriving  bool   // is one of pool.arriving
 	draining  bool
 	removed   bool
+	upgraded  bool // guarded by the manager's mu: an upgrade took it over
 	idleSince time.Time
 }
 
 // busyLocked reports whether a call has the connection, or is about to.
 func (c *conn) busyLocked() bool { return c.promised > 0 || c.cc.InFlight() > 0 }
 
+// closedDoorLocked reports whether the peer of an HTTP/2 connection takes no request at
+// all, as one with too much to do may say (RFC 9113, section 6.5.2). Another
+// connection would be no better: it is waited for until it takes some.
+func (c *conn) closedDoorLocked() bool {
+	return c.http2 && c.offered && !c.draining && !c.busyLocked() && c.cc.Available() <= 0 && c.cc.Err() == nil
+}
+
 type waiter struct {
 	ready chan acquired // buffered: a hand-over never blocks
+	anew  bool          // no HTTP/1.1 connection will do that has carried a request
 }
 
 type acquired struct {
@@ -79,10 +88,12 @@ func newPool(e *Endpoint, key poolKey, draining bool) *pool {
 	}
 }
 
-// get returns a connection with a reservation for one request.
-func (p *pool) get(ctx context.Context) (*conn, error) {
+// get returns a connection with a reservation for one request. For one that is made
+// anew, none will do that has carried another: its server may be about to close it, as
+// it has closed the one before. In HTTP/2 pings find out.
+func (p *pool) get(ctx context.Context, anew bool) (*conn, error) {
 	for {
-		c, err := p.next(ctx)
+		c, err := p.next(ctx, anew)
 		if err != nil {
 			return nil, err
 		}
@@ -103,18 +114,23 @@ func (p *pool) get(ctx context.Context) (*conn, error) {
 		if !c.http2 || c.cc.Err() != nil {
 			p.discard(c)
 		}
+		if err := p.unsent(c); err != nil {
+			return nil, err
+		}
 	}
 }
 
 // next takes an available connection or waits for one.
-func (p *pool) next(ctx context.Context) (*conn, error) {
+func (p *pool) next(ctx context.Context, anew bool) (*conn, error) {
 	security := p.endpoint.Security()
 	p.mu.Lock()
 	if p.ended {
 		p.mu.Unlock()
 		return nil, ErrClosed
 	}
-	if c := p.availableLocked(security); c != nil {
+	if anew && p.replaceIdleLocked() {
+		// It waits for a connection that is made.
+	} else if c := p.availableLocked(security); c != nil {
 		p.promiseLocked(c)
 		p.anticipateLocked()
 		p.mu.Unlock()
@@ -126,19 +142,25 @@ func (p *pool) next(ctx context.Context) (*conn, error) {
 		return nil, &overflowError{"pending requests"}
 	}
 	defer p.gate.ReleasePending()
-	w := &waiter{ready: make(chan acquired, 1)}
+	w := &waiter{ready: make(chan acquired, 1), anew: anew}
 	p.waiters = append(p.waiters, w)
 	overflow := p.dialMissingLocked()
 	p.anticipateLocked()
 	p.mu.Unlock()
+	served := false
+	defer func() {
+		if !served { // or a hook has panicked
+			p.abandon(w)
+		}
+	}()
 	if overflow {
 		p.overflowed("connections")
 	}
 	select {
 	case got := <-w.ready:
+		served = true
 		return got.conn, got.err
 	case <-ctx.Done():
-		p.abandon(w)
 		return nil, context.Cause(ctx)
 	}
 }
@@ -212,6 +234,19 @@ func (p *pool) retireLocked(c *conn) {
 	}
 }
 
+// replaceIdleLocked lets the idle connection go that a call would be given, so that
+// there is room for a new one. It reports false if there is none.
+func (p *pool) replaceIdleLocked() bool {
+	last := len(p.idle) - 1
+	if last < 0 {
+		return false
+	}
+	c := p.idle[last]
+	p.idle, c.listed = p.idle[:last], false
+	p.retireLocked(c)
+	return true
+}
+
 // missingLocked is how many connections those who wait need.
 func (p *pool) missingLocked() int {
 	waiting := max(len(p.waiters)-p.arriving, 0)
@@ -219,6 +254,9 @@ func (p *pool) missingLocked() int {
 		return waiting
 	}
 	for c := range p.conns {
+		if c.closedDoorLocked() {
+			return 0
+		}
 		// Calls that are about to reserve their places may have done so already:
 		// whether those who wait have one is known when these are through, and when
 		// a new connection has been offered.
@@ -289,14 +327,10 @@ func (p *pool) dial(gated bool) {
 		p.mu.Lock()
 		p.dialing--
 		p.releaseGate(gated)
-		n := min(1, max(0, len(p.waiters)-p.dialing)) // none, if others are on their way to all who wait
-		if p.key.protocol != wireHTTP1 {
-			n = len(p.waiters)
-		}
 		if cluster.manager.ctx.Err() != nil {
 			p.failLocked(ErrClosed, len(p.waiters))
 		}
-		p.failLocked(&connectError{err}, n)
+		p.failDialLocked(err)
 		p.dialMissingLocked()
 		p.mu.Unlock()
 		p.opened(event)
@@ -320,7 +354,7 @@ func (p *pool) dial(gated bool) {
 	}
 	p.endpoint.host.Opened()
 	p.mu.Unlock()
-	event.TLS, event.PeerID, event.Protocol = c.tls, c.peerID, c.protocol()
+	event.TLS, event.PeerID, event.Protocol = c.secured != nil, c.peerID, c.protocol()
 	p.opened(event)
 	c.cc.onChange(func() { p.changed(c) })
 	p.changed(c)
@@ -342,7 +376,16 @@ func (p *pool) changed(c *conn) {
 		return
 	}
 	p.arrivedLocked(c)
+	if !c.draining && c.cc.leaving() {
+		c.draining = true
+		if c.requests == 0 { // the next would go, too
+			p.failLocked(&connectError{errGoneAway}, len(p.waiters))
+		}
+	}
 	broken, busy := c.cc.Err() != nil, c.busyLocked()
+	if broken && c.uselessLocked() {
+		p.failDialLocked(errGoneAtOnce)
+	}
 	switch {
 	case broken || !busy && (c.draining || p.draining && len(p.waiters) == 0):
 		p.mu.Unlock()
@@ -370,11 +413,19 @@ func (p *pool) arrivedLocked(c *conn) {
 	}
 }
 
-// offerLocked hands an idle HTTP/1.1 connection to the first who waits.
+// offerLocked hands an idle HTTP/1.1 connection to the first who waits for such. If it
+// takes the place of one that is waited for, it goes.
 func (p *pool) offerLocked(c *conn) {
-	if w := p.popWaiterLocked(); w != nil {
-		p.promiseLocked(c)
-		w.ready <- acquired{conn: c}
+	for i, w := range p.waiters {
+		if !w.anew || c.requests == 0 {
+			p.waiters = slices.Delete(p.waiters, i, i+1)
+			p.promiseLocked(c)
+			w.ready <- acquired{conn: c}
+			return
+		}
+	}
+	if p.draining || p.dialing < p.missingLocked() {
+		p.retireLocked(c)
 		return
 	}
 	c.idleSince = time.Now()
@@ -400,6 +451,7 @@ func (p *pool) popWaiterLocked() *waiter {
 	}
 	w := p.waiters[0]
 	p.waiters = p.waiters[1:]
+	p.leftLocked()
 	return w
 }
 
@@ -410,11 +462,22 @@ func (p *pool) failLocked(err error, n int) {
 	}
 }
 
+// failDialLocked ends the wait of those who have waited for a connection that could not be
+// made, or was of no use.
+func (p *pool) failDialLocked(err error) {
+	n := min(1, max(0, len(p.waiters)-p.dialing)) // none, if others are on their way to all who wait
+	if p.key.protocol != wireHTTP1 {
+		n = len(p.waiters)
+	}
+	p.failLocked(&connectError{err}, n)
+}
+
 // abandon takes a waiter out, giving back what it may have been handed.
 func (p *pool) abandon(w *waiter) {
 	p.mu.Lock()
 	if i := slices.Index(p.waiters, w); i >= 0 {
 		p.waiters = slices.Delete(p.waiters, i, i+1)
+		p.leftLocked()
 		p.mu.Unlock()
 		return
 	}
@@ -444,6 +507,9 @@ func (p *pool) discard(c *conn) {
 	p.mu.Unlock()
 	err := c.cc.Err()
 	_ = c.cc.Close()
+	if c.raw.open() {
+		p.endpoint.cluster.manager.tookOver(c)
+	}
 	c.raw.afterClose(func() { p.closed(c, err) })
 }
 
@@ -458,22 +524,9 @@ func (p *pool) closed(c *conn, err error) {
 	if hook := p.endpoint.cluster.manager.options.Hooks.ConnClosed; hook != nil {
 		hook(observe.ConnEvent{
 			Cluster: p.endpoint.cluster.name, Endpoint: p.endpoint.address, Protocol: c.protocol(),
-			TLS: c.tls, PeerID: c.peerID, Err: err, Duration: time.Since(c.opened),
+			TLS: c.secured != nil, PeerID: c.peerID, Err: err, Duration: time.Since(c.opened),
 		})
 	}
-}
-
-// drain closes idle connections now and the others when their calls end. Calls
-// that still come are served by connections that are closed behind them.
-func (p *pool) drain() {
-	p.mu.Lock()
-	p.draining = true
-	for c := range p.conns {
-		p.retireLocked(c)
-	}
-	p.expiry.stop()
-	p.stopCheckingLocked()
-	p.mu.Unlock()
 }
 
 // close closes every connection, in use or not, and ends every wait.

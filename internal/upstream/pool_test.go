@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,29 +72,73 @@ func TestBN1_TheLatestIdleConnectionIsUsedFirst(t *testing.T) {
 	})
 }
 
-func TestBC1_CallsWaitForAConnectionAtTheLimit(t *testing.T) {
+// A connection that has come and is not offered yet is spoken for: the call that waits
+// for it needs no other when the next call comes.
+func TestBN1_AConnectionOnItsWayToACallIsNotDialedAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
+		answered, offered := make(chan struct{}), make(chan struct{})
+		var came atomic.Int64
+		w.opening = func() {
+			if came.Add(1) == 1 {
+				<-offered
+			}
+		}
 		w.serve(paymentAddress, func(rw http.ResponseWriter, r *http.Request) {
-			time.Sleep(time.Second)
+			<-answered
 			answer(rw, r)
 		})
-		c, e := w.one(func(c *discovery.Cluster) { c.Limits[0].MaxConnections = 2 })
-		begin := time.Now()
-		var calls []*call
-		for range 10 {
-			calls = append(calls, start(t.Context(), t, e))
-		}
-		for _, call := range calls {
-			call.wait(t)
-		}
-		if took := time.Since(begin); took != 5*time.Second {
-			t.Errorf("10 calls of 1 s over 2 connections took %v, want 5 s", took)
-		}
+		c, e := w.one(nil)
+		first := start(t.Context(), t, e)
+		synctest.Wait()
+		second := start(t.Context(), t, e)
+		synctest.Wait()
+		close(offered)
+		synctest.Wait()
+		close(answered)
+		first.wait(t)
+		second.wait(t)
 		w.expectConnections(2, 0)
 		expectIdle(t, c, 2)
 	})
+}
+
+func TestBC1_CallsWaitForAConnectionAtTheLimit(t *testing.T) {
+	t.Parallel()
+	for name, edit := range map[string]func(*discovery.Cluster){
+		"of the cluster":   func(c *discovery.Cluster) { c.Limits[0].MaxConnections = 2 },
+		"of each endpoint": func(c *discovery.Cluster) { c.HostConnections[0] = 2 },
+		"of each endpoint over HTTP/2": func(c *discovery.Cluster) {
+			limitedTo(1)(c)
+			c.HostConnections[0] = 2
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.serve(paymentAddress, func(rw http.ResponseWriter, r *http.Request) {
+					time.Sleep(time.Second)
+					answer(rw, r)
+				})
+				c, e := w.one(edit)
+				begin := time.Now()
+				var calls []*call
+				for range 10 {
+					calls = append(calls, start(t.Context(), t, e))
+				}
+				for _, call := range calls {
+					call.wait(t)
+				}
+				if took := time.Since(begin); took != 5*time.Second {
+					t.Errorf("10 calls of 1 s over 2 connections took %v, want 5 s", took)
+				}
+				w.expectConnections(2, 0)
+				expectIdle(t, c, 2)
+			})
+		})
+	}
 }
 
 func TestBN1_WaitersAreServedInTheirOrder(t *testing.T) {

@@ -6,23 +6,21 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"sync"
 )
 
 // newHTTP2 makes an HTTP/2 connection and waits for the server's SETTINGS, with
 // which every server begins (RFC 9113, section 3.4). Before them the client does
-// not know how many streams it may open. net/http takes a hundred for granted,
-// and stands still when more were reserved than the server then allows.
+// not know how many streams it may open.
 func newHTTP2(ctx context.Context, tr *http.Transport, conn net.Conn, address string) (httpConn, error) {
-	preface := &prefaceConn{Conn: conn, settled: make(chan struct{}), closed: make(chan struct{})}
-	cc, err := newClientConn(ctx, tr, preface, address)
+	frames := newFramesConn(conn)
+	cc, err := newClientConn(ctx, tr, frames, address)
 	if err != nil {
 		return nil, err
 	}
 	select {
-	case <-preface.settled:
-		return standardConn{cc}, nil
-	case <-preface.closed:
+	case <-frames.settled:
+		return sharedConn{standardConn{cc}, frames}, nil
+	case <-frames.closed:
 		err = errors.New("closed by the peer before its settings: does it speak HTTP/2?")
 	case <-ctx.Done():
 		err = fmt.Errorf("no settings from the peer: %w", context.Cause(ctx))
@@ -30,48 +28,43 @@ func newHTTP2(ctx context.Context, tr *http.Transport, conn net.Conn, address st
 	return nil, errors.Join(fmt.Errorf("http2: %w", err), ignoreClosed(cc.Close()))
 }
 
-// prefaceConn notices when its reader has dealt with the first HTTP/2 frame: it
-// wants more although it was given the whole of it. Read is called by net/http's
-// read loop only.
-type prefaceConn struct {
-	net.Conn
-	header [frameHeader]byte
-	// read is how many bytes have been read, until the first frame is over.
-	read    int
-	over    bool
-	settled chan struct{}
-
-	closeOnce sync.Once
-	closed    chan struct{}
+// sharedConn is net/http's for HTTP/2, and says what net/http keeps to itself.
+//
+// It keeps to the number of streams that the peer allows, of which net/http knows
+// nothing: net/http would keep the requests for which there is no stream any more when
+// the peer allows fewer than before, one of them ahead of all others, and would not
+// notice when the peer allows more again. They would wait for as long as they may,
+// on a connection that has room.
+type sharedConn struct {
+	standardConn
+	frames *framesConn
 }
 
-// frameHeader is the length of a frame's header, which begins with the length
-// of the rest in three bytes.
-const frameHeader = 9
+func (c sharedConn) onChange(f func()) {
+	c.standardConn.onChange(f)
+	c.frames.onNews.Store(&f)
+}
 
-func (c *prefaceConn) Read(p []byte) (int, error) {
-	if c.over {
-		return c.Conn.Read(p)
+func (c sharedConn) leaving() bool { return c.frames.goAway.Load() }
+
+func (c sharedConn) Available() int {
+	n := c.standardConn.Available()
+	if allowed, limited := c.frames.allowed(); limited {
+		n = max(0, min(n, allowed-c.InFlight()))
 	}
-	if c.read >= frameHeader && c.read >= frameHeader+c.length() {
-		c.over = true
-		close(c.settled)
-		return c.Conn.Read(p)
-	}
-	n, err := c.Conn.Read(p)
-	if c.read < frameHeader {
-		copy(c.header[c.read:], p[:n])
-	}
-	c.read += n
-	return n, err
+	return n
 }
 
-func (c *prefaceConn) length() int {
-	return int(c.header[0])<<16 | int(c.header[1])<<8 | int(c.header[2])
+func (c sharedConn) Reserve() error {
+	if c.Available() == 0 {
+		return errNoStream
+	}
+	return c.standardConn.Reserve()
 }
 
-// Close also tells who waits for the settings that there will be none.
-func (c *prefaceConn) Close() error {
-	c.closeOnce.Do(func() { close(c.closed) })
-	return c.Conn.Close()
+func (c sharedConn) refuses() bool {
+	allowed, limited := c.frames.allowed()
+	return c.leaving() || limited && c.InFlight() > allowed
 }
+
+var errNoStream = errors.New("http2: the peer allows no more streams")

@@ -188,8 +188,9 @@ func isStale(err error) bool {
 	return !f.Sent || f.Stale || f.Kind == outcome.RefusedStream || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed)
 }
 
-// readChecked reads as much of the body as is looked at, and the rest if it is not
-// much, so that the connection can be used again.
+// readChecked reads as much of the body as is looked at, and waits for its end, as
+// Envoy does: an answer that does not end within the check's time is none. The rest is
+// not kept.
 func readChecked(resp *http.Response, h *health.HTTP) ([]byte, error) {
 	limit := int64(h.BodyLimit)
 	if limit <= 0 || limit > checkedBodyForAll {
@@ -197,14 +198,7 @@ func readChecked(resp *http.Response, h *health.HTTP) ([]byte, error) {
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit))
 	if err == nil {
-		var rest int64
-		rest, err = io.CopyN(io.Discard, resp.Body, maxCheckedBody)
-		if rest == maxCheckedBody {
-			resp.Close = true // the rest is not waited for
-		}
-		if errors.Is(err, io.EOF) {
-			err = nil
-		}
+		_, err = io.Copy(io.Discard, resp.Body)
 	}
 	return body, errors.Join(err, resp.Body.Close())
 }

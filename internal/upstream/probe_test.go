@@ -73,6 +73,37 @@ func TestWhatAnAnswerMustBe(t *testing.T) {
 	}
 }
 
+// An answer is one when it has ended, as for Envoy.
+func TestAnAnswerThatDoesNotEndIsNone(t *testing.T) {
+	t.Parallel()
+	for name, write := range map[string]func(http.ResponseWriter) error{
+		"more and more": func(rw http.ResponseWriter) error {
+			time.Sleep(time.Millisecond) // fake
+			_, err := rw.Write(make([]byte, 32<<10))
+			return err
+		},
+		"nothing more": func(rw http.ResponseWriter) error {
+			time.Sleep(time.Millisecond) // fake
+			return http.NewResponseController(rw).Flush()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				e := watchHealth(w)
+				w.serve(paymentAddress, func(rw http.ResponseWriter, r *http.Request) {
+					for r.Context().Err() == nil && write(rw) == nil { // until the check gives up
+					}
+				})
+				w.hold(result(checkedBy(&health.Config{Timeout: time.Second, Interval: time.Minute, NoTrafficInterval: time.Minute, HTTP: &health.HTTP{Path: "/"}}), paymentAddress))
+				time.Sleep(2 * time.Second) // fake
+				e.expectChecks(t, "1s: unreachable: context deadline exceeded")
+			})
+		})
+	}
+}
+
 func TestChecksKeepTheirConnectionAndFindANewOne(t *testing.T) {
 	t.Parallel()
 	for _, reuse := range []bool{true, false} {

@@ -11,6 +11,8 @@ import (
 // that an upgrade (101) took over lives on when its HTTP connection is gone.
 type rawConn struct {
 	net.Conn
+	// stall is Conn if its writes are watched, nil otherwise.
+	stall *stall
 
 	mu      sync.Mutex
 	closed  bool   // guarded by mu
@@ -29,6 +31,13 @@ func (c *rawConn) Close() error {
 		f()
 	}
 	return err
+}
+
+// open reports whether nobody has closed the connection yet.
+func (c *rawConn) open() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.closed
 }
 
 // afterClose calls f when the connection is closed, at once if it is.

@@ -28,14 +28,6 @@ type Failure struct {
 	Err   error
 }
 
-// Departure is told when a request has its connection and is about to be sent,
-// however long it had to wait. It may change the request's headers.
-type Departure interface {
-	// Depart refuses to send the request if it returns a failure, which must be of
-	// one that was not sent.
-	Depart() *Failure
-}
-
 // RoundTrip is [Endpoint.Send] for requests of which nobody needs to know when they
 // are sent.
 func (e *Endpoint) RoundTrip(req *http.Request, priority discovery.RoutingPriority) (*http.Response, *Failure) {
@@ -45,23 +37,16 @@ func (e *Endpoint) RoundTrip(req *http.Request, priority discovery.RoutingPriori
 // Send sends one request to the endpoint, once: nothing in it, and nothing in
 // net/http below it, sends a request again. The request's context bounds the wait
 // for a connection and the exchange. departure, if there is one, is told between
-// the two. On failure the request's body has been closed.
+// the two, and once more if the connection was of no use after all. On failure the request's body has been closed.
 func (e *Endpoint) Send(req *http.Request, priority discovery.RoutingPriority, departure Departure) (*http.Response, *Failure) {
 	config := e.cluster.Config()
 	if config == nil {
 		return nil, fail(req, outcome.NoConfig, e.cluster.Err())
 	}
 	p := e.pool(poolKey{protocol: protocolOf(config, req), priority: priority})
-	c, err := p.get(req.Context())
-	if err != nil {
-		return nil, fail(req, waitKind(err), err)
-	}
-	if departure != nil {
-		if refused := departure.Depart(); refused != nil {
-			c.cc.Release()
-			p.changed(c)
-			return nil, fail(req, refused.Kind, refused.Err)
-		}
+	c, failure := p.depart(req, departure)
+	if failure != nil {
+		return nil, failure
 	}
 	sent, letGo := c.releasable(req)
 	resp, err := c.cc.RoundTrip(sent)
@@ -77,7 +62,7 @@ func (e *Endpoint) Send(req *http.Request, priority discovery.RoutingPriority, d
 		p.share(c, resp, letGo)
 	}
 	if resp.Header[FailHeader] != nil {
-		e.FailNow()
+		e.failBeside(resp)
 	}
 	if ctx := req.Context(); ctx.Err() != nil {
 		// net/http takes a response that comes while it lets the connection go.
@@ -87,6 +72,19 @@ func (e *Endpoint) Send(req *http.Request, priority discovery.RoutingPriority, d
 		return nil, &Failure{Kind: outcome.Canceled, Sent: true, Err: context.Cause(ctx)}
 	}
 	return resp, nil
+}
+
+// failBeside is FailNow, which runs hooks. If one of them panics, nobody gets the
+// response.
+func (e *Endpoint) failBeside(resp *http.Response) {
+	told := false
+	defer func() {
+		if !told {
+			_ = resp.Body.Close()
+		}
+	}()
+	e.FailNow()
+	told = true
 }
 
 // share gives the place of an HTTP/2 response to those who wait for one, when
@@ -114,7 +112,7 @@ func (c *conn) releasable(req *http.Request) (releasable *http.Request, letGo fu
 	}
 	ctx, letGo := context.WithCancel(req.Context())
 	releasable = req.WithContext(ctx)
-	releasable.Body = &stallingBody{ReadCloser: req.Body, letGo: letGo}
+	releasable.Body = &stallingBody{ReadCloser: req.Body, life: c.pool.endpoint.cluster.manager.ctx, letGo: letGo}
 	return releasable, letGo
 }
 
@@ -128,6 +126,7 @@ const stallGrace = time.Second
 // has nothing to say.
 type stallingBody struct {
 	io.ReadCloser
+	life    context.Context //nolint:containedctx // it is the mesh's, whose end nobody waits for
 	letGo   func()
 	reading atomic.Bool
 	over    atomic.Bool // the exchange has an answer, or has failed
@@ -143,7 +142,11 @@ func (b *stallingBody) Read(p []byte) (int, error) {
 func (b *stallingBody) Close() error {
 	err := b.ReadCloser.Close()
 	if b.reading.Load() {
-		time.AfterFunc(stallGrace, func() {
+		grace := stallGrace
+		if b.life.Err() != nil {
+			grace = 0
+		}
+		time.AfterFunc(grace, func() {
 			if b.reading.Load() && !b.over.Load() {
 				b.letGo()
 			}
@@ -169,9 +172,13 @@ func (b *sharedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close returns when the stream has ended.
+// Close returns when the stream has ended, or the connection because its peer does not
+// read.
 func (b *sharedBody) Close() error {
 	b.letGo()
+	writes := b.conn.raw.stall
+	writes.leave()
+	defer writes.left()
 	err := b.ReadCloser.Close()
 	b.pool.changed(b.conn)
 	return err
@@ -266,18 +273,32 @@ func isNothingWritten(err error) bool {
 // not as long as they say, or HTTP/2 has no place for their headers (an upgrade,
 // RFC 9113, section 8.2.2).
 func isUnsendable(err error) bool {
-	text := err.Error()
-	return strings.Contains(text, "http: ContentLength=") ||
-		strings.HasPrefix(text, "http2: request body larger than specified content length") ||
-		strings.HasPrefix(text, "http2: invalid request :path ") ||
-		strings.HasPrefix(text, "http2: invalid ") && strings.Contains(text, " request header: ")
+	return says(err, func(text string) bool {
+		return strings.HasPrefix(text, "http: ContentLength=") ||
+			strings.HasPrefix(text, "http2: request body larger than specified content length") ||
+			strings.HasPrefix(text, "http2: invalid request :path ") ||
+			strings.HasPrefix(text, "http2: invalid ") && strings.Contains(text, " request header: ")
+	})
 }
 
 // isUnprocessed recognizes the errors of net/http's HTTP/2 client for streams
 // that a graceful GOAWAY excluded, or that never started.
 func isUnprocessed(err error) bool {
-	text := err.Error()
-	return strings.Contains(text, "http2: Transport received Server's graceful shutdown GOAWAY") ||
-		strings.Contains(text, "http2: client conn not usable") ||
-		strings.Contains(text, "http2: client conn could not be established")
+	return says(err, func(text string) bool {
+		return text == "http2: Transport received Server's graceful shutdown GOAWAY" ||
+			text == "http2: client conn not usable" ||
+			strings.HasPrefix(text, "http2: client conn could not be established")
+	})
+}
+
+// says reports whether the text of an error, or of one that it wraps, is a mark. Only
+// the beginning of a text may be one: net/http quotes in it what the peer says, who could
+// have a request sent again that way.
+func says(err error, mark func(text string) bool) bool {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if mark(err.Error()) {
+			return true
+		}
+	}
+	return false
 }

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"net"
 	"slices"
@@ -36,7 +35,7 @@ func (e *Endpoint) Connect(ctx context.Context) (*Stream, error) {
 	conn, err := e.connect(bounded, d, state, e.address, streamALPN)
 	now := time.Now()
 	event := observe.ConnEvent{
-		Cluster: e.cluster.name, Endpoint: e.address, Protocol: "tcp", TLS: d.tls, PeerID: d.peerID, Err: err, Duration: now.Sub(begin),
+		Cluster: e.cluster.name, Endpoint: e.address, Protocol: "tcp", TLS: d.secured != nil, PeerID: d.peerID, Err: err, Duration: now.Sub(begin),
 	}
 	if hook := e.cluster.manager.options.Hooks.ConnOpened; hook != nil {
 		hook(event)
@@ -60,12 +59,24 @@ func streamALPN(settings *discovery.UpstreamTLS) []string {
 	return settings.ALPN
 }
 
+// Limits are how long the connection may be idle and how old it may become, as its
+// cluster has it now. 0 is no limit.
+func (s *Stream) Limits() (idle, age time.Duration) {
+	if config := s.endpoint.cluster.Config(); config != nil {
+		return config.IdleTimeout, config.MaxConnectionDuration
+	}
+	return 0, 0
+}
+
+// Opened is when the connection was made.
+func (s *Stream) Opened() time.Time { return s.opened }
+
 // Closed reports the end of the connection. It is called once.
 func (s *Stream) Closed() {
 	if hook := s.endpoint.cluster.manager.options.Hooks.ConnClosed; hook != nil {
 		hook(observe.ConnEvent{
 			Cluster: s.endpoint.cluster.name, Endpoint: s.endpoint.address, Protocol: "tcp",
-			TLS: s.dialed.tls, PeerID: s.dialed.peerID, Duration: time.Since(s.opened),
+			TLS: s.dialed.secured != nil, PeerID: s.dialed.peerID, Duration: time.Since(s.opened),
 		})
 	}
 }
@@ -79,23 +90,25 @@ var errExpired = errors.New("the certificate of the peer has expired")
 // or that one's certificate has expired, or it is in the clear and is not to be. A
 // change that it would survive is none, nor is one of an endpoint that has left. That
 // the own certificate has expired is for the peer to say.
-func (s *Stream) Check() error {
-	state := s.endpoint.cluster.state.Load()
+func (s *Stream) Check() error { return s.dialed.check(s.endpoint) }
+
+// check is [Stream.Check] for any connection that carries no calls.
+func (d *dialed) check(e *Endpoint) error {
+	state := e.cluster.state.Load()
 	if state.err != nil {
 		return nil //nolint:nilerr // why there is no cluster is no reason to end what it made
 	}
-	secure := state.tlsOf(s.endpoint)
-	conn, isTLS := s.Conn.(*tls.Conn)
+	secure := state.tlsOf(e)
 	switch {
 	case secure == nil:
 		return nil
-	case !isTLS:
+	case d.secured == nil:
 		return errInTheClear
 	}
-	if security := secure.security(); s.dialed.security.Same(security) && (s.dialed.expires.IsZero() || time.Now().Before(s.dialed.expires)) {
+	if security := secure.security(); d.security.Same(security) && (d.expires.IsZero() || time.Now().Before(d.expires)) {
 		return nil
 	}
-	connection := conn.ConnectionState()
+	connection := d.secured.ConnectionState()
 	if certs := connection.PeerCertificates; len(certs) > 0 && time.Now().After(certs[0].NotAfter) {
 		return errExpired
 	}

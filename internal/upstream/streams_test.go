@@ -2,12 +2,16 @@ package upstream
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/net/http2"
 
 	"github.com/inboardmesh/inboard/breaker"
 	"github.com/inboardmesh/inboard/discovery"
@@ -149,5 +153,65 @@ func TestASilentPeerIsNoticed(t *testing.T) {
 		}
 		w.expectConnections(1, 1)
 		expectIdle(t, c, 0)
+	})
+}
+
+// MAX_CONCURRENT_STREAMS may be zero (RFC 9113, section 6.5.2). Who says so has too much
+// to do: more connections are no remedy.
+func TestAServerThatTakesNoStreamIsNotDialedAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		none := http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 0}
+		w.http2Server(paymentAddress, func(*http2.Framer, uint32) { t.Error("a stream was opened") }, none)
+		c, e := w.one(speakHTTP2)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		calls := []*call{start(ctx, t, e), start(ctx, t, e), start(ctx, t, e)}
+		w.expectConnections(1, 0)
+		for _, call := range calls {
+			<-call.done
+			if call.failure == nil || call.failure.Kind != outcome.Canceled || call.failure.Sent {
+				t.Errorf("got %+v, want the end of its time, not sent", call.failure)
+			}
+		}
+		w.expectConnections(1, 0)
+		expectIdle(t, c, 1)
+	})
+}
+
+func TestAServerThatTakesStreamsLaterGetsThemThen(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.rawServer(paymentAddress, func(conn net.Conn) {
+			if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
+				return
+			}
+			f := http2.NewFramer(conn, conn)
+			_ = f.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 0})
+			_ = f.WriteSettingsAck()
+			var opened sync.Once
+			for {
+				frame, err := f.ReadFrame()
+				if err != nil {
+					return
+				}
+				if headers, ok := frame.(*http2.HeadersFrame); ok {
+					_ = f.WriteHeaders(http2.HeadersFrameParam{
+						StreamID: headers.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true, EndStream: true, // :status 200
+					})
+				}
+				opened.Do(func() {
+					time.Sleep(time.Minute)
+					_ = f.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 10})
+				})
+			}
+		})
+		c, e := w.one(speakHTTP2)
+		for _, call := range []*call{start(t.Context(), t, e), start(t.Context(), t, e)} {
+			call.wait(t)
+		}
+		expectIdle(t, c, 1)
 	})
 }

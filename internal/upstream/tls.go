@@ -17,6 +17,8 @@ type clientTLS struct {
 	settings *discovery.UpstreamTLS
 	identity meshtls.Source
 	roots    meshtls.Source
+	// one is whether both are the same source, as they mostly are.
+	one bool
 }
 
 // clientTLS resolves the provider instances and the secrets of a cluster's settings;
@@ -49,6 +51,8 @@ func (c *Cluster) clientTLS(settings *discovery.UpstreamTLS) (*clientTLS, error)
 	if err != nil {
 		return nil, err
 	}
+	t.one = settings.IdentitySecret == "" && settings.IdentityInstance != "" && !settings.SystemRoots && settings.Bundles == nil &&
+		settings.RootSecret == "" && settings.RootInstance == settings.IdentityInstance
 	return t, nil
 }
 
@@ -103,9 +107,16 @@ func (t *clientTLS) security() Security {
 	if t == nil {
 		return Security{}
 	}
-	s := Security{settings: t.settings, rootsKey: t.rootsKey()}
-	if own := t.own(); own != nil {
+	s := Security{settings: t.settings}
+	own := t.own()
+	if own != nil {
 		s.issuerKey = own.IssuerKey
+	}
+	switch {
+	case !t.one:
+		s.rootsKey = t.rootsKey()
+	case own != nil: // asked once: to answer, most sources read the clock
+		s.rootsKey = own.RootsKey
 	}
 	return s
 }

@@ -62,7 +62,7 @@ func TestBN4_TheMetadataOfAnEndpointChoosesItsTLS(t *testing.T) {
 	})
 }
 
-func TestATLSMatchWithoutItsIdentityMakesTheClusterUnusable(t *testing.T) {
+func TestBS4_ATLSMatchWithoutItsIdentityMakesTheClusterUnusable(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -66,7 +66,8 @@ type dialed struct {
 	cc    httpConn
 	raw   *rawConn
 	http2 bool
-	tls   bool
+	// secured is the connection with TLS, nil in the clear.
+	secured *tls.Conn
 	// peerID is the peer's verified identity, "" without one.
 	peerID string
 	// security tells under which settings and roots it was made.
@@ -100,6 +101,7 @@ func (e *Endpoint) dialAt(ctx context.Context, address string, protocol wireProt
 		return nil, err
 	}
 	if d.http2 {
+		d.raw.watchWrites(e.cluster.manager.writes, &e.cluster.manager.ending)
 		d.cc, err = newHTTP2(ctx, state.transport.http2, e.Pinging(conn), address)
 	} else {
 		d.cc, err = newHTTP1(ctx, state.transport, conn, address)
@@ -163,12 +165,12 @@ func (d *dialed) secure(ctx context.Context, settings *clientTLS, alpn []string)
 	}
 	// Read before the handshake, as the roots are.
 	own := settings.own()
-	conn := tls.Client(d.raw, config)
+	conn := tls.Client(&recordsConn{Conn: d.raw}, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("tls handshake: %w", err), ignoreClosed(d.raw.Close()))
 	}
 	state := conn.ConnectionState()
-	d.tls, d.expires = true, meshtls.Expiry(state, own)
+	d.secured, d.expires = conn, meshtls.Expiry(state, own)
 	d.http2 = d.http2 || isHTTP2(state.NegotiatedProtocol)
 	if id, ok := meshtls.PeerID(state); ok {
 		d.peerID = id.String()
