@@ -10,11 +10,17 @@ import (
 	"github.com/inboardmesh/inboard/outcome"
 )
 
-var policyCases = []struct {
+type policyCase struct {
 	name   string
 	config Config
 	weight func(i int) uint32
-}{
+}
+
+// largestTable has five million places to be filled: too many for tests that fill them
+// time and again.
+var largestTable = policyCase{"maglev, largest table", Config{Policy: Maglev, MaglevSize: MaxMaglevSize}, equalWeights}
+
+var policyCases = []policyCase{
 	{"round robin", Config{}, equalWeights},
 	{"round robin weighted", Config{}, unequalWeights},
 	{"least request", Config{Policy: LeastRequest}, equalWeights},
@@ -62,8 +68,26 @@ func BenchmarkPick(b *testing.B) {
 	}
 }
 
+// BenchmarkOneHost is the baseline of BenchmarkPick: to take any host of the list and to
+// look at it, which every pick does at the end.
+func BenchmarkOneHost(b *testing.B) {
+	for _, n := range []int{10, 10_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			s := NewSet(Config{}, nil)
+			s.Update(Config{}, []LocalityEndpoints{{Endpoints: endpoints(n, equalWeights)}})
+			hosts := slices.Collect(s.Hosts())
+			at := uint32(0)
+			cputime.Loop(b, func() {
+				// Where the next one is depends on this one, as what a pick reads depends
+				// on what it has read.
+				at += 0x9E3779B9 + uint32(hosts[below(at, uint32(n))].Active())
+			})
+		})
+	}
+}
+
 func BenchmarkUpdateOneOf10000(b *testing.B) {
-	for _, c := range policyCases {
+	for _, c := range append(slices.Clone(policyCases), largestTable) {
 		b.Run(c.name, func(b *testing.B) {
 			s := NewSet(c.config, nil)
 			versions := [2][]LocalityEndpoints{
@@ -136,6 +160,62 @@ func BenchmarkEject(b *testing.B) {
 					b.Fatal("not returned")
 				}
 			}
+		})
+	}
+}
+
+// BenchmarkUpdateSubsets is one endpoint's change among 10,000 that are divided into
+// subsets, beside the same without them.
+func BenchmarkUpdateSubsets(b *testing.B) {
+	by := func(keys ...string) *Subsets {
+		s := &Subsets{}
+		for _, k := range keys {
+			s.Selectors = append(s.Selectors, SubsetSelector{Keys: []string{k}})
+		}
+		return s
+	}
+	for _, c := range []struct {
+		name   string
+		config Config
+	}{
+		{"none", Config{}},
+		{"by version", Config{Subsets: by("version")}},
+		{"by pod", Config{Subsets: by("pod")}},
+		{"by version and by pod", Config{Subsets: by("version", "pod")}},
+		{"maglev, none", Config{Policy: Maglev}},
+		{"maglev, by version", Config{Policy: Maglev, Subsets: by("version")}},
+	} {
+		var versions [2][]LocalityEndpoints
+		for v := range versions {
+			localities := make([]LocalityEndpoints, 3)
+			for i, e := range endpoints(10_000, unequalWeights) {
+				if i == 5_000 {
+					e.Address = fmt.Sprintf("10.255.0.%d:80", v)
+				}
+				e.Metadata = map[string]map[string]string{subsetNamespace: {"pod": e.Address, "version": fmt.Sprint(i % 5)}}
+				l := &localities[i%3]
+				l.Locality.Zone, l.Endpoints = fmt.Sprint(i%3), append(l.Endpoints, e)
+			}
+			versions[v] = localities
+		}
+		b.Run(c.name+"/update", func(b *testing.B) {
+			s := NewSet(c.config, nil)
+			s.Update(c.config, versions[0])
+			i := 0
+			cputime.Loop(b, func() {
+				i++
+				s.Update(c.config, versions[i%2])
+			})
+		})
+		b.Run(c.name+"/check", func(b *testing.B) {
+			s := NewSet(c.config, nil)
+			s.Update(c.config, versions[0])
+			h := slices.Collect(s.Hosts())[5_000]
+			i := 0
+			cputime.Loop(b, func() {
+				i++
+				s.SetCheck(h, [2]Check{Passing, Failing}[i%2])
+			})
 		})
 	}
 }

@@ -35,7 +35,7 @@ func TestWhatIsPickedIsACandidate(t *testing.T) {
 		if r.IntN(2) == 0 {
 			prefer = &Locality{Region: fmt.Sprint("r", r.IntN(3))}
 		}
-		candidates, err := s.CandidatesFor(prefer)
+		candidates, err := s.CandidatesFor(&PickInfo{Prefer: prefer})
 		for range 50 {
 			h, pickErr := s.Pick(PickInfo{Prefer: prefer})
 			if !errors.Is(pickErr, err) || pickErr == nil && !slices.Contains(candidates, h) {

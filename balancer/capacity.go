@@ -1,10 +1,12 @@
 package balancer
 
+import "slices"
+
 // Capacity is what a set has to offer beside other sets, as an aggregate cluster
 // looks at the clusters that it consists of.
 type Capacity struct {
 	// Healthy and Degraded are how available its priorities are together, in
-	// percent of what the traffic needs, at most 100 each.
+	// percent of what the traffic needs, at most 100 together.
 	Healthy, Degraded uint32
 	// Hosts is how many it has, Priorities how many priorities they are in.
 	Hosts, Priorities int
@@ -18,7 +20,10 @@ func capacityOf(levels []*level, config Config) Capacity {
 		c.Degraded += available[i].degraded
 		c.Hosts += l.sum.hosts
 	}
-	c.Healthy, c.Degraded = min(c.Healthy, 100), min(c.Degraded, 100)
+	c.Healthy = min(c.Healthy, 100)
+	// A part of the set's traffic is a place in what its priorities get if they are
+	// alone, in which degraded hosts get what healthy ones leave.
+	c.Degraded = min(c.Degraded, 100-c.Healthy)
 	if config.Failover != nil { // one healthy host is enough, and nothing else is
 		c.Healthy, c.Degraded = 100*min(c.Healthy, 1), 0
 	}
@@ -80,6 +85,42 @@ func Chain(n int, of func(i int) Capacity, random uint64) (i int, part Part) {
 	return 0, Part{} // a capacity changed meanwhile
 }
 
+// Parts says what of the traffic that [Chain] divides comes to each of n sets: the
+// parts that it may return with the set's number, each once, with the place that is the
+// end of those. A set without parts gets nothing.
+func Parts(n int, of func(i int) Capacity) [][]Part {
+	parts := make([][]Part, n)
+	total, hosts := uint32(0), 0
+	for i := range n {
+		c := of(i)
+		total += c.Healthy + c.Degraded
+		hosts += c.Hosts
+	}
+	if total == 0 {
+		for i := range n {
+			if of(i).Hosts > 0 || hosts == 0 && i == 0 {
+				parts[i] = []Part{{}}
+			}
+		}
+		return parts
+	}
+	left := min(total, 100)
+	for _, degraded := range [2]bool{false, true} {
+		for i := range n {
+			c := of(i)
+			available := c.Healthy
+			if degraded {
+				available = c.Degraded
+			}
+			if given := min(left, available); given > 0 {
+				parts[i] = append(parts[i], Part{At: float64(given) / float64(available), Degraded: degraded})
+				left -= given
+			}
+		}
+	}
+	return parts
+}
+
 // at returns the choice that a part of the traffic is of, nil if there is none any
 // more.
 func (s *snapshot) at(part Part) *choice {
@@ -105,12 +146,31 @@ func (s *snapshot) at(part Part) *choice {
 	return last
 }
 
+// comesTo reports whether a choice gets something of the traffic up to a place.
+func (s *snapshot) comesTo(i int, end Part) bool {
+	if end.At == 0 || !slices.ContainsFunc(s.choices, func(c choice) bool { return c.degraded == end.Degraded }) {
+		return true // it is of the whole
+	}
+	var whole, begins, before uint32
+	for j := range s.choices {
+		if s.choices[j].degraded == end.Degraded {
+			if j < i {
+				begins += s.choices[j].below - before
+			}
+			whole += s.choices[j].below - before
+		}
+		before = s.choices[j].below
+	}
+	const rounding = 1e-6
+	return s.choices[i].degraded == end.Degraded && float64(begins)+rounding < end.At*float64(whole)
+}
+
 // Usable reports whether a pick would find a host that is reachable and not to be
 // avoided.
 func (s *Set) Usable(info *PickInfo) bool {
 	snapshot := s.snapshot.Load()
 	if snapshot.subsets != nil {
-		snapshot = snapshot.subsets.find(info.Match)
+		snapshot, _ = snapshot.subsets.find(info.Match)
 	}
 	if snapshot.err != nil {
 		return false

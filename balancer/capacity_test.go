@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -54,6 +55,67 @@ func TestAChainIsOneLongListOfPriorities(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What a set gets within a chain of one is what it gets alone; and Parts are what Chain
+// returns, of which the candidates are those that are picked.
+func TestPartsOfAChain(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, seed))
+	for range 200 {
+		sets := make([]*Set, 1+random.IntN(3))
+		for i := range sets {
+			var localities []LocalityEndpoints
+			for p := range 1 + random.IntN(3) {
+				l := LocalityEndpoints{Priority: uint32(p)}
+				for j := range random.IntN(4) {
+					l.Endpoints = append(l.Endpoints, Endpoint{Address: fmt.Sprintf("10.%d.%d.%d:80", i, p, j), Health: []Health{Healthy, Degraded, Unhealthy}[random.IntN(3)]})
+				}
+				localities = append(localities, l)
+			}
+			sets[i] = newSet(Config{}, nil, random.Uint64)
+			sets[i].Update(Config{PanicThreshold: float64(random.IntN(2) * 50)}, localities)
+		}
+		of := func(i int) Capacity { return sets[i].Capacity() }
+		parts := Parts(len(sets), of)
+		candidates := make(map[*Host]bool)
+		for i := range parts {
+			for _, part := range parts[i] {
+				hosts, _ := sets[i].CandidatesFor(&PickInfo{Part: part})
+				for _, h := range hosts {
+					candidates[h] = true
+				}
+			}
+		}
+		if len(sets) == 1 {
+			alone, _ := sets[0].Candidates()
+			if len(alone) != len(candidates) {
+				t.Fatalf("%d get traffic alone, %d in a chain of one", len(alone), len(candidates))
+			}
+		}
+		picked := make(map[*Host]bool)
+		for range 3000 { // the smallest share is of 1 %, of some hosts in turn
+			i, part := Chain(len(sets), of, random.Uint64())
+			if !slices.ContainsFunc(parts[i], func(p Part) bool {
+				return p.Degraded == part.Degraded && (p.At == 0) == (part.At == 0) && part.At <= p.At
+			}) {
+				t.Fatalf("set %d has the part %v, which is not of %v", i, part, parts[i])
+			}
+			if h, err := sets[i].Pick(PickInfo{Part: part}); err == nil {
+				picked[h] = true
+			}
+		}
+		for h := range picked {
+			if !candidates[h] {
+				t.Fatalf("%s was picked, which is no candidate", h.Endpoint().Address)
+			}
+		}
+		if len(picked) != len(candidates) {
+			t.Fatalf("%d hosts were picked of %d candidates", len(picked), len(candidates))
+		}
 	}
 }
 

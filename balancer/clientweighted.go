@@ -173,26 +173,37 @@ func (r *reported) weightAt(at time.Duration, config *ClientWeightedConfig) floa
 // all are equal. A host without a weight has the mean of the others.
 func clientWeights(hosts []*Host, at time.Duration, config *ClientWeightedConfig) []uint64 {
 	weights := make([]float64, len(hosts))
-	var sum, most float64
+	var most float64
 	known := 0
 	for i, h := range hosts {
 		if weights[i] = h.load.weightAt(at, config); weights[i] > 0 {
 			known++
-			sum += weights[i]
 			most = max(most, weights[i])
 		}
 	}
 	if known < 2 {
 		return nil
 	}
+	// Hosts say what they like. Each weight is made a share of the largest before they
+	// are added up, so that the sum is no infinity.
+	const unknown = -1
+	var sum float64
+	for i, w := range weights {
+		if w == 0 {
+			weights[i] = unknown
+			continue
+		}
+		weights[i] = w / most
+		sum += weights[i]
+	}
 	// Weights are scaled so that the largest fits 16 bits, as in gRPC.
 	const scale = math.MaxUint16
 	scaled := make([]uint64, len(hosts))
 	for i, w := range weights {
-		if w == 0 {
+		if w == unknown {
 			w = sum / float64(known)
 		}
-		scaled[i] = max(1, uint64(math.Round(w/most*scale)))
+		scaled[i] = max(1, uint64(math.Round(w*scale)))
 	}
 	return scaled
 }
@@ -205,5 +216,6 @@ func (s *Set) Reweigh() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.parting.forget()
 	s.rebuildLocked(s.snapshot.Load().hosts)
 }

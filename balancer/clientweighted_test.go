@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"fmt"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -83,6 +84,57 @@ func TestBL8_WeightsFollowTheReports(t *testing.T) {
 		s.Reweigh()
 		shares("a host without a weight has the mean of the others", 1./3, 4./9, 2./9)
 	})
+}
+
+// Hosts say what they like of themselves. It ends neither the process nor the shares of
+// those that have said nothing.
+func TestBL8_ReportsMayBeExtreme(t *testing.T) {
+	t.Parallel()
+	for name, liar := range map[string]LoadReport{
+		"many requests":            {CPU: 1, QPS: 1e308},
+		"hardly any use":           {CPU: 1e-306, QPS: 100},
+		"the largest of all":       {CPU: 1, QPS: math.MaxFloat64},
+		"the smallest of all":      {CPU: math.MaxFloat64, QPS: math.SmallestNonzeroFloat64},
+		"no number":                {CPU: math.NaN(), QPS: math.NaN()},
+		"errors without an end":    {CPU: 1, QPS: 1, EPS: math.MaxFloat64},
+		"less than nothing of all": {CPU: -1, QPS: -1, EPS: -1},
+	} {
+		for _, silent := range []int{0, 1, 2, 5} {
+			t.Run(fmt.Sprintf("%s, %d silent", name, silent), func(t *testing.T) {
+				t.Parallel()
+				config := Config{Policy: ClientWeighted, ClientWeighted: ClientWeightedConfig{Blackout: -1, ErrorPenalty: 1}}
+				s := NewSet(config, nil)
+				s.Update(config, []LocalityEndpoints{{Weight: 1, Endpoints: endpointsFrom(0, 4+silent)}})
+				honest, picked := LoadReport{CPU: 0.5, QPS: 100}, make(map[*Host]int)
+				i := 0
+				for h := range s.Hosts() {
+					switch {
+					case i < 2:
+						h.ReportLoad(time.Now(), &liar)
+					case i < 4:
+						h.ReportLoad(time.Now(), &honest)
+					}
+					i++
+				}
+				s.Reweigh()
+				for range 10_000 {
+					h, err := s.Pick(PickInfo{})
+					if err != nil {
+						t.Fatal(err)
+					}
+					picked[h]++
+				}
+				i = 0
+				for h := range s.Hosts() {
+					// The mean of what is known is what those have that say nothing.
+					if i >= 4 && (picked[h] == 0 || picked[h] > 10_000/2) {
+						t.Errorf("one of %d silent hosts has %d of 10,000", silent, picked[h])
+					}
+					i++
+				}
+			})
+		}
+	}
 }
 
 func TestBL8_OtherPoliciesIgnoreReports(t *testing.T) {

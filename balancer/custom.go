@@ -2,6 +2,8 @@ package balancer
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 
@@ -17,7 +19,12 @@ type Custom struct {
 	// New makes the picker of one group of hosts, such as the healthy ones of a
 	// priority: whenever these change it is called again. It must not keep the
 	// set waiting, and must not change hosts, of which there is at least one.
+	// If it panics, or returns nil, picks from these hosts fail.
 	New func(hosts []*Host, config map[string]any) Picker
+	// Failed, if not nil, is told why the policy cannot be used: New or Pick has
+	// panicked, there is no picker, or it has picked no host. The pick that fails tells
+	// it, once for each picker.
+	Failed func(error)
 }
 
 // Picker chooses among the hosts that it was made for.
@@ -25,23 +32,79 @@ type Picker interface {
 	// Pick returns the index of a host. It is called for each attempt, from many
 	// goroutines at a time, and must neither block nor keep info, of which Hash,
 	// Hashed, Now and InFlight are set. If the host cannot be used because it was
-	// tried before or cannot be reached, it is asked again, a few times.
+	// tried before or cannot be reached, it is asked again, a few times. The attempt
+	// fails if there is no host of the index, or Pick panics.
 	Pick(info PickInfo) int
 }
 
 // custom asks an application's policy.
-type custom struct{ picker Picker }
+type custom struct {
+	policy *Custom
+	hosts  int
+	picker Picker // nil if there is none
+	// failure is why the policy cannot be used, or what has gone wrong last; nil
+	// while nothing has. told is whether somebody was told of it.
+	failure atomic.Pointer[error]
+	told    atomic.Bool
+}
 
-func (c *custom) pick(q query) int {
-	return c.picker.Pick(PickInfo{Hash: q.hash, Hashed: q.hashed, Now: q.now, InFlight: q.inFlight})
+func newCustom(policy *Custom, hosts []*Host) (c *custom) {
+	c = &custom{policy: policy, hosts: len(hosts)}
+	defer func() {
+		if v := recover(); v != nil {
+			c.failed(fmt.Errorf("panic in New: %v", v))
+		}
+	}()
+	if c.picker = policy.New(hosts, policy.Config); c.picker == nil {
+		c.failed(errors.New("no picker from New"))
+	}
+	return c
+}
+
+func (c *custom) failed(err error) {
+	err = fmt.Errorf("load-balancing policy %q: %w", c.policy.Name, err)
+	c.failure.Store(&err)
+}
+
+// err is why there is no host.
+func (c *custom) err() error {
+	err := *c.failure.Load()
+	if c.policy.Failed != nil && c.told.CompareAndSwap(false, true) {
+		c.policy.Failed(err)
+	}
+	return err
+}
+
+// pick returns noHost if the policy has failed. Its mistakes end no process: it is gRPC
+// that asks on goroutines of its own.
+func (c *custom) pick(q query) (i int) {
+	if c.picker == nil {
+		return noHost
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			c.failed(fmt.Errorf("panic in Pick: %v", v))
+			i = noHost
+		}
+	}()
+	i = c.picker.Pick(PickInfo{Hash: q.hash, Hashed: q.hashed, Now: q.now, InFlight: q.inFlight})
+	if i < 0 || i >= c.hosts {
+		c.failed(fmt.Errorf("picked host %d of %d", i, c.hosts))
+		return noHost
+	}
+	return i
 }
 
 func (c *custom) other(q query, n int) (int, bool) {
 	if n > redraws {
 		return 0, false
 	}
-	return c.pick(q), true
+	i := c.pick(q)
+	return i, i != noHost
 }
+
+// noHost is the index of no host.
+const noHost = -1
 
 // first stays with one host as long as it can be reached (gRFC A62).
 type first struct {

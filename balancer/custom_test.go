@@ -143,6 +143,43 @@ func TestPeakEWMADoesNotTakeAShortWaitForAQuickAnswer(t *testing.T) {
 	})
 }
 
+// A host that fails at once gets what shows whether it still does, and is taken back when
+// it does not.
+func TestPeakEWMACountsFailures(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := seededSet(t, Config{Policy: PeakEWMA}, LocalityEndpoints{Endpoints: endpoints(2, equalWeights)})
+		ill := hostAt(t, s, address(1))
+		failing := true
+		calls := func(n int) (got int) {
+			for range n {
+				h := mustPick(t, s)
+				h.Begin()
+				time.Sleep(10 * time.Millisecond)
+				h.End()
+				if h != ill {
+					h.Took(time.Now(), 10*time.Millisecond)
+					continue
+				}
+				if got++; failing {
+					h.Failed(time.Now(), time.Millisecond)
+				} else {
+					h.Took(time.Now(), 10*time.Millisecond)
+				}
+			}
+			return got
+		}
+		if got := calls(30_000); got == 0 || got > 30 { // in five minutes
+			t.Errorf("the host that fails got %d of 30000 calls, want a few", got)
+		}
+		failing = false
+		calls(6_000)
+		if got := calls(6_000); got < 1_500 {
+			t.Errorf("the host that is well again got %d of 6000 calls", got)
+		}
+	})
+}
+
 func TestPeakEWMAWaitsForTheFirstAnswer(t *testing.T) {
 	t.Parallel()
 	s := seededSet(t, Config{Policy: PeakEWMA}, LocalityEndpoints{Endpoints: endpoints(2, equalWeights)})
@@ -153,5 +190,79 @@ func TestPeakEWMAWaitsForTheFirstAnswer(t *testing.T) {
 	}
 	if len(hosts) != 1 {
 		t.Error("a host that has not answered yet gets more while another is idle")
+	}
+}
+
+// pickerFunc picks what it says.
+type pickerFunc func(PickInfo) int
+
+func (f pickerFunc) Pick(info PickInfo) int { return f(info) }
+
+// A mistake of a policy is an error of the picks that it concerns, and is over with
+// the next picker.
+func TestACustomPolicyThatFailsIsAnError(t *testing.T) {
+	t.Parallel()
+	const prefix = `load-balancing policy "mine": `
+	for _, tt := range []struct {
+		name string
+		make func() Picker
+		want string
+	}{
+		{"New panics", func() Picker { panic("no weights") }, "panic in New: no weights"},
+		{"there is no picker", func() Picker { return nil }, "no picker from New"},
+		{"the index is too large", func() Picker { return pickerFunc(func(PickInfo) int { return 4 }) }, "picked host 4 of 4"},
+		{"the index is negative", func() Picker { return pickerFunc(func(PickInfo) int { return -3 }) }, "picked host -3 of 4"},
+		{"Pick panics", func() Picker { return pickerFunc(func(PickInfo) int { panic("no idea") }) }, "panic in Pick: no idea"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			broken := true
+			var told []string
+			config := Config{Policy: CustomPolicy, Custom: &Custom{
+				Name: "mine",
+				New: func(hosts []*Host, _ map[string]any) Picker {
+					if broken {
+						return tt.make()
+					}
+					return lastPicker{len(hosts)}
+				},
+				Failed: func(err error) { told = append(told, err.Error()) },
+			}}
+			localities := []LocalityEndpoints{{Endpoints: endpoints(4, equalWeights)}}
+			s := seededSet(t, config, localities...)
+			for _, info := range []PickInfo{{}, {Hash: 5, Hashed: true}, {Prefer: &Locality{Region: "eu"}}, {Avoid: []*Host{hostAt(t, s, address(3))}}} {
+				if h, err := s.Pick(info); h != nil || err == nil || err.Error() != prefix+tt.want {
+					t.Errorf("picked %v, error %v, want %q", h, err, prefix+tt.want)
+				}
+			}
+			if len(told) != 1 || told[0] != prefix+tt.want {
+				t.Errorf("told %q, want that once", told)
+			}
+			broken = false
+			s.Update(config, localities)
+			if h := mustPick(t, s); h.Endpoint().Address != address(3) {
+				t.Errorf("picked %s after it was mended", h.Endpoint().Address)
+			}
+		})
+	}
+}
+
+// One mistake among good picks is no error where another host is asked for: the hosts
+// are searched.
+func TestACustomPolicyThatHasNoOtherHost(t *testing.T) {
+	t.Parallel()
+	first := true
+	config := Config{Policy: CustomPolicy, Custom: &Custom{Name: "mine", New: func([]*Host, map[string]any) Picker {
+		return pickerFunc(func(PickInfo) int {
+			if first {
+				first = false
+				return 0
+			}
+			return 17
+		})
+	}}}
+	s := seededSet(t, config, LocalityEndpoints{Endpoints: endpoints(2, equalWeights)})
+	if h := mustPick(t, s, hostAt(t, s, address(0))); h.Endpoint().Address != address(1) {
+		t.Errorf("picked %s, want the host that was not tried", h.Endpoint().Address)
 	}
 }

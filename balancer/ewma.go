@@ -106,6 +106,19 @@ func (l *latency) sample(at, took time.Duration, decay float64) {
 	l.at.Store(int64(at))
 }
 
+// peak adds a time that an answer would have taken at least: one that is shorter than
+// the average is by now says nothing.
+func (l *latency) peak(at, took time.Duration, decay float64) {
+	mean := math.Float64frombits(l.mean.Load())
+	if idle := (at - time.Duration(l.at.Load())).Seconds(); idle > 0 {
+		mean *= fade(idle / decay)
+	}
+	if seconds := took.Seconds(); seconds > mean {
+		l.mean.Store(math.Float64bits(seconds))
+		l.at.Store(int64(at))
+	}
+}
+
 // Took tells a [PeakEWMA] policy how long the host took for an answer that ended
 // at now. Other policies do not look at it.
 func (h *Host) Took(now time.Time, took time.Duration) {
@@ -117,7 +130,17 @@ func (h *Host) Took(now time.Time, took time.Duration) {
 // Waited tells the same policy that an answer would have taken longer than that: the
 // wait for one was given up at now. How short a wait was says nothing of the host.
 func (h *Host) Waited(now time.Time, longer time.Duration) {
-	if longer.Seconds() > math.Float64frombits(h.latency.mean.Load()) {
-		h.Took(now, longer)
+	if decay := h.set.decay.Load(); decay > 0 {
+		h.latency.peak(now.Sub(h.set.epoch), longer, time.Duration(decay).Seconds())
 	}
 }
+
+// failurePenalty is what an attempt that fails counts as: longer than most answers take,
+// so that a host which fails at once is not taken for a fast one, and short enough to be
+// forgotten in some decay times.
+const failurePenalty = time.Second
+
+// Failed tells the same policy that an attempt, which the host got, ended at now with a
+// failure of the host: it counts as an answer that took a second, or longer if it took
+// longer.
+func (h *Host) Failed(now time.Time, took time.Duration) { h.Waited(now, max(took, failurePenalty)) }

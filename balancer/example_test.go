@@ -112,3 +112,20 @@ func ExampleSet_SetOutlier() {
 	// 10.0.0.1:8080 true consecutive-5xx
 	// 10.0.0.2:8080 <nil>
 }
+
+func ExampleSet_AfterChange() {
+	set := balancer.NewSet(balancer.Config{}, nil)
+	changed := make(chan struct{})
+	stop := set.AfterChange(func() { close(changed) })
+	defer stop()
+	// Only now, so that no change is missed.
+	_, err := set.Pick(balancer.PickInfo{})
+	fmt.Println(err)
+	go set.Update(balancer.Config{}, []balancer.LocalityEndpoints{{Endpoints: []balancer.Endpoint{{Address: "10.0.0.1:8080"}}}})
+	<-changed
+	host, err := set.Pick(balancer.PickInfo{})
+	fmt.Println(host.Endpoint().Address, err)
+	// Output:
+	// no endpoint in the cluster
+	// 10.0.0.1:8080 <nil>
+}

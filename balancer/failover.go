@@ -65,6 +65,9 @@ func (h *Host) Opened() {
 // Closed takes back a [Host.Opened].
 func (h *Host) Closed() { h.open.Add(-1) }
 
+// Connected reports whether there is a connection to the host.
+func (h *Host) Connected() bool { return h.open.Load() > 0 }
+
 // Standby reports whether the host is of a priority that was left for want of a
 // connection, with [Config.Failover]: traffic comes back with the first.
 func (h *Host) Standby() bool {

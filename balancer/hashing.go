@@ -10,8 +10,7 @@ import (
 // hashKey is what stands for a host in a ring or a table: "hash_key" of its
 // metadata "envoy.lb" (gRFC A76), or its host name if that is asked for, or its
 // address.
-func (h *Host) hashKey(hostnames bool) string {
-	e := h.Endpoint()
+func (e *Endpoint) hashKey(hostnames bool) string {
 	if key := e.Metadata["envoy.lb"]["hash_key"]; key != "" {
 		return key
 	}
@@ -137,7 +136,7 @@ func newRing(hosts []*Host, shares []float64, config *Config) *ring {
 	var key []byte
 	var current, target float64
 	for i, h := range hosts {
-		key = append(append(key[:0], h.hashKey(config.HashHostnames)...), '_')
+		key = append(append(key[:0], h.Endpoint().hashKey(config.HashHostnames)...), '_')
 		prefix := len(key)
 		target += scale * shares[i]
 		for n := uint64(0); current < target; n++ {

@@ -362,7 +362,7 @@ func TestBL3_HashKeysOfEndpoints(t *testing.T) {
 			s := NewSet(Config{}, nil)
 			s.Update(Config{}, []LocalityEndpoints{{Endpoints: []Endpoint{tt.endpoint}}})
 			for h := range s.Hosts() {
-				if got := h.hashKey(tt.config.HashHostnames); got != tt.want {
+				if got := h.Endpoint().hashKey(tt.config.HashHostnames); got != tt.want {
 					t.Errorf("key %q, want %q", got, tt.want)
 				}
 			}

@@ -32,6 +32,7 @@ type hostConfig struct {
 	endpoint *Endpoint
 	locality *Locality
 	priority uint32
+	was      uint32    // the host's position in the update before, from 1; 0 if it is new
 	standing *standing // nil without Config.Failover
 }
 
@@ -89,4 +90,6 @@ func (h *Host) SetReachable(reachable bool) {
 }
 
 // usable reports whether a pick may take the host without looking further.
-func (h *Host) usable(info *PickInfo) bool { return h.Reachable() && !info.avoids(h) }
+func (h *Host) usable(info *PickInfo) bool {
+	return h.Reachable() && !info.refuses(h) && !info.avoids(h)
+}

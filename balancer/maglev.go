@@ -40,7 +40,7 @@ func newMaglev(hosts []*Host, shares []float64, config *Config) *maglev {
 	}
 	order := make([]keyed, len(hosts))
 	for i, h := range hosts {
-		order[i] = keyed{key: h.hashKey(config.HashHostnames), host: uint32(i)}
+		order[i] = keyed{key: h.Endpoint().hashKey(config.HashHostnames), host: uint32(i)}
 	}
 	slices.SortFunc(order, func(a, b keyed) int { return strings.Compare(a.key, b.key) })
 	candidates := make([]candidate, len(hosts))

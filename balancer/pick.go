@@ -28,6 +28,10 @@ type PickInfo struct {
 	// Omit, if not nil, names further hosts to avoid. It must be quick and not
 	// block.
 	Omit func(*Host) bool
+	// Refuses, if not nil, names hosts that would refuse what is sent to them. They
+	// are passed over like unreachable ones: whatever else there is goes before them.
+	// It must be quick and not block.
+	Refuses func(*Host) bool
 	// AvoidPriorities is the priorities that are avoided as the hosts of Avoid
 	// are: others step in although they would get no traffic.
 	AvoidPriorities []uint32
@@ -68,6 +72,8 @@ func (i *PickInfo) avoids(h *Host) bool {
 		len(i.AvoidPriorities) > 0 && slices.Contains(i.AvoidPriorities, i.PriorityBase+h.Priority())
 }
 
+func (i *PickInfo) refuses(h *Host) bool { return i.Refuses != nil && i.Refuses(h) }
+
 // Pick returns the host for the next attempt, or [ErrNoEndpoint], or
 // [ErrNoHealthyEndpoint]. It takes no lock and allocates nothing.
 //
@@ -85,7 +91,7 @@ func (s *Set) Pick(info PickInfo) (*Host, error) {
 		}
 	}
 	if snapshot.subsets != nil {
-		snapshot = snapshot.subsets.find(info.Match)
+		snapshot, _ = snapshot.subsets.find(info.Match)
 	}
 	if snapshot.err != nil {
 		return nil, snapshot.err
@@ -104,6 +110,8 @@ func (s *Set) Pick(info PickInfo) (*Host, error) {
 	switch {
 	case g == nil:
 		return nil, ErrPanic
+	case h == nil:
+		return nil, g.err()
 	case h.usable(&info):
 		return h, nil
 	}
@@ -123,7 +131,7 @@ func (s *Set) pickIn(snapshot *snapshot, q query, info *PickInfo) *Host {
 	}
 	for range redraws - 1 { // it has drawn once
 		if g := s.draw(snapshot, q, info.Part); g != nil {
-			if h := g.pick(q); info.prefers(h) {
+			if h := g.pick(q); h != nil && info.prefers(h) {
 				return h
 			}
 		}
@@ -223,8 +231,11 @@ func (s *Set) pickOther(snapshot *snapshot, g *group, first *Host, q query, info
 			return h
 		}
 	}
-	if search.avoided != nil {
+	switch {
+	case search.avoided != nil:
 		return search.avoided
+	case search.refusing != nil:
+		return search.refusing
 	}
 	return g.unreachable(first, info)
 }
@@ -243,12 +254,19 @@ type group struct {
 // concurrent use.
 type chooser interface{ next() int }
 
+// pick returns nil if the policy has failed.
 func (g *group) pick(q query) *Host {
 	if g.picker != nil {
-		return g.hosts[g.picker.pick(q)]
+		if i := g.picker.pick(q); i != noHost {
+			return g.hosts[i]
+		}
+		return nil
 	}
 	return g.hosts[g.chooser.next()]
 }
+
+// err is why pick returned no host, which only a policy of the application does.
+func (g *group) err() error { return g.picker.(*custom).err() } //nolint:forcetypeassert // no other picks none
 
 // alternative asks the policy for a usable host instead of one that is not, nil
 // if it finds none.
@@ -292,6 +310,8 @@ type search struct {
 	random   func() uint64
 	// avoided is the first reachable host that was found but is to be avoided.
 	avoided *Host
+	// refusing is the first reachable host that would refuse.
+	refusing *Host
 }
 
 // vain reports whether it is known that no host of the group is reachable.
@@ -318,11 +338,14 @@ func (s *search) in(g *group, info *PickInfo) *Host {
 		if !h.Reachable() {
 			continue
 		}
-		if !info.avoids(h) {
-			return h
-		}
 		found = true
-		if s.avoided == nil {
+		switch refuses, avoids := info.refuses(h), info.avoids(h); {
+		case refuses && (s.refusing == nil || !avoids && info.avoids(s.refusing)):
+			s.refusing = h
+		case refuses:
+		case !avoids:
+			return h
+		case s.avoided == nil:
 			s.avoided = h
 		}
 	}

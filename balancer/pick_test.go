@@ -255,7 +255,7 @@ func TestWhatIsEmptyInAPreferredLocalityStandsForAny(t *testing.T) {
 			}
 			picked[h.Locality()] = true
 		}
-		candidates, err := s.CandidatesFor(&c.prefer)
+		candidates, err := s.CandidatesFor(&PickInfo{Prefer: &c.prefer})
 		if err != nil || len(candidates) != len(c.want) {
 			t.Errorf("prefer %q: %d candidates, %v", c.prefer, len(candidates), err)
 		}

@@ -28,6 +28,10 @@ type picker interface {
 // hashes reports whether the policy sends what has one hash to one host.
 func (p Policy) hashes() bool { return p == RingHash || p == Maglev }
 
+// Determines reports whether the policy sends what has one hash to one host, of those
+// that there are.
+func (p Policy) Determines() bool { return p.hashes() }
+
 // Hashes reports whether the policy looks at [PickInfo.Hash].
 func (p Policy) Hashes() bool { return p.hashes() || p == CustomPolicy }
 

@@ -77,13 +77,15 @@ func (s *Set) addressesLocked(hosts []*Host) *addresses {
 }
 
 // pinned returns the host that a pick is pinned to, nil if it cannot be used. It is
-// one of the set, whatever the address: nothing else can be reached by it.
+// one of the set, whatever the address: nothing else can be reached by it. It is also
+// of the subset that the call asks for, other than in Envoy: who may be called is for
+// the route to say, and not for the caller, who brings the address.
 func (s *Set) pinned(snapshot *snapshot, info *PickInfo) *Host {
 	if !s.pinning.Load() {
 		s.pinning.Store(true)
 	}
 	h := snapshot.addresses.find(info.Pinned)
-	if h == nil || !snapshot.pinnable.has(h.status()) {
+	if h == nil || !snapshot.pinnable.has(h.status()) || snapshot.subsets != nil && !snapshot.subsets.holds(h, info.Match) {
 		return nil
 	}
 	// Strictly, an attempt that follows another one has no choice either.

@@ -31,6 +31,8 @@ type Set struct {
 	// epoch is what times are counted from, salt what is the set's own.
 	epoch time.Time
 	salt  uint64
+	// changes are told of each new snapshot.
+	changes changes
 
 	// These belong to Update.
 	attach  func(*Host) any
@@ -40,9 +42,10 @@ type Set struct {
 	// mu is held to make a snapshot, and to change what one is made from. It is
 	// not on the way of a pick.
 	mu      sync.Mutex
-	config  Config                // guarded by mu
-	spans   []span                // guarded by mu
-	cursors map[cursorKey]*cursor // guarded by mu
+	config  Config   // guarded by mu
+	spans   []span   // guarded by mu
+	cursors cursors  // guarded by mu
+	parting *parting // guarded by mu; nil without Config.Subsets
 	// standings are those of priorities with Config.Failover, nil without it.
 	standings map[uint32]*standing // guarded by mu
 	ejected   int                  // guarded by mu; hosts that are ejected
@@ -103,6 +106,7 @@ func (s *Set) Update(cfg Config, localities []LocalityEndpoints) (added, removed
 				added = append(added, h)
 			} else {
 				next = int(h.position) + 1
+				config.was = uint32(next)
 			}
 			h.seen = s.updates
 			h.position = uint32(len(hosts))
@@ -149,6 +153,7 @@ func (s *Set) replace(cfg Config, hosts []*Host, configs []hostConfig, spans []s
 			}
 		}
 	}
+	s.parting = s.parting.after(&s.config, &cfg, configs, spans)
 	s.config, s.spans = cfg, spans
 	s.rebuildLocked(hosts)
 }
@@ -156,17 +161,19 @@ func (s *Set) replace(cfg Config, hosts []*Host, configs []hostConfig, spans []s
 // rebuildLocked makes a new snapshot.
 func (s *Set) rebuildLocked(hosts []*Host) {
 	b := builder{
-		config: s.config, random: s.random, salt: s.salt, old: s.cursors, cursors: make(map[cursorKey]*cursor),
+		config: s.config, random: s.random, salt: s.salt, old: s.cursors,
 		epoch: s.epoch, at: time.Since(s.epoch), standings: s.standings,
+		unused: s.config.Subsets != nil && !s.config.Subsets.usesAll(),
 	}
 	next := b.build(hosts, s.spans)
-	if s.config.Subsets != nil {
-		next.subsets = b.divide(next, s.spans)
-	}
 	next.addresses, next.pinnable = s.addressesLocked(hosts), s.config.Pinnable
-	s.snapshot.Store(next)
 	s.cursors = b.cursors
+	if s.parting != nil {
+		next.subsets = s.parting.subsets(&b, next)
+	}
+	s.snapshot.Store(next)
 	s.stale = false
+	s.Changed()
 }
 
 // configureLocked takes over what hosts look at when they are told of a call.

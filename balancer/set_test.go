@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"unsafe"
+
+	"github.com/inboardmesh/inboard/internal/racing"
 )
 
 func TestUpdateKeepsHostsByAddress(t *testing.T) {
@@ -210,7 +212,11 @@ func TestConcurrentPickAndUpdate(t *testing.T) {
 					}
 				})
 			}
-			for i := range 200 {
+			updates := 200
+			if racing.Enabled {
+				updates = 40
+			}
+			for i := range updates {
 				s.Update(c.config, version(i))
 				for range s.Hosts() {
 					_ = s.Len()

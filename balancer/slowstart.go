@@ -51,6 +51,23 @@ func (s *SlowStart) factor(t time.Duration) float64 {
 	return min(1, max(s.MinWeightPercent/100, f))
 }
 
+// SlowStarts reports whether new hosts get less: whether there is a slow start, and the
+// policy is one of those that it is for.
+func (c *Config) SlowStarts() bool {
+	return c.SlowStart.Window > 0 && (c.Policy == RoundRobin || c.Policy == LeastRequest || c.Policy == ClientWeighted)
+}
+
+// Warmth returns the share of its weight that slow start leaves the host now, in
+// relation to the others of its cluster: 1 when it is over, or if it is none for the policy
+// of the configuration.
+func (h *Host) Warmth(c *Config) float64 {
+	began := time.Duration(h.began.Load())
+	if !c.SlowStarts() || began == notYet {
+		return 1
+	}
+	return c.SlowStart.factor(time.Since(h.set.epoch) - began)
+}
+
 // warming is the policy below it with less for new hosts. What that chose is
 // accepted as often as the host's factor says, in relation to the largest one;
 // otherwise it chooses again. So each host has its usual share times its factor,

@@ -40,10 +40,14 @@ type choice struct {
 	// groups has one element, or one for each weighted locality, or none if what
 	// comes here is to fail.
 	groups []*group
-	// order chooses one of several groups.
-	order chooser
+	// order chooses one of several groups, by their weights.
+	order   chooser
+	weights []uint64
 	// degraded says that the share is that of degraded hosts.
 	degraded bool
+	// panics says that the priority is in panic. priority is only set if it is.
+	panics   bool
+	priority uint32
 	// standing and within are for those of snapshot.levels.
 	standing *standing
 	within   time.Duration
@@ -97,27 +101,17 @@ func (h *Host) class() class {
 type builder struct {
 	config Config
 	random func() uint64
-	// old are the cursors of the snapshot before, by what they turn over, so
-	// that an update does not begin every turn anew; cursors are those in use.
-	old, cursors map[cursorKey]*cursor
+	// old are the cursors of the snapshot before, so that an update does not begin
+	// every turn anew; cursors are those in use.
+	old, cursors cursors
 	// salt is the set's own; at is the time since the set's epoch.
 	salt  uint64
 	epoch time.Time
 	at    time.Duration
 	// standings are those of priorities, by priority.
 	standings map[uint32]*standing
-	// subset is what the snapshot in the making is of.
-	subset string
-}
-
-type cursorKey struct {
-	priority uint32
-	locality Locality
-	class    class
-	// order is true for the cursor that chooses among localities.
-	order bool
-	// subset is "" for that of all hosts.
-	subset string
+	// unused says that there are no picks from the snapshot in the making.
+	unused bool
 }
 
 func (b *builder) build(hosts []*Host, spans []span) *snapshot {
@@ -140,7 +134,7 @@ func (b *builder) build(hosts []*Host, spans []span) *snapshot {
 			// A panic knows neither health nor localities, as in Envoy.
 			if all := share.healthy + share.degraded; all > 0 {
 				below += all
-				panicked := choice{below: below}
+				panicked := choice{below: below, panics: true, priority: level.priority}
 				if !b.config.FailOnPanic {
 					panicked.groups = []*group{b.merged(level, allHosts)}
 				}
@@ -219,7 +213,7 @@ func (b *builder) choice(l *level, c class, below uint32) choice {
 		weights = append(weights, localityWeight(sp.locality.Weight, available, l.counts[i].total, b.config.overprovisioning()))
 	}
 	if len(made.groups) > 1 {
-		made.order = newTurns(weights, b.cursor(cursorKey{priority: l.priority, class: c, order: true}))
+		made.order, made.weights = newTurns(weights, b.cursor(cursorKey{priority: l.priority, class: c, order: true})), weights
 	}
 	return made
 }
@@ -227,7 +221,7 @@ func (b *builder) choice(l *level, c class, below uint32) choice {
 // merged makes one group of all localities of a level.
 func (b *builder) merged(l *level, c class) *group {
 	hosts, key := selectHosts(l.spans, c, l.sum.of(c)), cursorKey{priority: l.priority, class: c}
-	if b.config.Policy.hashes() {
+	if b.config.Policy.hashes() && !b.unused {
 		return b.hashed(hosts, l, c)
 	}
 	return b.group(hosts, key)
@@ -249,8 +243,11 @@ func (b *builder) reserve(levels []*level, shares []share, panicking []bool) []*
 
 // group makes a group that is picked from by the policy.
 func (b *builder) group(hosts []*Host, key cursorKey) *group {
-	weights := weightsOf(hosts)
 	g := &group{hosts: hosts}
+	if b.unused {
+		return g
+	}
+	weights := weightsOf(hosts)
 	switch b.config.Policy {
 	case LeastRequest:
 		g.chooser = newLeastRequest(hosts, weights, b.config, b.random)
@@ -262,7 +259,7 @@ func (b *builder) group(hosts []*Host, key cursorKey) *group {
 	case PickFirst:
 		g.picker = newFirst(hosts, b.config.Shuffle, b.salt, b.cursor(key))
 	case CustomPolicy:
-		g.picker = &custom{picker: b.config.Custom.New(hosts, b.config.Custom.Config)}
+		g.picker = newCustom(b.config.Custom, hosts)
 	case ClientWeighted:
 		g.chooser = b.turns(len(hosts), clientWeights(hosts, b.at, &b.config.ClientWeighted), key)
 		g.picker = b.warm(g.chooser, hosts)
@@ -325,14 +322,13 @@ func (b *builder) hashed(hosts []*Host, l *level, c class) *group {
 }
 
 func (b *builder) cursor(key cursorKey) *cursor {
-	key.subset = b.subset
-	c := b.old[key]
+	c := b.old.find(key)
 	if c == nil {
 		c = &cursor{}
 		// A random start, so that many clients do not begin at one host.
 		c.n.Store(b.random())
 	}
-	b.cursors[key] = c
+	b.cursors.add(key, c)
 	return c
 }
 

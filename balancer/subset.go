@@ -4,7 +4,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strings"
 )
 
 // ErrNoSubset is returned by Pick if no endpoint is in the subset that a call asks
@@ -26,7 +25,8 @@ type Subsets struct {
 	Fallback SubsetFallback
 	// Default is what the hosts of FallbackDefault have.
 	Default map[string]string
-	// PanicAny takes any host rather than to fail.
+	// PanicAny takes any host if the hosts of Fallback are none. It is not for calls
+	// that are to fail, by FallbackNone or by what a selector says of them.
 	PanicAny bool
 	// LocalityWeightAware keeps the weights of localities within subsets.
 	LocalityWeightAware bool
@@ -73,15 +73,12 @@ func NewMatch(values map[string]string) *Match {
 	if len(values) == 0 {
 		return nil
 	}
-	m := &Match{values: values}
-	var keys, key strings.Builder
+	var keys, key []byte
 	for _, k := range slices.Sorted(maps.Keys(values)) {
-		writePart(&keys, k)
-		writePart(&key, k)
-		writePart(&key, values[k])
+		keys = appendPart(keys, k)
+		key = appendPart(appendPart(key, k), values[k])
 	}
-	m.keys, m.key = keys.String(), key.String()
-	return m
+	return &Match{values: values, keys: string(keys), key: string(key)}
 }
 
 // Values returns what is asked for. It must not be changed.
@@ -104,13 +101,12 @@ func (m *Match) only(keys []string) *Match {
 	return NewMatch(values)
 }
 
-// writePart writes a string so that its end is certain.
-func writePart(b *strings.Builder, s string) {
+// appendPart appends a string so that its end is certain.
+func appendPart(b []byte, s string) []byte {
 	for range len(s) / 255 {
-		b.WriteByte(255)
+		b = append(b, 255)
 	}
-	b.WriteByte(byte(len(s) % 255))
-	b.WriteString(s)
+	return append(append(b, byte(len(s)%255)), s...)
 }
 
 // subsets is the snapshots of all subsets. It is immutable.
@@ -123,95 +119,8 @@ type subsets struct {
 	all, chosen, none *snapshot
 }
 
-// divide makes the snapshots of all subsets.
-func (b *builder) divide(all *snapshot, spans []span) *subsets {
-	config := b.config.Subsets
-	t := &subsets{
-		config: config, all: all, none: &snapshot{hosts: all.hosts, err: ErrNoSubset},
-		byKey: make(map[string]*snapshot), selectors: make(map[string]*SubsetSelector, len(config.Selectors)),
-	}
-	weighted := b.config.LocalityWeighted
-	b.config.LocalityWeighted = weighted && config.LocalityWeightAware
-	for i := range config.Selectors {
-		s := &config.Selectors[i]
-		keys := slices.Compact(slices.Sorted(slices.Values(s.Keys)))
-		asked := make(map[string]string, len(keys))
-		for _, k := range keys {
-			asked[k] = ""
-		}
-		if len(keys) > 0 {
-			t.selectors[NewMatch(asked).keys] = s
-		}
-		for key, part := range b.selected(spans, keys) {
-			b.subset = key
-			t.byKey[key] = b.part(part)
-		}
-	}
-	t.chosen = all
-	if len(config.Default) > 0 {
-		b.subset = "default"
-		t.chosen = b.part(filterSpans(spans, func(h *Host) bool { return h.has(config.Default) }))
-	}
-	b.subset, b.config.LocalityWeighted = "", weighted
-	return t
-}
-
-func (b *builder) part(spans []span) *snapshot {
-	var hosts []*Host
-	for _, sp := range spans {
-		hosts = append(hosts, sp.hosts...)
-	}
-	return b.build(hosts, spans)
-}
-
-// selected divides the hosts that have all keys by their values.
-func (b *builder) selected(spans []span, keys []string) map[string][]span {
-	parts := make(map[string][]span)
-	var key strings.Builder
-	for i, sp := range spans {
-	hosts:
-		for _, h := range sp.hosts {
-			key.Reset()
-			metadata := h.Endpoint().Metadata[subsetNamespace]
-			for _, k := range keys {
-				value, ok := metadata[k]
-				if !ok {
-					continue hosts
-				}
-				writePart(&key, k)
-				writePart(&key, value)
-			}
-			part := parts[key.String()]
-			if len(part) == 0 || part[len(part)-1].locality != spans[i].locality {
-				part = append(part, span{locality: sp.locality})
-			}
-			last := &part[len(part)-1]
-			last.hosts = append(last.hosts, h)
-			parts[key.String()] = part
-		}
-	}
-	return parts
-}
-
-func filterSpans(spans []span, keep func(*Host) bool) []span {
-	var kept []span
-	for _, sp := range spans {
-		var hosts []*Host
-		for _, h := range sp.hosts {
-			if keep(h) {
-				hosts = append(hosts, h)
-			}
-		}
-		if len(hosts) > 0 {
-			kept = append(kept, span{locality: sp.locality, hosts: hosts})
-		}
-	}
-	return kept
-}
-
-// has reports whether the host's metadata have all these values.
-func (h *Host) has(values map[string]string) bool {
-	metadata := h.Endpoint().Metadata[subsetNamespace]
+// has reports whether metadata have all these values.
+func has(metadata, values map[string]string) bool {
 	for k, v := range values {
 		if got, ok := metadata[k]; !ok || got != v {
 			return false
@@ -220,30 +129,54 @@ func (h *Host) has(values map[string]string) bool {
 	return true
 }
 
-// find returns the hosts for a call.
-func (t *subsets) find(m *Match) *snapshot {
-	fallback := t.config.Fallback
+func (h *Host) has(values map[string]string) bool {
+	return has(h.Endpoint().Metadata[subsetNamespace], values)
+}
+
+// find returns the hosts for a call, and what they all have.
+func (t *subsets) find(m *Match) (found *snapshot, have map[string]string) {
 	if m != nil {
 		if s := t.byKey[m.key]; s != nil {
-			return s
+			return s, m.values
 		}
 		if s := t.selectors[m.keys]; s != nil && s.Fallback != FallbackUnset {
 			if s.Fallback == FallbackKeysSubset {
 				return t.find(m.only(s.FallbackKeys))
 			}
-			fallback = s.Fallback
+			return t.fallback(s.Fallback)
 		}
 	}
-	found := t.none
-	switch fallback {
+	found, have = t.fallback(t.config.Fallback)
+	if configured := found != t.none; configured && found.err != nil && t.config.PanicAny {
+		return t.all, nil
+	}
+	return found, have
+}
+
+// holds reports whether a host is one of those for a call.
+func (t *subsets) holds(h *Host, m *Match) bool {
+	found, have := t.find(m)
+	return found != t.none && h.has(have)
+}
+
+// uses reports whether calls come to a fallback.
+func (c *Subsets) uses(f SubsetFallback) bool {
+	return c.Fallback == f || slices.ContainsFunc(c.Selectors, func(s SubsetSelector) bool { return s.Fallback == f })
+}
+
+// usesAll reports whether calls come to all hosts.
+func (c *Subsets) usesAll() bool {
+	return c.PanicAny || c.uses(FallbackAny) || len(c.Default) == 0 && c.uses(FallbackDefault)
+}
+
+// fallback is the hosts for a call whose subset has none.
+func (t *subsets) fallback(f SubsetFallback) (found *snapshot, have map[string]string) {
+	switch f {
 	case FallbackAny:
-		found = t.all
+		return t.all, nil
 	case FallbackDefault:
-		found = t.chosen
+		return t.chosen, t.config.Default
 	case FallbackUnset, FallbackNone, FallbackKeysSubset:
 	}
-	if found.err != nil && t.config.PanicAny {
-		return t.all
-	}
-	return found
+	return t.none, nil
 }

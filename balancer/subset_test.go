@@ -3,6 +3,7 @@ package balancer
 import (
 	"errors"
 	"maps"
+	"slices"
 	"testing"
 )
 
@@ -42,6 +43,10 @@ func TestSubsets(t *testing.T) {
 			nil, []int{1, 3},
 		},
 		{
+			"a default subset of all endpoints", Subsets{Selectors: []SubsetSelector{byVersion}, Fallback: FallbackDefault},
+			map[string]string{"version": "v9"}, []int{0, 1, 2, 3},
+		},
+		{
 			"a default subset without a host", Subsets{Selectors: []SubsetSelector{byVersion}, Fallback: FallbackDefault, Default: map[string]string{"stage": "none"}},
 			nil, nil,
 		},
@@ -51,6 +56,23 @@ func TestSubsets(t *testing.T) {
 			nil, []int{0, 1, 2, 3},
 		},
 		{
+			"no fallback, and any in a panic", Subsets{Selectors: []SubsetSelector{byVersion}, Fallback: FallbackNone, PanicAny: true},
+			map[string]string{"version": "v9"}, nil,
+		},
+		{
+			"a selector without a fallback, and any in a panic",
+			Subsets{Selectors: []SubsetSelector{{Keys: []string{"version"}, Fallback: FallbackNone}}, Fallback: FallbackAny, PanicAny: true},
+			map[string]string{"version": "v9"}, nil,
+		},
+		{
+			"a selector whose default is nobody, and any in a panic",
+			Subsets{
+				Selectors: []SubsetSelector{{Keys: []string{"version"}, Fallback: FallbackDefault}}, Default: map[string]string{"stage": "none"},
+				Fallback: FallbackAny, PanicAny: true,
+			},
+			map[string]string{"version": "v9"}, nil,
+		},
+		{
 			"a selector's own fallback", Subsets{Selectors: []SubsetSelector{{Keys: []string{"version"}, Fallback: FallbackAny}}},
 			map[string]string{"version": "v9"}, []int{0, 1, 2, 3},
 		},
@@ -58,6 +80,12 @@ func TestSubsets(t *testing.T) {
 			"a selector that has none in spite of the whole's",
 			Subsets{Selectors: []SubsetSelector{{Keys: []string{"version"}, Fallback: FallbackNone}}, Fallback: FallbackAny},
 			map[string]string{"version": "v9"}, nil,
+		},
+		{"no selector, and no fallback", Subsets{Fallback: FallbackNone}, map[string]string{"version": "v1"}, nil},
+		{"no selector, and any endpoint", Subsets{Fallback: FallbackAny}, map[string]string{"version": "v1"}, []int{0, 1, 2, 3}},
+		{
+			"no selector, and the default subset", Subsets{Fallback: FallbackDefault, Default: map[string]string{"stage": "dev"}},
+			map[string]string{"version": "v1"}, []int{1, 3},
 		},
 		{
 			"fewer keys", Subsets{Selectors: []SubsetSelector{
@@ -94,6 +122,55 @@ func TestSubsets(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Whoever brings the address of a host gets it only if the call may go there.
+func TestASessionStaysInTheSubsetOfItsCall(t *testing.T) {
+	t.Parallel()
+	hosts := labelled(map[string]string{"version": "v1"}, map[string]string{"version": "v2"}, map[string]string{"version": "v2"}, nil)
+	selectors := []SubsetSelector{{Keys: []string{"version"}}}
+	v1 := map[string]string{"version": "v1"}
+	tests := []struct {
+		name   string
+		config Subsets
+		match  map[string]string
+		want   []int // who may be pinned
+	}{
+		{"a subset", Subsets{Selectors: selectors, Fallback: FallbackAny}, map[string]string{"version": "v2"}, []int{1, 2}},
+		{"a subset of nobody", Subsets{Selectors: selectors}, map[string]string{"version": "v9"}, nil},
+		{"any endpoint", Subsets{Selectors: selectors, Fallback: FallbackAny}, nil, []int{0, 1, 2, 3}},
+		{"the default subset", Subsets{Selectors: selectors, Fallback: FallbackDefault, Default: v1}, nil, []int{0}},
+		{"a default subset of all", Subsets{Selectors: selectors, Fallback: FallbackDefault}, nil, []int{0, 1, 2, 3}},
+		{"any in a panic", Subsets{Selectors: selectors, Fallback: FallbackDefault, Default: map[string]string{"version": "v9"}, PanicAny: true}, nil, []int{0, 1, 2, 3}},
+		{"fewer keys", Subsets{Selectors: append(selectors, SubsetSelector{
+			Keys: []string{"stage", "version"}, Fallback: FallbackKeysSubset, FallbackKeys: []string{"version"},
+		})}, map[string]string{"version": "v2", "stage": "x"}, []int{1, 2}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := seededSet(t, Config{Subsets: &tt.config}, hosts)
+			for i := range 4 {
+				info := PickInfo{Match: NewMatch(tt.match), Pinned: address(i), Strict: true}
+				may := slices.Contains(tt.want, i)
+				if h, err := s.Pick(info); may && (err != nil || h.Endpoint().Address != address(i)) || !may && !errors.Is(err, ErrPinned) || s.Pins(info) != may {
+					t.Errorf("host %d: picked %v, %v, want it to be allowed: %t", i, h, err, may)
+				}
+				info.Strict = false
+				h, err := s.Pick(info)
+				if len(tt.want) == 0 {
+					if err == nil {
+						t.Errorf("host %d: picked %s", i, h.Endpoint().Address)
+					}
+					continue
+				}
+				allowed := err == nil && slices.ContainsFunc(tt.want, func(n int) bool { return address(n) == h.Endpoint().Address })
+				if !allowed || may && h.Endpoint().Address != address(i) {
+					t.Errorf("host %d: picked %v, %v, want one of %v", i, h, err, tt.want)
+				}
+			}
+		})
 	}
 }
 

@@ -13,6 +13,38 @@ type cursor struct {
 	_ [56]byte
 }
 
+// cursorKey is what a cursor turns over.
+type cursorKey struct {
+	priority uint32
+	locality Locality
+	class    class
+	// order is true for the cursor that chooses among localities.
+	order bool
+}
+
+// cursors are those of a snapshot, in the order in which it asked for them.
+type cursors struct {
+	keys []cursorKey
+	list []*cursor
+	next int // where the next key is expected: snapshots are made alike
+}
+
+// find returns the cursor of a key, nil if there is none.
+func (c *cursors) find(key cursorKey) *cursor {
+	for range c.keys {
+		at := c.next % len(c.keys)
+		c.next = at + 1
+		if c.keys[at] == key {
+			return c.list[at]
+		}
+	}
+	return nil
+}
+
+func (c *cursors) add(key cursorKey, added *cursor) {
+	c.keys, c.list = append(c.keys, key), append(c.list, added)
+}
+
 // turns is round robin with equal weights: over any number of turns no index is
 // more than one ahead of another.
 type turns struct {

@@ -68,7 +68,7 @@ func (b *builder) zoned(l *level, below uint32) (made choice, off string) {
 		add(b.merged(l, healthyHosts), 1-z.RoutingEnabled/100)
 	}
 	if len(made.groups) > 1 {
-		made.order = newTurns(weights, b.cursor(cursorKey{priority: l.priority, class: healthyHosts, order: true}))
+		made.order, made.weights = newTurns(weights, b.cursor(cursorKey{priority: l.priority, class: healthyHosts, order: true})), weights
 	}
 	return made, ""
 }

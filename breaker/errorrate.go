@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/sony/gobreaker/v2"
 )
@@ -107,6 +108,36 @@ func (b *ErrorRate) State() State {
 	state := stateOf(m.breaker.State())
 	b.changes.report()
 	return state
+}
+
+// Passes reports whether [ErrorRate.Allow] would admit an attempt now: a breaker that
+// is half-open, and whose probes are all under way, admits none.
+func (b *ErrorRate) Passes() bool {
+	switch b.State() {
+	case Open:
+		return false
+	case HalfOpen:
+		m := b.current.Load()
+		counts := m.breaker.Counts()
+		return counts.Requests-counts.TotalExclusions < m.settings.HalfOpenProbes || m.probes.overdue(m.settings.OpenTime)
+	case Closed:
+	}
+	return true
+}
+
+// PassesIn is after how long [ErrorRate.Passes] is worth another question: 0 if it says
+// yes now. It may be earlier, when a probe ends.
+func (b *ErrorRate) PassesIn() time.Duration {
+	if b.Passes() {
+		return 0
+	}
+	m := b.current.Load()
+	since, ok := m.probes.oldest()
+	if p := m.current.Load(); p.state == Open || !ok {
+		since = p.began
+	}
+	// One that has been open for exactly as long is open still.
+	return max(time.Until(since.Add(m.settings.OpenTime)), 0) + 1
 }
 
 // LastState returns the state that the last attempt left: an open breaker whose

@@ -102,6 +102,46 @@ func TestAnAnswerEndsAProbe(t *testing.T) {
 	})
 }
 
+// PassesIn says when to ask again, and is right to the nanosecond.
+func TestPassesInIsWhenItPasses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		passesIn := func(b *ErrorRate, want time.Duration) {
+			t.Helper()
+			if got := b.PassesIn(); got != want {
+				t.Fatalf("passes in %v, want %v", got, want)
+			}
+			if got := b.Passes(); got != (want == 0) {
+				t.Fatalf("passes: %v", got)
+			}
+		}
+		passesIn(nil, 0)
+		passesIn(NewErrorRate("c", testSettings, nil), 0)
+		b := open(t, nil)
+		time.Sleep(time.Second)
+		passesIn(b, testSettings.OpenTime-time.Second+1)
+		time.Sleep(b.PassesIn() - 1)
+		passesIn(b, 1)
+		time.Sleep(time.Nanosecond)
+		passesIn(b, 0)
+		first, err := b.Allow()
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		second, err := b.Allow()
+		if err != nil {
+			t.Fatal(err)
+		}
+		passesIn(b, testSettings.OpenTime-time.Second+1) // the oldest probe gives its place away
+		time.Sleep(b.PassesIn())
+		passesIn(b, 0)
+		first.Done(outcome.Success)
+		second.Done(outcome.Success)
+		passesIn(b, 0)
+	})
+}
+
 func TestErrorRateOpens(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -294,6 +334,9 @@ func TestIgnoredVerdictFreesAProbe(t *testing.T) {
 		b := open(t, nil)
 		time.Sleep(testSettings.OpenTime + 1)
 		for range 100 {
+			if !b.Passes() {
+				t.Fatal("a probe that was ignored keeps its place")
+			}
 			calls(t, b, outcome.Ignored, 1)
 		}
 		checkState(t, b, HalfOpen)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sony/gobreaker/v2"
 )
@@ -32,6 +33,7 @@ type machine struct {
 // result finds out that it belongs to an earlier one.
 type period struct {
 	state State
+	began time.Time
 	// recent is what ended lately; nil unless state is Closed.
 	recent *window
 }
@@ -57,9 +59,9 @@ func (b *ErrorRate) newMachine(settings Settings) *machine {
 
 func (m *machine) newPeriod(state State) *period {
 	if state != Closed {
-		return &period{state: state}
+		return &period{state: state, began: time.Now()}
 	}
-	return &period{state: state, recent: newWindow(m.settings.Window)}
+	return &period{state: state, began: time.Now(), recent: newWindow(m.settings.Window)}
 }
 
 // tripped decides whether a failure, which has been counted, opens the breaker.

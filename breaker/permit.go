@@ -88,6 +88,22 @@ func (s *probes) end(p *probe, result error) {
 	}
 }
 
+// oldest is when the oldest probe began; ok is false if there is none.
+func (s *probes) oldest() (begun time.Time, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.list) == 0 {
+		return time.Time{}, false
+	}
+	return s.list[0].begun, true
+}
+
+// overdue reports whether there is a probe that [probes.endOverdue] would end.
+func (s *probes) overdue(longest time.Duration) bool {
+	begun, ok := s.oldest()
+	return ok && time.Since(begun) >= longest
+}
+
 // endOverdue gives the places of probes back that have had one for so long, and
 // reports whether there were any. They count neither as successes nor as failures: a
 // slow attempt tells nothing yet.

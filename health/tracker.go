@@ -71,6 +71,9 @@ func (t *Tracker) State() State { return t.state }
 // Excluded reports whether the endpoint asked to be left out of every calculation.
 func (t *Tracker) Excluded() bool { return t.excluded }
 
+// Heard reports whether a check has ended.
+func (t *Tracker) Heard() bool { return t.heard }
+
 // Start sets the state of an endpoint that has not been checked: Unhealthy keeps it
 // from being used until it has passed a check.
 func (t *Tracker) Start(s State) { t.state = s }

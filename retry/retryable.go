@@ -92,7 +92,11 @@ func (p *Policy) statusConditions(status int) Conditions {
 func grpcCondition(o *outcome.Outcome) Conditions {
 	code := o.Code
 	if !o.GRPC {
-		n, err := strconv.ParseUint(o.HeaderValue("grpc-status"), 10, 32)
+		text := o.HeaderValue("grpc-status")
+		if text == "" {
+			return 0 // as nearly always: an error of strconv would be an allocation
+		}
+		n, err := strconv.ParseUint(text, 10, 32)
 		if err != nil {
 			return 0
 		}

@@ -306,6 +306,15 @@ func TestSequenceAllocatesNothing(t *testing.T) {
 	}
 }
 
+// A policy that also knows gRPC's conditions looks for a status in each response.
+func TestAResponseWithoutAGRPCStatusCostsNothing(t *testing.T) {
+	p := &Policy{On: On5xx | OnGRPCUnavailable, MaxRetries: 3}
+	good := status(200)
+	if n := testing.AllocsPerRun(100, func() { _ = p.Retryable(&good) }); n != 0 {
+		t.Errorf("%v allocations per response, want 0", n)
+	}
+}
+
 func BenchmarkSequence(b *testing.B) {
 	p := &Policy{On: On5xx, MaxRetries: 1}
 	failed := status(503)

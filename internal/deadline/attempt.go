@@ -21,13 +21,13 @@ type Attempt struct {
 	cause  error
 
 	real     atomic.Bool
+	firm     bool // guarded by mu
+	lifted   bool // guarded by mu
+	canceled bool // guarded by mu
 	mu       sync.Mutex
 	inner    context.Context // guarded by mu until real
 	cancel   func()          // guarded by mu
 	timer    *time.Timer     // guarded by mu; nil if it needs none
-	firm     bool            // guarded by mu
-	lifted   bool            // guarded by mu
-	canceled bool            // guarded by mu
 }
 
 var _ context.Context = (*Attempt)(nil)
@@ -184,7 +184,7 @@ func (a *Attempt) becomeLocked() {
 }
 
 func (a *Attempt) liftableLocked() {
-	ctx, cancel := context.WithCancelCause(a.parent)
+	ctx, cancel := context.WithCancelCause(outlived(a.parent))
 	a.inner, a.cancel = ctx, func() { cancel(context.Canceled) }
 	if a.lifted || a.canceled {
 		return
@@ -204,10 +204,28 @@ func shortcut(parent context.Context, limit time.Time) context.Context {
 	if !ok || c.limit.Before(limit) {
 		return parent
 	}
+	return c.orParent()
+}
+
+// outlived is shortcut for a child without a limit of its own: of a [Context] whose
+// parent ends earlier nothing can end the child but that parent, and who stops it.
+func outlived(parent context.Context) context.Context {
+	c, ok := parent.(*Context)
+	if !ok {
+		return parent
+	}
+	if ends, ok := c.parent.Deadline(); !ok || !ends.Before(c.limit) {
+		return parent
+	}
+	return c.orParent()
+}
+
+// orParent is the context, if it is real or has been stopped, and its parent otherwise.
+func (c *Context) orParent() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.inner != nil || c.canceled {
-		return parent
+		return c
 	}
 	return c.parent
 }

@@ -61,6 +61,83 @@ func TestAnAttemptEndsAtItsLimitUnlessThatIsLifted(t *testing.T) {
 	}
 }
 
+func TestAnAttemptInACallEndsWithWhatEndsFirst(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		// caller and call are what they wait; 0 is without an end.
+		caller, call time.Duration
+		giveUp       bool
+		lift         bool
+		after        time.Duration
+		err, cause   error
+		unreal       bool // nobody needs the call's context
+	}{
+		{name: "the attempt", caller: 2 * time.Second, call: time.Minute, after: time.Second, err: context.Canceled, cause: errOurs, unreal: true},
+		{
+			name: "the caller's time, once the limit is lifted", caller: 2 * time.Second, call: time.Minute, lift: true, after: 2 * time.Second,
+			err: context.DeadlineExceeded, cause: context.DeadlineExceeded, unreal: true,
+		},
+		{name: "the caller", caller: 2 * time.Second, call: time.Minute, giveUp: true, err: context.Canceled, cause: errCallers, unreal: true},
+		{name: "the call", caller: time.Minute, call: 2 * time.Second, lift: true, after: 2 * time.Second, err: context.DeadlineExceeded, cause: errTheirs},
+		{name: "the call of a caller without a deadline", call: 2 * time.Second, lift: true, after: 2 * time.Second, err: context.DeadlineExceeded, cause: errTheirs},
+		{name: "the call, at the time of its caller", caller: 2 * time.Second, call: 2 * time.Second, lift: true, after: 2 * time.Second, err: context.DeadlineExceeded},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				caller, giveUp := context.WithCancelCause(t.Context())
+				defer giveUp(nil)
+				parent := caller
+				if c.caller > 0 {
+					var cancel context.CancelFunc
+					parent, cancel = context.WithTimeout(caller, c.caller)
+					defer cancel()
+				}
+				call := new(Context)
+				call.Start(parent, time.Now().Add(c.call), errTheirs)
+				defer call.Stop()
+				a := newAttempt(call, time.Second)
+				defer a.Stop()
+				_ = a.Done()
+				if call.real.Load() == c.unreal {
+					t.Errorf("the call's context is real: %v", !c.unreal)
+				}
+				if c.lift && !a.Lift() {
+					t.Error("not in time")
+				}
+				if a.Err() != nil {
+					t.Errorf("it has ended: %v", a.Err())
+				}
+				if c.giveUp {
+					giveUp(errCallers)
+				}
+				time.Sleep(c.after)
+				synctest.Wait()
+				if !errors.Is(a.Err(), c.err) || c.cause != nil && !errors.Is(context.Cause(a), c.cause) {
+					t.Errorf("it says %v, %v", a.Err(), context.Cause(a))
+				}
+			})
+		})
+	}
+}
+
+// What was stopped before somebody waited for the attempt still ends it.
+func TestAnAttemptOfACallThatWasStoppedHasEnded(t *testing.T) {
+	t.Parallel()
+	caller, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	call := new(Context)
+	call.Start(caller, time.Now().Add(2*time.Hour), errTheirs)
+	call.Stop()
+	a := newAttempt(call, time.Minute)
+	defer a.Stop()
+	<-a.Done()
+	if !errors.Is(a.Err(), context.Canceled) {
+		t.Errorf("it says %v", a.Err())
+	}
+}
+
 func TestAnAttemptEndsWithItsParentAndWithStop(t *testing.T) {
 	t.Parallel()
 	for _, asked := range []bool{false, true} {

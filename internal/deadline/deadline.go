@@ -25,10 +25,10 @@ type Context struct {
 
 	// real reports whether inner is set; it spares the lock.
 	real     atomic.Bool
+	canceled bool // guarded by mu
 	mu       sync.Mutex
 	inner    context.Context    // guarded by mu until real
 	cancel   context.CancelFunc // guarded by mu
-	canceled bool               // guarded by mu
 }
 
 var _ context.Context = (*Context)(nil)

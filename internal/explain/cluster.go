@@ -2,7 +2,9 @@ package explain
 
 import (
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
@@ -11,8 +13,8 @@ import (
 	"github.com/inboardmesh/inboard/retry"
 )
 
-// clusterOf describes a running cluster.
-func clusterOf(from *upstream.Cluster, plan *pipeline.Plan) *Cluster {
+// clusterOf describes a running cluster, of which an attempt may go to some now.
+func clusterOf(from *upstream.Cluster, plan *pipeline.Plan, turns []upstream.Turn) *Cluster {
 	c := &Cluster{Name: from.Name(), Endpoints: []Endpoint{}}
 	if err := from.Err(); err != nil {
 		c.Error = err.Error()
@@ -21,40 +23,80 @@ func clusterOf(from *upstream.Cluster, plan *pipeline.Plan) *Cluster {
 	if config == nil {
 		return c
 	}
-	c.Policy, c.Protocol = policyName(config.Balancer), protocolName(config.Protocol)
-	c.ZoneAware = from.ZoneRouting()
-	c.Outlier = config.Outlier.Ejects()
-	if b := from.ErrorRate(); b != nil {
-		c.Breaker = b.LastState().String()
-	}
-	if endpoints := from.Assignment(); endpoints != nil {
-		for _, d := range endpoints.Drops {
-			c.Drops = append(c.Drops, Drop{Category: d.Category, Percent: percent(d.PerMillion)})
+	own := leafOf(from, plan)
+	c.Policy, c.Protocol, c.ZoneAware, c.Outlier = own.Policy, own.Protocol, own.ZoneAware, own.Outlier
+	c.Limits, c.Breaker, c.Drops = own.Limits, own.Breaker, own.Drops
+	c.Detectors, c.SlowStart, c.Checks = own.Detectors, own.SlowStart, own.Checks
+	c.PanicThreshold, c.Subsetting = own.PanicThreshold, own.Subsetting
+	leaves := from.Leaves()
+	for _, running := range leaves {
+		leaf := leafOf(running, plan)
+		leaf.Limits.Retries = unlimited
+		if at := slices.IndexFunc(turns, func(t upstream.Turn) bool { return t.Cluster == running }); at >= 0 {
+			_, leaf.Refuses = refusal(&turns[at], plan.Priority)
+			leaf.Panic = panicking(&turns[at])
 		}
+		c.Leaves = append(c.Leaves, leaf)
 	}
-	c.Limits = limits(from, config, plan.Priority)
-	candidates, err := from.Candidates(plan.Prefer)
-	c.Endpoints = append(c.Endpoints, endpoints(from, candidates, err)...)
-	for _, leaf := range from.Leaves() {
-		c.Endpoints = append(c.Endpoints, endpoints(leaf, candidates, err)...)
+	picked := candidates(turns)
+	if plan.Answer != nil {
+		picked = nil
 	}
-	if plan.Prefer != nil && err == nil {
-		c.prefer(from, plan.Prefer)
+	looser := loosened(from, plan)
+	if len(leaves) == 0 {
+		c.Endpoints = append(c.Endpoints, endpoints(from, plan, picked, turns, looser)...)
+		c.Shares = shares(from.Shares(plan.Pick.Match))
+		for i := range turns { // there is one
+			c.Panic = panicking(&turns[i])
+		}
+	} else {
+		c.Policy, c.Protocol = aggregatePolicy, ""
+		c.Limits.Connections, c.Limits.Pending, c.Limits.Requests = unlimited, unlimited, unlimited
+		c.Breaker, c.ZoneAware, c.Outlier = "", "", false
+		c.Detectors, c.SlowStart, c.Checks = "", "", ""
+	}
+	for _, leaf := range leaves {
+		all := endpoints(leaf, plan, picked, turns, looser)
+		for i := range all {
+			all[i].Cluster = leaf.Name()
+		}
+		c.Endpoints = append(c.Endpoints, all...)
 	}
 	c.secure(from, config)
 	return c
 }
 
-// prefer says of the endpoints that would be picked from if the call had no preferred
-// locality that this is why they are not.
-func (c *Cluster) prefer(from *upstream.Cluster, locality *balancer.Locality) {
-	others, _ := from.Candidates(nil)
-	for i := range c.Endpoints {
-		e := &c.Endpoints[i]
-		if !e.Candidate && slices.ContainsFunc(others, func(h *balancer.Host) bool { return h.Endpoint().Address == e.Address }) {
-			e.Why = "the call prefers the locality " + locality.String()
+// aggregatePolicy is how an aggregate balances.
+const aggregatePolicy = "priorities of clusters, one after the other"
+
+// unlimited is the limit of what a cluster does not bound.
+var unlimited = Limit{Max: math.MaxUint32}
+
+// leafOf describes what a cluster has beside its endpoints.
+func leafOf(from *upstream.Cluster, plan *pipeline.Plan) Leaf {
+	l := Leaf{Name: from.Name(), Limits: new(Limits)}
+	if err := from.Err(); err != nil {
+		l.Error = err.Error()
+	}
+	config := from.Config()
+	if config == nil {
+		return l
+	}
+	l.Policy, l.Protocol = policyName(config.Balancer), protocolName(config.Protocol)
+	l.ZoneAware = from.ZoneRouting()
+	l.Outlier, l.Detectors = config.Outlier.Ejects(), detectors(config.Outlier)
+	l.SlowStart, l.Checks = slowStart(&config.Balancer), checks(config.HealthCheck)
+	l.PanicThreshold, l.Subsetting = config.Balancer.PanicThreshold, subsetting(from)
+	if b := from.ErrorRate(); b != nil {
+		l.Breaker = b.State().String()
+	}
+	if assignment := from.Assignment(); assignment != nil {
+		for _, d := range assignment.Drops {
+			l.Drops = append(l.Drops, Drop{Category: d.Category, Percent: percent(d.PerMillion)})
 		}
 	}
+	l.Limits = limits(from, config, plan.Priority)
+	return l
 }
 
 // secure says whether all endpoints are reached with mutual TLS, and whom they must
@@ -77,12 +119,20 @@ func (c *Cluster) secure(from *upstream.Cluster, config *discovery.Cluster) {
 	c.Peers = slices.Compact(c.Peers)
 }
 
+// nobody stands for the identity without a service account that the control plane lets a
+// cluster without endpoints expect.
+const nobody = "nobody, as no endpoint says who it is"
+
 func (c *Cluster) addPeers(tls *discovery.UpstreamTLS) {
 	if tls == nil {
 		return
 	}
 	for i := range tls.SANs {
-		c.Peers = append(c.Peers, tls.SANs[i].Value)
+		name := tls.SANs[i].Value
+		if strings.HasPrefix(name, "spiffe://") && strings.HasSuffix(name, "/sa/") {
+			name = nobody
+		}
+		c.Peers = append(c.Peers, name)
 	}
 	for i := range tls.Names {
 		c.Peers = append(c.Peers, tls.Names[i].Value)
@@ -99,46 +149,6 @@ func security(tls *discovery.UpstreamTLS) string {
 		return "TLS"
 	}
 	return mutual
-}
-
-// endpoints describes those of a cluster, of which candidates get the next call.
-func endpoints(from *upstream.Cluster, candidates []*balancer.Host, err error) []Endpoint {
-	priorities := make(map[string]uint32)
-	if assignment := from.Assignment(); assignment != nil {
-		for _, l := range assignment.Localities {
-			for i := range l.Endpoints {
-				priorities[l.Endpoints[i].Address] = l.Priority
-			}
-		}
-	}
-	var all []Endpoint
-	for running := range from.Endpoints {
-		h := running.Host()
-		config := h.Endpoint()
-		e := Endpoint{
-			Address: config.Address, Hostname: config.Hostname, Locality: h.Locality().String(),
-			Priority: priorities[config.Address], Weight: max(config.Weight, 1), Health: healthName(config.Health), Security: security(running.TLSSettings()),
-			Unreachable: !h.Reachable(), Active: h.Active(), Candidate: slices.Contains(candidates, h),
-		}
-		if reason, ok := h.Ejected(); ok {
-			e.Ejected = reason.String()
-		}
-		switch {
-		case e.Candidate:
-		case err != nil:
-			e.Why = err.Error()
-		case e.Ejected != "":
-			e.Why = "it is ejected"
-		case e.Unreachable:
-			e.Why = "others can be reached"
-		case config.Health != balancer.Unknown && config.Health != balancer.Healthy && config.Health != balancer.Degraded:
-			e.Why = "it is " + e.Health
-		default:
-			e.Why = "others of a better priority or health suffice"
-		}
-		all = append(all, e)
-	}
-	return all
 }
 
 func limits(from *upstream.Cluster, config *discovery.Cluster, priority discovery.RoutingPriority) *Limits {
@@ -186,11 +196,4 @@ func protocolName(p discovery.HTTPProtocol) string {
 		discovery.HTTP1: "HTTP/1.1", discovery.HTTP2: "HTTP/2", discovery.HTTPAuto: "HTTP by ALPN",
 		discovery.HTTPDownstream: "HTTP as the request",
 	}[p]
-}
-
-func healthName(h balancer.Health) string {
-	return map[balancer.Health]string{
-		balancer.Unknown: "unknown", balancer.Healthy: "healthy", balancer.Unhealthy: "unhealthy",
-		balancer.Draining: "draining", balancer.Timeout: "timed out", balancer.Degraded: "degraded",
-	}[h]
 }

@@ -15,6 +15,10 @@ const (
 	// NoEndpoint is a call that would be forwarded, and fails at this moment, because
 	// the cluster has no endpoint that can be picked.
 	NoEndpoint Verdict = "no-endpoint"
+	// Overflow is a call that would be forwarded, and fails at this moment with nothing
+	// sent, because the cluster's error-rate breaker is open, or one of its limits is
+	// reached: Explanation.Reason says which.
+	Overflow Verdict = "overflow"
 	// NoTime is a call that would be forwarded, and fails with nothing sent, because too
 	// little of its time is left.
 	NoTime Verdict = "no-time"
@@ -79,10 +83,13 @@ type Explanation struct {
 	// answers, in order: "sets x-frame-options: DENY", "adds via: %PROTOCOL% if absent",
 	// "removes server". What a filter adds is among its effects.
 	ResponseHeaders []string
+	// Redirects says which redirects of the endpoint the call follows by itself, "" if
+	// they are handed to the application.
+	Redirects string
 	// Sent is what the endpoint would see, nil if the call is not forwarded.
 	Sent     *Sent
 	Timeouts *Timeouts
-	// Retry is nil if there is one attempt only.
+	// Retry is nil if there is one attempt only, and no hedging.
 	Retry *Retry
 }
 
@@ -152,12 +159,15 @@ type Mirror struct {
 	Cluster string
 	// Percent is the share of the calls that are copied.
 	Percent float64
+	// Missing is whether there is no such cluster, so that nothing is copied: a header
+	// names one that no route of the table does.
+	Missing bool
 }
 
 // Draw is how one of several clusters was chosen.
 type Draw struct {
-	// By is "random", "header" or "hash". At random, the next call may go to
-	// another one.
+	// By is "random", "header", "hash" or "session", which names it. At random, the next
+	// call may go to another one.
 	By string
 	// Number is below Total, the sum of the weights.
 	Number uint64
@@ -174,10 +184,14 @@ type Cluster struct {
 	Policy   string
 	HashOf   []string
 	Protocol string
+	// Hash is "determined" if it leads the call to one endpoint, "drawn: " and why, or ""
+	// if it has no say.
+	Hash string
 	// ZoneAware is "on", "off: " and why, or "" without zone aware routing.
 	ZoneAware string
 	// MutualTLS is whether every endpoint is reached with mutual TLS. Peers are the
-	// identities and names of which an endpoint must prove one.
+	// identities and names of which an endpoint must prove one. A cluster without endpoints
+	// may expect nobody, which is said.
 	MutualTLS bool
 	Peers     []string
 	// Endpoints are all of them; those with Candidate are picked from.
@@ -189,13 +203,62 @@ type Cluster struct {
 	// Drops are the shares of the calls that are refused before an endpoint is
 	// picked.
 	Drops []Drop
-	// Outlier is whether endpoints that fail are ejected.
-	Outlier bool
+	// Outlier is whether endpoints that fail are ejected, Detectors by what and for how
+	// long, in words.
+	Outlier   bool
+	Detectors string
+	// SlowStart is how the traffic of new endpoints grows, and Checks how endpoints are
+	// checked actively, in words; "" if that is not so.
+	SlowStart string
+	Checks    string
+	// Panic is which priorities with traffic have too few fit endpoints, and what becomes
+	// of the calls that come to them; "" if none has.
+	Panic string
+	// PanicThreshold is the share of fit endpoints, in percent, below which a priority is in
+	// panic; 0 is none.
+	PanicThreshold float64
+	// Subsetting is how many of the endpoints this process uses, in words; "" if all.
+	// Endpoints are those.
+	Subsetting string
+	// Shares are how the calls are divided among priorities and weighted localities, in
+	// words: "71% to priority 0: 80% in eu/a, 20% in us/a"; nil if they are not. An
+	// aggregate, and its leaves, have none.
+	Shares []string
+	// Leaves are the clusters that an aggregate consists of, in order; nil for others.
+	// They have the endpoints, and all of the above: what an aggregate has of its own are
+	// Drops and the limit of retries.
+	Leaves []Leaf
+}
+
+// Leaf is one of the clusters that an aggregate consists of.
+type Leaf struct {
+	Name string
+	// Error is why it cannot be used.
+	Error string
+	// Policy, Protocol and the following are as those of a cluster.
+	Policy    string
+	Protocol  string
+	ZoneAware string
+	Limits    *Limits
+	Breaker   string
+	Drops     []Drop
+	Outlier   bool
+	Detectors string
+	SlowStart string
+	Checks    string
+	Panic     string
+	// PanicThreshold and Subsetting are as those of a cluster.
+	PanicThreshold float64
+	Subsetting     string
+	// Refuses is why an attempt that goes to it fails, "" if it does not.
+	Refuses string
 }
 
 // Endpoint is an endpoint of the chosen cluster.
 type Endpoint struct {
-	Address  string
+	Address string
+	// Cluster is the one of Cluster.Leaves that it is of, "" without leaves.
+	Cluster  string
 	Hostname string
 	Locality string
 	Priority uint32
@@ -206,6 +269,12 @@ type Endpoint struct {
 	Security string
 	// Ejected is why outlier detection leaves it out, "" if it does not.
 	Ejected string
+	// Check is what active health checks found: "healthy", "degraded", "unhealthy",
+	// "not yet" before the first has ended, "" if it is not checked.
+	Check string
+	// Warmth is how much of its weight slow start leaves it now, in percent; 0 is that
+	// it leaves all.
+	Warmth float64
 	// Unreachable is whether connecting failed a moment ago.
 	Unreachable bool
 	// Active is how many requests are in flight to it.

@@ -15,13 +15,13 @@ const shownBody = 256
 // shown is the value of a header, unless it may be a secret.
 func (q *Question) shown(name, value string) string {
 	switch {
-	case !secret(name):
+	case !Secret(name):
 		return value
 	case q.exact:
 		sum := sha256.Sum256([]byte(value))
-		return fmt.Sprintf("%s, SHA-256 %x...", hidden, sum[:4])
+		return fmt.Sprintf("%s, SHA-256 %x...", Hidden, sum[:4])
 	}
-	return hidden
+	return Hidden
 }
 
 // empty are the headers that are to be sent whatever the request has, and are not,

@@ -10,8 +10,6 @@ import (
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/filter"
-	"github.com/inboardmesh/inboard/internal/filter/cors"
-	"github.com/inboardmesh/inboard/internal/filter/fault"
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/observe"
@@ -39,6 +37,8 @@ type Question struct {
 	Unhedged func() string
 
 	exact bool
+	// ends is when the time is over that the application gives, zero for none.
+	ends time.Time
 }
 
 // New returns an explanation that says what is asked about, and the verdict.
@@ -49,13 +49,14 @@ func (q *Question) New(verdict Verdict, reason string) *Explanation {
 	}
 }
 
-// clusterKey is where a context has the cluster to assume.
-type clusterKey struct{}
+// choiceKey is where a context has the choice to assume.
+type choiceKey struct{}
 
-// WithCluster returns a context for explanations that assume that this one of a
-// route's clusters was drawn, where one is drawn at random.
-func WithCluster(ctx context.Context, name string) context.Context {
-	return context.WithValue(ctx, clusterKey{}, name)
+// WithChoice returns a context for explanations that assume that this one of a
+// route's [Explanation.Choices] was drawn, where one is drawn at random. The same cluster can
+// be several of them, with headers of their own.
+func WithChoice(ctx context.Context, choice int) context.Context {
+	return context.WithValue(ctx, choiceKey{}, choice)
 }
 
 // exactKey is where a context has whether explanations are compared.
@@ -84,15 +85,9 @@ func traceOf(ctx context.Context, routes *route.Table, req *route.Request) route
 
 // assume replaces the cluster that was drawn by the one that ctx asks for.
 func assume(ctx context.Context, trace *route.Trace) {
-	name, ok := ctx.Value(clusterKey{}).(string)
-	if !ok || trace.Draws != route.AtRandom {
-		return
-	}
-	clusters := trace.Decision.Route.Forward.Clusters
-	for i := range clusters {
-		if clusters[i].Name == name {
-			trace.Decision.Cluster = &clusters[i]
-		}
+	choice, ok := ctx.Value(choiceKey{}).(int)
+	if ok && trace.Draws == route.AtRandom {
+		trace.Decision.Cluster = &trace.Decision.Route.Forward.Clusters[choice]
 	}
 }
 
@@ -121,7 +116,8 @@ func (q *Question) By(ctx context.Context, config *pipeline.Config) *Explanation
 	}
 	d := &trace.Decision
 	e.Route = &Route{Index: trace.Index, Name: d.Route.Name, Match: describe(&d.Route.Match)}
-	e.Filters = filters(config.Target.Listener.Filters, d, req)
+	session := q.follow(ctx, config.Target.Listener.Filters, d)
+	e.Filters = filters(config.Target.Listener.Filters, session, req)
 	for _, m := range d.Mutations() {
 		e.ResponseHeaders = append(e.ResponseHeaders, q.operations(m.ResponseAdd, m.ResponseRemove, func(string) bool { return true })...)
 	}
@@ -129,7 +125,7 @@ func (q *Question) By(ctx context.Context, config *pipeline.Config) *Explanation
 		e.Verdict, e.Reason = NoConfig, err.Error()
 		return e
 	}
-	defer q.intercept(e, config.Target.Listener.Filters, d)
+	defer q.intercept(e, config.Target.Listener.Filters, session.seen)
 	switch r := d.Route; {
 	case r.Direct != nil:
 		e.Verdict, e.Answer = DirectResponse, q.answer(filter.Direct(r.Direct.Status, r.Direct.Body))
@@ -138,47 +134,9 @@ func (q *Question) By(ctx context.Context, config *pipeline.Config) *Explanation
 	case r.Forward == nil:
 		e.Verdict, e.Reason = NoRoute, "the route is for requests that arrive, not for requests that leave"
 	default:
-		q.forward(ctx, e, config, &trace)
+		q.forward(ctx, e, config, &trace, session)
 	}
 	return e
-}
-
-// intercept says whether a filter answers before anything else happens.
-func (q *Question) intercept(e *Explanation, all []discovery.HTTPFilter, d *route.Decision) {
-	const every = 1_000_000
-	for i := range all {
-		config, ok := d.Filter(&all[i])
-		if !ok {
-			continue
-		}
-		var answer *filter.Answer
-		var share uint32
-		what, limit := "", ""
-		switch c := config.(type) {
-		case *discovery.Fault:
-			answer, share = fault.Abort(c, &q.Request, d)
-			if what = "an injected fault"; c.MaxActive > 0 {
-				limit = fmt.Sprintf(", while fewer than %d faults are active", c.MaxActive)
-			}
-		case *discovery.CORS:
-			what = "CORS"
-			answer, share = cors.Answer(c, &q.Request)
-		}
-		switch {
-		case answer == nil || share == 0:
-		case share >= every && limit == "":
-			e.Verdict, e.Answer = FilterAnswer, q.answer(answer)
-			e.Reason = what + " answers: nothing is sent"
-			e.Choices, e.Draw, e.Mirrors, e.Cluster = nil, nil, nil, nil
-			e.Sent, e.Timeouts, e.Retry = nil, nil, nil
-			return
-		default:
-			if e.Reason != "" {
-				e.Reason += "; "
-			}
-			e.Reason += fmt.Sprintf("but %s answers %s of such calls with %s%s", what, percentOf(share), q.answer(answer).inWords(), limit)
-		}
-	}
 }
 
 func (q *Question) answer(a *filter.Answer) *Answer {
@@ -200,34 +158,39 @@ func (q *Question) answer(a *filter.Answer) *Answer {
 }
 
 // forward explains where a call goes that is forwarded.
-func (q *Question) forward(ctx context.Context, e *Explanation, config *pipeline.Config, trace *route.Trace) {
+func (q *Question) forward(ctx context.Context, e *Explanation, config *pipeline.Config, trace *route.Trace, session *affinity) {
 	d, req := &trace.Decision, &q.Request
 	forward := d.Route.Forward
 	name := d.ClusterName(req)
-	e.Choices, e.Draw = choices(forward, trace, name)
-	e.Mirrors = mirrors(forward, req)
+	if e.Choices, e.Draw = choices(forward, trace, name); e.Draw != nil && session.named {
+		e.Draw = &Draw{By: bySession}
+	}
+	e.Mirrors = mirrors(forward, req, config)
 	cluster := config.Clusters[name]
 	if cluster == nil {
-		e.Verdict, e.Reason = NoCluster, fmt.Sprintf("there is no cluster %q", name)
+		e.Verdict, e.Reason = NoCluster, fmt.Sprintf("no route of this table names the cluster %q", name)
 		return
 	}
+	policies, chance := q.hashing(cluster, forward)
 	before := q.headerValues()
-	plan := config.Plan(ctx, d, q.Protocol, req, q.Headers)
-	e.Cluster = clusterOf(cluster, &plan)
-	if err := cluster.Err(); err != nil {
-		e.Verdict, e.Reason = NoCluster, fmt.Sprintf("cluster %q cannot be used", name)
-	} else if _, err := cluster.Candidates(plan.Prefer); err != nil {
-		e.Verdict, e.Reason = NoEndpoint, err.Error()
+	var sent *Sent
+	plan := config.Plan(ctx, &pipeline.Planned{
+		Protocol: q.Protocol, Decision: d, Pin: session.pin, Request: req, Headers: q.Headers,
+		Routed: func() { sent = q.sent(d, before, config.Target.Listener.HideOriginals) },
+	})
+	q.ends = plan.Ends
+	of, drawn := hash(cluster, policies, chance, &plan)
+	turns := turnsOf(cluster, &plan)
+	e.Cluster = clusterOf(cluster, &plan, turns)
+	e.Cluster.HashOf, e.Cluster.Hash = of, hashed(&plan, turns, drawn)
+	session.tell(e, cluster, &plan, turns)
+	if _, all := dropped(cluster); plan.Answer != nil && !all {
+		e.Verdict, e.Reason, e.Answer, e.Mirrors = FilterAnswer, plan.Answer.Reason, q.answer(plan.Answer), nil
+		return
 	}
-	e.Cluster.HashOf = hashOf(forward.Hash)
+	e.await(cluster, turns, plan.Priority)
 	e.Timeouts = timeouts(&plan)
 	if c := cluster.Config(); c != nil {
-		if c.Hash != nil { // they go before the route's
-			e.Cluster.HashOf = hashOf(c.Hash)
-		}
-		if plan.Keyed && c.Balancer.Policy.Hashes() { // it goes before both
-			e.Cluster.HashOf = []string{"the key that the call gives"}
-		}
 		e.Timeouts.Connect = c.ConnectTimeout
 	}
 	if plan.Late != nil {
@@ -237,7 +200,10 @@ func (q *Question) forward(ctx context.Context, e *Explanation, config *pipeline
 		}
 		return
 	}
-	e.Sent = q.sent(d, before, config.Target.Listener.HideOriginals)
+	e.Sent = sent
+	if q.Protocol == observe.HTTP { // gRPC has none
+		e.Redirects = redirects(forward.InternalRedirect)
+	}
 	if plan.Policy.MaxRetries > 0 {
 		e.Retry = retries(&plan.Policy, plan.Hedge)
 		if h := forward.RetryHeaders; h != nil {
@@ -246,6 +212,8 @@ func (q *Question) forward(ctx context.Context, e *Explanation, config *pipeline
 			}
 		}
 		q.hedged(e.Retry)
+	} else if _, ok := plan.Hedge.After(&plan.Policy); ok {
+		e.Retry = &Retry{NotHedged: "attempts beside the first count as retries"}
 	}
 }
 
@@ -329,7 +297,7 @@ func choices(forward *discovery.Forward, trace *route.Trace, chosen string) ([]C
 	return all, &Draw{By: by[trace.Draws], Number: trace.Number, Total: trace.Total}
 }
 
-func mirrors(forward *discovery.Forward, req *route.Request) []Mirror {
+func mirrors(forward *discovery.Forward, req *route.Request, config *pipeline.Config) []Mirror {
 	var all []Mirror
 	for i := range forward.Mirrors {
 		m := &forward.Mirrors[i]
@@ -339,7 +307,7 @@ func mirrors(forward *discovery.Forward, req *route.Request) []Mirror {
 				continue // it is not copied
 			}
 		}
-		all = append(all, Mirror{Cluster: name, Percent: percent(m.PerMillion)})
+		all = append(all, Mirror{Cluster: name, Percent: percent(m.PerMillion), Missing: config.Clusters[name] == nil})
 	}
 	return all
 }
@@ -396,92 +364,6 @@ func retries(p *retry.Policy, h *retry.Hedge) *Retry {
 		Max: p.MaxRetries, On: p.On.String(), Statuses: p.RetriableStatusCodes,
 		BackoffBase: base, BackoffMax: most, OtherEndpoints: p.AvoidPreviousHosts, Hedge: hedge,
 	}
-}
-
-func filters(all []discovery.HTTPFilter, d *route.Decision, req *route.Request) []Filter {
-	explained := make([]Filter, 0, len(all))
-	for i := range all {
-		config, ok := d.Filter(&all[i])
-		f := Filter{Name: all[i].Name, Enabled: ok, Effect: "it is switched off for the route"}
-		if ok {
-			f.Enabled, f.Effect = effect(config, req, d)
-		}
-		explained = append(explained, f)
-	}
-	return explained
-}
-
-func delayOf(d *discovery.FaultDelay) string {
-	if d.FromHeader {
-		return "what the request asks for"
-	}
-	return d.Fixed.String()
-}
-
-// corsEffect says what the CORS filter does to a request.
-func corsEffect(policy *discovery.CORS, req *route.Request) (enabled bool, text string) {
-	switch {
-	case policy.PerMillion == 0:
-		return false, "no policy is set for the route"
-	case req.Header == nil || len(req.Header.Values("origin")) == 0:
-		return false, "the request has no origin"
-	}
-	marks := cors.Marks(policy, req)
-	if len(marks) == 0 {
-		return false, "the origin is not allowed"
-	}
-	parts := make([]string, len(marks))
-	for i, h := range marks {
-		parts[i] = h.Name + ": " + h.Value
-	}
-	return true, "answers preflights, and marks responses with " + strings.Join(parts, ", ")
-}
-
-// effect says what a filter does to a request.
-func effect(config discovery.FilterConfig, req *route.Request, d *route.Decision) (enabled bool, text string) {
-	if policy, ok := config.(*discovery.CORS); ok {
-		return corsEffect(policy, req)
-	}
-	f, ok := config.(*discovery.Fault)
-	if !ok {
-		return true, strings.TrimPrefix(fmt.Sprintf("%T", config), "*discovery.")
-	}
-	var parts []string
-	if delay := f.Delay; delay != nil && delay.PerMillion > 0 {
-		parts = append(parts, fmt.Sprintf("delays %s by %s", percentOf(delay.PerMillion), delayOf(delay)))
-	}
-	if a := f.Abort; a != nil && a.PerMillion > 0 {
-		with := fmt.Sprintf("status %d", a.HTTPStatus)
-		switch {
-		case a.FromHeader:
-			with = "the status that the request asks for"
-		case a.IsGRPC:
-			with = fmt.Sprintf("gRPC status %d", a.GRPCStatus)
-		}
-		parts = append(parts, fmt.Sprintf("aborts %s with %s", percentOf(a.PerMillion), with))
-	}
-	if l := f.RateLimit; l != nil && l.PerMillion > 0 {
-		to := fmt.Sprintf("%d KiB/s", l.KiBPerSecond)
-		if l.FromHeader {
-			to = "what the request asks for"
-		}
-		parts = append(parts, fmt.Sprintf("slows the responses of %s down to %s", percentOf(l.PerMillion), to))
-	}
-	if len(parts) == 0 {
-		return false, "no fault is set for the route"
-	}
-	if f.UpstreamCluster != "" && f.UpstreamCluster != d.ClusterName(req) {
-		return false, "the fault is for calls to the cluster " + f.UpstreamCluster
-	}
-	if len(f.DownstreamNodes) > 0 {
-		parts = append(parts, "if sent by one of the nodes "+strings.Join(f.DownstreamNodes, ", "))
-	}
-	for i := range f.Headers {
-		if !route.MatchHeader(&f.Headers[i], req) {
-			return false, "the request has not the header " + f.Headers[i].Name + " that the fault is for"
-		}
-	}
-	return true, strings.Join(parts, ", ")
 }
 
 // inWords is the status of an answer.

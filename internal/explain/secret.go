@@ -7,19 +7,19 @@ import (
 	"github.com/inboardmesh/inboard/internal/route"
 )
 
-// hidden stands for a value that may be a secret.
-const hidden = "(hidden)"
+// Hidden stands for a value that may be a secret.
+const Hidden = "(hidden)"
 
 // secretWords are found in the names of what is usually a secret.
 var secretWords = []string{
 	"auth", "cookie", "token", "secret", "passw", "key", "credential", "session", "signature", "jwt",
 }
 
-// secret reports whether the value of a header, a cookie or a parameter with this
-// name may be a secret. The authority is none.
-func secret(name string) bool {
+// Secret reports whether the value of a header, a cookie or a parameter with this
+// name may be a secret. The authority is none, nor is what browsers are told of origins.
+func Secret(name string) bool {
 	name = strings.ToLower(name)
-	if name == ":authority" {
+	if name == ":authority" || strings.HasPrefix(name, "access-control-") {
 		return false
 	}
 	for _, word := range secretWords {
@@ -32,8 +32,8 @@ func secret(name string) bool {
 
 func mismatch(index int, r *discovery.Route, miss *route.Miss) Mismatch {
 	m := Mismatch{Index: index, Name: r.Name, Condition: miss.Condition, Want: miss.Want, Got: miss.Got}
-	if secret(miss.Name) || strings.HasPrefix(miss.Condition, "cookie ") {
-		m.Want, m.Got = hidden, hiddenUnlessAbsent(miss)
+	if Secret(miss.Name) || strings.HasPrefix(miss.Condition, "cookie ") {
+		m.Want, m.Got = Hidden, hiddenUnlessAbsent(miss)
 	}
 	return m
 }
@@ -43,10 +43,10 @@ func hiddenUnlessAbsent(miss *route.Miss) string {
 	if miss.Absent() {
 		return miss.Got
 	}
-	return hidden
+	return Hidden
 }
 
 // describe is a route's match in words, without secrets.
 func describe(m *discovery.RouteMatch) string {
-	return route.Describe(m, secret)
+	return route.Describe(m, Secret)
 }

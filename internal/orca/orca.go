@@ -220,6 +220,7 @@ func Decode(b []byte) (r balancer.LoadReport, err error) {
 				return err
 			}
 			set(&r, maps[n]+key, metric)
+			return finite(maps[n]+key, metric)
 		}
 		return nil
 	})

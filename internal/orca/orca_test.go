@@ -2,6 +2,7 @@ package orca
 
 import (
 	"encoding/base64"
+	"math"
 	"strings"
 	"testing"
 
@@ -80,6 +81,19 @@ func TestBL8_BadReportsAreNone(t *testing.T) {
 	} {
 		if r, err := Parse(text); err == nil {
 			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+		for name, m := range map[string]*orcav3.OrcaLoadReport{
+			"a field": {CpuUtilization: v}, "a metric": {NamedMetrics: map[string]float64{"a": v}}, "a utilization": {Utilization: map[string]float64{"a": v}},
+		} {
+			b, err := proto.Marshal(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r, err := Decode(b); err == nil {
+				t.Errorf("%s of %v: %+v", name, v, r)
+			}
 		}
 	}
 	if _, found, err := Find(func(string) string { return "" }, false); found || err != nil {

@@ -54,7 +54,8 @@ func hashed(p *discovery.HashPolicy, req *Request) (string, bool) {
 	case p.Query != "":
 		return queryValue(req.Query, p.Query)
 	case p.Cookie != "":
-		return cookieValue(req, p.Cookie)
+		value, found := cookieValue(req, p.Cookie)
+		return value, found && value != "" // as in Envoy: whoever has an empty one has none
 	case p.Source:
 		return req.Source, req.Source != ""
 	case p.Channel:

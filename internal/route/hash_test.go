@@ -34,6 +34,7 @@ func TestBL3_TheHashOfARequest(t *testing.T) {
 	}{
 		{"a header", []discovery.HashPolicy{user}, []string{"ann"}},
 		{"all in their order", []discovery.HashPolicy{user, cookie, query, source, channel}, []string{"ann", "s1", "v", "10.0.0.7", "42"}},
+		{"a cookie that is empty is none", []discovery.HashPolicy{{Cookie: "empty"}, {Cookie: "quoted"}, user}, []string{"ann"}},
 		{"another order is another hash", []discovery.HashPolicy{cookie, user}, []string{"s1", "ann"}},
 		{"the same twice does not cancel itself", []discovery.HashPolicy{user, user}, []string{"ann", "ann"}},
 		{"what is missing does not rotate", []discovery.HashPolicy{missing, user, missing, query}, []string{"ann", "v"}},
@@ -46,7 +47,7 @@ func TestBL3_TheHashOfARequest(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			req := get("payment", "/")
-			req.Header, req.Query, req.Source, req.Channel = headers{"x-user": {"ann"}, "cookie": {"a=b; session=s1"}}, "p=1&q=v", "10.0.0.7", 42
+			req.Header, req.Query, req.Source, req.Channel = headers{"x-user": {"ann"}, "cookie": {`a=b; session=s1; empty=; quoted=""`}}, "p=1&q=v", "10.0.0.7", 42
 			sum, ok, cookies := Hash(tt.policies, req)
 			if sum != combined(tt.want...) || ok != (tt.want != nil) || len(cookies) > 0 {
 				t.Errorf("hash %#x, %v, cookies %q, want %#x", sum, ok, cookies, combined(tt.want...))

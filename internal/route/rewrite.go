@@ -140,27 +140,33 @@ func replaceMatched(m *discovery.PathMatch, path, by string) string {
 }
 
 // absolute makes what a rewrite gave the path of a request: it begins with a
-// slash, and what would end it or cannot be sent is escaped.
+// slash, and what would end it or is not of a path is escaped. A path with anything
+// else in it would be read as one that is not escaped at all: what the client has
+// escaped, a slash perhaps, would become part of the path.
 func absolute(path string) string {
 	if !strings.HasPrefix(path, "/") {
 		path = "/" + path
 	}
-	return strings.ReplaceAll(escaped(path), "?", "%3F")
+	return escape(path, isUnpathable)
 }
 
-// escaped is a text in which what cannot be sent in a path or a query is escaped.
+// escaped is a text in which what cannot be sent in a query is escaped.
 func escaped(text string) string {
+	return escape(text, func(text string, i int) bool { return isUnsendable(text[i]) })
+}
+
+func escape(text string, escapes func(text string, i int) bool) string {
 	clean := true
 	for i := range len(text) {
-		clean = clean && !isUnsendable(text[i])
+		clean = clean && !escapes(text, i)
 	}
 	if clean {
 		return text
 	}
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder
-	for _, c := range []byte(text) {
-		if isUnsendable(c) {
+	for i := range len(text) {
+		if c := text[i]; escapes(text, i) {
 			b.Write([]byte{'%', hex[c>>4], hex[c&15]})
 		} else {
 			b.WriteByte(c)
@@ -170,6 +176,23 @@ func escaped(text string) string {
 }
 
 func isUnsendable(c byte) bool { return c <= ' ' || c >= 0x7f || c == '#' }
+
+// isUnpathable reports whether a byte is not of a path (RFC 3986, section 3.3), or a
+// per cent sign that escapes nothing. Brackets are let through, as by net/url.
+func isUnpathable(path string, i int) bool {
+	switch c := path[i]; c {
+	case '?', '"', '<', '>', '\\', '^', '`', '{', '|', '}':
+		return true
+	case '%':
+		return len(path) < i+3 || !isHex(path[i+1]) || !isHex(path[i+2])
+	default:
+		return isUnsendable(c)
+	}
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+}
 
 // RedirectPath returns the path, with a query of its own if it has one, that a
 // redirect of this decision leads to.

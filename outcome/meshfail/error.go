@@ -25,6 +25,9 @@ type Error struct {
 	// routing chose, Endpoint the address of the last attempt. Each is "" if
 	// the call did not get that far.
 	Target, Route, Cluster, Endpoint string
+	// Leaf is of an aggregate Cluster the one that the last attempt went to, "" of
+	// others.
+	Leaf string
 	// Attempts is how many attempts were begun. One for which no endpoint was found,
 	// or which a limit refused, is among them: Sent says whether one got further.
 	Attempts int
@@ -52,6 +55,7 @@ func (e *Error) Error() string {
 	part("target", e.Target)
 	part("route", e.Route)
 	part("cluster", e.Cluster)
+	part("cluster", e.Leaf)
 	if e.Attempts > 1 {
 		b.WriteString(strconv.Itoa(e.Attempts))
 		b.WriteString(" attempts: ")
