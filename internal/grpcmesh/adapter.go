@@ -44,6 +44,7 @@ type Adapter struct {
 	options Options
 	direct  directConns
 	mirrors mirrorConns
+	conns   clientConns
 	// salt makes the numbers of channels the adapter's own.
 	salt uint64
 }
@@ -56,9 +57,13 @@ func (a *Adapter) channel(cc *grpc.ClientConn) uint64 {
 	return (uint64(reflect.ValueOf(cc).Pointer()) ^ a.salt) * 0x9E3779B97F4A7C15
 }
 
-// Close closes the channels to hosts outside the mesh, and those of copies. The
-// channels of the application are its own.
-func (a *Adapter) Close() error { return errors.Join(a.mirrors.close(), a.direct.close()) }
+// Close closes the channels to hosts outside the mesh, those of copies, and all
+// connections to endpoints. The channels of the application are its own.
+func (a *Adapter) Close() error {
+	err := errors.Join(a.mirrors.close(), a.direct.close())
+	a.conns.close()
+	return err
+}
 
 const (
 	// maxConcurrentStreams is Envoy's max_concurrent_streams, of a connection.
@@ -94,7 +99,7 @@ func (a *Adapter) channelOptions() []grpc.DialOption {
 		),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"` + policyName + `":{}}]}`),
 		grpc.WithDisableServiceConfig(),
-		grpc.WithTransportCredentials(&clientCredentials{hooks: a.options.Hooks}),
+		grpc.WithTransportCredentials(&clientCredentials{conns: &a.conns, hooks: a.options.Hooks}),
 		// Retries are the mesh's: they need the whole request and a new pick.
 		grpc.WithDisableRetry(),
 		grpc.WithContextDialer(a.dial),
@@ -125,6 +130,8 @@ func (a *Adapter) ServerOptions() []grpc.ServerOption {
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.NumStreamWorkers(streamWorkers()),
+		// Nor has it an end for a connection of somebody who says nothing.
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: defaultIdleTimeout}),
 		// As with Envoy, clients may ask whether the server is there whenever their
 		// configuration says so; grpc-go takes that for an attack.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Millisecond, PermitWithoutStream: true}),

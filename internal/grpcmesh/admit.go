@@ -14,6 +14,7 @@ import (
 
 	"github.com/inboardmesh/inboard/internal/filter"
 	"github.com/inboardmesh/inboard/internal/inbound"
+	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/observe"
 )
@@ -56,7 +57,7 @@ func (a *admission) admit(ctx context.Context, ln *inbound.Listener, chain *inbo
 	case r.Direct != nil:
 		return a.answer(ctx, filter.Direct(r.Direct.Status, r.Direct.Body))
 	case r.Redirect != nil:
-		return a.answer(ctx, &filter.Answer{Status: r.Redirect.Status, Reason: "redirect"})
+		return a.answer(ctx, pipeline.Redirect(&a.decision, &a.view, &a.facts))
 	case !r.Local:
 		return status.Error(codes.Unavailable, "the route leads to another process")
 	}
@@ -108,5 +109,5 @@ func (a *admission) answer(ctx context.Context, answer *filter.Answer) error {
 			return status.Error(codes.Internal, "mesh: the call has no stream")
 		}
 	}
-	return status.Error(answer.GRPCCode(), answer.Reason)
+	return status.Error(answer.GRPCCode(), strings.ToValidUTF8(answer.Reason, "\uFFFD"))
 }

@@ -3,13 +3,14 @@ package grpcmesh_test
 import (
 	"testing"
 
+	"github.com/inboardmesh/inboard/internal/racing"
 	"github.com/inboardmesh/inboard/observe"
 )
 
 // What a unary call costs beside grpc-go with a timeout of the caller's own,
 // client and server together. A change that needs more says here what for.
 func TestAllocationsPerUnaryCall(t *testing.T) {
-	if raceEnabled {
+	if racing.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	const runs = 1000
@@ -24,11 +25,11 @@ func TestAllocationsPerUnaryCall(t *testing.T) {
 		want  float64
 	}{
 		// The client, seven: the call, its metadata, what carries them to gRPC and
-		// the end of the attempt back. The server, twelve: the call, a copy of the
-		// metadata, and the peer's address.
-		{"telemetry off", &observe.Hooks{}, 20},
+		// the end of the attempt back. The server, ten: the call, and a copy of the
+		// metadata.
+		{"telemetry off", &observe.Hooks{}, 17},
 		// And on each side what HTTP has too, and traceparent as metadata.
-		{"telemetry on, not sampled", telemetry(t), 35},
+		{"telemetry on, not sampled", telemetry(t), 32},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/racing"
 )
 
 // balanced starts n backends and a cluster of them that balances as config says.
@@ -51,9 +52,12 @@ func TestS14_RoundRobin(t *testing.T) {
 		f := newFixture(t)
 		backends, c := balanced(f, 2, balancer.Config{})
 		f.configure(forward("main"), c)
-		emptyCalls(t, f.client(), 100, 0)
-		if n := backends[0].calls.Load(); n < 49 || n > 51 {
-			t.Errorf("the first of two got %d of 100 calls, want 50 ± 1", n)
+		client := f.client()
+		for i := range int64(100) {
+			emptyCalls(t, client, 1, 0)
+			if n := backends[0].calls.Load(); max(2*n-i-1, i+1-2*n) > 1 {
+				t.Fatalf("the first of two got %d of %d calls, want them in turns", n, i+1)
+			}
 		}
 	})
 }
@@ -111,7 +115,7 @@ func TestS17_S18_KeysStay(t *testing.T) {
 				f.configure(route, c)
 				client := f.client()
 				keys := 10_000
-				if raceEnabled { // which is ten times slower
+				if racing.Enabled { // which is ten times slower
 					keys = 1000
 				}
 				var last atomic.Int64 // who served
@@ -130,6 +134,15 @@ func TestS17_S18_KeysStay(t *testing.T) {
 					return m
 				}
 				first := where()
+				if config.Policy == balancer.Maglev {
+					// S18: 5 % of its share, and what so many keys scatter (four deviations).
+					share := float64(keys) / 10
+					for i, b := range backends {
+						if got := float64(b.calls.Load()); math.Abs(got-share) > share*0.05+4*math.Sqrt(share*0.9) {
+							t.Errorf("backend %d has %v of %d keys", i, got, keys)
+						}
+					}
+				}
 				without := c
 				without.Endpoints = &discovery.Assignment{Name: "main", Localities: []discovery.LocalityEndpoints{
 					{Weight: 1, Endpoints: c.Endpoints.Localities[0].Endpoints[1:]},
@@ -177,7 +190,7 @@ func TestS20_SlowStart(t *testing.T) {
 		emptyCalls(t, client, 10, 6*time.Second)
 		f.configure(forward("main"), c)
 		synctest.Wait()
-		const second = 500
+		const second = 1000
 		for i := range 10 {
 			before := backends[2].calls.Load()
 			emptyCalls(t, client, second, time.Second/second)
@@ -185,7 +198,7 @@ func TestS20_SlowStart(t *testing.T) {
 			// The factor at the middle of the second, or 0.1 in the first one.
 			factor := math.Max(0.1, (float64(i)+0.5)/10)
 			want := factor / (2 + factor)
-			if tolerance := 4 * math.Sqrt(want*(1-want)/second); math.Abs(got-want) > tolerance {
+			if tolerance := 5 * math.Sqrt(want*(1-want)/second); math.Abs(got-want) > tolerance {
 				t.Errorf("second %d: share %.3f, want %.3f within %.3f", i, got, want, tolerance)
 			}
 		}

@@ -104,6 +104,9 @@ func (c *clientCall) Routed(d *route.Decision) {
 	c.endpointHost = out.EndpointHost
 }
 
+// Copy does nothing: a copy has none.
+func (c *clientCall) Copy() {}
+
 // Carrier prepares the metadata of an attempt.
 func (c *clientCall) Carrier(a *pipeline.Attempt) observe.Carrier {
 	sending := c.routed
@@ -158,6 +161,8 @@ func outcomeOf(a *attempt, err error, reply metadata.MD) outcome.Outcome {
 		o.Kind = outcome.BodyFailure
 	case code == codes.Unavailable && !sent:
 		o.Kind = outcome.ResetBeforeRequest
+	case code == codes.Unavailable && isRefusal(err):
+		o.Kind, o.Err = outcome.RefusedStream, fmt.Errorf("%w: %w", errRefused, err)
 	case code == codes.Unavailable:
 		o.Kind = outcome.Reset
 	case errors.Is(err, context.Canceled):
@@ -168,6 +173,19 @@ func outcomeOf(a *attempt, err error, reply metadata.MD) outcome.Outcome {
 		o.Kind = outcome.BodyFailure
 	}
 	return o
+}
+
+// isRefusal recognizes the errors of gRPC for a call that its server has not processed.
+// The picker is not asked again, by which marks know it otherwise, once the messages of
+// a call are more than gRPC keeps (256 KiB). A test holds the texts against the real
+// thing; no application can send them, for it has not answered.
+func isRefusal(err error) bool {
+	switch status.Convert(err).Message() {
+	case "stream terminated by RST_STREAM with error code: REFUSED_STREAM",
+		"the connection is draining", "the stream is rejected because server is draining the connection":
+		return true
+	}
+	return false
 }
 
 // isMessageAtFault recognizes the errors of gRPC for a message of the caller that
@@ -190,7 +208,7 @@ func (c *clientCall) result(o outcome.Outcome) error {
 		case a.Verbatim:
 			return status.Error(code, strings.ToValidUTF8(a.Reason, "\uFFFD"))
 		case code != codes.OK:
-			return status.Error(code, "mesh: "+a.Reason)
+			return status.Error(code, strings.ToValidUTF8("mesh: "+a.Reason, "\uFFFD"))
 		}
 		return status.Error(codes.Unavailable, "mesh: "+a.Reason+": a response without a message")
 	}

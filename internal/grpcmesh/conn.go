@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,9 +15,49 @@ import (
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
+// clientConns are the connections of an adapter to endpoints. The channels that they
+// are of are the application's; the calls that wait for a peer end with them.
+type clientConns struct {
+	mu     sync.Mutex
+	conns  map[*clientConn]struct{} // guarded by mu
+	closed bool                     // guarded by mu
+}
+
+// add takes a connection in, unless the mesh was closed.
+func (c *clientConns) add(conn *clientConn) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return upstream.ErrClosed
+	}
+	if c.conns == nil {
+		c.conns = make(map[*clientConn]struct{})
+	}
+	c.conns[conn] = struct{}{}
+	return nil
+}
+
+func (c *clientConns) remove(conn *clientConn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.conns, conn)
+}
+
+// close closes all connections. None is made later.
+func (c *clientConns) close() {
+	c.mu.Lock()
+	conns := c.conns
+	c.conns, c.closed = nil, true
+	c.mu.Unlock()
+	for conn := range conns {
+		_ = conn.Close() // whoever uses it is told
+	}
+}
+
 // clientConn is a connection to an endpoint, below TLS. It reports its life.
 type clientConn struct {
 	net.Conn
+	conns   *clientConns
 	hooks   *observe.Hooks
 	address string
 	began   time.Time
@@ -32,7 +73,10 @@ type openedConn struct {
 
 // dial opens a connection to an endpoint.
 func (a *Adapter) dial(ctx context.Context, address string) (net.Conn, error) {
-	c := &clientConn{hooks: a.options.Hooks, address: address, began: time.Now()}
+	c := &clientConn{conns: &a.conns, hooks: a.options.Hooks, address: address, began: time.Now()}
+	if a.options.Outbound.Closed() {
+		return nil, upstream.ErrClosed
+	}
 	made := connectingOf(ctx)
 	var err error
 	if made != nil {
@@ -98,6 +142,7 @@ func (c *clientConn) ready(cluster *upstream.Cluster, state *tls.ConnectionState
 
 // Close closes the connection and reports it, once, if it was ready.
 func (c *clientConn) Close() error {
+	c.conns.remove(c)
 	err := c.Conn.Close()
 	if opened := c.opened.Swap(nil); opened != nil && c.hooks.ConnClosed != nil {
 		e := opened.event

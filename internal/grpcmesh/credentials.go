@@ -30,7 +30,10 @@ type connecting struct {
 }
 
 // clientCredentials do the TLS of the cluster that a connection is made for.
-type clientCredentials struct{ hooks *observe.Hooks }
+type clientCredentials struct {
+	conns *clientConns
+	hooks *observe.Hooks
+}
 
 var _ credentials.TransportCredentials = (*clientCredentials)(nil)
 
@@ -57,7 +60,10 @@ func (creds *clientCredentials) ClientHandshake(ctx context.Context, _ string, r
 	cluster := made.endpoint.Cluster()
 	conn, ok := raw.(*clientConn)
 	if !ok { // from a dialer of the application's
-		conn = &clientConn{Conn: raw, hooks: creds.hooks, address: raw.RemoteAddr().String(), began: time.Now()}
+		conn = &clientConn{Conn: raw, conns: creds.conns, hooks: creds.hooks, address: raw.RemoteAddr().String(), began: time.Now()}
+	}
+	if err := creds.conns.add(conn); err != nil { // gRPC closes it if this fails, now or later
+		return nil, nil, err
 	}
 	config, own, err := made.endpoint.TLS()
 	if err != nil {
@@ -94,7 +100,7 @@ func (*clientCredentials) Info() credentials.ProtocolInfo {
 }
 
 func (creds *clientCredentials) Clone() credentials.TransportCredentials {
-	return &clientCredentials{hooks: creds.hooks}
+	return &clientCredentials{conns: creds.conns, hooks: creds.hooks}
 }
 
 func (*clientCredentials) OverrideServerName(string) error {

@@ -27,6 +27,7 @@ func (a *Adapter) Explain(ctx context.Context, target, method string, opts ...gr
 		return nil, fmt.Errorf("mesh: method %q: write it like \"/package.Service/Method\"", method)
 	}
 	req, md := requestOf(ctx, name, method, opts)
+	req.Source = a.options.Outbound.Caller()
 	q := &explain.Question{
 		Protocol: observe.GRPC, Target: name, Request: req, Headers: header(md),
 		Facts:    route.Facts{Protocol: "HTTP/2", Start: time.Now()},

@@ -3,6 +3,7 @@ package grpcmesh_test
 import (
 	"bytes"
 	"context"
+	"math"
 	"net"
 	"net/http"
 	"slices"
@@ -182,7 +183,9 @@ func TestBT8_ATimeoutThatIsNoneIsRefused(t *testing.T) {
 		{"1S", time.Second},
 		{"250m", 250 * time.Millisecond},
 		{"99999999n", 99999999 * time.Nanosecond},
-		{"100000000n", 0}, // nine digits
+		{"99999999H", math.MaxInt64}, // more than a duration has room for
+		{"100000000n", 0},            // nine digits
+		{"", 0},
 		{"-1S", 0},
 		{"1x", 0},
 		{"S", 0},

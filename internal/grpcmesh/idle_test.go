@@ -61,3 +61,37 @@ func TestBT6_AUnaryCallThatIsNotAnsweredIsCutOff(t *testing.T) {
 		}
 	})
 }
+
+func TestAConnectionWithoutCallsIsKeptAsLongAsItsClusterSays(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		timeout time.Duration
+		kept    bool
+	}{
+		{"an hour", time.Hour, false},
+		{"0 is for ever", 0, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t)
+				s := f.serve(endpoint, &backend{})
+				c := cluster("main", endpoint)
+				c.Cluster.IdleTimeout = tt.timeout
+				f.configure(forward("main"), c)
+				if err := callUnary(withTimeout(t), f.client()); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(59 * time.Minute)
+				if n := s.connections(); n != 1 {
+					t.Errorf("%d connections after 59 minutes, want 1", n)
+				}
+				time.Sleep(2 * time.Minute)
+				if kept := s.connections() == 1; kept != tt.kept {
+					t.Errorf("kept for an hour and a minute: %t, want %t", kept, tt.kept)
+				}
+			})
+		})
+	}
+}

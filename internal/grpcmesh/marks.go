@@ -1,6 +1,7 @@
 package grpcmesh
 
 import (
+	"fmt"
 	"sync"
 
 	"google.golang.org/grpc/balancer"
@@ -17,6 +18,7 @@ type marks struct {
 	sent     bool         // guarded by mu; request headers left
 	answered bool         // guarded by mu; something came back
 	trailer  metadata.MD  // guarded by mu; of the answer
+	err      error        // guarded by mu; what gRPC's own attempt failed of
 	pickKind outcome.Kind // guarded by mu; why no endpoint was found
 	pickErr  error        // guarded by mu
 }
@@ -27,8 +29,8 @@ func (m *marks) pickFailed(kind outcome.Kind, err error) {
 	m.pickKind, m.pickErr = kind, err
 }
 
-// ended takes note of how gRPC's own attempt ended. It may make another, if the
-// server says that it did not process the request.
+// ended takes note of how gRPC's own attempt ended. It makes another if nothing was
+// sent, and wants to if the server says that it did not process the request.
 func (m *marks) ended(info *balancer.DoneInfo) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -36,7 +38,29 @@ func (m *marks) ended(info *balancer.DoneInfo) {
 		m.sent, m.pickErr = true, nil
 	}
 	m.answered = m.answered || info.BytesReceived
-	m.trailer = info.Trailer
+	m.trailer, m.err = info.Trailer, info.Err
+}
+
+// refused reports whether a server has had the request and did not process it, and
+// remembers that this is why the attempt has failed: then only gRPC picks once more.
+func (m *marks) refused() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.sent {
+		return false
+	}
+	m.pickKind, m.pickErr = outcome.RefusedStream, errRefused
+	if m.err != nil {
+		m.pickErr = fmt.Errorf("%w: %w", errRefused, m.err)
+	}
+	return true
+}
+
+// isRefused reports whether refused has said so.
+func (m *marks) isRefused() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sent && m.pickErr != nil
 }
 
 // trailer is that of the answer.

@@ -2,7 +2,10 @@ package grpcmesh
 
 import (
 	"crypto/tls"
+	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 
 	"google.golang.org/grpc/metadata"
 
@@ -49,6 +52,13 @@ func (h header) Keys() []string {
 	}
 	return keys
 }
+
+// Format prints the names: the values are credentials as often as not, and who logs a
+// call does not mean to log them.
+func (h header) Format(s fmt.State, _ rune) { fmt.Fprint(s, slices.Sorted(maps.Keys(h))) }
+
+// MarshalText is Format for what logs in another way.
+func (h header) MarshalText() ([]byte, error) { return fmt.Append(nil, h), nil }
 
 // credentialsID is the peer's SPIFFE ID in the form that grpc-go hands to
 // applications.

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/inboardmesh/inboard/internal/filter"
+	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/outcome"
 )
 
@@ -26,8 +27,9 @@ func lateOutcome(err error) outcome.Outcome {
 }
 
 // passed waits until a message may have passed. An error is the status of a call
-// whose context ended meanwhile. Without a pace there is no wait.
-func passed(ctx context.Context, pace *filter.Pace, message any) error {
+// whose context ended meanwhile, or CANCELLED if stop was closed. Without a pace there
+// is no wait.
+func passed(ctx context.Context, pace *filter.Pace, message any, stop <-chan struct{}) error {
 	if pace == nil {
 		return nil
 	}
@@ -35,8 +37,22 @@ func passed(ctx context.Context, pace *filter.Pace, message any) error {
 	if m, ok := message.(proto.Message); ok {
 		size += proto.Size(m)
 	}
-	if err := pace.Wait(ctx, size, nil); err != nil {
+	if err := pace.Wait(ctx, size, stop); err != nil {
 		return status.FromContextError(err).Err()
 	}
 	return nil
+}
+
+// passed is for a reply. What the call has ended with is its outcome, too.
+func (c *clientCall) passed(message any) (outcome.Outcome, error) {
+	err := passed(c.call.Context(), c.call.Filtered().Pace(), message, c.call.Closing())
+	if err == nil {
+		return outcome.Outcome{}, nil
+	}
+	o := lateOutcome(err)
+	if c.call.Context().Err() == nil {
+		o.Kind, o.Err = outcome.Closed, upstream.ErrClosed
+		o = c.call.Failed(o)
+	}
+	return o, o.Err
 }

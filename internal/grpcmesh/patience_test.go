@@ -97,3 +97,29 @@ func TestBT6_AServersPatienceWithItsClients(t *testing.T) {
 		})
 	}
 }
+
+// A client that does not read holds nobody for longer than it may stand still.
+func TestBT6_V48_AClientThatDoesNotReadIsCutOff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		in := plaintext(endpoint)
+		in.Chains[0].StreamIdleTimeout = time.Second
+		ended := make(chan error, 1)
+		f.serveAs(in, &backend{duplex: func(s grpc.BidiStreamingServer[grpc_testing.StreamingOutputCallRequest, grpc_testing.StreamingOutputCallResponse]) error {
+			for {
+				if err := s.Send(output(make([]byte, 16<<10))); err != nil {
+					ended <- err
+					return err
+				}
+			}
+		}})
+		begin := time.Now()
+		if _, err := f.plainClient(endpoint).FullDuplexCall(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; status.Convert(err).Message() != "stream timeout" || time.Since(begin) != time.Second {
+			t.Errorf("%v after %v", err, time.Since(begin))
+		}
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
@@ -27,6 +28,13 @@ var (
 	// errOver is a status, so that no call waits for what comes after it.
 	errOver = status.Error(codes.Canceled, "mesh: the call has ended")
 
+	// errClosedStatus is a status, so that no call waits for a mesh that was closed.
+	errClosedStatus = status.Error(codes.Canceled, upstream.ErrClosed.Error())
+
+	errRefused = errors.New("the server did not process the request")
+	// errRefusedStatus is a status, so that gRPC gives the attempt back.
+	errRefusedStatus = status.Error(codes.Unavailable, errRefused.Error())
+
 	errPending = errors.New("circuit breaker: too many pending requests")
 	// errPendingStatus is a status, so that no call waits in spite of the limit.
 	errPendingStatus = status.Error(codes.Unavailable, errPending.Error())
@@ -38,6 +46,11 @@ var (
 // sent. When none is left it insists on one that it did not wait for, once: an
 // endpoint that is back is found at once, whatever the back-off. Only then the
 // attempt has failed.
+//
+// gRPC asks once more for an attempt whose server did not process it (REFUSED_STREAM,
+// or a GOAWAY that excludes it). It gets none: that is another attempt, which the
+// pipeline makes as over HTTP/2, and observers, limits and the bound on such attempts
+// must see it.
 func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	a := attemptOf(info.Ctx)
 	if a == nil {
@@ -67,17 +80,24 @@ func (p *picker) pick(a *attempt, t *turn) (result balancer.PickResult, full *up
 	if a.over {
 		return balancer.PickResult{}, nil, errOver
 	}
+	if a.pipeline.Closed() {
+		_ = a.pickFailed(outcome.Closed, upstream.ErrClosed)
+		return balancer.PickResult{}, nil, errClosedStatus
+	}
+	if a.marks.refused() {
+		return balancer.PickResult{}, nil, errRefusedStatus
+	}
 	endpoint := a.pipeline.Endpoint
 	if endpoint == nil {
-		var err error
-		if endpoint, err = a.pipeline.Pick(); err != nil {
-			return balancer.PickResult{}, nil, a.pickFailed(outcome.NoEndpoint, err)
+		if endpoint, err = p.find(a); err != nil {
+			return balancer.PickResult{}, nil, err
 		}
 	}
-	if endpoint.Draining() {
-		if next, err := a.pipeline.Pick(); err == nil {
+	if !a.parting && endpoint.Draining() {
+		if next, err := a.pipeline.Elsewhere(); err == nil {
 			endpoint = next
 		}
+		a.parting = endpoint.Draining()
 	}
 	insist := false
 	for {
@@ -94,10 +114,8 @@ func (p *picker) pick(a *attempt, t *turn) (result balancer.PickResult, full *up
 			return result, nil, nil
 		case connectivity.Idle, connectivity.Connecting:
 			if failure == nil || a.insisted {
-				if !a.wait() {
-					a.pipeline.Overflowed("pending")
-					_ = a.pickFailed(outcome.Overflow, errPending)
-					return balancer.PickResult{}, nil, errPendingStatus
+				if err := a.wait(); err != nil {
+					return balancer.PickResult{}, nil, err
 				}
 				if state == connectivity.Idle {
 					c.sc.Connect()
@@ -118,7 +136,7 @@ func (p *picker) pick(a *attempt, t *turn) (result balancer.PickResult, full *up
 			endpoint, insist, a.insisted = next, true, true
 		default:
 			a.unreachable, a.waited = nil, nil // a call that waits for ready starts over
-			return balancer.PickResult{}, nil, a.pickFailed(outcome.ConnectFailure, failure)
+			return balancer.PickResult{}, nil, p.unreachable(a, failure)
 		}
 	}
 }
@@ -153,10 +171,13 @@ type attempt struct {
 	// for which this attempt has waited; guarded by picking.
 	unreachable, waited endpoints
 	insisted            bool // guarded by picking; a connect was asked for in spite of the back-off
+	parting             bool // guarded by picking; there is no other endpoint, and the attempt stays with one that has left
 	// pending is where the attempt counts while it waits for a connection; nil
 	// otherwise; guarded by picking.
 	pending *breaker.Gate
 	marks   marks
+	// opts are those that the call is made with.
+	opts []grpc.CallOption
 	// endpointHost is whether the authority is the endpoint's host name.
 	endpointHost bool
 }
@@ -219,18 +240,20 @@ func (a *attempt) end() {
 	a.waitOver()
 }
 
-// wait counts the attempt among those that wait for a connection, or says that
-// there are too many. The caller holds picking.
-func (a *attempt) wait() bool {
+// wait counts the attempt among those that wait for a connection, or returns a status
+// that says that there are too many. The caller holds picking.
+func (a *attempt) wait() error {
 	if a.pending != nil {
-		return true
+		return nil
 	}
 	gate := a.pipeline.Cluster().Gate(a.pipeline.Priority())
 	if !gate.TryPending() {
-		return false
+		a.pipeline.Overflowed("pending")
+		_ = a.pickFailed(outcome.Overflow, errPending)
+		return errPendingStatus
 	}
 	a.pending = gate
-	return true
+	return nil
 }
 
 // waitOver ends what wait began. The caller holds picking.

@@ -3,6 +3,7 @@ package grpcmesh
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -55,6 +56,7 @@ type policy struct {
 	lines  map[*upstream.Endpoint]*line      // guarded by mu; none without a limit of calls on a connection
 	// waiting is how many calls are in the lines; it grows under mu.
 	waiting atomic.Int64
+	lookout lookout
 }
 
 var _ balancer.Balancer = (*policy)(nil)
@@ -83,13 +85,18 @@ type subConn struct {
 	ready    time.Time
 	requests uint32
 	active   atomic.Int64
-	// idle looks for a connection without calls; idleSince is when the last one
-	// ended, in Unix nanoseconds.
+	// idle looks for a connection without calls, or without trust in its peer; idleSince
+	// is when the last call ended, in Unix nanoseconds.
 	idle      *time.Timer
 	idleSince atomic.Int64
 	// stay ends the wait for the endpoint to leave its cluster, which the channel
 	// is not told of if the answer of a resolver is the reason.
 	stay func() bool
+	// parting is whether the endpoint had left before: it is for calls that were routed
+	// there until then, and goes when they have ended.
+	parting bool
+	// reporting is not guarded by policy.mu.
+	reporting reporting
 }
 
 // ended takes note of the end of a call that was sent on a sub-connection. There may
@@ -113,7 +120,7 @@ func (c *subConn) worn(cluster *upstream.Cluster) bool {
 	if config == nil || c.state != connectivity.Ready {
 		return false
 	}
-	if expires := c.connecting.expires.Load(); expires != 0 && c.requests > 0 && time.Now().UnixNano() >= expires {
+	if c.requests > 0 && c.expired() {
 		return true
 	}
 	return config.MaxRequestsPerConnection > 0 && c.requests >= config.MaxRequestsPerConnection ||
@@ -121,7 +128,7 @@ func (c *subConn) worn(cluster *upstream.Cluster) bool {
 }
 
 // UpdateClientConnState lets go of the sub-connections whose endpoints left, or
-// whose cluster asks for other connections now.
+// whose cluster asks for other connections now. The others report as it asks for now.
 func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 	target, ok := s.ResolverState.Attributes.Value(targetKey{}).(*channelTarget)
 	if !ok && p.refused == nil {
@@ -141,18 +148,25 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 		}
 	}
 	var gone []balancer.SubConn
+	var reporting []*subConn
 	p.mu.Lock()
 	for endpoint, conns := range p.conns {
 		generation, ok := current[endpoint]
+		every := reportsEvery(endpoint)
 		for _, c := range slices.Clone(conns) {
-			if !ok || generation != c.generation {
+			if !c.parting && (!ok || generation != c.generation) {
 				gone = append(gone, p.forgetLocked(endpoint, c))
+			} else if c.state == connectivity.Ready && c.reporting.every != every {
+				reporting = append(reporting, c)
 			}
 		}
 	}
 	p.mu.Unlock()
 	for _, sc := range gone {
 		sc.Shutdown() // calls on it end where they are
+	}
+	for _, c := range reporting {
+		c.reporting.follow(c.connecting.endpoint, c.sc)
 	}
 	p.publish()
 	return nil
@@ -204,6 +218,7 @@ func (p *policy) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
+	p.lookout.endLocked()
 	p.dissolveLocked()
 	for endpoint, conns := range p.conns {
 		for _, c := range slices.Clone(conns) {
@@ -277,7 +292,11 @@ func (p *policy) connLocked(endpoint *upstream.Endpoint, security upstream.Secur
 	if err != nil {
 		return nil, err
 	}
-	c.stay = endpoint.AfterLeaving(func() { p.left(endpoint, c) })
+	if c.parting = endpoint.Draining(); c.parting {
+		c.stay = func() bool { return false }
+	} else {
+		c.stay = endpoint.AfterLeaving(func() { p.left(endpoint, c) })
+	}
 	p.conns[endpoint] = append(p.conns[endpoint], c)
 	p.counts[c.state]++
 	return c, nil
@@ -305,6 +324,13 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 		p.mu.Unlock()
 		return
 	}
+	if c.parting && s.ConnectivityState == connectivity.Idle {
+		gone := p.forgetLocked(endpoint, c)
+		p.mu.Unlock()
+		gone.Shutdown() // it has ended, or its back-off has, and no call will come
+		p.publish()
+		return
+	}
 	var failed error
 	connecting := c.state == connectivity.Connecting // and not overdue
 	p.setLocked(c, s.ConnectivityState)
@@ -321,13 +347,14 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 		endpoint.Host().Opened()
 		c.err, c.ready, c.requests = nil, time.Now(), 0
 		c.idleSince.Store(c.ready.UnixNano())
-		c.idle = time.AfterFunc(idleTimeout(endpoint), func() { p.lookIdle(endpoint, c) })
+		c.idle = time.AfterFunc(min(idleTimeout(endpoint), trustCheck), func() { p.lookIdle(endpoint, c) })
 	}
 	p.mu.Unlock()
 	switch s.ConnectivityState {
 	case connectivity.Ready:
 		endpoint.Connected()
-		followReports(endpoint, c.sc)
+		c.reporting.end() // of the connection before
+		c.reporting.follow(endpoint, c.sc)
 	case connectivity.TransientFailure:
 		if connecting {
 			endpoint.ConnectFailed(failed)
@@ -378,31 +405,53 @@ func (p *policy) connectOverdue(endpoint *upstream.Endpoint, c *subConn) {
 
 // idleTimeout is how long the cluster keeps a connection without calls.
 func idleTimeout(endpoint *upstream.Endpoint) time.Duration {
-	if config := endpoint.Cluster().Config(); config != nil && config.IdleTimeout > 0 {
+	switch config := endpoint.Cluster().Config(); {
+	case config == nil:
+		return defaultIdleTimeout
+	case config.IdleTimeout > 0:
 		return config.IdleTimeout
 	}
-	return defaultIdleTimeout
+	return math.MaxInt64 // never
 }
 
-// lookIdle lets a connection go that had no calls for the cluster's idle
-// timeout. The next call makes another one.
+// trustCheck is for how long at most a connection outlives the trust in its peer while no
+// call asks for it.
+const trustCheck = 5 * time.Second
+
+// lookIdle lets a connection go that had no calls for the cluster's idle timeout, or
+// that the next call would let go: it was made under other settings or roots, or its
+// certificates have expired. The next call makes another one.
 func (p *policy) lookIdle(endpoint *upstream.Endpoint, c *subConn) {
+	trusted := !endpoint.Distrusts(c.security) && !c.expired()
+	parted := c.parting && c.active.Load() == 0
 	p.mu.Lock()
 	if p.closed || c.state != connectivity.Ready {
 		p.mu.Unlock()
 		return
 	}
-	left := idleTimeout(endpoint)
-	if c.active.Load() == 0 { // calls begin under the lock
-		left -= time.Since(time.Unix(0, c.idleSince.Load()))
-	}
-	if left > 0 {
-		c.idle.Reset(left)
+	if left := c.idleLeft(endpoint); left > 0 && trusted && !parted {
+		c.idle.Reset(min(left, trustCheck))
 		p.mu.Unlock()
 		return
 	}
 	p.forgetLocked(endpoint, c)
 	p.mu.Unlock()
-	c.sc.Shutdown()
+	c.sc.Shutdown() // calls on it end where they are
 	p.publish()
+}
+
+// idleLeft is for how long the connection may go on without a call. Calls begin under
+// policy.mu.
+func (c *subConn) idleLeft(endpoint *upstream.Endpoint) time.Duration {
+	left := idleTimeout(endpoint)
+	if c.active.Load() == 0 {
+		left -= time.Since(time.Unix(0, c.idleSince.Load()))
+	}
+	return left
+}
+
+// expired reports whether the certificates of the handshake no longer prove anything.
+func (c *subConn) expired() bool {
+	expires := c.connecting.expires.Load()
+	return expires != 0 && time.Now().UnixNano() >= expires
 }

@@ -65,7 +65,9 @@ func manyAddresses(n int) []string {
 }
 
 // BenchmarkChannelReady is a channel that gets so many endpoints and connects to all
-// of them, beside grpc-go's own round_robin. cpu-ns/endpoint is what one costs.
+// of them, beside grpc-go's own round_robin. The mesh connects when a call comes, so
+// that a stream to each is in its figure: round_robin is there without and with streams.
+// cpu-ns/endpoint is what one costs.
 func BenchmarkChannelReady(b *testing.B) {
 	for _, n := range []int{500, 1000, 2000, 4000, 10_000} {
 		measure := func(b *testing.B, open func(s *settled) (end func())) {
@@ -97,36 +99,51 @@ func BenchmarkChannelReady(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				client := grpc_testing.NewTestServiceClient(cc)
-				ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
-				for range n { // round robin: each goes to another endpoint
-					if _, err := client.FullDuplexCall(ctx); err != nil {
-						b.Fatal(err)
-					}
-				}
+				cancel := streams(b, cc, n)
 				return func() {
 					cancel()
 					_ = cc.Close()
 				}
 			})
 		})
-		b.Run(fmt.Sprintf("round_robin/%d", n), func(b *testing.B) {
-			measure(b, func(s *settled) func() {
-				r := manual.NewBuilderWithScheme("many")
-				var state resolver.State
-				for _, a := range manyAddresses(n) {
-					state.Addresses = append(state.Addresses, resolver.Address{Addr: a})
-				}
-				r.InitialState(state)
-				cc, err := grpc.NewClient("many:///x", grpc.WithResolvers(r), grpc.WithTransportCredentials(insecure.NewCredentials()),
-					grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
-					grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return s.dial(ctx, "tcp", address) }))
-				if err != nil {
-					b.Fatal(err)
-				}
-				cc.Connect()
-				return func() { _ = cc.Close() }
+		for _, c := range []struct {
+			name    string
+			streams int
+		}{{"round_robin", 0}, {"round_robin with streams", n}} {
+			b.Run(fmt.Sprintf("%s/%d", c.name, n), func(b *testing.B) {
+				measure(b, func(s *settled) func() {
+					r := manual.NewBuilderWithScheme("many")
+					var state resolver.State
+					for _, a := range manyAddresses(n) {
+						state.Addresses = append(state.Addresses, resolver.Address{Addr: a})
+					}
+					r.InitialState(state)
+					cc, err := grpc.NewClient("many:///x", grpc.WithResolvers(r), grpc.WithTransportCredentials(insecure.NewCredentials()),
+						grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
+						grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return s.dial(ctx, "tcp", address) }))
+					if err != nil {
+						b.Fatal(err)
+					}
+					cc.Connect()
+					return func() {
+						streams(b, cc, c.streams)()
+						_ = cc.Close()
+					}
+				})
 			})
-		})
+		}
 	}
+}
+
+// streams opens so many, which end with cancel.
+func streams(b *testing.B, cc *grpc.ClientConn, n int) (cancel func()) {
+	b.Helper()
+	client := grpc_testing.NewTestServiceClient(cc)
+	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
+	for range n { // round robin: each goes to another endpoint
+		if _, err := client.FullDuplexCall(ctx); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return cancel
 }

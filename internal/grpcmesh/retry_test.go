@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -189,6 +190,10 @@ func TestBR3_AStreamThatFailsAfterAMessageIsNotRetried(t *testing.T) {
 	})
 }
 
+// gRFC A6 takes an RPC for committed when the headers of a response have come (BR13), a
+// proxy when it has passed them on; BR3 has a failure in trailers before any message
+// retried. Both hold in a process: headers commit when the application has seen them,
+// which those of a stream are by Header, and those of a unary call at its end.
 func TestBR3_AStreamThatFailsAfterItsHeadersIsRetried(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -211,6 +216,26 @@ func TestBR3_AStreamThatFailsAfterItsHeadersIsRetried(t *testing.T) {
 		}
 		if m, err := stream.Recv(); err != nil || string(m.GetPayload().GetBody()) != "x" || b.calls.Load() != 2 {
 			t.Errorf("%v, %v after %d calls", m, err, b.calls.Load())
+		}
+	})
+}
+
+func TestBR3_BR13_AUnaryCallThatFailsAfterItsHeadersIsRetried(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		b := &backend{before: func(ctx context.Context, n int64) error {
+			if err := grpc.SendHeader(ctx, metadata.Pairs("x-call", strconv.FormatInt(n, 10))); err != nil || n > 1 {
+				return err
+			}
+			return status.Error(codes.Unavailable, "scripted failure")
+		}}
+		f.serve(endpoint, b)
+		f.configure(retrying(1, retry.OnGRPCUnavailable), cluster("main", endpoint))
+		var seen metadata.MD
+		_, err := f.client().UnaryCall(withTimeout(t), &grpc_testing.SimpleRequest{}, grpc.Header(&seen))
+		if got := seen.Get("x-call"); err != nil || b.calls.Load() != 2 || !slices.Equal(got, []string{"2"}) {
+			t.Errorf("%v after %d calls, with the headers of %v", err, b.calls.Load(), got)
 		}
 	})
 }

@@ -142,7 +142,7 @@ func TestBU7_AServerOfGRPCDoesNotRedirect(t *testing.T) {
 		b := &backend{}
 		f.serveAs(plaintext(endpoint, &discovery.Route{Redirect: &discovery.Redirect{Status: 302}}), b)
 		_, err := f.plainClient(endpoint).EmptyCall(withTimeout(t), &grpc_testing.Empty{})
-		if s := status.Convert(err); s.Code() != codes.Unknown || s.Message() != "redirect" || b.calls.Load() != 0 {
+		if s := status.Convert(err); s.Code() != codes.Unknown || s.Message() != "redirect to http://10.0.0.1:9090/grpc.testing.TestService/EmptyCall (HTTP status 302)" || b.calls.Load() != 0 {
 			t.Errorf("%v after %d calls", err, b.calls.Load())
 		}
 	})

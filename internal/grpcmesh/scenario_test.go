@@ -19,13 +19,14 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/racing"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/retry"
 )
 
 // manyCalls is for shares within 1.6 points, which the race detector need not see.
 func manyCalls() int {
-	if raceEnabled {
+	if racing.Enabled {
 		return 1_000
 	}
 	return 16_000

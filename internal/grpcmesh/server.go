@@ -37,7 +37,7 @@ func (s *server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		if reply, err = handler(ctx, req); err != nil {
 			return err
 		}
-		return passed(ctx, pace, reply)
+		return passed(ctx, pace, reply, nil)
 	})
 	return reply, err
 }
@@ -85,7 +85,7 @@ func (s *serverStream) SendMsg(m any) error {
 			return err
 		}
 	}
-	if err := passed(s.ctx, s.pace, m); err != nil {
+	if err := passed(s.ctx, s.pace, m, nil); err != nil {
 		return err
 	}
 	if !s.bounded {
@@ -127,6 +127,9 @@ func (s *serverStream) await(operation func() error) error {
 	case <-s.timeouts.Ended():
 		return timedOut(s.timeouts.Cause())
 	case <-s.ctx.Done():
+		if cause := s.timeouts.Cause(); cause != nil { // which ends the context, too
+			return timedOut(cause)
+		}
 		return status.FromContextError(s.ctx.Err()).Err()
 	}
 }
@@ -145,6 +148,15 @@ func shortened(ctx, from context.Context) bool {
 func timedOut(cause error) error {
 	answer := filter.Answer{Status: http.StatusRequestTimeout}
 	return status.Error(answer.GRPCCode(), cause.Error())
+}
+
+// notServed is the status of a call over a connection that has no chain of filters.
+func notServed(ln *inbound.Listener) error {
+	if !ln.Serving() {
+		return status.Error(codes.Unavailable, "not serving")
+	}
+	// The policy, or whom it trusts, changed after this connection was accepted.
+	return status.Error(codes.PermissionDenied, "connection not allowed")
 }
 
 // serve runs one call; message is that of a unary one, nil of a stream. The deadline
@@ -168,13 +180,11 @@ func (s *server) serve(ctx context.Context, method string, message any, handler 
 	if isTLS {
 		secure = &tlsInfo.State
 	}
-	remote := p.Addr.String()
-	chain := ln.Chain(remote, secure)
+	chain, running, remote := ln.RunOf(p.Addr, secure)
 	if chain == nil {
-		// The policy, or whom it trusts, changed after this connection was
-		// accepted.
-		return status.Error(codes.PermissionDenied, "connection not allowed")
+		return notServed(ln)
 	}
+	defer running.End()
 	s.listeners.Begin()
 	defer s.listeners.End()
 

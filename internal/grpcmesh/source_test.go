@@ -54,6 +54,11 @@ func (s *source) setInbound(address string, in *discovery.Inbound) {
 	entry(s, s.inbound, address).Store(discovery.Update[*discovery.Inbound]{Value: in})
 }
 
+// withdraw takes the configuration of a listener away.
+func (s *source) withdraw(address string) {
+	entry(s, s.inbound, address).Store(discovery.Update[*discovery.Inbound]{Err: discovery.ErrNotFound})
+}
+
 func (s *source) targets() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/inboardmesh/inboard/internal/pipeline"
-	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/outcome"
 )
 
@@ -20,6 +19,12 @@ import (
 const (
 	maxKeptMessages = 64
 	maxKeptBytes    = 64 << 10
+	// What a server did not process is sent again as with gRPC alone, of which this
+	// is MaxRetryRPCBufferSize: a server that drains may have let a client send that
+	// much before the client hears of it.
+	maxUnprocessedMessages = 1024
+	maxUnprocessedBytes    = 256 << 10
+	messagePrefix          = 5 // bytes, which gRPC counts there
 )
 
 // clientStream is a stream of a call: the application's stream, and an adapter
@@ -40,7 +45,7 @@ type clientStream struct {
 	attempt   *attempt          // guarded by mu
 	kept      []any             // guarded by mu; messages to send again
 	keptBytes int               // guarded by mu
-	unkept    bool              // guarded by mu; too much was sent to send it again
+	unkept    bool              // guarded by mu; too much was sent for a retry
 	closeSent bool              // guarded by mu
 	committed bool              // guarded by mu; no further attempt
 	answered  bool              // guarded by mu; a response has begun
@@ -56,6 +61,7 @@ type clientStream struct {
 var (
 	_ grpc.ClientStream = (*clientStream)(nil)
 	_ pipeline.Adapter  = (*clientStream)(nil)
+	_ pipeline.Expirer  = (*clientStream)(nil)
 )
 
 // lock is a mutex that may be held for long: waiting for it is waiting on a
@@ -94,8 +100,13 @@ func (a *Adapter) streamClient(
 		return streamer(ctx, desc, cc, method, opts...)
 	}
 	a.start(&s.clientCall, target, s, true)
+	open := false
+	defer func() {
+		if !open { // also if foreign code panics
+			s.copies.end()
+		}
+	}()
 	if o := s.call.Run(ctx, &s.view); o.Kind != outcome.Response || o.Err != nil {
-		s.copies.end()
 		s.call.Finish(o)
 		return nil, s.result(o)
 	}
@@ -105,12 +116,13 @@ func (a *Adapter) streamClient(
 	s.mu.Lock()
 	s.stop = stop
 	s.mu.Unlock()
+	open = true
+	s.call.Lasts(true)
 	return s, nil
 }
 
-// Routed is the common one, and has copies sent.
-func (s *clientStream) Routed(d *route.Decision) {
-	s.clientCall.Routed(d)
+// Copy has copies of the stream opened.
+func (s *clientStream) Copy() {
 	if mirrors := s.call.Mirrors(&s.view); mirrors != nil {
 		s.copies = s.mirror(mirrors)
 	}
@@ -120,7 +132,7 @@ func (s *clientStream) Routed(d *route.Decision) {
 // goes on until the response begins.
 func (s *clientStream) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Outcome {
 	p.KeepPerTry = true
-	a := &attempt{pipeline: p, endpointHost: s.endpointHost}
+	a := &attempt{pipeline: p, endpointHost: s.endpointHost, opts: s.opts}
 	stream, err := s.open(a.send(ctx, sending(p)), s.method, s.opts...)
 	if err != nil {
 		a.end()
@@ -142,7 +154,8 @@ func (s *clientStream) Attempt(ctx context.Context, p *pipeline.Attempt) outcome
 }
 
 // Replayable reports whether everything that was sent is kept, and nothing was
-// received.
+// received: it may be sent again if its server has not processed it, and if Unkept
+// does not say otherwise by a retry.
 func (s *clientStream) Replayable() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,7 +165,7 @@ func (s *clientStream) Replayable() bool {
 // errUnkept is why a stream of which nothing was received is not opened again.
 var errUnkept = errors.New("more was sent on the stream than is kept")
 
-// Unkept says whether too much was sent to be kept, and nothing received.
+// Unkept says whether too much was sent for a retry, and nothing received.
 func (s *clientStream) Unkept() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -178,7 +191,7 @@ func (s *clientStream) began(stream grpc.ClientStream, a *attempt) {
 	a.pipeline.Started()
 	s.mu.Lock()
 	first := !s.answered
-	s.answered, s.committed, s.kept = true, true, nil
+	s.answered, s.committed, s.unkept, s.kept = true, true, false, nil
 	s.mu.Unlock()
 	if first && a.isChecked() {
 		if md, err := stream.Header(); err == nil { // it is there: no wait
@@ -192,26 +205,34 @@ func (s *clientStream) began(stream grpc.ClientStream, a *attempt) {
 func (s *clientStream) SendMsg(m any) error {
 	s.turn.lock()
 	defer s.turn.unlock()
-	s.keep(m)
 	s.copies.send(m)
-	stream, a := s.current()
-	a.pipeline.Moved()
-	err := stream.SendMsg(m)
-	switch {
-	case err == nil:
-		return nil
-	case !errors.Is(err, io.EOF):
-		// The message is at fault. gRPC has given the stream up.
-		s.end(outcome.Outcome{Kind: outcome.BodyFailure, GRPC: true, Sent: true, Err: err}, err)
-		return err
-	case s.replaced(stream, a):
-		return nil
+	for {
+		stream, a := s.current()
+		a.pipeline.Moved()
+		err := stream.SendMsg(m)
+		switch {
+		case err == nil:
+			// Not before: it may be one too many, and an attempt that has ended already
+			// has not had it.
+			s.keep(m)
+			return nil
+		case !errors.Is(err, io.EOF) && !a.marks.isRefused():
+			// The message is at fault. gRPC has given the stream up.
+			s.end(outcome.Outcome{Kind: outcome.BodyFailure, GRPC: true, Sent: true, Err: err}, err)
+			return err
+		}
+		switch s.replace(stream, a) {
+		case notReplaced:
+			return io.EOF // who receives is told why
+		case replacedLater:
+			s.keep(m)
+			return nil
+		}
 	}
-	return err
 }
 
 // keep remembers a message for further attempts, or rules them out if it is one
-// too many.
+// too many. The caller holds turn.
 func (s *clientStream) keep(m any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -222,33 +243,45 @@ func (s *clientStream) keep(m any) {
 	if message, ok := m.(proto.Message); ok {
 		size = proto.Size(message)
 	}
-	if s.keptBytes+size > maxKeptBytes || len(s.kept) == maxKeptMessages {
-		s.committed, s.unkept, s.kept = true, true, nil
+	s.keptBytes += size
+	s.unkept = s.unkept || s.keptBytes > maxKeptBytes || len(s.kept) == maxKeptMessages
+	if n := len(s.kept) + 1; n > maxUnprocessedMessages || s.keptBytes+n*messagePrefix > maxUnprocessedBytes {
+		s.committed, s.kept = true, nil
 		return
 	}
 	s.kept = append(s.kept, m)
-	s.keptBytes += size
 }
 
-// replaced reports whether what was sent on an attempt that has ended is sent
-// again, now or when the application receives. The caller holds turn.
-func (s *clientStream) replaced(stream grpc.ClientStream, a *attempt) bool {
+// replacement is what follows an attempt that ended while a message was sent.
+type replacement uint8
+
+const (
+	notReplaced replacement = iota
+	replacedNow
+	replacedLater // or not: when the application receives
+)
+
+// replace sees to it that what was sent on an attempt that has ended is sent again.
+// The caller holds turn.
+func (s *clientStream) replace(stream grpc.ClientStream, a *attempt) replacement {
 	if !s.Replayable() {
-		return false
+		return notReplaced
 	}
 	if !s.receiving.tryLock() {
-		return true // who receives finds out
+		return replacedLater // who receives finds out
 	}
 	defer s.receiving.unlock()
 	if md, _ := stream.Header(); md != nil {
-		return true // there may be messages, which are the application's to read
+		return replacedLater // there may be messages, which are the application's to read
 	}
 	err := stream.RecvMsg(nil)
 	if errors.Is(err, io.EOF) {
-		return false
+		return notReplaced
 	}
-	again, _ := s.againLocked(stream, a, err)
-	return again
+	if again, _ := s.againLocked(stream, a, err); again {
+		return replacedNow
+	}
+	return notReplaced
 }
 
 // CloseSend says that no message follows.
@@ -273,7 +306,7 @@ func (s *clientStream) RecvMsg(m any) error {
 		case err == nil:
 			a.pipeline.Moved()
 			s.began(stream, a)
-			if err := passed(s.call.Context(), s.call.Filtered().Pace(), m); err != nil {
+			if _, err := s.passed(m); err != nil {
 				s.expire()
 				return err
 			}
@@ -368,7 +401,10 @@ func (s *clientStream) againLocked(stream grpc.ClientStream, a *attempt, err err
 	return false, err
 }
 
-// expire ends the call when its context has ended.
+// Expire ends the call when the mesh was closed.
+func (s *clientStream) Expire(error) { s.expire() }
+
+// expire ends the call when its context has ended, or the mesh.
 func (s *clientStream) expire() {
 	s.turn.lock() // an attempt that is being replaced goes first
 	defer s.turn.unlock()

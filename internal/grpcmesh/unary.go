@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/inboardmesh/inboard/internal/pipeline"
-	"github.com/inboardmesh/inboard/internal/route"
 	"github.com/inboardmesh/inboard/outcome"
 )
 
@@ -62,9 +61,8 @@ func (a *Adapter) unaryClient(
 	}
 	u.mutateReply()
 	if last.err == nil {
-		err := passed(u.call.Context(), u.call.Filtered().Pace(), u.response) //nolint:contextcheck // the call's, which is made of ctx
-		if err != nil {
-			u.call.Finish(lateOutcome(err))
+		if late, err := u.passed(u.response); err != nil {
+			u.call.Finish(late)
 			return err
 		}
 	}
@@ -82,9 +80,8 @@ func (u *unaryCall) last() *unaryAttempt {
 	return t
 }
 
-// Routed is the common one, and has copies sent.
-func (u *unaryCall) Routed(d *route.Decision) {
-	u.clientCall.Routed(d)
+// Copy has copies of the request sent.
+func (u *unaryCall) Copy() {
 	if mirrors := u.call.Mirrors(&u.view); mirrors != nil {
 		u.mirror(mirrors)
 	}
@@ -107,6 +104,8 @@ func (u *unaryCall) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Ou
 	case checked || u.call.ReadsReply():
 		opts = append(slices.Clip(opts), grpc.Header(&t.reply))
 	}
+	t.opts = opts
+	defer t.end() // also if foreign code panics
 	t.err = u.invoker(t.send(ctx, sending(p)), u.method, u.request, t.response, u.cc, opts...)
 	t.end()
 	obey(t.endpoint(), t.reply)

@@ -5,13 +5,14 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/inboardmesh/inboard/internal/racing"
 	"github.com/inboardmesh/inboard/observe"
 )
 
 // Each number is the sum of what its comment names. A change that needs another
 // allocation says here what for.
 func TestAllocationsPerCallOfTheClient(t *testing.T) {
-	if raceEnabled {
+	if racing.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	// The response of the upstream that does nothing.
@@ -42,7 +43,7 @@ func TestAllocationsPerCallOfTheClient(t *testing.T) {
 // connection that the mesh owns than of a pool: the mesh may cost no more than
 // net/http does with a timeout of its own.
 func TestAllocationsPerCallWithAConnection(t *testing.T) {
-	if raceEnabled {
+	if racing.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	address := echoServer(t)
@@ -60,7 +61,7 @@ func TestAllocationsPerCallWithAConnection(t *testing.T) {
 }
 
 func TestAllocationsPerCallOfTheServer(t *testing.T) {
-	if raceEnabled {
+	if racing.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	tests := []struct {
@@ -93,5 +94,9 @@ func TestACallFitsIntoItsSizeClass(t *testing.T) {
 	const most = 2048 - 8
 	if size := unsafe.Sizeof(exchange{}); size > most {
 		t.Errorf("a call is an object of %d bytes, want at most %d", size, most)
+	}
+	const served = 896 - 8 // or it would be 1,024
+	if size := unsafe.Sizeof(serving{}); size > served {
+		t.Errorf("a request that is served is an object of %d bytes, want at most %d", size, served)
 	}
 }

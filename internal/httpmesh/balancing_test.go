@@ -13,6 +13,7 @@ import (
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/racing"
 )
 
 // balancedTo makes the cluster one of n endpoints that balances as config says.
@@ -76,9 +77,11 @@ func TestS14_RoundRobin(t *testing.T) {
 	onBothProtocols(t, func(t *testing.T, protocol func(*discovery.Target)) {
 		w := newWorld(t, newTarget(protocol, balancedTo(2, balancer.Config{})), nil)
 		counts := w.replicas(2, nil)
-		w.gets(100, 0)
-		if n := counts[0].Load(); n < 49 || n > 51 {
-			t.Errorf("the first of two got %d of 100 requests, want 50 ± 1", n)
+		for i := range 100 {
+			w.gets(1, 0)
+			if n := counts[0].Load(); max(2*n-int64(i+1), int64(i+1)-2*n) > 1 {
+				t.Fatalf("the first of two got %d of %d requests, want them in turns", n, i+1)
+			}
 		}
 	})
 }
@@ -122,7 +125,7 @@ func TestS17_S18_KeysStay(t *testing.T) {
 			t.Parallel()
 			onBothProtocols(t, func(t *testing.T, protocol func(*discovery.Target)) {
 				keys := 10_000
-				if raceEnabled { // which is ten times slower
+				if racing.Enabled { // which is ten times slower
 					keys = 1000
 				}
 				hash := func(t *discovery.Target) { top(t).Forward.Hash = []discovery.HashPolicy{{Header: "x-user"}} }
@@ -130,7 +133,7 @@ func TestS17_S18_KeysStay(t *testing.T) {
 				all := target.Clusters["v1"].Endpoints.Localities[0].Endpoints
 				w := newWorld(t, target, nil)
 				var last atomic.Int64 // who served
-				w.replicas(10, func(i int, _ http.ResponseWriter) { last.Store(int64(i)) })
+				served := w.replicas(10, func(i int, _ http.ResponseWriter) { last.Store(int64(i)) })
 				where := func() []int64 {
 					m := make([]int64, keys)
 					for i := range m {
@@ -149,6 +152,15 @@ func TestS17_S18_KeysStay(t *testing.T) {
 					t.Cleanup(func() { w.upstreams.Release(held) })
 				}
 				first := where()
+				if policy == "maglev" {
+					// S18: 5 % of its share, and what so many keys scatter (four deviations).
+					share := float64(keys) / 10
+					for i, n := range served {
+						if got := float64(n.Load()); math.Abs(got-share) > share*0.05+4*math.Sqrt(share*0.9) {
+							t.Errorf("payment %d has %v of %d keys", i, got, keys)
+						}
+					}
+				}
 				apply(all[1:])
 				gone, moved := 0, 0
 				for i, now := range where() {
@@ -257,14 +269,14 @@ func TestS20_SlowStart(t *testing.T) {
 		grown.Clusters["v1"] = discovery.ClusterResult{Cluster: target.Clusters["v1"].Cluster, Endpoints: grown.Clusters["v1"].Endpoints}
 		held := w.upstreams.Hold(grown.Clusters)
 		defer w.upstreams.Release(held)
-		const second = 500
+		const second = 1000
 		for i := range 10 {
 			before := counts[2].Load()
 			w.gets(second, time.Second/second)
 			got := float64(counts[2].Load()-before) / second
 			factor := math.Max(0.1, (float64(i)+0.5)/10) // at the middle of the second
 			want := factor / (2 + factor)
-			if tolerance := 4 * math.Sqrt(want*(1-want)/second); math.Abs(got-want) > tolerance {
+			if tolerance := 5 * math.Sqrt(want*(1-want)/second); math.Abs(got-want) > tolerance {
 				t.Errorf("second %d: share %.3f, want %.3f within %.3f", i, got, want, tolerance)
 			}
 		}

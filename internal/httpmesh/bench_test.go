@@ -86,6 +86,8 @@ type leaving struct{}
 
 func (*leaving) Depart() *upstream.Failure { return nil }
 
+func (*leaving) Anew() bool { return false }
+
 // noop answers without a network.
 func noop(_ *upstream.Endpoint, req *http.Request, _ discovery.RoutingPriority, departure upstream.Departure) (*http.Response, *upstream.Failure) {
 	if failure := departure.Depart(); failure != nil {

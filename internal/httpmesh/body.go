@@ -109,23 +109,44 @@ func (b *replayBody) hedgeable() bool {
 // next returns the body of the next attempt; the one before reads no more. ctx
 // bounds the attempt.
 func (b *replayBody) next(ctx context.Context, p *pipeline.Attempt) (*attemptBody, error) {
+	a, err := b.begin(ctx, p)
+	if err != nil || b.getBody == nil || a.number == 1 {
+		return a, err
+	}
+	// It may take as long as the caller likes: without the lock, so that the call can
+	// end meanwhile.
+	own, err := b.getBody()
+	if err != nil {
+		b.fail(err)
+		return nil, err
+	}
+	if !b.adopt(own) {
+		return nil, errors.Join(errSuperseded, own.Close())
+	}
+	a.own = own
+	return a, nil
+}
+
+// begin makes the body of the next attempt, which has none of its own yet.
+func (b *replayBody) begin(ctx context.Context, p *pipeline.Attempt) (*attemptBody, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.attempts++
 	b.wakeLocked()
-	a := &attemptBody{shared: b, attempt: p, ctx: ctx, number: b.attempts, trailer: maps.Clone(b.declared)}
 	if b.attempts > 1 && b.getBody == nil && b.overflow {
 		return nil, errTooLarge // more was read since replayable was asked
 	}
-	if b.getBody != nil && b.attempts > 1 {
-		own, err := b.getBody()
-		if err != nil {
-			b.failed = err
-			return nil, err
-		}
-		a.own, b.own = own, own
+	return &attemptBody{shared: b, attempt: p, ctx: ctx, number: b.attempts, trailer: maps.Clone(b.declared)}, nil
+}
+
+// adopt has a body closed with the caller's, unless that has been.
+func (b *replayBody) adopt(own io.Closer) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed {
+		b.own = own
 	}
-	return a, nil
+	return !b.closed
 }
 
 // failure is why the caller's body could not be read, or nil.
@@ -463,10 +484,10 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close may be called while a Read runs.
 func (b *responseBody) Close() error {
-	err := b.received.Close()
-	b.end(nil)
-	return err
+	defer b.end(nil)
+	return b.received.Close()
 }
 
 func (b *responseBody) end(err error) {
@@ -475,13 +496,28 @@ func (b *responseBody) end(err error) {
 		if errors.Is(err, io.EOF) && x.isTooLate() {
 			err = context.DeadlineExceeded
 		}
-		x.outcome = x.bodyOutcome(x.outcome, err)
-		// The application's own cancellation is given back as it is: those who pass
-		// bodies on, such as httputil.ReverseProxy, compare it.
-		if x.outcome.Err != nil && !errors.Is(x.request.Context().Err(), context.Canceled) {
-			x.outcome = x.call.Failed(x.outcome)
-		}
+		x.endBody(err)
 		x.finish(x.outcome)
+	})
+}
+
+// endBody finds out how the call has ended when its response body ended with err.
+func (x *exchange) endBody(err error) {
+	x.outcome = x.bodyOutcome(x.outcome, err)
+	// The application's own cancellation is given back as it is: those who pass
+	// bodies on, such as httputil.ReverseProxy, compare it.
+	if x.outcome.Err != nil && !errors.Is(x.request.Context().Err(), context.Canceled) {
+		x.outcome = x.call.Failed(x.outcome)
+	}
+}
+
+// Expire ends the call of a response that nobody closes. The caller may be reading it
+// at the same time, and then has its trailers for itself.
+func (x *exchange) Expire(cause error) {
+	x.ended.Do(func() {
+		defer func() { _ = x.received.Close() }() // who reads is told how the call has ended
+		x.endBody(cause)
+		x.close(x.outcome)
 	})
 }
 

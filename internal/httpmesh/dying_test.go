@@ -3,16 +3,19 @@ package httpmesh
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
+	"github.com/inboardmesh/inboard/retry"
 )
 
 // dyingServer answers the first request of each connection, reads the second and
@@ -114,6 +117,79 @@ func TestBN11_ADyingConnectionFailsNoIdempotentCallAndRepeatsNoOther(t *testing.
 			if requests.Load() != 3 || attempts != 2 {
 				t.Errorf("%d requests arrived, in %d attempts of the second call", requests.Load(), attempts)
 			}
+		})
+	}
+}
+
+// A server that dies takes all of its connections with it: one resend is enough, for it
+// goes by none that was idle. Nor does a server which ends what it is asked get more.
+func TestBN11_OneRepetitionIsEnoughHoweverManyConnectionsDie(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		idle  int
+		limit uint32
+	}{{idle: 1}, {idle: 2}, {idle: 8}, {idle: 1, limit: 1}, {idle: 8, limit: 8}} {
+		t.Run(fmt.Sprintf("%d idle, at most %d", c.idle, c.limit), func(t *testing.T) {
+			t.Parallel()
+			idle := c.idle
+			address, requests := dyingServer(t)
+			var attempts atomic.Int64
+			tr := newWireTransport(t, address, &observe.Hooks{
+				AttemptEnded: func(context.Context, *observe.Attempt) { attempts.Add(1) },
+			}, plainRoutes, func(target *discovery.Target) {
+				if c.limit > 0 {
+					target.Clusters["v1"].Cluster.Limits[0].MaxConnections = c.limit
+				}
+			})
+			var responses []*http.Response
+			for range idle {
+				resp, err := tr.RoundTrip(newRequest(t.Context(), t, http.MethodGet, "http://payment.shop/", nil))
+				if err != nil {
+					t.Fatal(err)
+				}
+				responses = append(responses, resp) // whose bodies hold their connections
+			}
+			for _, resp := range responses {
+				readAll(t, resp)
+			}
+			resp, err := tr.RoundTrip(newRequest(t.Context(), t, http.MethodGet, "http://payment.shop/", nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			readAll(t, resp)
+			if got, want := requests.Load(), int64(idle+2); got != want || attempts.Load() != want {
+				t.Errorf("%d requests arrived, in %d attempts, want %d", got, attempts.Load(), want)
+			}
+		})
+	}
+}
+
+func TestBN11_AServerThatEndsWhatItIsAskedGetsItTwice(t *testing.T) {
+	t.Parallel()
+	for name, throttle := range map[string]*retry.ThrottleSettings{"without a throttle": nil, "with one": {MaxTokens: 10, TokenRatio: 0.1}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, newTarget(func(target *discovery.Target) {
+					plainRoutes(target)
+					target.Clusters["v1"].Cluster.RetryThrottle = throttle
+				}), func(rw http.ResponseWriter, r *http.Request) {
+					if r.URL.Path == "/dies" {
+						panic(http.ErrAbortHandler)
+					}
+				})
+				const calls = 100
+				for range calls {
+					// The connection that it dies on has carried another request before.
+					readAll(t, w.do(newRequest(t.Context(), t, http.MethodGet, paymentURL, nil)))
+					resp, err := w.transport.RoundTrip(newRequest(t.Context(), t, http.MethodGet, "http://payment.shop/dies", nil))
+					failed(t, resp, err, outcome.Reset)
+				}
+				extra := w.served.Load() - 2*calls
+				if throttle == nil && extra != calls || throttle != nil && (extra == 0 || extra > 60) {
+					t.Errorf("%d calls that die were repeated %d times", calls, extra)
+				}
+			})
 		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/inboardmesh/inboard/internal/pipeline"
@@ -50,11 +51,17 @@ type exchange struct {
 	received io.ReadCloser
 	outcome  outcome.Outcome
 	ended    sync.Once
+	// stale is whether the attempt that ended last was failed by a connection that had
+	// been idle.
+	stale atomic.Bool
 	// endpointHost is whether the authority is the endpoint's host name.
 	endpointHost bool
 }
 
-var _ pipeline.Adapter = (*exchange)(nil)
+var (
+	_ pipeline.Adapter = (*exchange)(nil)
+	_ pipeline.Expirer = (*exchange)(nil)
+)
 
 func (t *Transport) newExchange(target *pipeline.Target, req *http.Request) *exchange {
 	x := &exchange{transport: t, request: req}
@@ -88,14 +95,36 @@ func pathOf(u *url.URL) string {
 	return "/"
 }
 
-func (x *exchange) roundTrip() (*http.Response, error) {
+func (x *exchange) roundTrip(decided *pipeline.Decided) (*http.Response, error) {
+	returned := false
+	defer func() {
+		if !returned { // a panic or Goexit in foreign code: nothing may stay open
+			x.drop()
+		}
+	}()
 	view := x.view(x.request.Header)
-	o := x.call.Run(x.request.Context(), &view)
+	o := x.call.RunDecided(x.request.Context(), &view, decided)
 	x.take()
+	var resp *http.Response
+	var err error
 	if x.redirects(&o) {
-		return x.follow(o)
+		resp, err = x.follow(o)
+	} else {
+		resp, err = x.result(o)
 	}
-	return x.result(o)
+	returned = true
+	return resp, err
+}
+
+// drop lets go of what a call has open that nobody gets: the caller's body, and a
+// response.
+func (x *exchange) drop() {
+	defer x.body.end()
+	if a := x.call.Last(); a != nil {
+		if resp, _ := a.Local.(*http.Response); resp != nil {
+			_ = resp.Body.Close()
+		}
+	}
 }
 
 // take takes the response of the attempt that counts over, if it has one.
@@ -155,6 +184,11 @@ func (x *exchange) Routed(d *route.Decision) {
 		}
 	}
 	x.endpointHost = out.EndpointHost
+}
+
+// Copy has copies of the request sent.
+func (x *exchange) Copy() {
+	view := x.view(x.routed)
 	if mirrors := x.call.Mirrors(&view); mirrors != nil {
 		x.mirror(mirrors)
 	}
@@ -245,6 +279,9 @@ func (o *outgoing) Depart() *upstream.Failure {
 	return nil
 }
 
+// Anew is after an attempt that an idle connection has failed.
+func (o *outgoing) Anew() bool { return o.anew }
+
 // Attempt sends the request to one endpoint and returns with its response
 // headers.
 func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Outcome {
@@ -254,6 +291,7 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 	}
 	req := x.newRequest(ctx, a)
 	headers := a.Observed.Headers.(*outgoing)
+	headers.anew = x.stale.Load()
 	req.Header, req.URL, req.Host = http.Header(headers.header), x.url, x.host
 	if name := endpoint.Hostname(); name != "" && x.endpointHost {
 		req.Host = name
@@ -271,6 +309,7 @@ func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Out
 		if err := x.body.failure(); err != nil {
 			return outcome.Outcome{Kind: outcome.BodyFailure, Sent: true, Err: err}
 		}
+		x.stale.Store(failure.Stale)
 		return outcome.Outcome{
 			Kind: failure.Kind, Sent: failure.Sent, Err: failure.Err,
 			Repeatable: failure.Stale && isIdempotent(x.request) && time.Since(a.Observed.Start) < staleWithin,
@@ -389,8 +428,10 @@ func (x *exchange) deliver(o *outcome.Outcome) *http.Response {
 	if writer, ok := resp.Body.(io.Writer); ok {
 		// A 101 response: its body is the upgraded connection.
 		resp.Body = &upgradedBody{responseBody: body, Writer: writer}
+		x.call.Lasts(true) // for as long as the caller likes
 	} else {
 		resp.Body = body
+		x.call.Lasts(false)
 	}
 	return resp
 }
@@ -399,8 +440,12 @@ func (x *exchange) finish(o outcome.Outcome) {
 	if last := x.call.Last(); x.resp != nil && len(x.resp.Trailer) > 0 && last != nil && last.Endpoint != nil {
 		last.Endpoint.FindReport(x.resp.Trailer.Get, false)
 	}
+	x.close(o)
+}
+
+func (x *exchange) close(o outcome.Outcome) {
+	defer x.body.end() // also if a hook panics
 	x.call.Finish(o)
-	x.body.end()
 }
 
 // answer is a response that the mesh gives itself. A gRPC request gets it as a
@@ -447,6 +492,8 @@ func (x *exchange) bodyOutcome(o outcome.Outcome, err error) outcome.Outcome {
 	switch ctx := x.call.Context(); {
 	case x.request.Context().Err() != nil && !errors.Is(x.request.Context().Err(), context.DeadlineExceeded):
 		o.Kind = outcome.Canceled
+	case x.transport.outbound.Closed() && ctx.Err() == nil:
+		o.Kind, o.Err = outcome.Closed, upstream.ErrClosed
 	case ctx.Err() != nil:
 		o.Kind = outcome.Timeout
 		if errors.Is(err, context.DeadlineExceeded) { // HTTP/2 does not say whose

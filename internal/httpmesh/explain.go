@@ -29,6 +29,7 @@ func (t *Transport) Explain(req *http.Request) (*explain.Explanation, error) {
 		Request: x.view(http.Header(headers)), Headers: headers, Facts: x.facts(),
 		Unhedged: func() string { return unhedged(req, x.call.Observed.Method) },
 	}
+	q.Request.Source = t.outbound.Caller()
 	if req.URL.Scheme == "https" {
 		return t.explainDirect(q, errEndToEnd), nil
 	}

@@ -2,13 +2,14 @@ package httpmesh
 
 import (
 	"context"
-	"io"
 	"net"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/inboardmesh/inboard/internal/arrival"
 	"github.com/inboardmesh/inboard/internal/deadline"
@@ -45,13 +46,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "mesh: this listener is not the mesh's: serve on one from Mesh.Listen", http.StatusServiceUnavailable)
 		return
 	}
-	chain := ln.Chain(r.RemoteAddr, r.TLS)
+	chain, running := ln.Run(r.RemoteAddr, r.TLS)
 	if chain == nil {
 		// The policy, or whom it trusts, changed after this connection was accepted.
+		text, code := "connection not allowed", http.StatusForbidden
+		if !ln.Serving() {
+			text, code = "not serving", http.StatusServiceUnavailable
+		}
 		w.Header().Set("Connection", "close")
-		http.Error(w, "connection not allowed", http.StatusForbidden)
+		http.Error(w, text, code)
 		return
 	}
+	defer running.End()
 	if arrival.TooLarge(chain.Config.Headers, r.Header, r.Host, r.RequestURI) {
 		w.Header().Set("Connection", "close")
 		http.Error(w, "too many or too large headers", http.StatusRequestHeaderFieldsTooLarge)
@@ -62,7 +68,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "more than one host", http.StatusBadRequest)
 		return
 	}
-	s := &serving{handler: h, listener: ln, chain: chain, request: r, headers: header(r.Header)}
+	s := &serving{handler: h, listener: ln, chain: chain, request: r}
 	s.doubt = s.doubtful() // before filters change the headers
 	s.serve(w)
 }
@@ -86,18 +92,16 @@ type serving struct {
 	listener *inbound.Listener
 	chain    *inbound.Chain
 	request  *http.Request
-	headers  header
 	call     observe.Call
 	decision route.Decision
 	// client is the address of the client, which may be behind the peer.
 	client string
 	// exchange is what the filters see; nil if there are none.
 	exchange *filter.Exchange
-	// patience bounds the time of the request; nil does not.
-	patience *patience
 	// local is set when the mesh answered, and not the application; doubt when the
-	// answer ends the connection, because readers could differ about what follows.
-	local, doubt bool
+	// answer ends the connection, because readers could differ about what follows;
+	// mutates when the configuration, or a filter, changes the headers of the response.
+	local, doubt, mutates bool
 
 	// What the application gets is here, so that it is no allocation of its own.
 	peer     inbound.PeerContext
@@ -106,15 +110,18 @@ type serving struct {
 	passed   http.Request
 	// body is the request's with what filters have read of it; nil if they have
 	// read nothing.
-	body io.ReadCloser
+	body *peekedBody
 }
+
+// headers are the request's.
+func (s *serving) headers() header { return header(s.request.Header) }
 
 func (s *serving) serve(w http.ResponseWriter) {
 	h, r := s.handler, s.request
 	h.Listeners.Begin()
 	defer h.Listeners.End()
 	s.listener.Serves()
-	stripControls(s.headers)
+	stripControls(s.headers())
 	path := r.URL.EscapedPath()
 	scheme := "http"
 	ctx := r.Context()
@@ -126,13 +133,13 @@ func (s *serving) serve(w http.ResponseWriter) {
 			s.call.PeerID = id.String()
 		}
 	}
-	s.client = arrival.Receive(&s.chain.Config.Forwarding, s.headers, &arrival.Peer{
+	s.client = arrival.Receive(&s.chain.Config.Forwarding, s.headers(), &arrival.Peer{
 		Address: r.RemoteAddr, TLS: r.TLS, Verified: s.call.PeerID != "", Own: s.chain.Identity,
 	})
-	view := route.Request{Method: r.Method, Scheme: scheme, Host: r.Host, Path: path, Query: r.URL.RawQuery, Header: s.headers}
+	view := route.Request{Method: r.Method, Scheme: scheme, Host: r.Host, Path: path, Query: r.URL.RawQuery, Header: s.headers()}
 	c := &s.call
 	c.Direction, c.Protocol, c.Method, c.Host, c.Scheme, c.Path = observe.Inbound, observe.HTTP, r.Method, r.Host, scheme, path
-	c.Headers, c.PeerAddress, c.Target, c.Attempts, c.Start = s.headers, r.RemoteAddr, s.listener.Name(), 1, time.Now()
+	c.Headers, c.PeerAddress, c.Target, c.Attempts, c.Start = s.headers(), r.RemoteAddr, s.listener.Name(), 1, time.Now()
 	if h.Hooks.CallStarted != nil {
 		ctx = h.Hooks.CallStarted(ctx, c)
 	}
@@ -140,7 +147,8 @@ func (s *serving) serve(w http.ResponseWriter) {
 	rec.ResponseWriter, rec.serving = w, s
 	defer s.end(ctx, rec)
 	ctx = s.startTimeouts(ctx, w)
-	defer s.patience.stop()
+	patience := rec.patience // which the application takes away with the connection
+	defer patience.stop()
 	if limit := s.limit(); limit > 0 {
 		s.deadline.Start(ctx, c.Start.Add(limit), nil)
 		defer s.deadline.Stop()
@@ -159,13 +167,13 @@ func (s *serving) serve(w http.ResponseWriter) {
 		s.passed.Body = s.body
 	}
 	facts := s.facts()
-	s.decision.MutateRequest(s.headers, &view, &facts)
+	s.decision.MutateRequest(s.headers(), &view, &facts)
 	if pace := s.exchange.Pace(); pace != nil && r.Method != http.MethodHead {
 		rec.paced = &pacedWriter{ResponseWriter: w, pace: pace, request: &s.passed}
 	}
 	defer s.forgetFiles()
 	h.Next.ServeHTTP(rec.wrapped(), &s.passed)
-	if s.timedOut(rec) {
+	if s.timedOut(patience, rec) {
 		return
 	}
 	if rec.status == 0 {
@@ -208,12 +216,22 @@ func (s *serving) doubtful() bool {
 	return len(r.TransferEncoding) > 0 && !s.listener.Framed(r.RemoteAddr)
 }
 
+// connection is what is known of the connection that the request came over.
+func (s *serving) connection() *inbound.Connection {
+	local, _ := s.request.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return &inbound.Connection{Remote: s.request.RemoteAddr, Local: local, TLS: s.request.TLS, PeerID: s.call.PeerID}
+}
+
 // refused answers a request that no policy can decide about, and one over a
 // connection that is not allowed any more. From here on view has the canonical
 // path: policies, routes and filters read what the application acts on, however
 // it was spelled.
 func (s *serving) refused(view *route.Request, w http.ResponseWriter) bool {
 	if s.chain.Strict() {
+		if !s.isPlain() {
+			s.answer(w, view, &filter.Answer{Status: http.StatusBadRequest, Body: []byte("bad request line"), Reason: "bad request line"})
+			return true
+		}
 		path, ok := filter.CanonicalPath(view.Path, s.request.URL.Path)
 		if !ok {
 			s.answer(w, view, &filter.Answer{Status: http.StatusBadRequest, Body: []byte("ambiguous path"), Reason: "ambiguous path"})
@@ -226,14 +244,22 @@ func (s *serving) refused(view *route.Request, w http.ResponseWriter) bool {
 		}
 	}
 	if s.chain.Guarded() {
-		local, _ := s.request.Context().Value(http.LocalAddrContextKey).(net.Addr)
-		if !s.listener.Allows(s.chain, &inbound.Connection{Remote: s.request.RemoteAddr, Local: local, TLS: s.request.TLS, PeerID: s.call.PeerID}) {
+		if !s.listener.Allows(s.chain, s.connection()) {
 			w.Header().Set("Connection", "close")
 			s.answer(w, view, &filter.Answer{Status: http.StatusForbidden, Body: []byte("connection not allowed"), Reason: "connection not allowed"})
 			return true
 		}
 	}
 	return false
+}
+
+// isPlain reports whether a request over HTTP/2 has a method, and a path, of which
+// net/http leaves the syntax to its handlers: a method that is no token, and a
+// ":path" with a host of its own, which may be another one than that of ":authority"
+// (RFC 9113, section 8.3.1). Over HTTP/1.1 it sees to both.
+func (s *serving) isPlain() bool {
+	r := s.request
+	return r.ProtoMajor < 2 || r.URL.Host == "" && r.URL.Scheme == "" && httpguts.ValidHeaderFieldName(r.Method)
 }
 
 // answered routes the request and runs the filters. It reports true when the
@@ -245,7 +271,7 @@ func (s *serving) answered(ctx context.Context, view *route.Request, w http.Resp
 		s.call.Route = s.decision.Route.Name
 	}
 	if s.decision.MutatesResponse() || s.exchange.Responds() {
-		s.recorder.mutates = s
+		s.mutates = true
 	}
 	switch r := s.decision.Route; {
 	case err != nil:
@@ -273,7 +299,7 @@ func (s *serving) filter(ctx context.Context, view *route.Request) (*filter.Answ
 		return nil, nil
 	}
 	s.exchange = &filter.Exchange{
-		Request: *view, Headers: s.headers, Facts: s.facts(), TLS: s.request.TLS, Listener: s.listener.Name(),
+		Request: *view, Headers: s.headers(), Facts: s.facts(), TLS: s.request.TLS, Listener: s.listener.Name(),
 		Routes: s.chain.Routes, Decision: s.decision,
 	}
 	if s.request.Body != nil && s.request.Body != http.NoBody {
@@ -320,7 +346,7 @@ func (s *serving) mutateResponse(h http.Header, status int) {
 	r := s.request
 	view := route.Request{
 		Method: s.call.Method, Scheme: s.call.Scheme, Host: s.call.Host,
-		Path: s.call.Path, Query: r.URL.RawQuery, Header: s.headers,
+		Path: s.call.Path, Query: r.URL.RawQuery, Header: s.headers(),
 	}
 	facts := s.facts()
 	facts.Status = status

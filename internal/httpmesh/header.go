@@ -1,6 +1,8 @@
 package httpmesh
 
 import (
+	"fmt"
+	"maps"
 	"net/http"
 	"net/textproto"
 	"slices"
@@ -159,6 +161,13 @@ func (r routedHeader) Values(name string) []string {
 // isIdentity reports whether values are those that Del has left.
 func isIdentity(values []string) bool { return len(values) == 1 && &values[0] == &identity[0] }
 
+// Format prints the names: the values are credentials as often as not, and who logs a
+// call does not mean to log them.
+func (h header) Format(s fmt.State, _ rune) { fmt.Fprint(s, slices.Sorted(maps.Keys(h))) }
+
+// MarshalText is Format for what logs in another way.
+func (h header) MarshalText() ([]byte, error) { return fmt.Append(nil, h), nil }
+
 // outgoing is the headers of an attempt. It has room for a few values that are
 // set, each of which would be an allocation in an [http.Header].
 type outgoing struct {
@@ -168,6 +177,7 @@ type outgoing struct {
 	used   int
 
 	attempt        *pipeline.Attempt
+	anew           bool
 	deadlineHeader string // canonical; set when the attempt is sent, if it has a deadline
 }
 

@@ -44,6 +44,8 @@ type world struct {
 	// dialed is told of each connection to an endpoint and may replace it; nil
 	// does not. It is set before the first call.
 	dialed func(net.Conn) net.Conn
+	// asked are the addresses that connections were wanted to.
+	asked sync.Map
 
 	mu       sync.Mutex
 	calls    []observe.Call    // guarded by mu; as they ended
@@ -90,6 +92,7 @@ func newWorld(t *testing.T, target *discovery.Target, payment http.HandlerFunc) 
 }
 
 func (w *world) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	w.asked.Store(address, true)
 	conn, err := w.network.DialContext(ctx, network, address)
 	if err == nil && w.dialed != nil {
 		conn = w.dialed(conn)

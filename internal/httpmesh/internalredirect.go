@@ -40,7 +40,13 @@ func (x *exchange) redirects(o *outcome.Outcome) bool {
 // of its own in the same target, until a response is the caller's. A redirect
 // that may not be followed is (Envoy, "Internal redirects").
 func (x *exchange) follow(o outcome.Outcome) (*http.Response, error) {
-	original := x.request
+	original, began := x.request, x.call.Observed.Start
+	returned := false
+	defer func() {
+		if !returned {
+			x.drop() // see roundTrip
+		}
+	}()
 	var passed chain
 	for x.redirects(&o) {
 		next, decided, ok := x.next(&passed)
@@ -49,15 +55,16 @@ func (x *exchange) follow(o outcome.Outcome) (*http.Response, error) {
 		}
 		discard(x.resp)
 		x.finish(o)
-		view := next.view(next.request.Header)
-		o = next.call.RunDecided(original.Context(), &view, &decided)
-		next.take()
 		x = next
+		view := x.view(x.request.Header)
+		o = x.call.RunDecided(pipeline.Remaining(original.Context(), began), &view, &decided)
+		x.take()
 	}
 	resp, err := x.result(o)
 	if resp != nil {
 		resp.Request = original
 	}
+	returned = true
 	return resp, err
 }
 
@@ -156,22 +163,31 @@ func (b *replayBody) whole() (body io.ReadCloser, again func() (io.ReadCloser, e
 	if b == nil {
 		return nil, nil, true
 	}
+	kept, ok := b.keptWhole()
+	if !ok {
+		return nil, nil, false
+	}
+	if again = b.getBody; again == nil {
+		again = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(kept)), nil }
+	}
+	body, err := again()
+	return body, again, err == nil
+}
+
+// keptWhole returns what was kept of the body, nil if it has GetBody. ok is whether
+// either is all of it.
+func (b *replayBody) keptWhole() (kept []byte, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case b.failed != nil || b.trailer != nil && b.final == nil:
-		return nil, nil, false
+		return nil, false
 	case b.getBody != nil:
-		body, err := b.getBody()
-		return body, b.getBody, err == nil
+		return nil, true
 	case b.overflow || !errors.Is(b.ended, io.EOF) && (b.length <= 0 || int64(b.read) < b.length):
-		return nil, nil, false
+		return nil, false
 	}
-	kept := bytes.Clone(b.kept)
-	again = func() (io.ReadCloser, error) { //nolint:unparam // it is a GetBody
-		return io.NopCloser(bytes.NewReader(kept)), nil
-	}
-	return io.NopCloser(bytes.NewReader(kept)), again, true
+	return bytes.Clone(b.kept), true
 }
 
 // trailers are those after a body that is whole.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/breaker"
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/outcome"
 )
 
@@ -260,4 +262,67 @@ func TestBU7_ARedirectDoesNotExtendTheCallersDeadline(t *testing.T) {
 		}
 		w.idle()
 	})
+}
+
+// TestTheTimeOfACallIncludesItsRedirects: the timeout of a route is that of a hop, as
+// with Envoy; the time that the application gives is that of the call.
+func TestTheTimeOfACallIncludesItsRedirects(t *testing.T) {
+	t.Parallel()
+	onBothProtocols(t, func(t *testing.T, protocol func(*discovery.Target)) {
+		target := newTarget(protocol, limited(time.Second), redirected(discovery.InternalRedirect{MaxRedirects: 5}))
+		w := newWorld(t, target, func(rw http.ResponseWriter, _ *http.Request) {
+			time.Sleep(400 * time.Millisecond)
+			rw.Header().Set("Location", paymentURL)
+			rw.WriteHeader(http.StatusFound)
+		})
+		for _, tt := range []struct {
+			own, took time.Duration
+			requests  int64
+			err       error
+		}{
+			{0, 2400 * time.Millisecond, 6, nil},
+			{500 * time.Millisecond, 500 * time.Millisecond, 2, context.DeadlineExceeded},
+			{800 * time.Millisecond, 800 * time.Millisecond, 2, context.DeadlineExceeded},
+		} {
+			w.served.Store(0)
+			ctx := pipeline.WithOptions(t.Context(), pipeline.CallOptions{Timeout: tt.own})
+			begin := time.Now()
+			resp, err := w.transport.RoundTrip(newRequest(ctx, t, http.MethodGet, paymentURL, http.NoBody))
+			if took, n := time.Since(begin), w.served.Load(); !errors.Is(err, tt.err) || took != tt.took || n != tt.requests {
+				t.Errorf("with %v: %v after %v and %d requests, want %v after %v and %d", tt.own, err, took, n, tt.err, tt.took, tt.requests)
+			}
+			if err == nil {
+				_ = readAll(t, resp)
+			}
+			w.idle()
+		}
+	})
+}
+
+func TestBU7_ExplainSaysWhichRedirectsAreFollowed(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		policy discovery.InternalRedirect
+		want   string
+	}{
+		{discovery.InternalRedirect{MaxRedirects: 3}, "up to 3 of status 302 are followed within the call, to the same scheme"},
+		{
+			discovery.InternalRedirect{
+				MaxRedirects: 1, Statuses: []int{303, 307}, CrossScheme: true, SafeCrossScheme: true,
+				AllowedRoutes: []string{"next"}, PreviousRoutes: true, CopyHeaders: []string{"x-trace"},
+			},
+			"up to 1 of status 303 or 307 are followed within the call, not from http to https, to the routes next, " +
+				"from a route to the same one once, with the headers x-trace of the response",
+		},
+		{discovery.InternalRedirect{MaxRedirects: 2, CrossScheme: true}, "up to 2 of status 302 are followed within the call"},
+		{discovery.InternalRedirect{}, ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, newTarget(redirected(tt.policy)), echo)
+			e, err := w.transport.Explain(newRequest(t.Context(), t, "", paymentURL, nil))
+			if err != nil || e.Redirects != tt.want {
+				t.Errorf("got %q, %v; want %q", e.Redirects, err, tt.want)
+			}
+		})
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -171,6 +172,11 @@ func rawHTTP1(t *testing.T, address, target string) string {
 // rawHTTP2 sends a :path as it is, and waits for an answer or the end.
 func rawHTTP2(t *testing.T, address, target string) string {
 	t.Helper()
+	return rawHTTP2Method(t, address, http.MethodPost, target, "application/grpc")
+}
+
+func rawHTTP2Method(t *testing.T, address, method, target, contentType string) string {
+	t.Helper()
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
@@ -182,7 +188,7 @@ func rawHTTP2(t *testing.T, address, target string) string {
 	_ = framer.WriteSettings()
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
-	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":authority", "a"}, {":path", target}, {"content-type", "application/grpc"}, {"te", "trailers"}} {
+	for _, f := range [][2]string{{":method", method}, {":scheme", "http"}, {":authority", "a"}, {":path", target}, {"content-type", contentType}, {"te", "trailers"}} {
 		_ = encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
 	}
 	_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true})
@@ -202,8 +208,9 @@ func rawHTTP2(t *testing.T, address, target string) string {
 
 // TestG20_V01_V02_V03_V04_BA12_BH4_PathCorpus: every way to write a denied path, over
 // raw HTTP/1.1 and raw HTTP/2, against four kinds of applications. With a DENY of
-// the path, and with an ALLOW of what is beside it, no secret gets out; nothing
-// that Envoy leaves off has to be switched on for that.
+// the path, by its text or by an expression, with a DENY of all but what is beside it,
+// and with an ALLOW of that, no secret gets out; nothing that Envoy leaves off has to be
+// switched on for it.
 func TestG20_V01_V02_V03_V04_BA12_BH4_PathCorpus(t *testing.T) {
 	t.Parallel()
 	pathRule := func(kind discovery.StringMatchKind, value string) discovery.RBACRule {
@@ -217,6 +224,16 @@ func TestG20_V01_V02_V03_V04_BA12_BH4_PathCorpus(t *testing.T) {
 			}}},
 			"ALLOW": {Action: discovery.RBACAllow, Policies: []discovery.RBACPolicy{{
 				Permissions: []discovery.RBACRule{pathRule(discovery.MatchPrefix, "/pub/")}, Principals: []discovery.RBACRule{{Kind: discovery.RBACAny}},
+			}}},
+			"DENY of all but": {Action: discovery.RBACDeny, Policies: []discovery.RBACPolicy{{
+				Permissions: []discovery.RBACRule{{Kind: discovery.RBACNot, Rules: []discovery.RBACRule{pathRule(discovery.MatchPrefix, "/pub/")}}},
+				Principals:  []discovery.RBACRule{{Kind: discovery.RBACAny}},
+			}}},
+			"DENY by an expression": {Action: discovery.RBACDeny, Policies: []discovery.RBACPolicy{{
+				Permissions: []discovery.RBACRule{{Kind: discovery.RBACPath, Text: &discovery.StringMatch{
+					Kind: discovery.MatchRegex, Regex: &discovery.Regex{Program: regexp.MustCompile(`\A(?:/` + app.secret + `(/.*)?)\z`)},
+				}}},
+				Principals: []discovery.RBACRule{{Kind: discovery.RBACAny}},
 			}}},
 		} {
 			t.Run(app.name+", "+name, func(t *testing.T) {
@@ -246,6 +263,44 @@ func TestG20_V01_V02_V03_V04_BA12_BH4_PathCorpus(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestV01_V06_ARequestLineOfHTTP2HasTheSyntaxOfHTTP1: net/http leaves to its handlers
+// what it refuses over HTTP/1.1, or puts into one reading.
+func TestV01_V06_ARequestLineOfHTTP2HasTheSyntaxOfHTTP1(t *testing.T) {
+	t.Parallel()
+	var hosts atomic.Int64
+	app := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Host != "" {
+			hosts.Add(1)
+		}
+	})
+	nobody := &discovery.RBACRules{Action: discovery.RBACDeny, Policies: []discovery.RBACPolicy{{
+		Permissions: []discovery.RBACRule{{Kind: discovery.RBACPath, Text: &discovery.StringMatch{Value: "/admin"}}},
+		Principals:  []discovery.RBACRule{{Kind: discovery.RBACAny}},
+	}}}
+	guarded, open := guardedServer(t, nobody, app), guardedServer(t, nil, app)
+	for _, tt := range []struct {
+		name, method, target, want string
+	}{
+		{"a path", "GET", "/pub", "200"},
+		{"a method of one's own", "PURGE", "/pub", "200"},
+		{"a host in the path", "GET", "http://other/pub", "400"},
+		{"the same host in the path", "GET", "http://a/pub", "400"},
+		{"a scheme without a host", "GET", "http:///pub", "400"},
+		{"a method that is no token", "G@T", "/pub", "400"},
+		{"a method with a space", "GET /admin", "/pub", "400"},
+	} {
+		if got := rawHTTP2Method(t, guarded, tt.method, tt.target, "text/plain"); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+	if hosts.Load() != 0 {
+		t.Error("a request with a host of its own in the path got through")
+	}
+	if rawHTTP2(t, open, "http://other/pub"); hosts.Load() == 0 {
+		t.Error("without policies net/http lets such a path through no more: is the check needed?")
 	}
 }
 

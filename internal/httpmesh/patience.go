@@ -60,7 +60,7 @@ func (s *serving) startTimeouts(ctx context.Context, w http.ResponseWriter) cont
 		return ctx
 	}
 	p.Timeouts = timeouts
-	s.patience, s.recorder.patience = p, p
+	s.recorder.patience = p
 	if !complete {
 		own := *r // the original is the server's
 		own.Body = &awaitedBody{ReadCloser: r.Body, patience: p}
@@ -95,8 +95,7 @@ func (p *patience) stop() {
 
 // timedOut ends a request whose time is over when the application has returned: by
 // an answer, or, if one has begun, by a reset. It reports whether that was so.
-func (s *serving) timedOut(rec *recorder) bool {
-	p := s.patience
+func (s *serving) timedOut(p *patience, rec *recorder) bool {
 	if p == nil || p.Stop() == nil {
 		return false
 	}

@@ -15,9 +15,9 @@ func emptyBody(int) (data []byte, whole bool, err error) { return nil, true, nil
 // peek reads the beginning of the request's body for a filter. The application
 // reads it again, and the rest after it.
 func (s *serving) peek(ctx context.Context, limit int) (data []byte, whole bool, err error) {
-	body := s.body
-	if body == nil {
-		body = s.request.Body
+	body := s.request.Body
+	if s.body != nil {
+		body = s.body
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		// A caller that sends nothing must not hold the request for longer than it

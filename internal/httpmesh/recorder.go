@@ -13,8 +13,6 @@ type recorder struct {
 	http.ResponseWriter
 	serving *serving // nil in tests
 	status  int
-	// mutates changes the headers of the response; nil if there is nothing to do.
-	mutates *serving
 	// paced writes the body if that must not pass as fast as it can; nil mostly.
 	paced *pacedWriter
 	// patience bounds the request's time; nil does not.
@@ -61,11 +59,14 @@ func (r *recorder) started(status int) {
 		return
 	}
 	r.status = status
-	if r.serving != nil && status != http.StatusSwitchingProtocols {
+	if r.serving == nil {
+		return
+	}
+	if status != http.StatusSwitchingProtocols {
 		r.serving.part(r.Header())
 	}
-	if r.mutates != nil {
-		r.mutates.mutateResponse(r.Header(), status)
+	if r.serving.mutates {
+		r.serving.mutateResponse(r.Header(), status)
 	}
 }
 
@@ -116,7 +117,7 @@ func (r http1Recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	conn, buffered, err := r.ResponseWriter.(http.Hijacker).Hijack()
 	if err == nil {
-		r.serving.listener.Upgraded(r.serving.request.RemoteAddr)
+		r.serving.listener.Upgraded(conn, r.serving.connection())
 		if r.status == 0 {
 			r.status = http.StatusSwitchingProtocols
 		}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/racing"
 	"github.com/inboardmesh/inboard/outcome"
 	"github.com/inboardmesh/inboard/outcome/meshfail"
 	"github.com/inboardmesh/inboard/retry"
@@ -27,7 +28,7 @@ import (
 
 // manyCalls is for shares within 1.6 points, which the race detector need not see.
 func manyCalls() int {
-	if raceEnabled {
+	if racing.Enabled {
 		return 1_000
 	}
 	return 16_000

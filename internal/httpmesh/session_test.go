@@ -104,12 +104,22 @@ func TestS22_BL10_StickyCookie(t *testing.T) {
 			t.Errorf("the cookie is set by %q", got)
 		}
 
-		for _, forged := range []string{state(paymentAddress), state("10.9.9.9:80"), state("payment.shop:80"), state(""), "!", state(strings.Repeat("1", 2000))} {
+		for _, forged := range []string{
+			state(paymentAddress), state("10.9.9.9:80"), state("payment.shop:80"), state("127.0.0.1:22"), state("[::1]:80"), state("[fe80::1%lo]:80"), state(":80"), state("10.9.9.9"),
+			state(replicaAddress(mine)), state("10.9.9.9:80;v1"), state(";v1"), state("10.9.9.9:80;v9"), state("10.9.9.9:80,10.9.9.8:80"), state("10.9.9.9:80\x00" + replicaAddress(1-mine)),
+			state(""), "!", "=", strings.TrimRight(state("10.9.9.9:80"), "="), state(strings.Repeat("1", 2000)), state(strings.Repeat("10.9.9.9:80,", 5000)), // oversized
+		} {
 			before := counts[1-mine].Load()
 			if _, set := w.call("/cart", forged); set != next || counts[1-mine].Load() != before+1 {
-				t.Errorf("forged address %q: cookie %q", forged, set)
+				t.Errorf("forged address %.100q: cookie %q", forged, set)
 			}
 		}
+		w.asked.Range(func(address, _ any) bool {
+			if address != replicaAddress(0) && address != replicaAddress(1) {
+				t.Errorf("%v was dialed", address)
+			}
+			return true
+		})
 		if n := w.served.Load() - counts[0].Load() - counts[1].Load(); n != 0 {
 			t.Errorf("%d calls reached the endpoint of another cluster", n)
 		}

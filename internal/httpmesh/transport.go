@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -68,10 +69,31 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return t.direct(req, string(name), errEndToEnd)
 	}
 	target := t.outbound.TargetBytes(name)
-	if _, err := target.Config(req.Context()); errors.Is(err, discovery.ErrNotFound) {
-		return t.direct(req, target.Name(), err)
+	if !target.Configured() {
+		return t.first(target, req)
 	}
-	return t.newExchange(target, plain(req)).roundTrip()
+	return t.newExchange(target, plain(req)).roundTrip(nil)
+}
+
+// first sends one of the first requests to a target, whose configuration is yet to come.
+func (t *Transport) first(target *pipeline.Target, req *http.Request) (*http.Response, error) {
+	began := time.Now()
+	var decided *pipeline.Decided
+	switch _, err := target.Config(req.Context()); {
+	case errors.Is(err, discovery.ErrNotFound):
+		return t.direct(req, target.Name(), err)
+	case err != nil:
+		decided = pipeline.Unconfigured(err) // it is not waited for once more
+	}
+	own := req
+	if ctx := pipeline.Remaining(req.Context(), began); ctx != req.Context() {
+		own = req.WithContext(ctx)
+	}
+	resp, err := t.newExchange(target, plain(own)).roundTrip(decided)
+	if resp != nil {
+		resp.Request = req
+	}
+	return resp, err
 }
 
 // direct sends a request round the mesh, if the outbound policy allows that.
@@ -116,11 +138,11 @@ func check(req *http.Request) error {
 	case req.URL == nil:
 		return errors.New("mesh: request without a URL")
 	case req.URL.Host == "":
-		return fmt.Errorf("mesh: URL %q has no host", req.URL)
+		return fmt.Errorf("mesh: URL %q has no host", req.URL.Redacted())
 	case req.URL.Scheme != "http" && req.URL.Scheme != "https":
-		return fmt.Errorf("mesh: URL %q: unsupported scheme %q: use http", req.URL, req.URL.Scheme)
+		return fmt.Errorf("mesh: URL %q: unsupported scheme %q: use http", req.URL.Redacted(), req.URL.Scheme)
 	case hasControl(req.URL.RawQuery) || hasControl(req.URL.Opaque):
-		return fmt.Errorf("mesh: URL %q has a control character: escape it", req.URL)
+		return fmt.Errorf("mesh: URL %q has a control character: escape it", req.URL.Redacted())
 	case req.URL.Scheme == "http" && req.URL.Opaque != "" && !isPlainOpaque(req.URL.Opaque):
 		return fmt.Errorf("mesh: URL with the opaque part %q, which is no path: set Path, or RawPath for its spelling", req.URL.Opaque)
 	case req.Method != "" && !httpguts.ValidHeaderFieldName(req.Method):

@@ -18,6 +18,7 @@ import (
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/racing"
 	"github.com/inboardmesh/inboard/retry"
 )
 
@@ -185,7 +186,7 @@ func (w *whatever) call(t *testing.T) {
 func TestNothingIsLeftOfACallWhateverGoesWrong(t *testing.T) {
 	t.Parallel()
 	rounds := 3
-	if raceEnabled {
+	if racing.Enabled {
 		rounds = 1
 	}
 	for name, hedge := range map[string]*retry.Hedge{"no hedges": nil, "hedges": {Delay: 15 * time.Millisecond}, "hedges on the per-try timeout": {OnPerTryTimeout: true}} {

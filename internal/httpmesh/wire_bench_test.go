@@ -16,6 +16,7 @@ import (
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/retry"
 )
 
 // echoServer answers every request on loopback with the same bytes and without
@@ -113,6 +114,50 @@ func BenchmarkWire(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			req := newBenchRequest(b)
 			cputime.Loop(b, func() { get(b, c.transport, req) })
+		})
+	}
+}
+
+// BenchmarkWireHTTP2 is the same over HTTP/2, with net/http's server. Callers have a
+// timeout, as they mostly do, which ends before the route's; the route has one for each
+// try, too, and retries what Istio has retried by default.
+func BenchmarkWireHTTP2(b *testing.B) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })}
+	server.Protocols = new(http.Protocols)
+	server.Protocols.SetUnencryptedHTTP2(true)
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = server.Serve(ln) })
+	b.Cleanup(func() {
+		_ = server.Close()
+		wg.Wait()
+	})
+	address := ln.Addr().String()
+	plain := newPlainTransport(b, address)
+	plain.Protocols = server.Protocols
+	over2 := func(target *discovery.Target) {
+		for _, cluster := range target.Clusters {
+			cluster.Cluster.Protocol = discovery.HTTP2
+		}
+		policy := target.Routes.VirtualHosts[0].Routes[1].Forward.Retry
+		policy.PerTryTimeout, policy.On = time.Second, policy.On|retry.OnGRPCUnavailable
+	}
+	cases := []struct {
+		name      string
+		transport http.RoundTripper
+	}{
+		{"without the mesh", plain},
+		{"telemetry off", newWireTransport(b, address, &observe.Hooks{}, over2)},
+		{"telemetry on, not sampled", newWireTransport(b, address, telemetry(b), over2)},
+	}
+	for _, c := range cases {
+		b.Run(c.name, func(b *testing.B) {
+			req := newBenchRequest(b)
+			transport := timed{c.transport}
+			cputime.Loop(b, func() { get(b, transport, req) })
 		})
 	}
 }

@@ -55,6 +55,9 @@ func (ln *Listener) authorized(conn net.Conn) bool {
 		c.TLS = &state
 	}
 	chain := ln.Chain(c.Remote, c.TLS)
+	if c.TLS != nil {
+		ln.followTrust(conn)
+	}
 	switch {
 	case chain == nil: // the policy has just changed
 		return false

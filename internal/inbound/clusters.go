@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/filter/service"
 	"github.com/inboardmesh/inboard/internal/token"
 	"github.com/inboardmesh/inboard/internal/upstream"
 )
@@ -70,9 +71,9 @@ func (l *Listeners) fetchKeys(ctx context.Context, from *discovery.JWTRemoteKeys
 		return nil, err
 	case resp.Status >= 300 && resp.Status < 400:
 		// Wherever it leads, it is not what was configured.
-		return nil, errors.New("redirects are not followed")
+		return nil, service.Because(service.Status, errors.New("redirects are not followed"))
 	case resp.Status != http.StatusOK:
-		return nil, fmt.Errorf("status %d", resp.Status)
+		return nil, service.Because(service.Status, fmt.Errorf("status %d", resp.Status))
 	}
 	return resp.Body, nil
 }

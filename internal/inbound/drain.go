@@ -62,9 +62,10 @@ type drain struct {
 
 	asking sync.WaitGroup
 
-	done   chan struct{} // closed when report and err are there
-	report observe.DrainReport
-	err    error
+	done    chan struct{} // closed when report and err are there
+	report  observe.DrainReport
+	counted bool // the requests are in the report
+	err     error
 }
 
 func newDrain(ctx context.Context, policy DrainPolicy) *drain {
@@ -100,6 +101,14 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 func (d *drain) came() {
 	d.late.Add(1)
 	d.moved.Store(time.Now().UnixNano())
+}
+
+// count counts the requests that have come and ended, for the report, unless it was done.
+func (d *drain) count() {
+	if !d.counted {
+		d.counted = true
+		d.report.Finished, d.report.Late = d.ended.Load(), d.late.Load()
+	}
 }
 
 // wake lets the one who waits look again.
@@ -174,7 +183,6 @@ func (l *Listeners) Drain(ctx context.Context, policy DrainPolicy) (observe.Drai
 	d.err = errors.Join(err, l.finish(ctx, d))
 	d.asking.Wait()
 	d.report.Duration, d.report.Listening = time.Since(d.begin), time.Unix(0, d.closed.Load()).Sub(d.begin)
-	d.report.Finished, d.report.Late = d.ended.Load(), d.late.Load()
 	d.report.Closed, d.report.Refused = d.gone.Load()-d.report.ConnectionsCut, d.refused.Load()
 	if hook := l.options.Hooks.Drained; hook != nil {
 		hook(d.report)
@@ -211,10 +219,14 @@ func (l *Listeners) accepting() bool {
 	return false
 }
 
-// listeners are those that accept, or have connections.
+// listeners are those that accept, or have connections. Close forgets them, however it
+// comes between, but not what is under way over them.
 func (l *Listeners) listeners() []*Listener {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
+	if l.closed {
+		return l.last
+	}
 	return slices.Collect(maps.Keys(l.open))
 }
 
@@ -255,6 +267,7 @@ func (l *Listeners) ask(d *drain) {
 // finish waits until nothing runs and no peer has anything under way, or cuts off
 // what does.
 func (l *Listeners) finish(ctx context.Context, d *drain) error {
+	defer d.count() // what is cut off is counted before, and ends after that
 	idle := time.NewTimer(lastRequests)
 	idle.Stop()
 	defer idle.Stop()
@@ -286,6 +299,7 @@ func (l *Listeners) finish(ctx context.Context, d *drain) error {
 			d.report.Idle = l.conns.n.Load()
 			return nil
 		}
+		d.count()
 		d.report.Cut = calls
 		if errors.Is(cause, ErrClosed) {
 			return fmt.Errorf("drain: %d requests and %d connections still open: %w", calls, busy, cause)
@@ -296,11 +310,12 @@ func (l *Listeners) finish(ctx context.Context, d *drain) error {
 }
 
 // busy is how many connections do something that is no request: those that were
-// upgraded, and those of applications that use a listener by themselves.
+// upgraded, and those of applications that use a listener by themselves. One to a server
+// of HTTP over which nothing was asked yet is idle: peers make some before they call.
 func (l *Listeners) busy() int64 {
 	n := l.upgraded.Load()
 	for _, ln := range l.listeners() {
-		if !ln.serves.Load() {
+		if !ln.serves.Load() && !ln.follows.Load() {
 			n += int64(len(ln.connections()))
 		}
 	}
@@ -356,13 +371,25 @@ func (ln *Listener) Leaving(remote string) bool {
 	return c == nil || time.Now().UnixNano() >= c.leaves.Load()
 }
 
-// Upgraded notes that the connection of a peer is not for requests any more.
-func (ln *Listener) Upgraded(remote string) {
-	if c := ln.known.find(remote); c != nil && c.upgraded.CompareAndSwap(false, true) {
+// Upgraded notes that a connection is not for requests any more. As no request asks for
+// it from now on, the connection is looked after as one of TCP: it is closed when its
+// peer is not trusted any more.
+func (ln *Listener) Upgraded(conn net.Conn, known *Connection) {
+	c := trackedOf(conn)
+	if c == nil {
+		if c = ln.known.find(known.Remote); c == nil {
+			return
+		}
+	}
+	if c.upgraded.CompareAndSwap(false, true) {
 		ln.owner.upgraded.Add(1)
 		if c.closed.Load() {
 			c.downgrade()
 		}
+	}
+	c.stream.Store(known)
+	if !ln.watchStreams() {
+		_ = c.Close()
 	}
 }
 
@@ -381,7 +408,15 @@ func SetFarewell(conn net.Conn, ask func()) {
 		return
 	}
 	c.farewell.Store(&ask)
-	if d := c.listener.owner.drain.Load(); d != nil && d.closed.Load() != 0 && c.asked.CompareAndSwap(false, true) {
-		ask() // it was the last to come
+	if d := c.listener.owner.drain.Load(); d != nil && d.closed.Load() != 0 {
+		c.askToGo() // it was the last to come
+	}
+}
+
+// askToGo asks the peer to go, unless it was asked or its protocol has nothing for that
+// but a response.
+func (c *trackedConn) askToGo() {
+	if ask := c.farewell.Load(); ask != nil && c.asked.CompareAndSwap(false, true) {
+		(*ask)()
 	}
 }

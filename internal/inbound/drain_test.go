@@ -415,7 +415,7 @@ func TestBD4_ConnectionsWithoutRequestsAreFinishedToo(t *testing.T) {
 				if tt.upgraded {
 					ln.Serves()
 					for range 2 {
-						ln.Upgraded(client.LocalAddr().String())
+						ln.Upgraded(nil, &Connection{Remote: client.LocalAddr().String()})
 					}
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -492,16 +492,24 @@ func TestCloseEndsDrain(t *testing.T) {
 		name  string
 		after time.Duration
 		runs  bool
+		used  bool // is a connection by itself
 	}{
-		{"while it listens", time.Second, false},
-		{"while it listens and a request runs", time.Second, true},
-		{"while a request runs", 30 * time.Second, true},
+		{"while it listens", time.Second, false, false},
+		{"while it listens and a request runs", time.Second, true, false},
+		{"while it listens and a connection is used", time.Second, false, true},
+		{"while a request runs", 30 * time.Second, true, false},
+		{"while a connection is used", 30 * time.Second, false, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t)
-				b.listen(permissive()).Serves()
+				ln := b.listen(permissive())
+				if !tt.used {
+					ln.Serves()
+				} else if _, err := b.dial(nil); err != nil {
+					t.Fatal(err)
+				}
 				if tt.runs {
 					b.listeners.Begin()
 				}
@@ -515,7 +523,7 @@ func TestCloseEndsDrain(t *testing.T) {
 				if took := time.Since(begun); took != 0 {
 					t.Errorf("it went on for %v", took)
 				}
-				if tt.runs != errors.Is(got.err, ErrClosed) || !tt.runs && got.err != nil {
+				if under := tt.runs || tt.used; under != errors.Is(got.err, ErrClosed) || !under && got.err != nil {
 					t.Errorf("got %v", got.err)
 				}
 				if err := b.listeners.Close(); err != nil {

@@ -74,7 +74,7 @@ var _ net.Listener = (*Listener)(nil)
 func newListener(owner *Listeners, inner net.Listener) *Listener {
 	ln := &Listener{owner: owner, name: resourceAddress(inner.Addr()), closed: make(chan struct{}), forgotten: make(chan struct{})}
 	ln.inner = &trackedListener{Listener: inner, owner: ln}
-	ln.known.byAddress, ln.conns = make(map[string]*trackedConn), make(map[*trackedConn]struct{})
+	ln.known.byAddress, ln.conns = make(map[string]sharing), make(map[*trackedConn]struct{})
 	ln.state.Store(&state{err: errors.New("no configuration yet")})
 	return ln
 }
@@ -144,7 +144,7 @@ func (ln *Listener) compile(in *discovery.Inbound) (*state, error) {
 
 // compileChain prepares a filter chain, and refuses what cannot be enforced.
 func (ln *Listener) compileChain(chain *discovery.FilterChain) (*Chain, error) {
-	filters, err := filter.Compile(chain.Filters, chain.Routes, ln.owner.buildFilter)
+	filters, err := filter.Compile(chain.Filters, chain.Routes, ln.owner.filterBuilder(chain.Filters))
 	if err != nil {
 		return nil, err
 	}

@@ -140,7 +140,7 @@ func TestBA13_APolicyAppliesFromItsUpdateOn(t *testing.T) {
 	})
 }
 
-func TestAConfigurationThatIsGoneClosesTheListenerToEverybody(t *testing.T) {
+func TestX73_AConfigurationThatIsGoneClosesTheListenerToEverybody(t *testing.T) {
 	t.Parallel()
 	for name, u := range map[string]discovery.Update[*discovery.Inbound]{
 		"it was removed":       {Err: discovery.ErrNotFound},

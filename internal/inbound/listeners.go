@@ -54,6 +54,7 @@ type Listeners struct {
 	open      map[*Listener]struct{} // guarded by mu
 	byAddress map[string]*Listener   // guarded by mu; those of open
 	closed    bool                   // guarded by mu
+	last      []*Listener            // guarded by mu; those of open when it was closed
 
 	stopOnce sync.Once
 	stopping chan struct{} // closed by Drain or Close: nothing may begin to listen
@@ -190,11 +191,11 @@ func (l *Listeners) remove(ln *Listener) {
 // servers, but nothing that comes over them is served any more.
 func (l *Listeners) Close() error {
 	l.mu.Lock()
+	open := slices.Collect(maps.Keys(l.open))
 	if !l.closed {
-		l.closed = true
+		l.closed, l.last = true, open
 		close(l.ended)
 	}
-	open := slices.Collect(maps.Keys(l.open))
 	l.mu.Unlock()
 	l.stop()
 	var errs []error

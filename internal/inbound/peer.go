@@ -1,9 +1,9 @@
 package inbound
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"hash/maphash"
 	"sync/atomic"
 
@@ -43,20 +43,21 @@ func Peer(ctx context.Context) (meshtls.ID, bool) {
 }
 
 // peerSlots is a power of two.
-const peerSlots = 64
+const peerSlots = 256
 
 // peers remembers the identities of the certificates that were seen last: to
-// read one costs more than to serve a request otherwise does. Certificates of
-// one connection, and mostly of one peer, are the same pointer.
+// read one costs more than to serve a request otherwise does. Each connection has a
+// copy of its own, so that they are found by what is in them: a peer with a thousand
+// connections takes one slot.
 type peers struct {
 	seed  maphash.Seed
 	slots [peerSlots]atomic.Pointer[certified]
 }
 
 type certified struct {
-	leaf *x509.Certificate
-	id   meshtls.ID
-	ok   bool
+	raw []byte // of the certificate
+	id  meshtls.ID
+	ok  bool
 }
 
 // id is [meshtls.PeerID].
@@ -65,11 +66,12 @@ func (p *peers) id(state *tls.ConnectionState) (meshtls.ID, bool) {
 		return meshtls.ID{}, false
 	}
 	leaf := state.PeerCertificates[0]
-	slot := &p.slots[maphash.Comparable(p.seed, leaf)%peerSlots]
-	if known := slot.Load(); known != nil && known.leaf == leaf {
+	// A signature is as good as random, and shorter than the certificate.
+	slot := &p.slots[maphash.Bytes(p.seed, leaf.Signature)%peerSlots]
+	if known := slot.Load(); known != nil && bytes.Equal(known.raw, leaf.Raw) {
 		return known.id, known.ok
 	}
 	id, ok := meshtls.PeerID(*state)
-	slot.Store(&certified{leaf: leaf, id: id, ok: ok})
+	slot.Store(&certified{raw: leaf.Raw, id: id, ok: ok})
 	return id, ok
 }

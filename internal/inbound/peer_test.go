@@ -37,6 +37,15 @@ func TestARememberedPeerIsTheCertificates(t *testing.T) {
 		&tls.ConnectionState{HandshakeComplete: true},
 		&tls.ConnectionState{PeerCertificates: states[1].PeerCertificates},
 	)
+	for _, state := range states[:peerSlots] { // other connections of the same peers
+		if len(state.PeerCertificates) > 0 {
+			again, err := x509.ParseCertificate(state.PeerCertificates[0].Raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			states = append(states, &tls.ConnectionState{HandshakeComplete: true, PeerCertificates: []*x509.Certificate{again}})
+		}
+	}
 	listeners := New(Options{})
 	for range 3 {
 		for i, state := range states {
@@ -45,6 +54,37 @@ func TestARememberedPeerIsTheCertificates(t *testing.T) {
 				t.Fatalf("connection %d: %v, %v, want %v, %v", i, got, ok, want, wantOK)
 			}
 		}
+	}
+}
+
+// BenchmarkPeerID is who makes a request, of a process that many connections lead to,
+// each with a certificate that it has parsed itself; the baseline is to read it.
+func BenchmarkPeerID(b *testing.B) {
+	ca := tlstest.NewCA(b)
+	var states []*tls.ConnectionState
+	for i := range 20 {
+		leaf := ca.Issue(b, tlstest.Leaf{URIs: []string{fmt.Sprintf("spiffe://cluster.local/ns/shop/sa/n%d", i)}}).Certificate[0]
+		for range 50 {
+			cert, err := x509.ParseCertificate(leaf)
+			if err != nil {
+				b.Fatal(err)
+			}
+			states = append(states, &tls.ConnectionState{HandshakeComplete: true, PeerCertificates: []*x509.Certificate{cert}})
+		}
+	}
+	listeners := New(Options{})
+	for name, id := range map[string]func(*tls.ConnectionState) (meshtls.ID, bool){
+		"read":       func(state *tls.ConnectionState) (meshtls.ID, bool) { return meshtls.PeerID(*state) },
+		"remembered": listeners.PeerID,
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if _, ok := id(states[i%len(states)]); !ok {
+					b.Fatal("nobody")
+				}
+			}
+		})
 	}
 }
 

@@ -10,9 +10,10 @@ import (
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
-// streamCheck is for how long at most a connection that carries no requests outlives
-// what let it in: its policy, or the trust in its peer. It is closed within
-// streamCheck and, if its peer is not trusted any more, refusedLife.
+// streamCheck is for how long at most a connection that carries no requests, or none any
+// more, outlives what let it in: its policy, or the trust in its peer; and one over which
+// nothing is asked for, the trust in its peer. It is closed within streamCheck and, if its
+// peer is not trusted any more, refusedLife.
 const streamCheck = 5 * time.Second
 
 // errAboutRequests is a chain that cannot be enforced at a listener of ListenTCP.
@@ -39,8 +40,8 @@ func (ln *Listener) follow(conn net.Conn, c *Connection) bool {
 	return ln.watchStreams()
 }
 
-// watchStreams starts to look after the connections that carry no requests, unless
-// somebody does.
+// watchStreams starts to look after the connections of which no request asks whether they
+// may stay, unless somebody does.
 func (ln *Listener) watchStreams() bool {
 	l := ln.owner
 	l.mu.Lock()
@@ -59,16 +60,22 @@ func (ln *Listener) watchStreams() bool {
 func (ln *Listener) checkAlways() {
 	tick := time.NewTicker(streamCheck)
 	defer tick.Stop()
-	for {
-		_, changed := ln.state.Watch()
+	for ticked := false; ; {
+		s, changed := ln.state.Watch()
 		for _, c := range ln.connections() {
-			if known := c.stream.Load(); known != nil && !ln.mayStay(c, known) {
+			known := c.stream.Load()
+			switch {
+			case known != nil && !ln.mayStay(c, known):
 				_ = c.Close() // the application's reads and writes end with it
+			case known == nil && ticked: // there may be many of them, and changes may come fast
+				ln.checkIdle(s, c)
 			}
 		}
 		select {
 		case <-changed:
+			ticked = false
 		case <-tick.C:
+			ticked = true
 		case <-ln.forgotten:
 			return
 		case <-ln.owner.ended:

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -179,4 +180,53 @@ func TestV11_ListenTCPAcceptsNothingThatItCannotDecideAbout(t *testing.T) {
 			t.Errorf("when the port is one of TCP: %v", err)
 		}
 	})
+}
+
+// TestBD4_ConnectionsOfTCPAreFinished: a drain lets them work until their peers have
+// done, or its time is over.
+func TestBD4_ConnectionsOfTCPAreFinished(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name string
+		ends time.Duration // by the peer; 0 is never
+		want time.Duration
+		cut  int
+	}{
+		{"one that ends", 20 * time.Second, 20 * time.Second, 0},
+		{"one that stays", 0, time.Minute, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t)
+				_, conn, peer := b.accepted(ofTCP(strict()), b.client(customerID))
+				defer peer.Close()
+				go func() { // ends with the connection
+					_, _ = io.Copy(conn, conn)
+					_ = conn.Close()
+				}()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				result := b.drain(ctx, atOnce)
+				time.Sleep(10 * time.Second)
+				if _, err := b.dial(b.client(customerID)); err == nil {
+					t.Error("another connection is accepted")
+				}
+				if _, err := io.WriteString(peer, "hello"); err != nil {
+					t.Error(err)
+				}
+				if _, err := io.ReadFull(peer, make([]byte, 5)); err != nil {
+					t.Errorf("the connection does not work while the process drains: %v", err)
+				}
+				if tt.ends > 0 {
+					time.Sleep(tt.ends - 10*time.Second)
+					_ = peer.Close()
+				}
+				got := <-result
+				if got.report.Duration != tt.want || int(got.report.ConnectionsCut) != tt.cut || (got.err != nil) != (tt.cut > 0) {
+					t.Errorf("got %+v, %v", got.report, got.err)
+				}
+			})
+		})
+	}
 }

@@ -1,6 +1,7 @@
 package inbound
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -54,6 +55,10 @@ type trackedConn struct {
 	framed atomic.Bool
 	// verdict is what was last found out about the connection.
 	verdict atomic.Pointer[verdict]
+	// secured is what TLS laid over the connection; nil in plaintext and before Accept.
+	secured atomic.Pointer[tls.Conn]
+	// running counts the requests that are being served over it, if it has TLS.
+	running atomic.Int64
 	// stream is set if the connection carries no requests.
 	stream atomic.Pointer[Connection]
 	// ending closes the connection; nil while it may stay.

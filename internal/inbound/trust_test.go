@@ -243,3 +243,61 @@ func TestApplicationProtocolsChooseTheChain(t *testing.T) {
 		})
 	}
 }
+
+// What is found by an address of TCP is what is found by its text.
+func TestAConnectionIsFoundByItsPeersAddress(t *testing.T) {
+	t.Parallel()
+	peers := []net.Addr{
+		&net.TCPAddr{IP: net.IPv4(10, 1, 2, 3), Port: 40000}, &net.TCPAddr{IP: net.IPv4(10, 1, 2, 4).To4(), Port: 40000},
+		&net.TCPAddr{IP: net.ParseIP("2001:db8::1"), Port: 40000}, &net.TCPAddr{IP: net.ParseIP("fe80::1"), Zone: "eth0", Port: 40000},
+		&net.UnixAddr{Name: "@customer", Net: "unix"},
+	}
+	ln := &Listener{known: connections{byAddress: make(map[string]sharing)}}
+	plaintext := new(Chain)
+	ln.state.Store(&state{plaintext: plaintext})
+	for _, peer := range peers {
+		if c := ln.known.at(peer); c != nil {
+			t.Errorf("%s is known already", peer)
+		}
+		c := &trackedConn{remote: peer.String()}
+		ln.known.add(c)
+		if ln.known.at(peer) != c || ln.known.find(peer.String()) != c {
+			t.Errorf("%s is not found", peer)
+		}
+	}
+	for _, peer := range append(peers, &net.TCPAddr{IP: net.IPv4(10, 1, 2, 5), Port: 40000}) {
+		if chain, _, remote := ln.RunOf(peer, nil); chain != plaintext || remote != peer.String() {
+			t.Errorf("%s: %q, the chain of plaintext: %v", peer, remote, chain == plaintext)
+		}
+	}
+	ln.state.Store(&state{err: errNoChain})
+	if chain, _, _ := ln.RunOf(peers[0], nil); chain != nil {
+		t.Error("a listener without a policy has a chain")
+	}
+}
+
+// A port of a peer's may be used for several addresses of a listener.
+func TestConnectionsThatShareAnAddressAreNotTakenForEachOther(t *testing.T) {
+	t.Parallel()
+	const peer = "10.1.2.3:40000"
+	known := connections{byAddress: make(map[string]sharing)}
+	first, second, third := &trackedConn{remote: peer}, &trackedConn{remote: peer}, &trackedConn{remote: peer}
+	known.add(first)
+	known.add(second)
+	if known.find(peer) != nil {
+		t.Error("one of two is found")
+	}
+	known.remove(first)
+	if known.find(peer) != nil {
+		t.Error("one is found of which nobody knows whether it is the one")
+	}
+	known.remove(second)
+	known.add(third)
+	if known.find(peer) != third {
+		t.Error("the only one is not found")
+	}
+	known.remove(third)
+	if len(known.byAddress) != 0 {
+		t.Errorf("%d addresses are kept", len(known.byAddress))
+	}
+}

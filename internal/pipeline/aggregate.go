@@ -1,9 +1,7 @@
 package pipeline
 
 import (
-	"errors"
-
-	"github.com/inboardmesh/inboard/breaker"
+	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/outcome"
 )
 
@@ -18,34 +16,24 @@ func (a *Attempt) move() error {
 	if next == a.cluster || !a.cluster.Exhausted(*a.pick) {
 		return nil
 	}
-	var permit breaker.Permit
-	if b := next.ErrorRate(); b != nil {
-		var err error
-		if permit, err = b.Allow(); err != nil {
-			a.call.overflowed(next, "breaker")
-			return err
-		}
-	}
-	gate := next.Gate(a.call.priority())
-	if !gate.TryRequest() {
-		permit.Done(outcome.Ignored)
-		a.call.overflowed(next, "requests")
-		return errors.New("circuit breaker: too many requests")
+	in, err := a.enter(next)
+	if err != nil {
+		return err
 	}
 	a.lock()
 	old, lost := a.admitted, a.ended
 	if !lost {
-		a.admitted.gate, a.errorRate = gate, permit
-		a.cluster, a.Observed.Cluster = next, next.Name()
+		a.admitted.gate, a.admitted.errorRate = in.gate, in.errorRate
+		a.goTo(next)
 		a.pick.Part, a.pick.PriorityBase = info.Part, info.PriorityBase
 	}
 	a.unlock()
 	if lost { // it was given up meanwhile
-		permit.Done(outcome.Ignored)
-		gate.ReleaseRequest()
+		in.leave(outcome.Ignored)
 		return errLost
 	}
-	old.errorRate.Done(outcome.Failure) // nothing there could be connected to
-	old.gate.ReleaseRequest()
+	old.leave(outcome.Failure) // nothing there could be connected to
 	return nil
 }
+
+func (a *Attempt) goTo(next *upstream.Cluster) { a.cluster, a.Observed.Cluster = next, next.Name() }

@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -146,6 +145,8 @@ func (a *Attempt) settle(o *outcome.Outcome) {
 	}()
 	switch {
 	case o.Kind == outcome.BodyFailure || a.ctx == nil:
+	case isBroken(o) && a.call.out.Closed() && a.ctx.Err() == nil:
+		o.Kind, o.Err = outcome.Closed, upstream.ErrClosed // and not what that did to a connection
 	case o.Kind == outcome.Response && !isTooLate(o):
 	case a.ctx.Err() != nil:
 		o.Kind, o.Err = endedBy(a.ctx), context.Cause(a.ctx)
@@ -155,6 +156,12 @@ func (a *Attempt) settle(o *outcome.Outcome) {
 			o.Kind, o.Err = outcome.PerTryTimeout, errPerTryTimeout
 		}
 	}
+}
+
+// isBroken reports whether an attempt may have failed of a connection's end. gRPC says
+// UNAVAILABLE, also of one that had begun to be answered.
+func isBroken(o *outcome.Outcome) bool {
+	return o.Kind != outcome.Response && o.Kind != outcome.Local || o.GRPC && o.Err != nil && codes.Code(o.Code) == codes.Unavailable
 }
 
 // isTooLate reports whether an answer says that the time was over.
@@ -168,6 +175,10 @@ func isTooLate(o *outcome.Outcome) bool {
 // admit takes the permits of the attempt, or says why it is refused.
 func (a *Attempt) admit() (o outcome.Outcome, refused bool) {
 	cluster := a.cluster
+	if a.call.out.Closed() {
+		a.releaseRetry()
+		return outcome.Outcome{Kind: outcome.Closed, Err: upstream.ErrClosed}, true
+	}
 	if err := cluster.Err(); err != nil {
 		a.releaseRetry()
 		return outcome.Outcome{Kind: outcome.NoConfig, Err: err}, true
@@ -193,7 +204,7 @@ func (a *Attempt) admit() (o outcome.Outcome, refused bool) {
 		a.errorRate.Done(outcome.Ignored)
 		a.Overflowed("requests")
 		cluster.CountDrop("")
-		return outcome.Outcome{Kind: outcome.Overflow, Err: errors.New("circuit breaker: too many requests")}, true
+		return outcome.Outcome{Kind: outcome.Overflow, Err: errRequests}, true
 	}
 	a.gate = gate
 	return outcome.Outcome{}, false
@@ -242,6 +253,22 @@ func (a *Attempt) Pick() (*upstream.Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
+	return a.take(endpoint, permit)
+}
+
+// Elsewhere is Pick for an attempt whose endpoint has left its cluster. Without another
+// one it keeps that, which may still serve it.
+func (a *Attempt) Elsewhere() (*upstream.Endpoint, error) {
+	endpoint, permit, err := a.pickAdmitted()
+	if err != nil {
+		return nil, err
+	}
+	a.unpick()
+	return a.take(endpoint, permit)
+}
+
+// take makes an endpoint that of the attempt.
+func (a *Attempt) take(endpoint *upstream.Endpoint, permit breaker.Permit) (*upstream.Endpoint, error) {
 	a.lock()
 	defer a.unlock()
 	if a.ended { // it lost meanwhile
@@ -298,6 +325,9 @@ func (a *Attempt) pickAdmitted() (*upstream.Endpoint, breaker.Permit, error) {
 	}
 }
 
+// Closed reports whether the mesh is being closed: the attempt must not be sent.
+func (a *Attempt) Closed() bool { return a.call.out.Closed() }
+
 // Priority is the routing priority, which selects the limits.
 func (a *Attempt) Priority() discovery.RoutingPriority { return a.call.priority() }
 
@@ -333,31 +363,52 @@ func (a *Attempt) end(o *outcome.Outcome, now time.Time) {
 	if a.cancel != nil {
 		a.cancel(context.Canceled)
 	}
+	gate := a.gate
+	a.giveBack(host, endpoint, o, now)
+	if gate == nil {
+		return // it was refused: nobody was told of its start
+	}
+	a.Observed.Outcome = *o
+	a.Observed.End = now
+	if hook := c.out.hooks.AttemptEnded; hook != nil && c.mirror == nil {
+		hook(a.ctx, &a.Observed)
+	}
+}
+
+// giveBack tells of the attempt's end whoever counts it, and gives its permits back:
+// each of them, although the others run hooks, which may panic or end the goroutine.
+func (a *Attempt) giveBack(host *balancer.Host, endpoint *upstream.Endpoint, o *outcome.Outcome, now time.Time) {
+	verdict := o.Verdict()
+	own := verdict
+	if timedOut := o.Kind == outcome.Timeout || o.Kind == outcome.PerTryTimeout; timedOut && !o.Sent {
+		own = outcome.Ignored // the wait was for a place in the pool, or for a connection
+	}
+	if a.gate != nil {
+		if !a.paused {
+			defer a.gate.ReleaseRequest()
+		}
+		if verdict == outcome.Success {
+			a.call.cluster.Throttle().Succeeded()
+		}
+	}
+	defer a.releaseRetry()
+	defer a.errorRate.Done(verdict)
+	defer a.admitted.endpoint.Done(own)
 	if host != nil {
 		host.End()
 		a.load.Done(o)
 		report(endpoint, o)
 		a.told(host, o, now)
 	}
-	verdict := o.Verdict()
-	if timedOut := o.Kind == outcome.Timeout || o.Kind == outcome.PerTryTimeout; timedOut && !o.Sent {
-		a.admitted.endpoint.Done(outcome.Ignored) // the wait was for a place in the pool, or for a connection
-	} else {
-		a.admitted.endpoint.Done(verdict)
-	}
-	a.errorRate.Done(verdict)
-	a.releaseRetry()
-	if a.gate == nil {
-		return // it was refused: nobody was told of its start
-	}
-	if verdict == outcome.Success {
-		c.cluster.Throttle().Succeeded()
-	}
-	a.gate.ReleaseRequest()
-	a.Observed.Outcome = *o
-	a.Observed.End = now
-	if hook := c.out.hooks.AttemptEnded; hook != nil && c.mirror == nil {
-		hook(a.ctx, &a.Observed)
+}
+
+// end ends what the call holds: all of it, although a hook may panic.
+func (c *Call) end(o *outcome.Outcome, now time.Time) {
+	defer c.filtered.End()
+	defer c.timeout.Stop()
+	defer c.out.lasting.remove(c)
+	if c.attempt != nil {
+		c.attempt.end(o, now)
 	}
 }
 

@@ -17,7 +17,6 @@ import (
 	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
-	"github.com/inboardmesh/inboard/outcome/meshfail"
 	"github.com/inboardmesh/inboard/retry"
 )
 
@@ -31,8 +30,8 @@ var errCallTimeout = errors.New("the call's own timeout")
 var errPerTryTimeout = errors.New("per-try timeout")
 
 // transparentRetries bounds the attempts that are repeated without asking the
-// retry policy: those of which it is certain that the peer did not process them
-// (gRFC A6, "Transparent Retries"), and idempotent ones on a dying connection.
+// retry policy because it is certain that the peer did not process them (gRFC A6,
+// "Transparent Retries").
 const transparentRetries = 3
 
 // Adapter is what a protocol brings to a call. Its methods are called by
@@ -41,6 +40,9 @@ type Adapter interface {
 	// Routed is told the decision once, before the first attempt. It applies
 	// rewrites and header mutations.
 	Routed(d *route.Decision)
+	// Copy has copies of the request sent, see [Call.Mirrors]. It is called at most
+	// once, when the first attempt is about to be made.
+	Copy()
 	// Carrier prepares the headers of an attempt and returns them, so that the
 	// observer can add to them.
 	Carrier(a *Attempt) observe.Carrier
@@ -53,8 +55,9 @@ type Adapter interface {
 	Abandon(a *Attempt)
 	// Replayable reports whether the request can be sent again, now.
 	Replayable() bool
-	// Unkept is what says that it cannot because there was too much of it to be kept,
-	// nil if that is not why.
+	// Unkept is what says that no retry can send it again because there was too much
+	// of it, nil if there was not. What its server has not processed can be sent again
+	// nevertheless, if it is Replayable.
 	Unkept() error
 	// Hedgeable reports whether the request may be sent while another attempt
 	// is under way: that its effect is that of one, and that all of it is at
@@ -121,6 +124,7 @@ type Call struct {
 	callersTime bool // what ends the call is not its route's timeout, but a deadline that the caller brought
 	// mirror is set for a copy of a request, which is no call of the application.
 	mirror *Mirror
+	place  place
 }
 
 // Attempt is one attempt of a call.
@@ -148,8 +152,9 @@ type Attempt struct {
 
 	ended bool
 	slow  bool // it has taken the per-try timeout, and was let go on
-	// lost is guarded by the call's hedging.
-	lost bool
+	// lost and paused are guarded by the call's hedging.
+	lost   bool
+	paused bool // it holds no permits, see Pause
 
 	call *Call
 	// cluster is the call's, or one of those that an aggregate consists of.
@@ -205,7 +210,10 @@ func (c *Call) RunDecided(ctx context.Context, req *route.Request, decided *Deci
 }
 
 func (c *Call) run(ctx context.Context, req *route.Request, decided *Decided) outcome.Outcome {
-	req.Source = c.out.upstreams.Name()
+	req.Source = c.out.Caller()
+	if decided != nil && decided.err != nil {
+		return c.unconfigured(ctx, decided.err)
+	}
 	if decided != nil {
 		return c.routed(ctx, req, decided.config, decided.decision)
 	}
@@ -213,19 +221,28 @@ func (c *Call) run(ctx context.Context, req *route.Request, decided *Decided) ou
 	if config == nil {
 		var err error
 		if config, err = c.target.Config(ctx); err != nil {
-			e := c.target.ConfigError(ctx, err)
-			return outcome.Outcome{Kind: e.Kind, Err: e}
+			return c.unconfigured(ctx, err)
 		}
 		c.now = time.Now()
 	}
 	decision, ok := config.Routes.Match(req)
 	if !ok {
-		return c.noRoute(req)
+		return c.noRoute(config, req)
 	}
 	return c.routed(ctx, req, config, decision)
 }
 
-func (c *Call) noRoute(req *route.Request) outcome.Outcome {
+func (c *Call) unconfigured(ctx context.Context, err error) outcome.Outcome {
+	e := c.target.ConfigError(ctx, err)
+	return outcome.Outcome{Kind: e.Kind, Err: e}
+}
+
+// noRoute fails a call without a route, and tells whether the host or the rest of the
+// request is why.
+func (c *Call) noRoute(config *Config, req *route.Request) outcome.Outcome {
+	if trace := config.Routes.Trace(req); trace.Host == nil {
+		return c.fail(outcome.NoRoute, errors.New("no virtual host is for "+strconv.Quote(req.Host)))
+	}
 	return c.fail(outcome.NoRoute, errors.New("no route matches "+req.Method+" "+strconv.Quote(req.Host+req.Path)))
 }
 
@@ -240,6 +257,7 @@ func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, d
 	c.decide(req, decision)
 	c.config = config
 	c.hide = config.Target.Listener.HideOriginals
+	c.options = optionsOf(ctx)
 	if o, ended := c.filter(ctx, config, req); ended {
 		return o
 	}
@@ -254,15 +272,15 @@ func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, d
 	}
 	c.cluster = config.Clusters[c.Observed.Cluster]
 	if c.cluster == nil {
-		return c.fail(outcome.NoConfig, errors.New("no such cluster"))
+		return c.fail(outcome.NoConfig, errors.New("no route of this table names such a cluster"))
 	}
 	if category, dropped := c.cluster.Dropped(); dropped {
 		return c.drop(category)
 	}
-	c.plan(ctx, req)
+	c.plan(req)
+	c.steer(req)
 	c.adapter.Routed(&c.Decision)
 	c.customize()
-	c.steer(req)
 	if answer := c.pin(); answer != nil {
 		return c.answer(answer)
 	}
@@ -271,6 +289,9 @@ func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, d
 	if left, late := c.late(0); late {
 		return c.fail(outcome.Timeout, c.tooLate(left))
 	}
+	if len(c.Decision.Route.Forward.Mirrors) > 0 && c.ctx.Err() == nil {
+		c.adapter.Copy()
+	}
 	if c.hedge != nil {
 		c.startHedging()
 	}
@@ -278,14 +299,13 @@ func (c *Call) routed(ctx context.Context, req *route.Request, config *Config, d
 }
 
 // plan takes what the route and the application say about retries and time.
-func (c *Call) plan(ctx context.Context, req *route.Request) {
+func (c *Call) plan(req *route.Request) {
 	forward := c.Decision.Route.Forward
 	c.policy, c.headers, c.hedge = forward.Retry, forward.RetryHeaders, forward.Hedge
 	if c.policy == nil || c.headers != nil && !mayRetry(c.headers, req) {
 		c.policy = &noRetries
 	}
 	c.routingPriority, c.minTime = forward.Priority, forward.MinTime
-	c.options = optionsOf(ctx)
 }
 
 // Facts are what is known of the call. No connection brought it.
@@ -324,32 +344,9 @@ func (c *Call) Upstream() string {
 	return c.attempt.Observed.Endpoint
 }
 
-// Decided is where a call to the same target goes, before it is made.
-type Decided struct {
-	config   *Config
-	decision route.Decision
-}
-
-// Route is the route that was found.
-func (d *Decided) Route() *discovery.Route { return d.decision.Route }
-
-// Decide routes a request to the call's target, as if it were a call of its own,
-// by the configuration that is in force. ok is false if no route matches.
-func (c *Call) Decide(req *route.Request) (d Decided, ok bool) {
-	if d.config = c.target.config.Load(); d.config == nil {
-		return Decided{}, false
-	}
-	d.decision, ok = d.config.Routes.Match(req)
-	return d, ok
-}
-
-// Succeed makes next, which must be zero, a call to the same target, see
-// [Outbound.Prepare].
-func (c *Call) Succeed(next *Call, adapter Adapter) { c.out.Prepare(next, c.target, adapter) }
-
 // filter runs the filters. They are above retry, so that they see a call once,
-// and above the timeout's start only in that a delay uses up the caller's time
-// and not the route's.
+// and above the timeout's start only in that a delay uses up the caller's time,
+// and the application's for the call, and not the route's.
 func (c *Call) filter(ctx context.Context, config *Config, req *route.Request) (o outcome.Outcome, ended bool) {
 	if config.filters == nil {
 		if config.filtersErr != nil {
@@ -360,16 +357,23 @@ func (c *Call) filter(ctx context.Context, config *Config, req *route.Request) (
 	if config.filters.Idle(&c.Decision) {
 		return outcome.Outcome{}, false
 	}
+	if end := c.ownEnd(); !end.IsZero() {
+		bounded, cancel := context.WithDeadlineCause(ctx, end, errCallTimeout)
+		defer cancel()
+		ctx = bounded
+	}
 	c.filtered = &filter.Exchange{Request: *req, Facts: c.Facts(), Routes: config.Routes, Decision: c.Decision}
 	answer, err := config.filters.Run(ctx, c.filtered)
 	c.now = time.Now()
 	switch {
+	case err != nil && c.out.Closed():
+		return c.closed(), true
 	case err != nil:
 		return c.fail(endedBy(ctx), err), true
 	case answer != nil:
 		return c.answer(answer), true
 	case c.filtered.Decision.Route == nil:
-		return c.noRoute(req), true
+		return c.noRoute(config, req), true
 	}
 	c.decide(req, c.filtered.Decision)
 	return outcome.Outcome{}, false
@@ -416,7 +420,7 @@ func (c *Call) Resume(o outcome.Outcome) outcome.Outcome {
 // again decides whether another attempt follows the one that ended with o, and
 // waits until it is due. When the wait is cut short, o becomes the reason.
 func (c *Call) again(o *outcome.Outcome) bool {
-	if o.Kind == outcome.Timeout || o.Kind == outcome.Canceled {
+	if o.Kind == outcome.Timeout || o.Kind == outcome.Canceled || c.out.Closed() {
 		return false
 	}
 	if c.isTransparent(o) {
@@ -438,13 +442,14 @@ func (c *Call) again(o *outcome.Outcome) bool {
 	if _, late := c.late(delay); late {
 		return false
 	}
-	if !c.adapter.Replayable() {
-		if err := c.adapter.Unkept(); err != nil {
-			c.overflowed(c.cluster, "replay")
-			if o.Err != nil {
-				o.Err = fmt.Errorf("%w (not retried: %w)", o.Err, err)
-			}
+	if err := c.adapter.Unkept(); err != nil {
+		c.overflowed(c.cluster, "replay")
+		if o.Err != nil {
+			o.Err = fmt.Errorf("%w (not retried: %w)", o.Err, err)
 		}
+		return false
+	}
+	if !c.adapter.Replayable() {
 		return false
 	}
 	gate := c.cluster.Gate(c.priority())
@@ -456,10 +461,19 @@ func (c *Call) again(o *outcome.Outcome) bool {
 		c.overflowed(c.cluster, "retries")
 		return false
 	}
+	defer func() { // also if a hook panics
+		if !c.isRetry {
+			gate.ReleaseRetry()
+		}
+	}()
+	c.isRetry = false
 	c.abandon(c.attempt, o)
 	if err := c.sleep(delay); err != nil {
-		gate.ReleaseRetry()
-		*o = outcome.Outcome{Kind: endedBy(c.ctx), Err: err, Sent: c.sent}
+		kind := endedBy(c.ctx)
+		if errors.Is(err, upstream.ErrClosed) {
+			kind = outcome.Closed
+		}
+		*o = outcome.Outcome{Kind: kind, Err: err, Sent: c.sent}
 		return false
 	}
 	c.isRetry = true
@@ -474,8 +488,8 @@ func (c *Call) abandon(a *Attempt, o *outcome.Outcome) {
 	c.timedOut = o.Kind == outcome.PerTryTimeout
 	c.remember(a, o)
 	now := time.Now()
+	defer a.end(o, now)  // whatever panics
 	c.adapter.Abandon(a) // before its context ends, which would cost its connection
-	a.end(o, now)
 }
 
 // isTransparent reports whether the attempt may be repeated whatever the policy
@@ -483,21 +497,29 @@ func (c *Call) abandon(a *Attempt, o *outcome.Outcome) {
 // said so itself), or because to act on it twice does no harm and its connection
 // was dying, as any that was idle may be.
 func (c *Call) isTransparent(o *outcome.Outcome) bool {
-	limit := uint8(0)
+	limit, throttle := uint8(0), c.cluster.Throttle()
 	switch o.Kind {
 	case outcome.ResetBeforeRequest:
 		limit = transparentRetries
 	case outcome.RefusedStream:
-		limit = 1
+		// It has cost the peer something, which says so because it has too much to do.
+		if throttle.Allows() {
+			limit = 1
+		}
 	case outcome.Reset:
-		if o.Repeatable {
-			limit = transparentRetries
+		// A peer that ends what it has just been asked looks the same. One that does so
+		// with everything gets it twice, as from net/http, and not with a throttle.
+		if o.Repeatable && throttle.Allows() {
+			limit = 1
 		}
 	}
 	if c.transparent >= limit || !c.adapter.Replayable() {
 		return false
 	}
 	c.transparent++
+	if o.Kind == outcome.Reset {
+		throttle.Failed() // this one may have cost the peer all that a retry costs
+	}
 	return true
 }
 
@@ -525,35 +547,6 @@ func (c *Call) answer(a *filter.Answer) outcome.Outcome {
 	return o
 }
 
-// fail ends a call before any attempt.
-func (c *Call) fail(kind outcome.Kind, err error) outcome.Outcome {
-	return c.failOutcome(outcome.Outcome{Kind: kind, Err: err})
-}
-
-// Failed is the outcome of a response that broke off, whose error says where in the
-// call that happened. It is for adapters, before they call Finish.
-func (c *Call) Failed(o outcome.Outcome) outcome.Outcome { return c.failOutcome(o) }
-
-// failOutcome adds to an error where in the call it happened.
-func (c *Call) failOutcome(o outcome.Outcome) outcome.Outcome {
-	if o.Err == nil {
-		o.Err = errors.New(o.Kind.String())
-	}
-	e := &meshfail.Error{
-		Kind: o.Kind, Target: c.target.name, Route: c.Observed.Route, Cluster: c.Observed.Cluster,
-		Attempts: c.Observed.Attempts, Sent: o.Sent || c.sent, Err: o.Err,
-	}
-	if a := c.attempt; a != nil {
-		a.lock()
-		if a.Endpoint != nil {
-			e.Endpoint = a.Endpoint.Address()
-		}
-		a.unlock()
-	}
-	o.Err = e
-	return o
-}
-
 func (c *Call) overflowed(cluster *upstream.Cluster, resource string) {
 	if hook := c.out.hooks.Overflowed; hook != nil {
 		hook(observe.OverflowEvent{Cluster: cluster.Name(), Resource: resource})
@@ -569,11 +562,7 @@ func (c *Call) Finish(o outcome.Outcome) {
 	}
 	c.finished = true
 	now := time.Now()
-	if c.attempt != nil {
-		c.attempt.end(&o, now)
-	}
-	c.timeout.Stop()
-	c.filtered.End()
+	c.end(&o, now)
 	c.Observed.Outcome = o
 	c.Observed.End = now
 	if c.mirror != nil {
@@ -584,6 +573,9 @@ func (c *Call) Finish(o outcome.Outcome) {
 		hook(c.observed, &c.Observed)
 	}
 }
+
+// Closing is closed when the mesh is being closed.
+func (c *Call) Closing() <-chan struct{} { return c.out.life.Done() }
 
 // Context bounds the call: it ends with the caller's context or with the
 // route's timeout. It is nil before routing.

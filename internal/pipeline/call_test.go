@@ -171,6 +171,9 @@ func TestBU9_NoRoute(t *testing.T) {
 		if !e.SafeToRetry() || d.attempts != 0 {
 			t.Errorf("safe to retry: %t after %d attempts", e.SafeToRetry(), d.attempts)
 		}
+		b.configure(newTarget(func(t *discovery.Target) { t.Routes.VirtualHosts[0].Domains = []string{"refund.shop"} }))
+		o, _ = b.run(t.Context(), d)
+		expectError(t, o, outcome.NoRoute, `mesh: target "payment.shop:80": no virtual host is for "payment.shop"`)
 		b.configure(newTarget(func(t *discovery.Target) { top(t).Forward, top(t).Local = nil, true }))
 		o, _ = b.run(t.Context(), d)
 		expectError(t, o, outcome.NoRoute, `mesh: target "payment.shop:80": route "top": the route is for requests that arrive, not for requests that leave`)
@@ -319,23 +322,4 @@ func TestBC5_PermitsReturnWhateverBecomesOfACall(t *testing.T) {
 			})
 		})
 	}
-}
-
-// A hook is foreign code, too.
-func TestAPanicInAHookLeavesNothingBehind(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.configure(newTarget())
-		b.onTry = func(*observe.Attempt) { panic("hook") }
-		func() {
-			defer func() {
-				if recover() == nil {
-					t.Error("the panic was swallowed")
-				}
-			}()
-			b.run(t.Context(), &adapter{})
-		}()
-		b.idle("v1")
-	})
 }

@@ -122,3 +122,65 @@ func TestAnAnswerToAGRPCCallHasAGRPCStatus(t *testing.T) {
 		}
 	})
 }
+
+// controlled is an adapter of requests with headers that control it.
+type controlled struct {
+	adapter
+	call    *Call
+	headers writable
+}
+
+func (d *controlled) Routed(*route.Decision) { d.call.Control(d.headers) }
+
+// TestTheTimeOfACallIncludesItsDelays: it begins with the call, whatever the route's own
+// timeout does, and ends the delay.
+func TestTheTimeOfACallIncludesItsDelays(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		delay   time.Duration
+		options CallOptions
+		header  string
+		took    time.Duration
+		tried   int
+	}{
+		{"it ends in the delay", time.Minute, CallOptions{Timeout: time.Second}, "", time.Second, 0},
+		{"it ends after the delay", time.Second, CallOptions{Timeout: 1500 * time.Millisecond}, "", 1500 * time.Millisecond, 1},
+		{"it has passed before the delay", time.Minute, CallOptions{Timeout: -1}, "", 0, 0},
+		{"the route's begins after the delay", time.Second, CallOptions{Timeout: time.Hour}, "", 3 * time.Second, 1},
+		{"Envoy's header does, too", time.Second, CallOptions{}, "500", 1500 * time.Millisecond, 1},
+		{"and is no more time than the application gives", time.Second, CallOptions{Timeout: 1500 * time.Millisecond}, "800", 1500 * time.Millisecond, 1},
+		{"but may be less", time.Second, CallOptions{Timeout: 1900 * time.Millisecond}, "500", 1500 * time.Millisecond, 1},
+		{"which is over in the delay, whatever the header says", time.Minute, CallOptions{Timeout: time.Second}, "500", time.Second, 0},
+		{"it has passed, whatever the header says", time.Minute, CallOptions{Timeout: -1}, "500", 0, 0},
+		{"the header is no limit", time.Minute, CallOptions{Timeout: time.Second}, "0", time.Second, 0},
+		{"the header is no limit, after the delay", time.Second, CallOptions{Timeout: 1500 * time.Millisecond}, "0", 1500 * time.Millisecond, 1},
+		{"the header is no limit, but the route's is", time.Second, CallOptions{}, "0", 3 * time.Second, 1},
+		{"the header cannot be read", time.Minute, CallOptions{Timeout: time.Second}, "abc", time.Second, 0},
+		{"the header cannot be read, after the delay", time.Second, CallOptions{Timeout: 1500 * time.Millisecond}, "abc", 1500 * time.Millisecond, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t)
+				b.configure(newTarget(routeTimeout(2*time.Second), faulty(&discovery.Fault{Delay: &discovery.FaultDelay{Fixed: tt.delay, PerMillion: everyCall}})))
+				headers := writable{}
+				if tt.header != "" {
+					headers[timeoutControl] = []string{tt.header}
+				}
+				d := &controlled{adapter: adapter{attempt: hang}, headers: headers}
+				c := b.prepare(&d.adapter)
+				b.outbound.Prepare(c, b.outbound.Target(targetName), d)
+				d.call = c
+				req := newRouteRequest()
+				req.Header = headers
+				begin := time.Now()
+				o := c.Run(WithOptions(t.Context(), tt.options), req)
+				if took := time.Since(begin); o.Kind != outcome.Timeout || took != tt.took || d.attempts != tt.tried {
+					t.Errorf("%v (%v) after %v and %d attempts, want a timeout after %v and %d", o.Kind, o.Err, took, d.attempts, tt.took, tt.tried)
+				}
+				b.idle("v1")
+			})
+		})
+	}
+}

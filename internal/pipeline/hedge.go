@@ -114,6 +114,13 @@ func (h *hedging) round() outcome.Outcome {
 			h.lose(&o)
 			done = true
 			return o
+		case <-c.out.life.Done():
+			// Most attempts end with their connections. One may be held up in what the
+			// application gave for it, as its GetBody.
+			o = outcome.Outcome{Kind: outcome.Closed, Err: upstream.ErrClosed, Sent: true}
+			h.lose(&o)
+			done = true
+			return o
 		}
 	}
 }
@@ -129,14 +136,15 @@ func (h *hedging) ended() *outcome.Outcome {
 }
 
 // decides reports whether an outcome is the call's although other attempts still
-// run: an answer that is good, or as bad as it will get.
+// run: an answer that is good, or as bad as it will get. A request that an attempt could
+// not have, as its GetBody failed, says nothing of those that have theirs.
 func (h *hedging) decides(o *outcome.Outcome) bool {
 	switch o.Kind {
 	case outcome.Response:
 		return !h.call.policy.Retryable(o)
 	case outcome.Timeout:
 		return o.Sent || h.call.ctx.Err() != nil // or there was no time to send it, see Depart
-	case outcome.Canceled, outcome.BodyFailure:
+	case outcome.Canceled:
 		return true
 	}
 	return false
@@ -145,7 +153,7 @@ func (h *hedging) decides(o *outcome.Outcome) bool {
 // discard ends a failed attempt: the others are in its place already.
 func (h *hedging) discard(a *Attempt, o *outcome.Outcome) {
 	c := h.call
-	if c.throttled(o) || o.Kind == outcome.Overflow || o.Kind == outcome.NoEndpoint || o.Kind == outcome.Timeout {
+	if c.throttled(o) || o.Kind == outcome.Overflow || o.Kind == outcome.NoEndpoint || o.Kind == outcome.Timeout || o.Kind == outcome.BodyFailure {
 		h.stopped = true
 	}
 	if wait, forbidden, ok := retry.Pushback(o); ok && (forbidden || wait > 0) {
@@ -238,24 +246,37 @@ func (h *hedging) deliver(r result) {
 
 // lose ends the attempts that still run. o is how, if not by losing.
 func (h *hedging) lose(o *outcome.Outcome) {
-	now := time.Now()
-	for _, a := range h.running {
-		h.mu.Lock()
-		a.lost = true
-		h.mu.Unlock()
-		ending := outcome.Outcome{Kind: outcome.Canceled, Sent: true, Err: errLost}
-		switch {
-		case o != nil:
-			ending = *o
-		case a.slow:
-			// It had its time: that another had more luck does not excuse it.
-			ending.Kind = outcome.PerTryTimeout
-		}
-		h.call.sent = true
-		a.end(&ending, now)
+	defer h.loseDelivered()
+	running := h.running
+	h.running = running[:0]
+	h.loseEach(running, o, time.Now())
+}
+
+// loseEach ends the attempts in their order: all, although a hook may panic.
+func (h *hedging) loseEach(running []*Attempt, o *outcome.Outcome, now time.Time) {
+	if len(running) == 0 {
+		return
 	}
-	h.running = h.running[:0]
-	for { // what was delivered before it lost
+	defer h.loseEach(running[1:], o, now)
+	a := running[0]
+	h.mu.Lock()
+	a.lost = true
+	h.mu.Unlock()
+	ending := outcome.Outcome{Kind: outcome.Canceled, Sent: true, Err: errLost}
+	switch {
+	case o != nil:
+		ending = *o
+	case a.slow:
+		// It had its time: that another had more luck does not excuse it.
+		ending.Kind = outcome.PerTryTimeout
+	}
+	h.call.sent = true
+	a.end(&ending, now)
+}
+
+// loseDelivered lets go of what was delivered before it lost.
+func (h *hedging) loseDelivered() {
+	for {
 		select {
 		case r := <-h.results:
 			if r.returned {

@@ -301,8 +301,8 @@ func TestAPanicOfAHookAsAHedgeBeginsLeavesNothing(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
 			b.configure(newTarget(hedgedBy(retry.Hedge{Delay: hedgeDelay}, retry.Policy{MaxRetries: 2, On: retry.On5xx})))
-			b.onTry = func(a *observe.Attempt) {
-				if a.Number == number {
+			b.onHook = func(event string) {
+				if event == fmt.Sprint("attempt ", number) {
 					panic("foreign code")
 				}
 			}
@@ -370,5 +370,31 @@ func TestClosingBeforeARoundLeavesNoPermit(t *testing.T) {
 		if got := gate.Usage(); got != (breaker.Usage{}) {
 			t.Errorf("in use: %+v", got)
 		}
+	})
+}
+
+// TestAHedgedCallEndsWithTheMesh, whatever holds its attempts up: it may be code of the
+// application, which the end of a context does not reach.
+func TestAHedgedCallEndsWithTheMesh(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.configure(newTarget(routeTimeout(time.Hour), hedgedBy(retry.Hedge{Delay: hedgeDelay}, retry.Policy{MaxRetries: 1, On: retry.On5xx})))
+		release := make(chan struct{})
+		defer close(release)
+		d := &adapter{hedgeable: true, attempt: func(context.Context, *Attempt, int) outcome.Outcome {
+			<-release
+			return outcome.Outcome{Kind: outcome.BodyFailure}
+		}}
+		time.AfterFunc(time.Second, b.outbound.Stop)
+		begin := time.Now()
+		o, _ := b.run(t.Context(), d)
+		if took := time.Since(begin); took != time.Second || o.Kind != outcome.Closed {
+			t.Errorf("it ended after %v as %v (%v), want 1 s and closed", took, o.Kind, o.Err)
+		}
+		if len(b.tries) != 2 || len(b.calls) != 1 {
+			t.Errorf("%d attempts and %d calls ended, want 2 and 1", len(b.tries), len(b.calls))
+		}
+		b.idle("v1")
 	})
 }

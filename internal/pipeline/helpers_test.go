@@ -81,10 +81,10 @@ type bench struct {
 	outbound  *Outbound
 
 	mu     sync.Mutex
-	events []string               // guarded by mu
-	calls  []observe.Call         // guarded by mu; as they ended
-	tries  []observe.Attempt      // guarded by mu; as they ended
-	onTry  func(*observe.Attempt) // runs in AttemptStarted, if set
+	events []string           // guarded by mu
+	calls  []observe.Call     // guarded by mu; as they ended
+	tries  []observe.Attempt  // guarded by mu; as they ended
+	onHook func(event string) // runs in every hook, if set
 }
 
 // newBench is for a test in a bubble. Closing the mesh with the test, it checks
@@ -106,19 +106,18 @@ func newBench(t *testing.T) *bench {
 		},
 		AttemptStarted: func(ctx context.Context, a *observe.Attempt) context.Context {
 			b.note(fmt.Sprintf("attempt %d", a.Number))
-			if b.onTry != nil {
-				b.onTry(a)
-			}
 			return context.WithValue(ctx, hookKey{}, a.Number)
 		},
 		AttemptEnded: func(ctx context.Context, a *observe.Attempt) {
-			if b.onTry == nil && ctx.Value(hookKey{}) != a.Number {
+			if b.onHook == nil && ctx.Value(hookKey{}) != a.Number {
 				t.Error("AttemptEnded got another context than AttemptStarted returned")
 			}
 			b.note(fmt.Sprintf("attempt %d ended: %v", a.Number, a.Outcome.Kind))
 			b.locked(func() { b.tries = append(b.tries, *a) })
 		},
-		Overflowed: func(e observe.OverflowEvent) { b.note("overflow of " + e.Cluster + ": " + e.Resource) },
+		Overflowed:      func(e observe.OverflowEvent) { b.note("overflow of " + e.Cluster + ": " + e.Resource) },
+		BreakerChanged:  func(observe.BreakerEvent) { b.hooked("breaker") },
+		EndpointEjected: func(observe.EjectionEvent) { b.hooked("ejection") },
 	}
 	b.upstreams = upstream.NewManager(upstream.Options{Hooks: hooks})
 	b.outbound = NewOutbound(b.source, b.upstreams, hooks)
@@ -132,7 +131,16 @@ func newBench(t *testing.T) *bench {
 
 type hookKey struct{}
 
-func (b *bench) note(event string) { b.locked(func() { b.events = append(b.events, event) }) }
+func (b *bench) note(event string) {
+	b.locked(func() { b.events = append(b.events, event) })
+	b.hooked(event)
+}
+
+func (b *bench) hooked(event string) {
+	if b.onHook != nil {
+		b.onHook(event)
+	}
+}
 
 func (b *bench) locked(f func()) {
 	b.mu.Lock()
@@ -259,6 +267,7 @@ type adapter struct {
 
 	mu        sync.Mutex // for attempts side by side
 	routed    int
+	copied    int
 	attempts  int
 	abandoned int
 	began     []time.Time
@@ -272,6 +281,7 @@ func (noCarrier) Set(string, string) {}
 func (noCarrier) Keys() []string     { return nil }
 
 func (d *adapter) Routed(*route.Decision)           { d.routed++ }
+func (d *adapter) Copy()                            { d.copied++ }
 func (d *adapter) Carrier(*Attempt) observe.Carrier { return noCarrier{} }
 func (d *adapter) Replayable() bool                 { return !d.unreplayable }
 func (d *adapter) Unkept() error                    { return nil }

@@ -12,9 +12,12 @@ import (
 )
 
 const (
-	// maxMirrors bounds the copies of requests that are under way in one mesh:
-	// what they cost does not depend on how slow their clusters are.
+	// maxMirrors bounds the copies of requests that are under way to one cluster: what
+	// they cost does not depend on how slow it is, and another cluster's do not wait
+	// for it.
 	maxMirrors = 256
+	// maxAllMirrors bounds those of one mesh, to however many clusters.
+	maxAllMirrors = 4 * maxMirrors
 	// mirrorTimeout bounds a copy whose route has no timeout. It is Envoy's default
 	// of a route's.
 	mirrorTimeout = 15 * time.Second
@@ -53,7 +56,7 @@ type Mirror struct {
 }
 
 // Mirrors draws the copies of a call's request, whose headers req sees as they
-// are sent. It is for [Adapter.Routed]; most routes have none, which costs
+// are sent. It is for [Adapter.Copy]; most routes have none, which costs
 // nothing.
 func (c *Call) Mirrors(req *route.Request) []*Mirror {
 	drawn := c.Decision.Mirrors(req)
@@ -97,7 +100,7 @@ func (m *Mirror) Incomplete(reason string) { m.event.Dropped = reason }
 func (m *Mirror) Go(send func(ctx context.Context)) {
 	reason := dropNoCluster
 	if m.cluster != nil {
-		reason = m.out.mirrors.start(send)
+		reason = m.out.mirrors.start(m.event.Cluster, send)
 	}
 	if reason != "" {
 		m.Drop(reason)
@@ -155,35 +158,44 @@ type mirrors struct {
 	mu      sync.Mutex
 	closed  bool               // guarded by mu
 	active  int                // guarded by mu
+	of      map[string]int     // guarded by mu; those of each cluster that has any
 	ctx     context.Context    // guarded by mu; of all of them, nil before the first
 	cancel  context.CancelFunc // guarded by mu
 	running sync.WaitGroup
 }
 
-// start runs send on a goroutine, or says why not.
-func (m *mirrors) start(send func(ctx context.Context)) (refused string) {
+// start runs send, a copy for a cluster, on a goroutine, or says why not.
+func (m *mirrors) start(cluster string, send func(ctx context.Context)) (refused string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
 	case m.closed:
 		return dropClosed
-	case m.active >= maxMirrors:
+	case m.active >= maxAllMirrors, m.of[cluster] >= maxMirrors:
 		return dropInFlight
 	}
 	if m.ctx == nil {
 		m.ctx, m.cancel = context.WithCancel(context.Background())
+		m.of = make(map[string]int)
 	}
 	m.active++
+	m.of[cluster]++
 	ctx := m.ctx
 	m.running.Go(func() { // ends with ctx at the latest; close waits for it
-		defer func() {
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			m.active--
-		}()
+		defer m.ended(cluster)
 		send(ctx)
 	})
 	return ""
+}
+
+// ended takes note of the end of a copy for a cluster.
+func (m *mirrors) ended(cluster string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.active--
+	if m.of[cluster]--; m.of[cluster] == 0 {
+		delete(m.of, cluster)
+	}
 }
 
 // close ends all copies and waits for them. None starts later.

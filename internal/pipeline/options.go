@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
-
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/route"
@@ -20,8 +18,9 @@ import (
 // call gets no more time, no more retries and no other limits than its route
 // and its cluster allow.
 type CallOptions struct {
-	// Timeout bounds the call with all its attempts. The route's timeout and the
-	// context's deadline apply beside it. A negative one has passed already.
+	// Timeout bounds the call from its beginning, with filters, attempts and redirects.
+	// The route's timeout and the context's deadline apply beside it. A negative one has
+	// passed already.
 	Timeout time.Duration
 	// PerTryTimeout ends one attempt. It can only shorten the route's.
 	PerTryTimeout time.Duration
@@ -71,11 +70,17 @@ func optionsOf(ctx context.Context) *CallOptions {
 	return o
 }
 
+// keyed reports whether the application gives the key that is hashed.
+func (o *CallOptions) keyed() bool { return o != nil && o.HashKey != "" }
+
 // controlPrefix begins the names of Envoy's headers, all of them.
 const controlPrefix = "x-envoy-"
 
+// timeoutControl is the header that has the timeout of a call, see controlTimeout.
+const timeoutControl = "x-envoy-upstream-rq-timeout-ms"
+
 // controls are the request headers of Envoy's router by which a caller controls
-// how its call is retried and timed.
+// how its call is retried, and how long an attempt may take.
 var controls = [...]struct {
 	name  string
 	apply func(o *CallOptions, value string)
@@ -109,8 +114,7 @@ var controls = [...]struct {
 			o.Hedge = &retry.Hedge{}
 		}
 	}},
-	{"x-envoy-upstream-rq-timeout-ms", func(o *CallOptions, v string) { o.Timeout = milliseconds(v, o.Timeout) }},
-	{"x-envoy-upstream-rq-per-try-timeout-ms", func(o *CallOptions, v string) { o.PerTryTimeout = milliseconds(v, o.PerTryTimeout) }},
+	{"x-envoy-upstream-rq-per-try-timeout-ms", func(o *CallOptions, v string) { o.PerTryTimeout = shorter(o.PerTryTimeout, milliseconds(v)) }},
 }
 
 // knownConditions reads the conditions of a header. Unlike in configuration,
@@ -125,10 +129,11 @@ func knownConditions(v string) retry.Conditions {
 	return set
 }
 
-func milliseconds(v string, whenBad time.Duration) time.Duration {
+// milliseconds is 0, which is no limit, for what cannot be read.
+func milliseconds(v string) time.Duration {
 	n, err := strconv.ParseUint(v, 10, 32)
 	if err != nil {
-		return whenBad
+		return 0
 	}
 	return time.Duration(n) * time.Millisecond
 }
@@ -146,6 +151,19 @@ func (c *Call) Control(h route.HeaderMap) {
 		control.apply(c.own(), strings.TrimSpace(values[0]))
 		h.Del(control.name)
 	}
+	if values := h.Values(timeoutControl); len(values) > 0 {
+		c.controlTimeout(milliseconds(strings.TrimSpace(values[0])))
+		h.Del(timeoutControl)
+	}
+}
+
+// controlTimeout bounds the call by a header, whose time begins as Envoy's does: with the
+// router, behind the filters. As there 0 is no limit, yet the route's stays, and so does
+// the application's own.
+func (c *Call) controlTimeout(limit time.Duration) {
+	if o := c.own(); limit > 0 && o.Timeout >= 0 {
+		o.Timeout = shorter(o.Timeout, c.now.Sub(c.Observed.Start)+limit)
+	}
 }
 
 // IsControl reports whether a header is one by which an application controls its
@@ -161,7 +179,7 @@ func IsControl(name string) bool {
 			return true
 		}
 	}
-	return false
+	return strings.EqualFold(timeoutControl, name)
 }
 
 // own returns the call's options to be changed: those of a context are shared.
@@ -183,9 +201,6 @@ func (c *Call) customize() {
 		return
 	}
 	c.minTime = max(c.minTime, o.MinTime)
-	if o.HashKey != "" {
-		c.pick.Hash, c.pick.Hashed = xxhash.Sum64String(o.HashKey), true
-	}
 	if o.Locality != (balancer.Locality{}) {
 		c.pick.Prefer = &o.Locality
 	}

@@ -231,6 +231,19 @@ func TestBR19_HeadersControlTheCallAndAreTakenOut(t *testing.T) {
 	}
 }
 
+// A header's time applies beside the one of the context's options; 0 is none.
+func TestBR19_OfTwoTimesTheShorterHolds(t *testing.T) {
+	t.Parallel()
+	const given, shorter = 300 * time.Millisecond, 100 * time.Millisecond
+	for header, want := range map[string]time.Duration{"0": given, "100": shorter, "300": given, "500": given, "x": given} {
+		c := Call{options: &CallOptions{Timeout: given, PerTryTimeout: given}}
+		c.Control(writable{timeoutControl: {header}, "x-envoy-upstream-rq-per-try-timeout-ms": {header}})
+		if c.options.Timeout != want || c.options.PerTryTimeout != want {
+			t.Errorf("%q: %v, and %v for an attempt, want %v", header, c.options.Timeout, c.options.PerTryTimeout, want)
+		}
+	}
+}
+
 func TestBR19_HeadersDoNotChangeTheOptionsOfOtherCalls(t *testing.T) {
 	t.Parallel()
 	shared := CallOptions{RetriableStatusCodes: make([]int, 1, 8)}

@@ -57,11 +57,12 @@ type Outbound struct {
 	closed  bool               // guarded by mu
 	sweeper *time.Timer        // guarded by mu
 
-	// life ends with Close, and beside counts the attempts that run beside
-	// others: Close waits for them.
-	life   context.Context //nolint:containedctx // it bounds goroutines that no caller waits for
-	stop   context.CancelFunc
-	beside sync.WaitGroup
+	// life ends with Stop, and beside counts the goroutines that no caller waits for:
+	// Close does.
+	life    context.Context //nolint:containedctx // it bounds what no caller's context does
+	stop    context.CancelFunc
+	beside  sync.WaitGroup
+	lasting lasting
 }
 
 // NewOutbound returns an Outbound without targets. It does not own source and
@@ -69,6 +70,7 @@ type Outbound struct {
 func NewOutbound(source discovery.Source, upstreams *upstream.Manager, hooks *observe.Hooks) *Outbound {
 	o := &Outbound{source: source, upstreams: upstreams, hooks: hooks, targets: make(map[string]*Target)}
 	o.life, o.stop = context.WithCancel(context.Background())
+	o.lasting.life, o.faults.Closing = o.life, o.life.Done()
 	return o
 }
 
@@ -152,9 +154,25 @@ func (o *Outbound) sweep() {
 	}
 }
 
-// Close ends the copies of requests that are under way and waits for them, and
-// unsubscribes from every target. Later calls fail.
+// Stop ends all waits of calls that are not for a peer, and keeps them from making
+// further attempts: they fail with [upstream.ErrClosed]. It is the first part of Close.
+func (o *Outbound) Stop() {
+	o.stop()
+	o.upstreams.Ending()
+}
+
+// Source is what this process is called by hash policies that look at who calls, "" if
+// that is not known.
+func (o *Outbound) Source() string { return o.upstreams.Name() }
+
+// Closed reports whether the mesh is being closed, or has been.
+func (o *Outbound) Closed() bool { return o.life.Err() != nil }
+
+// Close ends the calls whose response is open, and the copies of requests that are
+// under way, and waits for them; it unsubscribes from every target. Later calls fail.
+// Those that wait for a peer end with its connections.
 func (o *Outbound) Close() {
+	o.Stop()
 	o.mirrors.close()
 	o.mu.Lock()
 	o.closed = true
@@ -167,12 +185,11 @@ func (o *Outbound) Close() {
 	for _, t := range targets {
 		t.close(upstream.ErrClosed)
 	}
-	o.stop()
+	o.lasting.close()
 	o.beside.Wait()
 }
 
-// enter counts an attempt on a goroutine of its own in, unless the mesh was
-// closed. It is followed by leave.
+// enter counts a goroutine in, unless the mesh was closed. It is followed by leave.
 func (o *Outbound) enter() bool {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
@@ -258,14 +275,23 @@ func (t *Target) close(err error) {
 	}
 }
 
+// Configured reports whether there is a configuration, so that Config does not wait.
+func (t *Target) Configured() bool { return t.config.Load() != nil }
+
 // Config returns the configuration in force. Before the first has arrived it
 // waits, until the context ends or, without a deadline, for 15 s. A name that
-// the control plane does not know fails at once with [discovery.ErrNotFound].
+// the control plane does not know fails at once with [discovery.ErrNotFound], and one
+// whose configuration cannot be used with [discovery.ErrUnusable].
 func (t *Target) Config(ctx context.Context) (*Config, error) {
 	if c := t.config.Load(); c != nil {
 		return c, nil
 	}
 	t.used.Store(time.Now().Unix())
+	if o := optionsOf(ctx); o != nil && o.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.Timeout)
+		defer cancel()
+	}
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, configWait)
@@ -278,6 +304,8 @@ func (t *Target) Config(ctx context.Context) (*Config, error) {
 			return state.config, nil
 		case errors.Is(state.err, discovery.ErrNotFound), errors.Is(state.err, upstream.ErrClosed):
 			return nil, state.err
+		case errors.Is(state.err, discovery.ErrUnusable):
+			return nil, fmt.Errorf("no configuration: %w", state.err)
 		case errors.Is(state.err, errForgotten):
 			return t.out.Target(t.name).Config(ctx)
 		}

@@ -31,8 +31,9 @@ func Redirect(d *route.Decision, req *route.Request, f *route.Facts) *filter.Ans
 	if to.Scheme != "" {
 		scheme = to.Scheme
 	}
+	location := scheme + "://" + redirectHost(to, req, scheme) + path
 	return &filter.Answer{
-		Status: to.Status, Location: scheme + "://" + redirectHost(to, req, scheme) + path, Reason: "redirect",
+		Status: to.Status, Location: location, Reason: "redirect to " + location + " (HTTP status " + strconv.Itoa(to.Status) + ")",
 	}
 }
 

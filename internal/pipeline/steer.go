@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/internal/filter"
 	"github.com/inboardmesh/inboard/internal/route"
@@ -13,15 +15,17 @@ import (
 
 // steer finds out by what the call's endpoints are picked: the subset that the
 // route asks for, and the hash, if the cluster looks at one. A hash key of the
-// application goes before the configuration's policies.
+// application goes before the configuration's policies. Envoy hashes a request before
+// its route changes the headers, so that this is called before Adapter.Routed.
 func (c *Call) steer(req *route.Request) {
 	forward := c.Decision.Route.Forward
-	c.pick.Match = forward.Subset
-	if cluster := c.Decision.Cluster; cluster != nil && cluster.Subset != nil {
-		c.pick.Match = cluster.Subset
+	c.pick.Match = subsetOf(&c.Decision)
+	if c.options.keyed() {
+		c.pick.Hash, c.pick.Hashed = xxhash.Sum64String(c.options.HashKey), true
+		return
 	}
 	config := c.cluster.Config()
-	if c.pick.Hashed || config == nil || !config.Balancer.Policy.Hashes() {
+	if config == nil || !config.Balancer.Policy.Hashes() {
 		return
 	}
 	policies := config.Hash
@@ -29,6 +33,15 @@ func (c *Call) steer(req *route.Request) {
 		policies = forward.Hash
 	}
 	c.pick.Hash, c.pick.Hashed, c.cookies = route.Hash(policies, req)
+}
+
+// subsetOf is the subset that a decision asks for, nil for none: the cluster's before
+// the route's.
+func subsetOf(d *route.Decision) *balancer.Match {
+	if d.Cluster != nil && d.Cluster.Subset != nil {
+		return d.Cluster.Subset
+	}
+	return d.Route.Forward.Subset
 }
 
 // pin takes the call to the endpoint of its session, if a filter has found one. A
@@ -69,16 +82,23 @@ func (c *Call) Respond(h route.HeaderMap) {
 	}
 }
 
-// told tells the endpoint's policy how long the attempt took. A stream takes as
-// long as the application likes, and a failure is no measure of an answer, unless
-// it was that time ran out: an answer would have taken longer.
+// told tells the endpoint's policy how long the attempt took. A stream takes as long as
+// the application likes. A failure is no measure of an answer: that time ran out says
+// that one would have taken longer, and one of the endpoint counts as a slow answer, or
+// an endpoint that fails at once would be the fastest.
 func (a *Attempt) told(host *balancer.Host, o *outcome.Outcome, now time.Time) {
 	took := now.Sub(a.Observed.Start)
-	switch timedOut := o.Kind == outcome.Timeout || o.Kind == outcome.PerTryTimeout; {
-	case a.call.Observed.Streaming:
-	case timedOut && o.Sent:
+	timedOut := o.Kind == outcome.Timeout || o.Kind == outcome.PerTryTimeout
+	switch streams := a.call.Observed.Streaming; {
+	case timedOut && o.Sent && !streams:
 		host.Waited(now, took)
-	case o.Verdict() == outcome.Success:
+	case timedOut:
+	case o.Verdict() == outcome.Success && !streams:
 		host.Took(now, took)
+	case o.Verdict() == outcome.Failure && o.Sent:
+		if streams {
+			took = 0
+		}
+		host.Failed(now, took)
 	}
 }

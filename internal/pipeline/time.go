@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
 )
@@ -14,12 +15,33 @@ import (
 // limit.
 func (c *Call) limit(config *Config) time.Duration {
 	limit := c.Decision.Route.Forward.Limit(c.Observed.Protocol == observe.GRPC, config.Target.Listener.MaxStreamDuration)
-	if c.options != nil {
-		own := shorter(limit, c.options.Timeout)
-		c.ownTime = own != limit
-		return own
+	if c.options == nil || c.options.Timeout <= 0 {
+		return limit
 	}
-	return limit
+	own := shorter(limit, max(c.options.Timeout-c.now.Sub(c.Observed.Start), 1))
+	c.ownTime = own != limit
+	return own
+}
+
+// ownEnd is when the time is over that the application gives to the call in its options;
+// zero if it does not.
+func (c *Call) ownEnd() time.Time {
+	if c.options == nil || c.options.Timeout == 0 {
+		return time.Time{}
+	}
+	return c.Observed.Start.Add(c.options.Timeout)
+}
+
+// Remaining returns a context for what follows of a call that has begun at a time: what
+// its options give to the call includes what has passed since.
+func Remaining(ctx context.Context, began time.Time) context.Context {
+	o := optionsOf(ctx)
+	if o == nil || o.Timeout <= 0 {
+		return ctx
+	}
+	rest := *o
+	rest.Timeout = max(rest.Timeout-time.Since(began), 1)
+	return WithOptions(ctx, rest)
 }
 
 // bound sets the overall timeout. It must be above retry, so that it covers all
@@ -124,20 +146,23 @@ func (a *Attempt) isIdle() bool { return a.ctx != nil && errors.Is(context.Cause
 // sleep waits for d, or returns why the call ended meanwhile. No attempt follows
 // a wait that lasts until the deadline.
 func (c *Call) sleep(d time.Duration) error {
-	if !c.Deadline.IsZero() && time.Until(c.Deadline) <= d {
-		<-c.ctx.Done()
+	var due <-chan time.Time // nil is never
+	switch {
+	case !c.Deadline.IsZero() && time.Until(c.Deadline) <= d:
+	case d <= 0:
 		return context.Cause(c.ctx)
+	default:
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		due = timer.C
 	}
-	if d <= 0 {
-		return context.Cause(c.ctx)
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-due:
 		return nil
 	case <-c.ctx.Done():
 		return context.Cause(c.ctx)
+	case <-c.out.life.Done():
+		return upstream.ErrClosed
 	}
 }
 
@@ -154,6 +179,8 @@ func endedBy(ctx context.Context) outcome.Kind {
 	switch {
 	case ctx.Err() == nil:
 		return outcome.Reset
+	case errors.Is(context.Cause(ctx), upstream.ErrClosed):
+		return outcome.Closed
 	case errors.Is(context.Cause(ctx), errPerTryTimeout), errors.Is(context.Cause(ctx), errPerTryIdle):
 		return outcome.PerTryTimeout
 	case errors.Is(context.Cause(ctx), errIdle):

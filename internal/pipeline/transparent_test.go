@@ -60,3 +60,25 @@ func TestBR12_TransparentRetriesAreNotRetries(t *testing.T) {
 		})
 	}
 }
+
+// TestBR12_G9_AThrottleEndsTransparentRetriesOfRefusedRequests: with everything refused,
+// what arrives is not twice what is offered.
+func TestBR12_G9_AThrottleEndsTransparentRetriesOfRefusedRequests(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const calls, tokens = 100, 6
+		b := newBench(t)
+		b.configure(newTarget(retrying(retry.Policy{MaxRetries: 2, On: retry.OnRefusedStream}), func(target *discovery.Target) {
+			v1(target).RetryThrottle = &retry.ThrottleSettings{MaxTokens: tokens, TokenRatio: 0.1}
+		}))
+		d := &adapter{attempt: always(failure(outcome.RefusedStream))}
+		for range calls {
+			b.run(t.Context(), d)
+		}
+		// While tokens are left, a call makes one of each kind beside its first attempt.
+		if most := calls + 2*tokens/2; d.attempts > most || d.attempts <= calls {
+			t.Errorf("%d calls made %d attempts, want at most %d", calls, d.attempts, most)
+		}
+		b.idle("v1")
+	})
+}

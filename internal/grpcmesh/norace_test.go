@@ -1,5 +1,0 @@
-//go:build !race
-
-package grpcmesh_test
-
-const raceEnabled = false

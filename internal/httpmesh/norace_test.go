@@ -1,5 +1,0 @@
-//go:build !race
-
-package httpmesh
-
-const raceEnabled = false
