@@ -47,7 +47,8 @@ func (p Protocol) String() string {
 }
 
 // Carrier is the header block of a request, for context propagation. It has
-// the methods of OpenTelemetry's propagation.TextMapCarrier.
+// the methods of OpenTelemetry's propagation.TextMapCarrier. Printed or marshaled it
+// is the names alone, so that who logs a call does not log credentials.
 type Carrier interface {
 	Get(key string) string
 	Set(key, value string)
@@ -60,6 +61,8 @@ type Carrier interface {
 type Call struct {
 	Direction Direction
 	Protocol  Protocol
+	// Streaming is true for gRPC streams.
+	Streaming bool
 	// Method is the HTTP method, or the full gRPC method ("/pkg.Service/Method").
 	Method string
 	// Host is the authority that the caller asked for, with the port.
@@ -76,8 +79,6 @@ type Call struct {
 	PeerID string
 	// PeerAddress is the caller's network address (Inbound).
 	PeerAddress string
-	// Streaming is true for gRPC streams.
-	Streaming bool
 
 	// Target is the xDS resource that configured the call, e.g.
 	// "payment.shop.svc.cluster.local:8080"; "" if it bypassed the mesh.
@@ -125,7 +126,8 @@ type BreakerEvent struct {
 	Cluster string
 	// Endpoint is whose breaker it is, "" for that of the cluster as a whole.
 	Endpoint string
-	// From and To are "closed", "open" or "half-open".
+	// From and To are "closed", "open" or "half-open". The breaker of an endpoint that
+	// has left its cluster, or has lost its breaker, is closed.
 	From, To string
 }
 
@@ -195,7 +197,7 @@ type MirrorEvent struct {
 	Cluster  string
 	Endpoint string
 	// Dropped is why no copy was sent, or none that is whole: "in-flight" (as many
-	// as are allowed are under way), "too-large" (the request is larger than what
+	// as are allowed are under way, to the cluster or altogether), "too-large" (the request is larger than what
 	// is kept of it), "too-slow" (the copy of a stream did not keep up),
 	// "incomplete" (the call ended before its request did), "unsendable" (an
 	// upgrade, or a message that cannot be encoded), "no-cluster" or "closed". It
@@ -320,31 +322,43 @@ type HandshakeEvent struct {
 
 // KeysEvent is an attempt to fetch the keys that verify tokens.
 type KeysEvent struct {
-	Cluster string
-	// Host is the authority that they were asked from.
-	Host string
+	// Providers are the names of those whose tokens the keys verify, sorted.
+	Providers []string
+	Cluster   string
+	// Host is the authority that they were asked from, URL what was asked for, without
+	// the query.
+	Host, URL string
 	// Keys is how many of them can be used.
 	Keys int
-	// Err is why there are none: then the last ones stay until they expire.
+	// Err is why there are none: then the last ones stay until they expire. InUse
+	// tells that there are such, and Reason is what kind of failure it is, see
+	// [ServiceState]; "closed" if the mesh was closed meanwhile.
 	Err      error
+	Reason   string
+	InUse    bool
 	Duration time.Duration
 }
 
 // CheckEvent is a question to an external authorization service.
 type CheckEvent struct {
 	Cluster string
+	// Authority is what the service is called, "" if it is asked with the host of the
+	// request.
+	Authority string
 	// Result is "ok", "denied", or "error" if there was no answer: then Err says
-	// why, and Allowed whether the configuration lets the request pass
-	// nevertheless.
+	// why, Reason what kind of failure it is, see [ServiceState], and Allowed whether
+	// the configuration lets the request pass nevertheless. The reason "request" is a
+	// request about which nobody can be asked, of which the service knows nothing.
 	Result   string
 	Allowed  bool
 	Err      error
+	Reason   string
 	Duration time.Duration
 }
 
 // AuthorizationEvent is a decision of an authorization policy that is to be
 // seen: a denial, what a rule on trial would have decided, a match of a rule
-// that only reports.
+// that only reports, or of one that has a service asked.
 type AuthorizationEvent struct {
 	Listener string
 	// Prefix tells several filters of a listener apart; mostly "".
@@ -357,6 +371,10 @@ type AuthorizationEvent struct {
 	Shadow  bool
 	// Logged is set for a match of a policy that only reports.
 	Logged bool
+	// Asked is set for a match of a policy that leaves the decision to a service
+	// (CUSTOM), which is asked next; what it says is a CheckEvent. Allowed is set too,
+	// for nothing is denied by the match.
+	Asked bool
 	// Method and Path are those of the request, "" for a connection. Path is
 	// unbounded, as is what a peer says about itself: never a metric label.
 	Method, Path string

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/inboardmesh/inboard/internal/explain"
 	"github.com/inboardmesh/inboard/mesh"
 )
 
@@ -44,13 +46,50 @@ func (r *Request) String() string {
 func (r *Request) Add(header string) error {
 	name, value, ok := strings.Cut(header, ":")
 	if name = strings.TrimSpace(name); !ok || name == "" {
-		return fmt.Errorf("header %q: write it like \"NAME: VALUE\"", header)
+		return errors.New("header without a name: write it like \"NAME: VALUE\"") // it may be a secret
 	}
 	if r.Header == nil {
 		r.Header = make(map[string][]string)
 	}
 	r.Header[name] = append(r.Header[name], strings.TrimSpace(value))
 	return nil
+}
+
+// Redacted is the request without what may be a secret: the values of headers and of
+// parameters whose names say so, as in explanations, and who asks in the URL.
+func (r *Request) Redacted() Request {
+	out := *r
+	out.Header = maps.Clone(r.Header)
+	for name := range out.Header {
+		if explain.Secret(name) {
+			out.Header[name] = []string{explain.Hidden}
+		}
+	}
+	out.URL = redactURL(r.URL)
+	return out
+}
+
+// redactURL leaves the rest of a URL as it is written.
+func redactURL(text string) string {
+	place, query, hasQuery := strings.Cut(text, "?")
+	if scheme, rest, ok := strings.Cut(place, "://"); ok {
+		host, path, slash := strings.Cut(rest, "/")
+		if slash {
+			path = "/" + path
+		}
+		place = scheme + "://" + host[strings.LastIndexByte(host, '@')+1:] + path
+	}
+	if !hasQuery {
+		return place
+	}
+	parameters := strings.Split(query, "&")
+	for i, parameter := range parameters {
+		escaped, _, _ := strings.Cut(parameter, "=")
+		if name, err := url.QueryUnescape(escaped); err != nil || explain.Secret(name) {
+			parameters[i] = escaped + "=" + explain.Hidden
+		}
+	}
+	return place + "?" + strings.Join(parameters, "&")
 }
 
 // Explain asks a mesh.
@@ -127,7 +166,7 @@ func parseURL(text, scheme string) (*url.URL, error) {
 		if parse, ok := errors.AsType[*url.Error](err); ok {
 			cause = parse.Err
 		}
-		return nil, fmt.Errorf("URL %q: %w: use http://HOST:PORT/PATH", text, cause)
+		return nil, fmt.Errorf("URL %q: %w: use http://HOST:PORT/PATH", text[strings.LastIndexByte(text, '@')+1:], cause) // without a password
 	}
 	if u.Host == "" && !strings.HasPrefix(full, "mesh:///") && !strings.HasPrefix(full, "xds:///") {
 		return nil, fmt.Errorf("URL %q has no host: use http://HOST:PORT/PATH", text)

@@ -9,6 +9,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/inboardmesh/inboard/internal/racing"
 	"github.com/inboardmesh/inboard/observe"
 )
 
@@ -113,7 +114,7 @@ func BenchmarkCall(b *testing.B) {
 }
 
 func TestAllocationsPerCall(t *testing.T) {
-	if raceEnabled {
+	if racing.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	tests := []struct {

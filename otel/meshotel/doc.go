@@ -36,14 +36,15 @@
 //	inboard.tcp.{client,server}.session.duration and .active_sessions: the same of raw connections
 //	inboard.call.attempts            {attempt}     ended attempts, by cluster, outcome, verdict and whether it was a retry or a hedge
 //	inboard.overflow                 {attempt}     refused by a limit or an open breaker
-//	inboard.jwks.fetches             {fetch}       fetches of key sets, by cluster and outcome
-//	inboard.authorization.checks     {check}       questions to external authorization, by cluster and outcome
-//	inboard.authorization.decisions  {decision}    denials, decisions on trial, reports, by listener and outcome
+//	inboard.jwks.fetches             {fetch}       fetches of key sets, by cluster, outcome and reason of a failure
+//	inboard.authorization.checks     {check}       questions to external authorization, by cluster, outcome and reason of a failure
+//	inboard.authorization.decisions  {decision}    denials, decisions on trial, reports and questions to a service (CUSTOM), by listener and outcome
 //	inboard.dns.lookups              {lookup}      for the names of endpoints, by cluster and outcome
 //	inboard.mirrored                 {request}     copies of requests, by cluster and outcome
-//	inboard.breaker.state                          0 closed, 1 half-open, 2 open
-//	inboard.breaker.transitions      {transition}
+//	inboard.breaker.state                          of a cluster: 0 closed, 1 half-open, 2 open
+//	inboard.breaker.transitions      {transition}  by cluster, state and scope: that of the cluster, or of an endpoint
 //	inboard.cluster.remaining                      what is left of limits that are tracked, by priority and resource
+//	inboard.endpoint.tripped         {endpoint}    whose own breaker is open
 //	inboard.endpoint.ejections       {ejection}    by outlier detection
 //	inboard.endpoint.ejected         {endpoint}    that it leaves out
 //	inboard.endpoint.checks          {check}       active health checks, by their result
@@ -65,6 +66,9 @@
 // error.type is the HTTP status, the gRPC code, or, for a call that ended
 // without a response, a name of [outcome.Kind] such as "connect-failure",
 // "timeout" or "canceled".
+//
+// inboard.failure.reason is why a service of filters is of no use, see
+// [observe.ServiceState].
 //
 // Attributes are bounded: a path, a host or a peer is never one. HTTP methods
 // that are not standard are "_OTHER"; so is the method of an inbound gRPC call

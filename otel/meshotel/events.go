@@ -18,11 +18,18 @@ const (
 func (t *Telemetry) breakerChanged(e observe.BreakerEvent) {
 	if e.Endpoint != "" {
 		// Endpoints are no attributes: their number has no bound. Of their breakers
-		// only the changes are counted.
-		t.count(breakerTransitions, e.Cluster, e.To)
+		// the changes are counted, and how many are open.
+		t.count(breakerTransitions, e.Cluster, e.To, "endpoint")
+		switch {
+		case e.To == e.From:
+		case e.To == "open":
+			t.tripped(1, e.Cluster)
+		case e.From == "open":
+			t.tripped(-1, e.Cluster)
+		}
 		return
 	}
-	t.count(breakerTransitions, e.Cluster, e.To)
+	t.count(breakerTransitions, e.Cluster, e.To, "cluster")
 	value := int64(breakerClosed)
 	switch e.To {
 	case "open":
@@ -31,6 +38,10 @@ func (t *Telemetry) breakerChanged(e observe.BreakerEvent) {
 		value = breakerHalfOpen
 	}
 	t.set(breakerState, t.meters.breakerState, value, e.Cluster)
+}
+
+func (t *Telemetry) tripped(n int64, cluster string) {
+	t.meters.tripped.Add(context.Background(), n, t.series(trippedEndpoints, cluster).add...)
 }
 
 func (t *Telemetry) endpointEjected(e observe.EjectionEvent) {
@@ -76,7 +87,7 @@ func (t *Telemetry) nameResolved(e observe.ResolveEvent) {
 }
 
 func (t *Telemetry) keysFetched(e observe.KeysEvent) {
-	t.count(keyFetches, e.Cluster, outcomeOf(e.Err == nil, "ok", "error"))
+	t.count(keyFetches, e.Cluster, outcomeOf(e.Err == nil, "ok", "error"), e.Reason)
 }
 
 func (t *Telemetry) authorizationChecked(e observe.CheckEvent) {
@@ -84,7 +95,7 @@ func (t *Telemetry) authorizationChecked(e observe.CheckEvent) {
 	if label == "error" {
 		label = outcomeOf(e.Allowed, "error-allowed", "error-denied")
 	}
-	t.count(authorizationChecks, e.Cluster, label)
+	t.count(authorizationChecks, e.Cluster, label, e.Reason)
 }
 
 // authorized counts decisions. Their policies have names of somebody's choice, and
@@ -94,6 +105,8 @@ func (t *Telemetry) authorized(e observe.AuthorizationEvent) {
 	switch {
 	case e.Shadow:
 		label = "shadow-" + label
+	case e.Asked:
+		label = "asked" // which is no decision; those are in authorizationChecks
 	case e.Logged:
 		label = "logged"
 	}

@@ -28,6 +28,7 @@ type instruments struct {
 	certificateExpiry metric.Int64Gauge
 	lastGoodUsed      metric.Int64Gauge
 	connections       metric.Int64UpDownCounter
+	tripped           metric.Int64UpDownCounter
 	ejected           metric.Int64UpDownCounter
 	unhealthy         metric.Int64UpDownCounter
 	remaining         metric.Int64ObservableGauge
@@ -51,7 +52,7 @@ func newInstruments(meter metric.Meter) (*instruments, error) {
 		counters: map[event]metric.Int64Counter{
 			guestsRejected:      m.counter("inboard.guest.rejected", "{rejection}", "Rejections of what native gRPC clients and servers in this process were given."),
 			lastGoodEvents:      m.counter("inboard.lastgood.files", "{file}", "Files of last known good configuration that were written, not written, or refused."),
-			breakerTransitions:  m.counter("inboard.breaker.transitions", "{transition}", "Changes of a cluster's error-rate breaker."),
+			breakerTransitions:  m.counter("inboard.breaker.transitions", "{transition}", "Changes of error-rate breakers, of clusters and of endpoints."),
 			ejections:           m.counter("inboard.endpoint.ejections", "{ejection}", "Ejections of endpoints by outlier detection."),
 			healthChecks:        m.counter("inboard.endpoint.checks", "{check}", "Active health checks of endpoints."),
 			overflows:           m.counter("inboard.overflow", "{attempt}", "Attempts refused by a limit or an open breaker."),
@@ -63,7 +64,7 @@ func newInstruments(meter metric.Meter) (*instruments, error) {
 			nameLookups:         m.counter("inboard.dns.lookups", "{lookup}", "Questions to the resolver about the names of endpoints."),
 			keyFetches:          m.counter("inboard.jwks.fetches", "{fetch}", "Fetches of key sets for tokens."),
 			authorizationChecks: m.counter("inboard.authorization.checks", "{check}", "Questions to external authorization services."),
-			authorizations:      m.counter("inboard.authorization.decisions", "{decision}", "Denials, decisions on trial, and matches that are only reported."),
+			authorizations:      m.counter("inboard.authorization.decisions", "{decision}", "Denials, decisions on trial, matches that are only reported, and those about which a service is asked."),
 			drainedRequests:     m.counter("inboard.drain.requests", "{request}", "Requests that ran, or came, while the process drained, by what became of them."),
 			drainedConnections:  m.counter("inboard.drain.connections", "{connection}", "Connections that were open, or came, while the process drained, by what became of them."),
 			handshakeFailures:   m.counter("inboard.handshake.failures", "{connection}", "Inbound connections refused before they reached the application."),
@@ -75,6 +76,9 @@ func newInstruments(meter metric.Meter) (*instruments, error) {
 	m.note(err)
 	i.connections, err = meter.Int64UpDownCounter("inboard.connections",
 		metric.WithUnit("{connection}"), metric.WithDescription("Open connections."))
+	m.note(err)
+	i.tripped, err = meter.Int64UpDownCounter("inboard.endpoint.tripped",
+		metric.WithUnit("{endpoint}"), metric.WithDescription("Endpoints whose own error-rate breaker is open."))
 	m.note(err)
 	i.ejected, err = meter.Int64UpDownCounter("inboard.endpoint.ejected",
 		metric.WithUnit("{endpoint}"), metric.WithDescription("Endpoints that outlier detection leaves out."))

@@ -142,6 +142,7 @@ type event uint8
 const (
 	breakerState event = iota
 	breakerTransitions
+	trippedEndpoints
 	ejectedEndpoints
 	ejections
 	unhealthyEndpoints
@@ -172,7 +173,8 @@ const (
 // they stand in an eventKey.
 var eventLabels = [...][]attribute.Key{
 	breakerState:        {ClusterKey},
-	breakerTransitions:  {ClusterKey, stateKey},
+	breakerTransitions:  {ClusterKey, stateKey, scopeKey},
+	trippedEndpoints:    {ClusterKey},
 	ejectedEndpoints:    {ClusterKey},
 	ejections:           {ClusterKey, reasonKey},
 	unhealthyEndpoints:  {ClusterKey},
@@ -188,9 +190,9 @@ var eventLabels = [...][]attribute.Key{
 	certificateFailures: {sourceKey},
 	handshakeFailures:   {listenerKey},
 	mirroredRequests:    {ClusterKey, OutcomeKey},
-	keyFetches:          {ClusterKey, OutcomeKey},
+	keyFetches:          {ClusterKey, OutcomeKey, failureKey},
 	nameLookups:         {ClusterKey, OutcomeKey},
-	authorizationChecks: {ClusterKey, OutcomeKey},
+	authorizationChecks: {ClusterKey, OutcomeKey, failureKey},
 	authorizations:      {listenerKey, OutcomeKey},
 	drainedRequests:     {OutcomeKey},
 	drainedConnections:  {OutcomeKey},

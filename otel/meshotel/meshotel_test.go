@@ -64,7 +64,7 @@ func TestEveryEventHasItsLabelsAndInstrument(t *testing.T) {
 		if len(eventLabels[e]) == 0 && e != lastGoodUsed || len(eventLabels[e]) > len(eventKey{}.labels) {
 			t.Errorf("event %d has %d labels", e, len(eventLabels[e]))
 		}
-		if meters.counters[e] == nil && gauges[e] == nil && e != connections && e != ejectedEndpoints && e != unhealthyEndpoints && e != remainingCapacity {
+		if meters.counters[e] == nil && gauges[e] == nil && e != connections && e != ejectedEndpoints && e != trippedEndpoints && e != unhealthyEndpoints && e != remainingCapacity {
 			t.Errorf("event %d has no instrument", e)
 		}
 	}

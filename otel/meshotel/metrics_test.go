@@ -240,6 +240,13 @@ func TestMetricsOfEvents(t *testing.T) {
 	h.BreakerChanged(observe.BreakerEvent{Cluster: "a", From: "closed", To: "open"})
 	h.BreakerChanged(observe.BreakerEvent{Cluster: "a", From: "open", To: "half-open"})
 	h.BreakerChanged(observe.BreakerEvent{Cluster: "b", From: "half-open", To: "closed"})
+	for _, address := range []string{"10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"} {
+		h.BreakerChanged(observe.BreakerEvent{Cluster: "a", Endpoint: address, From: "closed", To: "open"})
+	}
+	h.BreakerChanged(observe.BreakerEvent{Cluster: "a", Endpoint: "10.0.0.1:80", From: "open", To: "half-open"})
+	h.BreakerChanged(observe.BreakerEvent{Cluster: "a", Endpoint: "10.0.0.1:80", From: "half-open", To: "open"})
+	h.BreakerChanged(observe.BreakerEvent{Cluster: "a", Endpoint: "10.0.0.2:80", From: "open", To: "half-open"})
+	h.BreakerChanged(observe.BreakerEvent{Cluster: "a", Endpoint: "10.0.0.2:80", From: "half-open", To: "closed"})
 	h.EndpointEjected(observe.EjectionEvent{Cluster: "a", Endpoint: "10.0.0.1:80", Reason: "consecutive-5xx"})
 	h.EndpointEjected(observe.EjectionEvent{Cluster: "a", Endpoint: "10.0.0.2:80", Reason: "success-rate"})
 	h.EndpointReturned(observe.EjectionEvent{Cluster: "a", Endpoint: "10.0.0.1:80", Reason: "consecutive-5xx"})
@@ -260,17 +267,18 @@ func TestMetricsOfEvents(t *testing.T) {
 	h.Mirrored(observe.MirrorEvent{Cluster: "a", Dropped: "too-large"})
 	h.Mirrored(observe.MirrorEvent{Cluster: "made up", Dropped: "no-cluster"})
 	h.KeysFetched(observe.KeysEvent{Cluster: "a", Host: "keys", Keys: 1})
-	h.KeysFetched(observe.KeysEvent{Cluster: "a", Host: "keys", Err: errors.New("away")})
+	h.KeysFetched(observe.KeysEvent{Cluster: "a", Host: "keys", Err: errors.New("away"), Reason: "timeout"})
 	h.NameResolved(observe.ResolveEvent{Cluster: "a", Host: "bank.example", Addresses: 2})
 	h.NameResolved(observe.ResolveEvent{Cluster: "a", Host: "bank.example", Err: failed})
 	h.NameResolved(observe.ResolveEvent{Cluster: "a", Host: "other.example", Err: failed})
 	h.AuthorizationChecked(observe.CheckEvent{Cluster: "a", Result: "denied"})
-	h.AuthorizationChecked(observe.CheckEvent{Cluster: "a", Result: "error", Err: errors.New("away")})
-	h.AuthorizationChecked(observe.CheckEvent{Cluster: "a", Result: "error", Err: errors.New("away"), Allowed: true})
+	h.AuthorizationChecked(observe.CheckEvent{Cluster: "a", Result: "error", Err: errors.New("away"), Reason: "unreachable"})
+	h.AuthorizationChecked(observe.CheckEvent{Cluster: "a", Result: "error", Err: errors.New("away"), Reason: "status", Allowed: true})
 	h.Authorized(observe.AuthorizationEvent{Listener: "l", Policy: "p", Path: "/secret"})
 	h.Authorized(observe.AuthorizationEvent{Listener: "l", Shadow: true})
 	h.Authorized(observe.AuthorizationEvent{Listener: "l", Shadow: true, Allowed: true})
 	h.Authorized(observe.AuthorizationEvent{Listener: "l", Logged: true, Allowed: true})
+	h.Authorized(observe.AuthorizationEvent{Listener: "l", Asked: true, Allowed: true})
 	h.Drained(observe.DrainReport{Finished: 5, Late: 2, Cut: 1, Closed: 3, Idle: 4, ConnectionsCut: 6, Refused: 7})
 	opened := observe.ConnEvent{Direction: observe.Outbound, Cluster: "a", Protocol: "h2", TLS: true}
 	h.ConnOpened(opened)
@@ -290,49 +298,54 @@ func TestMetricsOfEvents(t *testing.T) {
 	h.HandshakeFailed(observe.HandshakeEvent{Listener: "0.0.0.0:8080", PeerAddress: "10.0.0.9:1", Err: failed})
 
 	want := map[string]int64{
-		"inboard.breaker.state{inboard.cluster=a}":                                                                breakerHalfOpen,
-		"inboard.breaker.state{inboard.cluster=b}":                                                                breakerClosed,
-		"inboard.breaker.transitions{inboard.breaker.state=open,inboard.cluster=a}":                               1,
-		"inboard.breaker.transitions{inboard.breaker.state=half-open,inboard.cluster=a}":                          1,
-		"inboard.breaker.transitions{inboard.breaker.state=closed,inboard.cluster=b}":                             1,
-		"inboard.endpoint.ejected{inboard.cluster=a}":                                                             1,
-		"inboard.endpoint.ejections{inboard.cluster=a,inboard.ejection.reason=consecutive-5xx}":                   1,
-		"inboard.endpoint.ejections{inboard.cluster=a,inboard.ejection.reason=success-rate}":                      1,
-		"inboard.endpoint.checks{inboard.check.result=unreachable,inboard.cluster=a}":                             2,
-		"inboard.cluster.remaining{inboard.cluster=a,inboard.resource=connections,inboard.routing.priority=high}": 1,
-		"inboard.cluster.remaining{inboard.cluster=a,inboard.resource=pending,inboard.routing.priority=high}":     2,
-		"inboard.cluster.remaining{inboard.cluster=a,inboard.resource=requests,inboard.routing.priority=high}":    3,
-		"inboard.cluster.remaining{inboard.cluster=a,inboard.resource=retries,inboard.routing.priority=high}":     4,
-		"inboard.endpoint.unhealthy{inboard.cluster=a}":                                                           1,
-		"inboard.overflow{inboard.cluster=a,inboard.resource=pending}":                                            1,
-		"inboard.jwks.fetches{inboard.cluster=a,inboard.outcome=ok}":                                              1,
-		"inboard.jwks.fetches{inboard.cluster=a,inboard.outcome=error}":                                           1,
-		"inboard.dns.lookups{inboard.cluster=a,inboard.outcome=ok}":                                               1,
-		"inboard.dns.lookups{inboard.cluster=a,inboard.outcome=error}":                                            2,
-		"inboard.authorization.checks{inboard.cluster=a,inboard.outcome=denied}":                                  1,
-		"inboard.authorization.checks{inboard.cluster=a,inboard.outcome=error-denied}":                            1,
-		"inboard.authorization.checks{inboard.cluster=a,inboard.outcome=error-allowed}":                           1,
-		"inboard.authorization.decisions{inboard.listener=l,inboard.outcome=denied}":                              1,
-		"inboard.authorization.decisions{inboard.listener=l,inboard.outcome=shadow-denied}":                       1,
-		"inboard.authorization.decisions{inboard.listener=l,inboard.outcome=shadow-allowed}":                      1,
-		"inboard.authorization.decisions{inboard.listener=l,inboard.outcome=logged}":                              1,
-		"inboard.mirrored{inboard.cluster=a,inboard.outcome=response}":                                            1,
-		"inboard.mirrored{inboard.cluster=a,inboard.outcome=dropped-too-large}":                                   1,
-		"inboard.mirrored{inboard.outcome=dropped-no-cluster}":                                                    1,
-		"inboard.connection.failures{inboard.cluster=a,inboard.direction=outbound}":                               1,
-		"inboard.xds.stream.connected{inboard.xds.server=up}":                                                     1,
-		"inboard.xds.stream.connected{inboard.xds.server=down}":                                                   0,
-		"inboard.xds.resources.accepted{inboard.xds.resource.type=Listener,inboard.xds.server=up}":                1,
-		"inboard.xds.resources.rejected{inboard.xds.resource.type=Cluster,inboard.xds.server=up}":                 1,
-		"inboard.certificate.expiry{inboard.certificate.source=default}":                                          expiry.Unix(),
-		"inboard.certificate.failures{inboard.certificate.source=default}":                                        1,
-		"inboard.handshake.failures{inboard.listener=0.0.0.0:8080}":                                               1,
-		"inboard.drain.requests{inboard.outcome=finished}":                                                        5,
-		"inboard.drain.requests{inboard.outcome=cut}":                                                             1,
-		"inboard.drain.connections{inboard.outcome=closed}":                                                       3,
-		"inboard.drain.connections{inboard.outcome=idle}":                                                         4,
-		"inboard.drain.connections{inboard.outcome=cut}":                                                          6,
-		"inboard.drain.connections{inboard.outcome=refused}":                                                      7,
+		"inboard.breaker.state{inboard.cluster=a}":                                                                        breakerHalfOpen,
+		"inboard.breaker.state{inboard.cluster=b}":                                                                        breakerClosed,
+		"inboard.breaker.transitions{inboard.breaker.scope=cluster,inboard.breaker.state=open,inboard.cluster=a}":         1,
+		"inboard.breaker.transitions{inboard.breaker.scope=cluster,inboard.breaker.state=half-open,inboard.cluster=a}":    1,
+		"inboard.breaker.transitions{inboard.breaker.scope=cluster,inboard.breaker.state=closed,inboard.cluster=b}":       1,
+		"inboard.breaker.transitions{inboard.breaker.scope=endpoint,inboard.breaker.state=open,inboard.cluster=a}":        4,
+		"inboard.breaker.transitions{inboard.breaker.scope=endpoint,inboard.breaker.state=half-open,inboard.cluster=a}":   2,
+		"inboard.breaker.transitions{inboard.breaker.scope=endpoint,inboard.breaker.state=closed,inboard.cluster=a}":      1,
+		"inboard.endpoint.tripped{inboard.cluster=a}":                                                                     2,
+		"inboard.endpoint.ejected{inboard.cluster=a}":                                                                     1,
+		"inboard.endpoint.ejections{inboard.cluster=a,inboard.ejection.reason=consecutive-5xx}":                           1,
+		"inboard.endpoint.ejections{inboard.cluster=a,inboard.ejection.reason=success-rate}":                              1,
+		"inboard.endpoint.checks{inboard.check.result=unreachable,inboard.cluster=a}":                                     2,
+		"inboard.cluster.remaining{inboard.cluster=a,inboard.resource=connections,inboard.routing.priority=high}":         1,
+		"inboard.cluster.remaining{inboard.cluster=a,inboard.resource=pending,inboard.routing.priority=high}":             2,
+		"inboard.cluster.remaining{inboard.cluster=a,inboard.resource=requests,inboard.routing.priority=high}":            3,
+		"inboard.cluster.remaining{inboard.cluster=a,inboard.resource=retries,inboard.routing.priority=high}":             4,
+		"inboard.endpoint.unhealthy{inboard.cluster=a}":                                                                   1,
+		"inboard.overflow{inboard.cluster=a,inboard.resource=pending}":                                                    1,
+		"inboard.jwks.fetches{inboard.cluster=a,inboard.outcome=ok}":                                                      1,
+		"inboard.jwks.fetches{inboard.cluster=a,inboard.failure.reason=timeout,inboard.outcome=error}":                    1,
+		"inboard.dns.lookups{inboard.cluster=a,inboard.outcome=ok}":                                                       1,
+		"inboard.dns.lookups{inboard.cluster=a,inboard.outcome=error}":                                                    2,
+		"inboard.authorization.checks{inboard.cluster=a,inboard.outcome=denied}":                                          1,
+		"inboard.authorization.checks{inboard.cluster=a,inboard.failure.reason=unreachable,inboard.outcome=error-denied}": 1,
+		"inboard.authorization.checks{inboard.cluster=a,inboard.failure.reason=status,inboard.outcome=error-allowed}":     1,
+		"inboard.authorization.decisions{inboard.listener=l,inboard.outcome=denied}":                                      1,
+		"inboard.authorization.decisions{inboard.listener=l,inboard.outcome=asked}":                                       1,
+		"inboard.authorization.decisions{inboard.listener=l,inboard.outcome=shadow-denied}":                               1,
+		"inboard.authorization.decisions{inboard.listener=l,inboard.outcome=shadow-allowed}":                              1,
+		"inboard.authorization.decisions{inboard.listener=l,inboard.outcome=logged}":                                      1,
+		"inboard.mirrored{inboard.cluster=a,inboard.outcome=response}":                                                    1,
+		"inboard.mirrored{inboard.cluster=a,inboard.outcome=dropped-too-large}":                                           1,
+		"inboard.mirrored{inboard.outcome=dropped-no-cluster}":                                                            1,
+		"inboard.connection.failures{inboard.cluster=a,inboard.direction=outbound}":                                       1,
+		"inboard.xds.stream.connected{inboard.xds.server=up}":                                                             1,
+		"inboard.xds.stream.connected{inboard.xds.server=down}":                                                           0,
+		"inboard.xds.resources.accepted{inboard.xds.resource.type=Listener,inboard.xds.server=up}":                        1,
+		"inboard.xds.resources.rejected{inboard.xds.resource.type=Cluster,inboard.xds.server=up}":                         1,
+		"inboard.certificate.expiry{inboard.certificate.source=default}":                                                  expiry.Unix(),
+		"inboard.certificate.failures{inboard.certificate.source=default}":                                                1,
+		"inboard.handshake.failures{inboard.listener=0.0.0.0:8080}":                                                       1,
+		"inboard.drain.requests{inboard.outcome=finished}":                                                                5,
+		"inboard.drain.requests{inboard.outcome=cut}":                                                                     1,
+		"inboard.drain.connections{inboard.outcome=closed}":                                                               3,
+		"inboard.drain.connections{inboard.outcome=idle}":                                                                 4,
+		"inboard.drain.connections{inboard.outcome=cut}":                                                                  6,
+		"inboard.drain.connections{inboard.outcome=refused}":                                                              7,
 		"inboard.connections{inboard.cluster=a,inboard.connection.protocol=h2," +
 			"inboard.connection.security=mutual_tls,inboard.direction=outbound}": 1,
 		"inboard.connections{inboard.connection.protocol=_OTHER," +

@@ -95,6 +95,7 @@ func (s *Source) request(ctx context.Context, cert *tls.Certificate, token strin
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
+	conn.Connect() // beside what follows, which needs none
 
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

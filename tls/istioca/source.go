@@ -2,14 +2,12 @@ package istioca
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
 
-	"github.com/inboardmesh/inboard/internal/watch"
-	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/tls/internal/keeper"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
@@ -23,15 +21,9 @@ const (
 // Source is the workload's identity, kept fresh. Safe for concurrent use.
 type Source struct {
 	config Config
-	state  watch.Value[state]
+	kept   *keeper.Keeper
 	cancel context.CancelFunc
 	loop   sync.WaitGroup
-}
-
-// state is what Identity returns; err is set if identity is nil.
-type state struct {
-	identity *meshtls.Identity
-	err      error
 }
 
 var _ meshtls.Source = (*Source)(nil)
@@ -47,39 +39,28 @@ func New(ctx context.Context, config Config) (*Source, error) {
 		config.Lifetime = DefaultLifetime
 	}
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	s := &Source{config: config, cancel: cancel}
-	s.state.Store(state{err: fmt.Errorf("istio_ca: no answer from %q yet", config.ServerURI)})
-	s.loop.Go(func() { s.run(running) })
-	for {
-		now, changed := s.state.Watch()
-		if now.identity != nil {
-			return s, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			s.Close()
-			return nil, fmt.Errorf("first certificate: %w: %w", context.Cause(ctx), s.state.Load().err)
-		}
+	s := &Source{
+		config: config, cancel: cancel,
+		kept: keeper.New(keeper.Config{
+			Plugin: "istio_ca", Empty: fmt.Sprintf("no answer from %q yet", config.ServerURI), Unreplaced: "renewal is under way",
+			Name: config.Name, OnChange: config.OnChange,
+		}),
 	}
+	s.loop.Go(func() { s.run(running) })
+	if err := s.kept.Wait(ctx); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
 }
 
 // Identity returns the current certificate with the roots, and an error once it
 // has expired without a successor.
-func (s *Source) Identity() (*meshtls.Identity, error) {
-	now := s.state.Load()
-	if now.identity != nil && time.Now().After(now.identity.NotAfter) {
-		return nil, s.expired(now.identity, nil)
-	}
-	return now.identity, now.err
-}
+func (s *Source) Identity() (*meshtls.Identity, error) { return s.kept.Identity() }
 
 // Changed returns a channel that is closed at the next change of what Identity
 // returns.
-func (s *Source) Changed() <-chan struct{} {
-	_, changed := s.state.Watch()
-	return changed
-}
+func (s *Source) Changed() <-chan struct{} { return s.kept.Changed() }
 
 // String says what the source is. It keeps fmt from the key, which it would print
 // with the unexported fields.
@@ -89,81 +70,35 @@ func (*Source) String() string { return "a source of Istio's CA" }
 // current certificate stays available until it expires, so that handshakes
 // that are under way do not fail.
 func (s *Source) Close() {
+	s.kept.Close()
 	s.cancel()
 	s.loop.Wait()
 }
 
 // run asks for certificates until Close cancels ctx.
 func (s *Source) run(ctx context.Context) {
-	var (
-		current  *meshtls.Identity
-		failures int
-	)
+	failures := 0
 	for {
-		identity, err := s.obtain(ctx, valid(current))
+		current, _ := s.kept.Identity()
+		identity, err := s.obtain(ctx, current)
 		if ctx.Err() != nil {
 			return
 		}
 		var pause time.Duration
 		if err != nil {
-			err = fmt.Errorf("istio_ca: certificate from %q: %w", s.config.ServerURI, err)
 			failures++
 			pause = retryPause(failures)
-			if current == nil {
-				s.state.Store(state{err: err})
-			}
-			s.report(current, err)
+			s.kept.Fail(fmt.Errorf("certificate from %q: %w", s.config.ServerURI, err))
 		} else {
 			failures = 0
-			current = identity
 			pause = max(renewal(time.Now(), identity), minRenewalPause)
-			s.state.Store(state{identity: identity})
-			s.report(current, nil)
-		}
-		if current != nil {
-			// The certificate may expire before the next request.
-			if left := max(0, time.Until(current.NotAfter)); left < pause {
-				if !sleep(ctx, left+time.Nanosecond) {
-					return
-				}
-				pause -= left
-				err = s.expired(current, err)
-				s.state.Store(state{err: err})
-				s.report(current, err)
-				current = nil
-			}
+			s.kept.Set(identity)
+			s.kept.Report(identity, nil)
 		}
 		if !sleep(ctx, pause) {
 			return
 		}
 	}
-}
-
-func (s *Source) expired(identity *meshtls.Identity, cause error) error {
-	if cause == nil {
-		cause = errors.New("renewal is under way")
-	}
-	return fmt.Errorf("istio_ca: certificate of %q expired at %s: %w",
-		identity.ID, identity.NotAfter.Format(time.RFC3339), cause)
-}
-
-func (s *Source) report(identity *meshtls.Identity, err error) {
-	if s.config.OnChange == nil {
-		return
-	}
-	event := observe.CertificateEvent{Source: s.config.Name, Err: err}
-	if identity != nil {
-		event.ID, event.NotAfter = identity.ID.String(), identity.NotAfter
-	}
-	s.config.OnChange(event)
-}
-
-// valid returns identity if it can still authenticate.
-func valid(identity *meshtls.Identity) *meshtls.Identity {
-	if identity == nil || time.Now().After(identity.NotAfter) {
-		return nil
-	}
-	return identity
 }
 
 // renewal returns the time to wait before a certificate is renewed: a random

@@ -43,6 +43,10 @@ type Identity struct {
 	IssuerKey string
 	// NotAfter is when the certificate expires; zero without a certificate.
 	NotAfter time.Time
+
+	// What Roots and Federated were made of: a pool does not give it back.
+	roots     []*x509.Certificate
+	federated map[string][]*x509.Certificate
 }
 
 // NewIdentity builds an identity. The leaf, the first certificate of cert, must
@@ -91,6 +95,7 @@ func newIdentity(cert tls.Certificate, roots []*x509.Certificate, idOf func(*x50
 	return &Identity{
 		Certificate: cert, Roots: pool, RootsKey: key, ID: id,
 		IssuerKey: issuerKey(leaf, cert.Certificate[1:]), NotAfter: leaf.NotAfter,
+		roots: slices.Clone(roots),
 	}, nil
 }
 
@@ -101,17 +106,18 @@ func NewRoots(roots []*x509.Certificate) (*Identity, error) {
 		return nil, errors.New("roots: no certificate")
 	}
 	pool, key := rootPool(roots)
-	return &Identity{Roots: pool, RootsKey: key}, nil
+	return &Identity{Roots: pool, RootsKey: key, roots: slices.Clone(roots)}, nil
 }
 
 // NewBundles builds an identity that verifies the members of each trust domain by
-// the roots of its own, and nobody else: a SPIFFE bundle map. It has no certificate.
+// the roots of its own, and nobody else: a SPIFFE bundle map. It has no certificate. A
+// trust domain without roots has no members that are verified, and an empty map, or nil,
+// verifies nobody (gRFC A87). The error is about a trust domain without a name.
 func NewBundles(roots map[string][]*x509.Certificate) (*Identity, error) {
-	bundles := (&Identity{}).WithFederated(roots)
-	if len(bundles.Federated) == 0 {
-		return nil, errors.New("bundles: no trust domain with a certificate")
+	if _, ok := roots[""]; ok {
+		return nil, errors.New("bundles: a trust domain has no name")
 	}
-	return bundles, nil
+	return (&Identity{}).WithFederated(roots), nil
 }
 
 // String says whose identity it is. It keeps fmt, logs and JSON from the key.
@@ -137,16 +143,37 @@ func (i *Identity) MarshalText() ([]byte, error) { return []byte(i.String()), ni
 func (i *Identity) WithFederated(roots map[string][]*x509.Certificate) *Identity {
 	federated := *i
 	federated.Federated = make(map[string]*x509.CertPool, len(roots))
+	federated.federated = make(map[string][]*x509.Certificate, len(roots))
 	digest := sha256.New()
 	_, _ = io.WriteString(digest, i.RootsKey)
 	for _, domain := range slices.Sorted(maps.Keys(roots)) {
 		if pool, key := rootPool(roots[domain]); pool != nil && domain != "" && domain != i.ID.TrustDomain() {
 			federated.Federated[domain] = pool
+			federated.federated[domain] = slices.Clone(roots[domain])
 			fmt.Fprintf(digest, "%d %s %s", len(domain), domain, key)
 		}
 	}
 	federated.RootsKey = hex.EncodeToString(digest.Sum(nil))
 	return &federated
+}
+
+// Bundles returns the roots of each trust domain whose members the identity
+// verifies, the own one's with them, for whoever needs the certificates and not the
+// pools. It is nil without federation, where no trust domain is held to roots of its
+// own, and never nil with it, whoever is verified. What is withdrawn is not in it, see
+// Revocation. The map is the caller's, the certificates must not be changed.
+func (i *Identity) Bundles() map[string][]*x509.Certificate {
+	if i.Federated == nil {
+		return nil
+	}
+	bundles := make(map[string][]*x509.Certificate, len(i.Federated)+1)
+	for domain := range i.Federated {
+		bundles[domain] = slices.Clone(i.federated[domain])
+	}
+	if own := i.ID.TrustDomain(); own != "" && i.Roots != nil {
+		bundles[own] = slices.Clone(i.roots)
+	}
+	return bundles
 }
 
 // rootsFor are the roots that verify a peer who claims an ID; nil verify nobody.

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,10 +15,14 @@ import (
 
 // TestV19_ResumptionCannotSkipVerification takes trust away between two
 // connections of a client with a session cache (rows O5 and O6), with tickets
-// off, as our servers have it, and on, as somebody may set it.
+// off, as our servers have it, and on, as somebody may set it, in TLS 1.2 and 1.3.
 func TestV19_ResumptionCannotSkipVerification(t *testing.T) {
 	t.Parallel()
-	for _, tickets := range []bool{false, true} {
+	for _, how := range []struct {
+		tickets bool
+		version uint16
+	}{{false, tls.VersionTLS12}, {true, tls.VersionTLS12}, {false, tls.VersionTLS13}, {true, tls.VersionTLS13}} {
+		tickets := how.tickets
 		for _, test := range []struct {
 			name string
 			// withdraw takes the trust in the peer away.
@@ -29,19 +34,18 @@ func TestV19_ResumptionCannotSkipVerification(t *testing.T) {
 			{"by expiry", func(*fixture) { time.Sleep(2 * time.Minute) }, meshtls.Expired},
 			{"by a revocation list", func(f *fixture) { f.own.Set(f.revoking) }, meshtls.Revoked},
 		} {
-			name := test.name + ", tickets off"
-			if tickets {
-				name = test.name + ", tickets on"
-			}
+			name := fmt.Sprintf("%s, %s, tickets %t", test.name, tls.VersionName(how.version), tickets)
 			t.Run("server, "+name, func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					f := newFixture(t)
 					server := strictServer(t, f.own, f.authorize)
 					server.SessionTicketsDisabled = !tickets
+					server.MinVersion, server.MaxVersion = how.version, how.version
 					client := clientConfig(t, meshtls.ClientParams{Identity: f.shortLived, Roots: f.trusting, Authorize: meshtls.AuthorizeAny()})
 					client.ClientSessionCache = tls.NewLRUClientSessionCache(0)
 					client.ServerName = "payment"
+					client.MinVersion = how.version
 
 					first := connect(client, server)
 					if first.client != nil || first.server != nil {
@@ -65,10 +69,14 @@ func TestV19_ResumptionCannotSkipVerification(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					f := newFixture(t)
-					server := &tls.Config{Certificates: []tls.Certificate{f.shortLivedCert}, SessionTicketsDisabled: !tickets}
+					server := &tls.Config{
+						Certificates: []tls.Certificate{f.shortLivedCert}, SessionTicketsDisabled: !tickets,
+						MinVersion: how.version, MaxVersion: how.version,
+					}
 					client := clientConfig(t, meshtls.ClientParams{Identity: f.own, Roots: f.own, Authorize: f.authorize})
 					client.ClientSessionCache = tls.NewLRUClientSessionCache(0)
 					client.ServerName = "payment"
+					client.MinVersion = how.version
 
 					if first := connect(client, server); first.client != nil {
 						t.Fatal(first.client)

@@ -194,8 +194,34 @@ func TestBS2_ABundleVerifiesItsOwnTrustDomain(t *testing.T) {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
 		}
 	}
-	if _, err := meshtls.NewBundles(nil); err == nil {
-		t.Error("a map without bundles is accepted")
+	if _, err := meshtls.NewBundles(map[string][]*x509.Certificate{"": {here.Certificate}}); err == nil {
+		t.Error("a bundle of no trust domain is accepted")
+	}
+}
+
+// TestBS2_AnEmptyBundleMapTrustsNobody: nor does an empty bundle trust its own trust
+// domain, and none of them is taken for the operating system's roots.
+func TestBS2_AnEmptyBundleMapTrustsNobody(t *testing.T) {
+	t.Parallel()
+	ca := tlstest.NewCA(t)
+	keys := make(map[string]bool)
+	for name, roots := range map[string]map[string][]*x509.Certificate{
+		"nil": nil, "an empty map": {}, "an empty bundle": {"cluster.local": {}}, "another's bundle": {"elsewhere.org": {ca.Certificate}},
+	} {
+		bundles, err := meshtls.NewBundles(roots)
+		if err != nil || bundles.Bundles() == nil || bundles.RootsKey == "" {
+			t.Fatalf("%s: %v, %v", name, bundles, err)
+		}
+		keys[bundles.RootsKey] = true
+		client := clientConfig(t, meshtls.ClientParams{Roots: meshtls.NewStatic(bundles), Authorize: meshtls.AuthorizeAny()})
+		for _, cert := range []tls.Certificate{ca.Workload(t, paymentID), ca.Issue(t, tlstest.Leaf{DNSNames: []string{"payment"}})} {
+			if err := connect(client, &tls.Config{Certificates: []tls.Certificate{cert}}).client; reason(err) != meshtls.UnknownAuthority {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	if len(keys) != 2 {
+		t.Errorf("%d keys: connections of before would stay, or be cut for nothing", len(keys))
 	}
 }
 

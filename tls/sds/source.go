@@ -62,7 +62,10 @@ func New(ctx context.Context, config Config) (*Source, error) {
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Source{
 		config: config, conn: conn, cancel: cancel,
-		kept: keeper.New("sds", config.Socket, config.Name, config.OnChange),
+		kept: keeper.New(keeper.Config{
+			Plugin: "sds", Empty: fmt.Sprintf("no answer from %q yet", config.Socket), Unreplaced: "the agent has sent no other",
+			Name: config.Name, OnChange: config.OnChange,
+		}),
 	}
 	for _, wanted := range []subscription{
 		{source: s, name: orDefault(config.CertificateName, DefaultCertificateName)},
@@ -114,7 +117,7 @@ func (sub subscription) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		sub.source.kept.Fail(fmt.Errorf("secret %q: %w", sub.name, err))
+		sub.fail(err)
 		if answered {
 			pause = firstBackoff
 		}
@@ -127,6 +130,10 @@ func (sub subscription) run(ctx context.Context) {
 		case <-timer.C:
 		}
 	}
+}
+
+func (sub subscription) fail(err error) {
+	sub.source.kept.Fail(fmt.Errorf("%q: secret %q: %w", sub.source.config.Socket, sub.name, err))
 }
 
 // follow takes over what one stream brings, and returns why it ended.
@@ -159,7 +166,7 @@ func (sub subscription) follow(ctx context.Context) (answered bool, err error) {
 			err = sub.source.learn(got, sub.roots)
 		}
 		if err != nil {
-			sub.source.kept.Fail(fmt.Errorf("secret %q: %w", sub.name, err))
+			sub.fail(err)
 			request.ErrorDetail = &statuspb.Status{Code: int32(codes.InvalidArgument), Message: err.Error()}
 			continue
 		}

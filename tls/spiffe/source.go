@@ -40,12 +40,15 @@ func New(ctx context.Context, config Config) (*Source, error) {
 	}
 	s := &Source{
 		config: config, cancel: cancel,
-		kept: keeper.New("spiffe_workload_api", config.socket(), config.Name, config.OnChange),
+		kept: keeper.New(keeper.Config{
+			Plugin: "spiffe_workload_api", Empty: fmt.Sprintf("no answer from %q yet", config.socket()),
+			Unreplaced: "the agent has sent no other", Name: config.Name, OnChange: config.OnChange,
+		}),
 	}
 	s.loop.Go(func() { // until Close cancels running
 		err := client.WatchX509Context(running, (*watcher)(s))
 		if running.Err() == nil {
-			s.kept.Fail(err)
+			s.fail(err)
 		}
 		_ = client.Close() // nothing is sent over it any more
 	})
@@ -77,6 +80,8 @@ func (s *Source) Close() {
 	s.loop.Wait()
 }
 
+func (s *Source) fail(err error) { s.kept.Fail(fmt.Errorf("%q: %w", s.config.socket(), err)) }
+
 // watcher is a Source as the client of the API sees it.
 type watcher Source
 
@@ -87,7 +92,7 @@ func (w *watcher) OnX509ContextUpdate(update *workloadapi.X509Context) {
 	s := (*Source)(w)
 	identity, err := s.identityOf(update)
 	if err != nil {
-		s.kept.Fail(err)
+		s.fail(err)
 		return
 	}
 	if s.kept.Set(identity) {
@@ -97,7 +102,7 @@ func (w *watcher) OnX509ContextUpdate(update *workloadapi.X509Context) {
 
 // OnX509ContextWatchError notes that the stream broke or that it said nothing
 // useful. The client opens it again by itself.
-func (w *watcher) OnX509ContextWatchError(err error) { (*Source)(w).kept.Fail(err) }
+func (w *watcher) OnX509ContextWatchError(err error) { (*Source)(w).fail(err) }
 
 // identityOf makes an identity of what the API has sent.
 func (s *Source) identityOf(update *workloadapi.X509Context) (*meshtls.Identity, error) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -473,5 +474,53 @@ func TestWhenNobodyIsAsked(t *testing.T) {
 	cancel()
 	if _, err := extauthz.New(grpcConfig(), nobody, &observe.Hooks{}).Request(ctx, exchange(headers{})); !errors.Is(err, context.Canceled) {
 		t.Errorf("a caller that has gone: %v", err)
+	}
+}
+
+// TestV08_WhatCannotBeAskedAboutDoesNotPassForAServiceThatMayFail: the caller has it so,
+// and not the service, which is well and would say no.
+func TestV08_WhatCannotBeAskedAboutDoesNotPassForAServiceThatMayFail(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }))
+	t.Cleanup(server.Close)
+	address, _ := startGRPC(t, &authz{answer: func(context.Context, *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+		return denied(&authv3.DeniedHttpResponse{}), nil
+	}})
+	overHTTP, overGRPC := httpConfig(), grpcConfig()
+	overHTTP.AllowedHeaders = []discovery.StringMatch{{Kind: discovery.MatchPrefix, Value: "x-"}}
+	withBody := httpConfig()
+	withBody.Body = &discovery.AuthzBody{MaxBytes: 100}
+	for _, tt := range []struct {
+		name   string
+		config *discovery.ExtAuthz
+		edit   func(x *filter.Exchange)
+		want   int
+	}{
+		{"HTTP: a request as any", overHTTP, func(*filter.Exchange) {}, 403},
+		{"HTTP: no host", overHTTP, func(x *filter.Exchange) { x.Host = "" }, 400},
+		{"HTTP: a host that is none", overHTTP, func(x *filter.Exchange) { x.Host = "a b" }, 400},
+		{"HTTP: a method that is none", overHTTP, func(x *filter.Exchange) { x.Method = "G@T" }, 400},
+		{"HTTP: a header that cannot be sent", overHTTP, func(x *filter.Exchange) { x.Headers.Set("x-a", "\x00") }, 400},
+		{"HTTP: a body that breaks off", withBody, func(x *filter.Exchange) {
+			x.Body = func(int) ([]byte, bool, error) { return nil, false, io.ErrUnexpectedEOF }
+		}, 400},
+		{"HTTP: a body that nobody can read", withBody, func(x *filter.Exchange) { x.Body = nil }, 403},
+		{"gRPC: a request as any", overGRPC, func(*filter.Exchange) {}, 403},
+		{"gRPC: a method that is no text", overGRPC, func(x *filter.Exchange) { x.Method = "\xff" }, 400},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := *tt.config
+			c.FailureModeAllow = true
+			caller := client(t, server.Listener.Addr().String(), discovery.HTTP1, &observe.Hooks{})
+			if c.GRPC != nil {
+				caller = client(t, address, discovery.HTTP2, &observe.Hooks{})
+			}
+			x := exchange(headers{})
+			tt.edit(x)
+			if answer := run(t, extauthz.New(&c, caller, &observe.Hooks{}), x); answer == nil || answer.Status != tt.want {
+				t.Errorf("%+v, want %d", answer, tt.want)
+			}
+		})
 	}
 }

@@ -4,7 +4,7 @@
 // It fails closed. A service that cannot be reached, is too slow, breaks off,
 // answers what cannot be understood or asks for a change that cannot be made has
 // not allowed the request, unless the configuration says that it may pass
-// without an answer.
+// without an answer. One about which no service can be asked never passes.
 package extauthz
 
 import (
@@ -82,7 +82,12 @@ type body struct {
 	partial, read bool
 }
 
-var errTooLarge = errors.New("the body is too large")
+var (
+	errTooLarge = errors.New("the body is too large")
+	// errUnaskable is of a request about which nobody can be asked. It is its sender who
+	// has it so: a service that may fail has not failed, and nothing passes for it.
+	errUnaskable = errors.New("the service cannot be asked about such a request")
+)
 
 // Request asks the service about a request.
 func (f *Filter) Request(ctx context.Context, x *filter.Exchange) (*filter.Answer, error) {
@@ -100,8 +105,11 @@ func (f *Filter) Request(ctx context.Context, x *filter.Exchange) (*filter.Answe
 	case errors.Is(err, errTooLarge):
 		// Envoy: failure_mode_allow does not matter here.
 		return &filter.Answer{Status: http.StatusRequestEntityTooLarge, Body: []byte("payload too large"), Reason: "payload too large"}, nil
+	case errors.Is(err, filter.ErrNoBody):
+		// A stream, whose messages come later: whether it may pass is not known either.
+		return &filter.Answer{Status: f.config.StatusOnError, Reason: "authorization failed"}, nil
 	case err != nil:
-		return f.failed(x, nil, err), nil
+		return unaskable(), nil //nolint:nilerr // the answer is what the error means
 	}
 	start := time.Now()
 	v, err := f.check(ctx, x, b)
@@ -113,6 +121,8 @@ func (f *Filter) Request(ctx context.Context, x *filter.Exchange) (*filter.Answe
 	}
 	f.report(start, v, err)
 	switch {
+	case errors.Is(err, errUnaskable):
+		return unaskable(), nil
 	case err != nil:
 		return f.failed(x, v, err), nil
 	case !v.allowed:
@@ -167,6 +177,10 @@ func (f *Filter) check(ctx context.Context, x *filter.Exchange, b body) (*verdic
 	return f.checkHTTP(ctx, x, b)
 }
 
+func unaskable() *filter.Answer {
+	return &filter.Answer{Status: http.StatusBadRequest, Body: []byte("not a request that can be checked"), Reason: "cannot be checked"}
+}
+
 // failed is what becomes of a request about which there is no answer.
 func (f *Filter) failed(x *filter.Exchange, v *verdict, err error) *filter.Answer {
 	if errors.Is(err, errInvalid) {
@@ -217,11 +231,23 @@ func (f *Filter) report(start time.Time, v *verdict, err error) {
 	}
 	cluster, _ := f.cluster()
 	event := observe.CheckEvent{Cluster: cluster, Result: "denied", Err: err, Duration: time.Since(start)}
+	if f.config.GRPC != nil {
+		event.Authority = f.config.GRPC.Authority
+	}
 	switch {
 	case err != nil:
-		event.Result, event.Allowed = "error", f.config.FailureModeAllow && !errors.Is(err, errInvalid)
+		event.Result, event.Reason = "error", reasonOf(err)
+		event.Allowed = f.config.FailureModeAllow && !errors.Is(err, errInvalid) && !errors.Is(err, errUnaskable)
 	case v.allowed:
 		event.Result, event.Allowed = "ok", true
 	}
 	hook(event)
+}
+
+// reasonOf is what kind of failure the lack of an answer is.
+func reasonOf(err error) string {
+	if errors.Is(err, errUnaskable) {
+		return "request"
+	}
+	return string(service.ReasonOf(err))
 }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/filter"
+	"github.com/inboardmesh/inboard/internal/filter/service"
 )
 
 const checkMethod = "/envoy.service.auth.v3.Authorization/Check"
@@ -37,7 +38,7 @@ func (f *Filter) checkGRPC(ctx context.Context, x *filter.Exchange, b body) (*ve
 	}
 	message, err := proto.Marshal(request)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errUnaskable, err)
 	}
 	framed := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message)))
 	framed = append(framed, message...)
@@ -79,7 +80,7 @@ func authorityOf(c *discovery.AuthzGRPC) string {
 // unframe reads the response of a unary gRPC call.
 func unframe(status int, header, trailer http.Header, data []byte) (*authv3.CheckResponse, error) {
 	if status != http.StatusOK {
-		return nil, fmt.Errorf("the service answered HTTP status %d", status)
+		return nil, service.Because(service.Status, fmt.Errorf("the service answered HTTP status %d", status))
 	}
 	code := trailer.Get("Grpc-Status")
 	if code == "" {
@@ -89,7 +90,7 @@ func unframe(status int, header, trailer http.Header, data []byte) (*authv3.Chec
 	case code == "":
 		return nil, errors.New("the service's answer is none of gRPC: its cluster must speak HTTP/2")
 	case code != "0":
-		return nil, fmt.Errorf("the service failed with the gRPC status %q", code)
+		return nil, service.Because(service.Status, fmt.Errorf("the service failed with the gRPC status %q", code))
 	}
 	const prefix = 5
 	if len(data) < prefix || data[0] != 0 || int64(binary.BigEndian.Uint32(data[1:prefix])) != int64(len(data)-prefix) {
@@ -220,7 +221,7 @@ func verdictOf(m *authv3.CheckResponse) (*verdict, error) {
 	if failure := m.GetErrorResponse(); failure != nil {
 		v.allowed = false
 		v.readDenied(failure, 0)
-		return v, errors.New("the service reports an error of its own")
+		return v, service.Because(service.Status, errors.New("the service reports an error of its own"))
 	}
 	if !v.allowed {
 		v.readDenied(m.GetDeniedResponse(), http.StatusForbidden)

@@ -10,8 +10,11 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/filter"
+	"github.com/inboardmesh/inboard/internal/filter/service"
 )
 
 const (
@@ -54,19 +57,26 @@ func (f *Filter) checkHTTP(ctx context.Context, x *filter.Exchange, b body) (*ve
 	}
 	u, err := url.ParseRequestURI(target)
 	if err != nil {
-		return nil, fmt.Errorf("path of the request: %w", err)
+		return nil, fmt.Errorf("%w: path: %w", errUnaskable, err)
+	}
+	if x.Host == "" || !httpguts.ValidHostHeader(x.Host) {
+		return nil, fmt.Errorf("%w: host %q", errUnaskable, x.Host)
 	}
 	u.Scheme, u.Host = "http", x.Host
 	req, err := http.NewRequestWithContext(ctx, x.Method, u.String(), bytes.NewReader(b.data))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errUnaskable, err)
 	}
 	for _, name := range headerNames(x) {
 		allowed := name == "authorization" || matches(f.config.AllowedHeaders, name) || matches(c.AllowedHeaders, name)
 		if !allowed || unchangeable(name) || name == partialHeader || matches(f.config.DisallowedHeaders, name) {
 			continue
 		}
-		req.Header[http.CanonicalHeaderKey(name)] = slices.Clone(x.Header.Values(name))
+		values := x.Header.Values(name)
+		if i := slices.IndexFunc(values, func(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }); i >= 0 {
+			return nil, fmt.Errorf("%w: header %q", errUnaskable, name)
+		}
+		req.Header[http.CanonicalHeaderKey(name)] = slices.Clone(values)
 	}
 	if b.read {
 		req.Header.Set("X-Envoy-Auth-Partial-Body", strconv.FormatBool(b.partial))
@@ -79,7 +89,7 @@ func (f *Filter) checkHTTP(ctx context.Context, x *filter.Exchange, b body) (*ve
 		return nil, err
 	}
 	if resp.Status >= http.StatusInternalServerError {
-		return nil, fmt.Errorf("the service answered %d", resp.Status)
+		return nil, service.Because(service.Status, fmt.Errorf("the service answered %d", resp.Status))
 	}
 	v := &verdict{allowed: resp.Status == http.StatusOK}
 	if !v.allowed {

@@ -30,18 +30,23 @@ const (
 
 // drawDelay says whether a request is delayed, and for how long.
 func drawDelay(d *discovery.FaultDelay, req *route.Request) (time.Duration, bool) {
-	if d == nil {
-		return 0, false
-	}
-	wait, share := d.Fixed, d.PerMillion
-	if d.FromHeader {
-		ms, ok := number(req, delayHeader, math.MaxInt64/uint64(time.Millisecond))
-		if !ok {
-			return 0, false
-		}
-		wait, share = time.Duration(ms)*time.Millisecond, smaller(req, delayShare, share, d.Unit)
-	}
+	wait, share := delayOf(d, req)
 	return wait, route.Draw(share)
+}
+
+// delayOf is how long the share of the requests waits that is delayed.
+func delayOf(d *discovery.FaultDelay, req *route.Request) (wait time.Duration, share uint32) {
+	if d == nil {
+		return 0, 0
+	}
+	if !d.FromHeader {
+		return d.Fixed, d.PerMillion
+	}
+	ms, ok := number(req, delayHeader, math.MaxInt64/uint64(time.Millisecond))
+	if !ok {
+		return 0, 0
+	}
+	return time.Duration(ms) * time.Millisecond, smaller(req, delayShare, d.PerMillion, d.Unit)
 }
 
 // drawRate says whether the body of a response is slowed down, and to how many bytes

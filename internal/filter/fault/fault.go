@@ -4,6 +4,7 @@ package fault
 
 import (
 	"context"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -16,6 +17,10 @@ import (
 // Faults counts the faults that are active, across versions of a configuration.
 // The zero value is ready. Safe for concurrent use.
 type Faults struct {
+	// Closing ends every delay when it is closed; nil never does. It is set before the
+	// first filter is made.
+	Closing <-chan struct{}
+
 	mu sync.Mutex
 	// active counts the faults that are capped and being injected; guarded by mu.
 	active map[*discovery.Fault]uint32
@@ -41,7 +46,7 @@ func (j *injector) Idle() bool {
 // Request waits for the delay, if one is drawn, and returns the abort, if one is
 // drawn. Delay, abort and the limit of the response's rate are drawn independently,
 // the delay comes before the abort (Envoy fault filter). It returns early when ctx
-// ends.
+// ends or the faults are closing.
 func (j *injector) Request(ctx context.Context, x *filter.Exchange) (*filter.Answer, error) {
 	fault := j.fault
 	if !concerns(fault, &x.Request, &x.Decision) {
@@ -74,6 +79,8 @@ func (j *injector) Request(ctx context.Context, x *filter.Exchange) (*filter.Ans
 		case <-timer.C:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
+		case <-j.faults.Closing:
+			return nil, net.ErrClosed
 		}
 	}
 	return answer, nil
@@ -86,6 +93,15 @@ func Abort(config *discovery.Fault, req *route.Request, d *route.Decision) (answ
 		return nil, 0
 	}
 	return abortOf(config.Abort, req)
+}
+
+// Delay is how long a fault delays a request, and how many of a million of such
+// requests.
+func Delay(config *discovery.Fault, req *route.Request, d *route.Decision) (wait time.Duration, share uint32) {
+	if !concerns(config, req, d) {
+		return 0, 0
+	}
+	return delayOf(config.Delay, req)
 }
 
 // concerns reports whether a request is of those that a fault is for.

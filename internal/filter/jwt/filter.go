@@ -45,7 +45,7 @@ func (s *Store) Filter(config *discovery.JWTAuthn) (*Filter, error) {
 		p := &provider{name: name, config: config.Providers[name]}
 		p.cache = newCache(p.config.CacheSize)
 		if p.config.RemoteKeys != nil {
-			p.remote = s.keys(p.config.RemoteKeys)
+			p.remote = s.keys(name, p.config.RemoteKeys)
 		}
 		f.compiler.providers[name] = p
 		f.compiler.all = append(f.compiler.all, p)

@@ -2,6 +2,8 @@ package jwt_test
 
 import (
 	"encoding/base64"
+	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -147,6 +149,16 @@ func TestS37_Requirements(t *testing.T) {
 		{"V34 a good and a bad token", required("a"), shared, bearer(a.Token(nil), "x.y.z"), 401},
 		{"V34 a bad and a good token", required("a"), shared, bearer("x.y.z", a.Token(nil)), 401},
 		{"V34 tokens of two issuers", required("a"), shared, bearer(a.Token(nil), b.Token(nil)), 401},
+		{"V34 a field without a token before one with a good one", missingAllowed(), shared,
+			with(with(headers{}, "authorization", "Token x.y.z"), "authorization", "Bearer "+a.Token(nil)), 401},
+		{"V34 a field without a token behind one with a good one", missingAllowed(), shared,
+			with(bearer(a.Token(nil)), "authorization", "x.y.z"), 401},
+		{"V34 the prefix twice", missingAllowed(), shared, with(headers{}, "authorization", "Bearer,Bearer "+a.Token(nil)), 401},
+		{"V34 a tab behind the scheme, a bad token", missingAllowed(), shared, with(headers{}, "authorization", "Bearer\tx.y.z"), 401},
+		{"V34 a tab behind the scheme, a good token", required("a"), shared, with(headers{}, "authorization", "Bearer\t"+a.Token(nil)), 200},
+		{"V34 a space before the scheme, a bad token", missingAllowed(), shared, with(headers{}, "authorization", " Bearer x.y.z"), 401},
+		{"another scheme, and no token", missingAllowed(), shared, with(headers{}, "authorization", "Basic eDp5"), 200},
+		{"a scheme that begins alike", missingAllowed(), shared, with(headers{}, "authorization", "Bearertoken x"), 200},
 		{"two tokens in one header", required("a"), shared, with(headers{}, "authorization", "Bearer "+a.Token(nil)+", Bearer "+a.Token(nil)), 401},
 
 		{"any: the first", anyOf(required("a"), required("b")), shared, bearer(a.Token(nil)), 200},
@@ -166,6 +178,8 @@ func TestS37_Requirements(t *testing.T) {
 		{"allow_missing beside a provider: none", anyOf(missingAllowed(), required("a")), shared, headers{}, 200},
 		{"allow_missing beside a provider: a bad one", anyOf(missingAllowed(), required("a")), shared, bearer(a.Token(expired)), 401},
 		{"allow_missing beside a provider: the other's", anyOf(missingAllowed(), required("a")), shared, bearer(b.Token(nil)), 401},
+
+		{"allow_missing in a list of all is about every provider", anyOf(required("a"), allOf(missingAllowed())), apart, with(headers{}, "x-b", b.Token(expired)), 401},
 
 		{"allow_missing_or_failed: none", failedAllowed(), shared, headers{}, 200},
 		{"allow_missing_or_failed: a bad one", failedAllowed(), shared, bearer(a.Token(expired)), 200},
@@ -222,6 +236,12 @@ func TestRulesAndRoutes(t *testing.T) {
 		if got := status(t, f, test.x); got != test.want {
 			t.Errorf("%s: %d, want %d", test.name, got, test.want)
 		}
+	}
+	if !f.Guards() {
+		t.Error("what it needs does not depend on the path")
+	}
+	if build(t, config(required("p"), c.Providers)).Guards() {
+		t.Error("what is the same for all paths depends on the path")
 	}
 	named, err := f.Override(&discovery.JWTPerRoute{Requirement: "it"})
 	if err != nil {
@@ -314,6 +334,8 @@ func TestWhereTokensAre(t *testing.T) {
 		{name: "a cookie", headers: headers{"cookie": {"a=b; session=" + good}}, want: 200},
 		{name: "a quoted cookie", headers: headers{"cookie": {`session="` + good + `"`}}, want: 200},
 		{name: "a cookie twice, one of them bad", headers: headers{"cookie": {"session=" + good + "; session=" + bad}}, want: 403},
+		{name: "V34 space behind the name of a cookie, a bad one", headers: headers{"cookie": {"session =" + bad}}, want: 403},
+		{name: "V34 a tab behind the name of a cookie, beside a good one", headers: headers{"cookie": {"session\t=" + bad + "; session=" + good}}, want: 403},
 		{name: "a cookie in two headers, one of them bad", headers: headers{"cookie": {"session=" + good, "session=" + bad}}, want: 403},
 		{name: "a good header and a bad parameter", headers: headers{"x-jwt": {good}}, query: "t=" + bad, want: 403, kept: "t=" + bad},
 		{name: "too many", headers: headers{"x-jwt": slices.Collect(func(yield func(string) bool) {
@@ -408,6 +430,14 @@ func TestV38_HeadersOfClaimsAreTheFilters(t *testing.T) {
 		if got := status(t, build(t, c), exchange(h)); got != 200 || len(h) != 0 {
 			t.Errorf("%s: %d, %v", name, got, h)
 		}
+	}
+	allowing := config(required("p"), map[string]*discovery.JWTProvider{"p": p})
+	allowing.BypassCORSPreflight = true
+	preflight := spoofed(headers{"origin": {"https://a.test"}, "access-control-request-method": {"GET"}})
+	x := exchange(preflight)
+	x.Method = http.MethodOptions
+	if got := status(t, build(t, allowing), x); got != 200 || len(preflight) != 2 {
+		t.Errorf("a CORS preflight request: %d, %v", got, preflight)
 	}
 	off, err := f.Override(&discovery.JWTPerRoute{})
 	if err != nil {
@@ -506,6 +536,7 @@ func FuzzRequest(f *testing.F) {
 	f.Add("Bearer "+good, "access_token="+good, "session="+good)
 	f.Add("bearer  "+good, "a=b&access_token=%zz&%61ccess_token=", `session="a"; session`)
 	f.Add("Bearer", "&&=&", ";;=;")
+	f.Add("", "", "session =x; session="+good)
 	f.Fuzz(func(t *testing.T, authorization, query, cookie string) {
 		p := provider(t, i)
 		p.Cookies = []string{"session"}
@@ -516,6 +547,19 @@ func FuzzRequest(f *testing.F) {
 		passes := status(t, f, x) == 200
 		if !passes && x.Query != before {
 			t.Fatal("a request that was refused was changed")
+		}
+		// Whatever an application of net/http would take for the token was verified.
+		application := http.Request{Header: http.Header{"Cookie": {cookie}}}
+		for _, c := range application.CookiesNamed("session") {
+			if passes && c.Value != "" && c.Value != good {
+				t.Fatalf("the cookie %q was not verified", c.Value)
+			}
+		}
+		values, _ := url.ParseQuery(before)
+		for _, value := range values["access_token"] {
+			if passes && value != good {
+				t.Fatalf("the parameter %q was not verified", value)
+			}
 		}
 		if passes && strings.Contains(x.Query, "access_token=") && strings.Contains(before, good) {
 			for pair := range strings.SplitSeq(x.Query, "&") {

@@ -1,6 +1,7 @@
 package jwt
 
 import (
+	"net/textproto"
 	"net/url"
 	"strings"
 
@@ -22,7 +23,8 @@ type found struct {
 const maxTokens = 16
 
 // find returns the tokens at the places where the providers look, each place
-// once. ok is false if there are too many.
+// once. ok is false if there are too many, or if a header has one of its fields for
+// a token and another for something else: who comes later may read either.
 func find(providers []*provider, req *route.Request) (tokens []found, ok bool) {
 	add := func(one found, p *provider) {
 		for i := range tokens {
@@ -37,10 +39,16 @@ func find(providers []*provider, req *route.Request) (tokens []found, ok bool) {
 	for _, p := range providers {
 		for i := range p.config.Headers {
 			h := &p.config.Headers[i]
-			for _, value := range req.Header.Values(h.Name) {
+			values, others := req.Header.Values(h.Name), 0
+			for _, value := range values {
 				if raw, ok := afterPrefix(value, h.Prefix); ok {
 					add(found{raw: raw, header: h.Name}, p)
+				} else {
+					others++
 				}
+			}
+			if others > 0 && others < len(values) {
+				return nil, false
 			}
 		}
 		for _, name := range p.config.Params {
@@ -61,13 +69,23 @@ func find(providers []*provider, req *route.Request) (tokens []found, ok bool) {
 }
 
 // afterPrefix is what a header holds after the prefix of a location. The scheme
-// of an Authorization header is without regard to case (RFC 9110, section 11.1).
-// A value without the prefix is no token but somebody else's.
+// of an Authorization header is without regard to case, and white space follows it
+// and may surround it (RFC 9110, sections 11.1 and 5.5), which net/http takes away
+// over HTTP/1.1 only. A value without the prefix is no token but somebody else's. One
+// with the prefix elsewhere is a token for Envoy, and for applications that split
+// there: it is one that is not well-formed.
 func afterPrefix(value, prefix string) (string, bool) {
-	if !discovery.HasPrefix(value, prefix, true) {
-		return "", false
+	const space = " \t"
+	value = strings.Trim(value, space)
+	scheme := strings.TrimRight(prefix, space)
+	switch {
+	case discovery.HasPrefix(value, scheme, true) &&
+		(scheme == prefix || len(value) > len(scheme) && strings.IndexByte(space, value[len(scheme)]) >= 0):
+		return strings.Trim(value[len(scheme):], space), true
+	case strings.Contains(strings.ToLower(value), strings.ToLower(prefix)):
+		return value, true
 	}
-	return strings.Trim(value[len(prefix):], " \t"), true
+	return "", false
 }
 
 // paramValues are the values of a query parameter. One that cannot be unescaped
@@ -95,9 +113,10 @@ func cookieValues(req *route.Request, name string) []string {
 	var values []string
 	for _, header := range req.Header.Values("cookie") {
 		for pair := range strings.SplitSeq(header, ";") {
-			key, value, ok := strings.Cut(strings.Trim(pair, " \t"), "=")
-			if ok && key == name {
-				values = append(values, strings.Trim(value, `"`))
+			key, value, ok := strings.Cut(pair, "=")
+			// As net/http has it, which applications ask: with space round the name.
+			if ok && textproto.TrimString(key) == name {
+				values = append(values, strings.Trim(textproto.TrimString(value), `"`))
 			}
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,14 +45,15 @@ type remote struct {
 	store *Store
 	from  discovery.JWTRemoteKeys
 
-	mu      sync.Mutex
-	set     *keySet   // guarded by mu; nil before the first success
-	flight  *flight   // guarded by mu; the fetch under way, or nil
-	used    time.Time // guarded by mu
-	ended   time.Time // guarded by mu; when the last fetch ended
-	failed  bool      // guarded by mu; that the last fetch did
-	keyNext time.Time // guarded by mu; when a key id may cause a fetch again
-	keyWait time.Duration
+	mu        sync.Mutex
+	providers []string  // guarded by mu; whose tokens the keys verify, sorted, copied on write
+	set       *keySet   // guarded by mu; nil before the first success
+	flight    *flight   // guarded by mu; the fetch under way, or nil
+	used      time.Time // guarded by mu
+	ended     time.Time // guarded by mu; when the last fetch ended
+	failed    bool      // guarded by mu; that the last fetch did
+	keyNext   time.Time // guarded by mu; when a key id may cause a fetch again
+	keyWait   time.Duration
 }
 
 // flight is a fetch under way. set and err are valid once done is closed.
@@ -62,6 +65,18 @@ type flight struct {
 
 func newRemote(s *Store, from discovery.JWTRemoteKeys) *remote {
 	return &remote{store: s, from: from, used: time.Now(), keyWait: leastPause}
+}
+
+// maxProviders bounds the names that a key set remembers.
+const maxProviders = 16
+
+// serves notes for which provider the keys are.
+func (r *remote) serves(provider string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i, found := slices.BinarySearch(r.providers, provider); !found && len(r.providers) < maxProviders {
+		r.providers = slices.Insert(slices.Clone(r.providers), i, provider)
+	}
 }
 
 func (r *remote) unusedSince(t time.Time) bool {
@@ -242,7 +257,7 @@ func (r *remote) attempt(last *keySet) (*keySet, error) {
 	// No secrets: whoever can fetch the set could sign.
 	keys, err := token.ParseKeys(document, false)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the answer is no key set: %w", err)
 	}
 	if keys.Len() == 0 {
 		return nil, fmt.Errorf("no key of the set can be used: %w", errors.Join(keys.Unused()...))
@@ -278,9 +293,22 @@ func (r *remote) report(start time.Time, set *keySet, err error) {
 	if hook == nil {
 		return
 	}
-	event := observe.KeysEvent{Cluster: r.from.Cluster, Host: r.from.Host, Err: err, Duration: time.Since(start)}
-	if set != nil {
+	path, _, _ := strings.Cut(r.from.Path, "?")
+	event := observe.KeysEvent{
+		Cluster: r.from.Cluster, Host: r.from.Host, URL: r.from.Scheme + "://" + r.from.Host + path,
+		Err: err, Duration: time.Since(start),
+	}
+	r.mu.Lock()
+	event.Providers = r.providers
+	event.InUse = err != nil && r.set != nil && (r.from.Async || time.Since(r.set.at) < r.lifetime())
+	r.mu.Unlock()
+	switch {
+	case set != nil:
 		event.Keys = set.keys.Len()
+	case r.store.ctx.Err() != nil:
+		event.Reason = "closed"
+	default:
+		event.Reason = string(service.ReasonOf(err))
 	}
 	hook(event)
 }

@@ -1,6 +1,7 @@
 package jwt_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +31,8 @@ func remoteFilter(t *testing.T, s *server, i *tokentest.Issuer, change func(*dis
 func TestV32_G21_WithoutKeysEveryTokenIsRefused(t *testing.T) {
 	t.Parallel()
 	i := tokentest.New(tokentest.Name)
-	secret := object{"kty": "oct", "kid": "rsa", "k": tokentest.Encode(make([]byte, 64))}
+	known := bytes.Repeat([]byte("k"), 64)
+	secret := object{"kty": "oct", "kid": "rsa", "k": tokentest.Encode(known)}
 	for name, test := range map[string]struct {
 		document string
 		err      error
@@ -55,12 +57,16 @@ func TestV32_G21_WithoutKeysEveryTokenIsRefused(t *testing.T) {
 					if got := status(t, f, exchange(bearer(i.Token(nil)))); got != 401 {
 						t.Fatalf("a good token: %d", got)
 					}
-					if got := status(t, f, exchange(bearer(tokentest.SignSecret(make([]byte, 64), object{"alg": "HS256", "kid": "rsa"}, i.Claims(nil))))); got != 401 {
+					if got := status(t, f, exchange(bearer(tokentest.SignSecret(known, object{"alg": "HS256", "kid": "rsa"}, i.Claims(nil))))); got != 401 {
 						t.Fatalf("a token that anybody could sign: %d", got)
 					}
 				}
 				s.serve(i.Keys(), nil)
-				time.Sleep(11 * time.Minute) // keys that are not ours are keys
+				pause := time.Second
+				if name == "keys that are not ours" { // which are keys
+					pause = 11 * time.Minute
+				}
+				time.Sleep(pause)
 				if got := status(t, f, exchange(bearer(i.Token(nil)))); got != 200 {
 					t.Errorf("when the keys are there again: %d", got)
 				}
@@ -156,6 +162,48 @@ func TestV32_ExpiredKeysVerifyNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestKeysAreAsOldAsTheConfigurationSays, and after a fetch that failed there is the
+// pause that it says.
+func TestKeysAreAsOldAsTheConfigurationSays(t *testing.T) {
+	t.Parallel()
+	i := tokentest.New(tokentest.Name)
+	synctest.Test(t, func(t *testing.T) {
+		s := newIssuer()
+		s.serve(i.Keys(), nil)
+		f, store := remoteFilter(t, s, i, func(r *discovery.JWTRemoteKeys) {
+			r.CacheDuration, r.FailedRefetch = time.Minute, 30*time.Second
+		})
+		defer store.Close()
+		for _, step := range []struct {
+			name    string
+			after   time.Duration
+			down    bool
+			status  int
+			fetched int
+		}{
+			{"at first", 0, false, 200, 1},
+			{"before it is time", 47 * time.Second, false, 200, 1},
+			{"when they expire soon", 2 * time.Second, true, 200, 2},
+			{"when they have expired", 11 * time.Second, true, 401, 2},
+			{"before the pause is over", 18 * time.Second, false, 401, 2},
+			{"after the pause", time.Second, false, 200, 3},
+		} {
+			time.Sleep(step.after)
+			s.serve(i.Keys(), nil)
+			if step.down {
+				s.serve("", errors.New("down"))
+			}
+			if got := status(t, f, exchange(bearer(i.Token(nil)))); got != step.status {
+				t.Errorf("%s: %d, want %d", step.name, got, step.status)
+			}
+			synctest.Wait()
+			if got := s.fetches(); got != step.fetched {
+				t.Errorf("%s: %d fetches, want %d", step.name, got, step.fetched)
+			}
+		}
+	})
 }
 
 func TestV37_G21_UnknownKeyIDsDoNotHammerTheIssuer(t *testing.T) {

@@ -67,7 +67,7 @@ const forgetAfter = time.Hour
 // keys returns the key set of a configuration, the same one as before if the
 // configuration has not changed: a new version of a listener fetches nothing
 // anew.
-func (s *Store) keys(from *discovery.JWTRemoteKeys) *remote {
+func (s *Store) keys(provider string, from *discovery.JWTRemoteKeys) *remote {
 	s.mu.Lock()
 	now := time.Now()
 	for key, r := range s.sets {
@@ -81,6 +81,7 @@ func (s *Store) keys(from *discovery.JWTRemoteKeys) *remote {
 		s.sets[*from] = r
 	}
 	s.mu.Unlock()
+	r.serves(provider)
 	if from.Async {
 		r.prefetch()
 	}

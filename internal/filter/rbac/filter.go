@@ -25,6 +25,8 @@ type Filter struct {
 	rules, shadow  *engine
 	report         func(observe.AuthorizationEvent)
 	shadowMetadata [2]string // the keys, with the prefix
+	// asks tells that the shadow rules are no trial, see NewCondition.
+	asks bool
 }
 
 var _ filter.Guard = (*Filter)(nil)
@@ -39,6 +41,22 @@ func New(config *discovery.RBAC, hooks *observe.Hooks) *Filter {
 		f.report = hooks.Authorized
 	}
 	return f
+}
+
+// NewCondition compiles a filter whose shadow rules are not on trial: they say about
+// which requests a later filter asks a service, as the CUSTOM policies of Istio have
+// it. Their matches are reported as such.
+func NewCondition(config *discovery.RBAC, hooks *observe.Hooks) *Filter {
+	f := New(config, hooks)
+	f.asks = true
+	return f
+}
+
+// Decides reports whether a matcher looks at what the shadow rules of a configuration
+// have decided.
+func Decides(config *discovery.RBAC, m *discovery.MetadataMatch) bool {
+	return config.Shadow != nil && m.Filter == namespace && len(m.Path) == 1 &&
+		(m.Path[0] == config.ShadowPrefix+shadowPolicy || m.Path[0] == config.ShadowPrefix+shadowResult)
 }
 
 // Guards reports that requests that can be read in two ways must not reach the
@@ -98,7 +116,15 @@ func (f *Filter) try(s *Subject, event *observe.AuthorizationEvent, x *filter.Ex
 		}
 		x.SetMetadata(namespace, values)
 	}
-	if f.report != nil {
+	switch {
+	case f.report == nil:
+	case f.asks:
+		if d.matched {
+			e := *event
+			e.Prefix, e.Policy, e.Allowed, e.Asked = f.config.ShadowPrefix, d.policy, true, true
+			f.report(e)
+		}
+	default:
 		e := *event
 		e.Prefix, e.Policy, e.Allowed, e.Shadow = f.config.ShadowPrefix, d.policy, d.allowed, true
 		e.Logged = d.logged

@@ -163,6 +163,42 @@ func TestBA03_RulesOnTrialAreReportedAndLeaveMetadata(t *testing.T) {
 	}
 }
 
+// TestConditionsAreNoTrial: what CUSTOM policies match is asked about, which is neither a
+// denial nor what a policy on trial would decide.
+func TestConditionsAreNoTrial(t *testing.T) {
+	t.Parallel()
+	config := &discovery.RBAC{Shadow: policies(discovery.RBACDeny, path(exact("/other")), path(exact("/admin"))), ShadowPrefix: "istio_ext_authz_"}
+	for _, tt := range []struct {
+		name string
+		m    discovery.MetadataMatch
+		want bool
+	}{
+		{"its policy", discovery.MetadataMatch{Filter: "envoy.filters.http.rbac", Path: []string{"istio_ext_authz_shadow_effective_policy_id"}}, true},
+		{"its result", discovery.MetadataMatch{Filter: "envoy.filters.http.rbac", Path: []string{"istio_ext_authz_shadow_engine_result"}}, true},
+		{"another's policy", discovery.MetadataMatch{Filter: "envoy.filters.http.rbac", Path: []string{"shadow_effective_policy_id"}}, false},
+		{"another filter's", discovery.MetadataMatch{Filter: "envoy.filters.http.jwt_authn", Path: []string{"istio_ext_authz_shadow_effective_policy_id"}}, false},
+		{"nothing", discovery.MetadataMatch{Filter: "envoy.filters.http.rbac"}, false},
+	} {
+		if got := rbac.Decides(config, &tt.m); got != tt.want {
+			t.Errorf("%s: %t", tt.name, got)
+		}
+	}
+	var events []observe.AuthorizationEvent
+	f := rbac.NewCondition(config, &observe.Hooks{Authorized: func(e observe.AuthorizationEvent) { events = append(events, e) }})
+	for _, p := range []string{"/admin", "/free"} {
+		x := exchange(func(x *filter.Exchange) { x.Path = p })
+		if answer, err := f.Request(t.Context(), x); answer != nil || err != nil {
+			t.Fatalf("got %v, %v", answer, err)
+		}
+		if got := x.Metadata["envoy.filters.http.rbac"]["istio_ext_authz_shadow_effective_policy_id"]; (got == "b") != (p == "/admin") {
+			t.Errorf("%s: metadata %v", p, x.Metadata)
+		}
+	}
+	if len(events) != 1 || !events[0].Asked || !events[0].Allowed || events[0].Shadow || events[0].Policy != "b" || events[0].Path != "/admin" {
+		t.Errorf("got %+v", events)
+	}
+}
+
 func TestALogReportsWhatItMatches(t *testing.T) {
 	t.Parallel()
 	var events []observe.AuthorizationEvent

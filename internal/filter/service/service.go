@@ -62,19 +62,19 @@ type Response struct {
 func (c *Client) Do(ctx context.Context, name string, req *http.Request, limit int64, secure bool) (*Response, error) {
 	cluster := c.find(name)
 	if cluster == nil {
-		return nil, fmt.Errorf("cluster %q: not configured", name)
+		return nil, Because(Cluster, fmt.Errorf("cluster %q: not configured", name))
 	}
 	cluster = cluster.Leaf(&balancer.PickInfo{})
 	if err := cluster.Err(); err != nil {
-		return nil, fmt.Errorf("cluster %q: %w", name, err)
+		return nil, Because(Cluster, fmt.Errorf("cluster %q: %w", name, err))
 	}
 	if secure && cluster.Config().TLS == nil {
-		return nil, fmt.Errorf("cluster %q: has no TLS, which the scheme https needs", name)
+		return nil, Because(Cluster, fmt.Errorf("cluster %q: has no TLS, which the scheme https needs", name))
 	}
 	response, err := c.try(ctx, cluster, req.WithContext(ctx), limit)
 	if err != nil {
 		if ctx.Err() != nil {
-			err = context.Cause(ctx)
+			err = Because(reasonOfEnd(ctx), context.Cause(ctx))
 		}
 		return nil, fmt.Errorf("cluster %q: %w", name, err)
 	}
@@ -87,7 +87,7 @@ func (c *Client) try(ctx context.Context, cluster *upstream.Cluster, req *http.R
 		var err error
 		if permit, err = b.Allow(); err != nil {
 			c.overflowed(cluster, "breaker")
-			return nil, err
+			return nil, Because(Overflow, err)
 		}
 	}
 	// What did not come to an attempt counts for nothing.
@@ -96,17 +96,17 @@ func (c *Client) try(ctx context.Context, cluster *upstream.Cluster, req *http.R
 	gate := cluster.Gate(discovery.PriorityDefault)
 	if !gate.TryRequest() {
 		c.overflowed(cluster, "requests")
-		return nil, errors.New("circuit breaker: too many requests")
+		return nil, Because(Overflow, errors.New("circuit breaker: too many requests"))
 	}
 	defer gate.ReleaseRequest()
 	if err := cluster.Await(ctx); err != nil {
-		return nil, err
+		return nil, Because(Unreachable, err)
 	}
 	var tried []*balancer.Host
 	for {
 		endpoint, err := cluster.Pick(balancer.PickInfo{Avoid: tried})
 		if err != nil {
-			return nil, err
+			return nil, Because(Unreachable, err)
 		}
 		response, attempted, err := exchange(endpoint, req, limit)
 		o = attempted
@@ -118,10 +118,12 @@ func (c *Client) try(ctx context.Context, cluster *upstream.Cluster, req *http.R
 		}
 		tried = append(tried, endpoint.Host())
 		if again := o.Kind == outcome.ConnectFailure && len(tried) < maxTries && ctx.Err() == nil; !again || !rewind(req) {
-			return nil, fmt.Errorf("endpoint %s: %w", endpoint.Address(), err)
+			return nil, Because(reasonOfAttempt(o.Kind), fmt.Errorf("endpoint %s: %w", endpoint.Address(), err))
 		}
 	}
 }
+
+var errSwitched = errors.New("the service switches to another protocol, for which it was not asked")
 
 // exchange makes one attempt.
 func exchange(endpoint *upstream.Endpoint, req *http.Request, limit int64) (*Response, outcome.Outcome, error) {
@@ -138,6 +140,10 @@ func exchange(endpoint *upstream.Endpoint, req *http.Request, limit int64) (*Res
 		return nil, o, failure.Err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		// The body is the connection now, which nothing ends but its peer.
+		return nil, outcome.Outcome{Kind: outcome.Response, Status: resp.StatusCode, Sent: true}, errSwitched
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	o := outcome.Outcome{Kind: outcome.Response, Status: resp.StatusCode, Sent: true}
 	switch {

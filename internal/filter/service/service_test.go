@@ -133,7 +133,7 @@ func TestV33_OnlyClustersAreCalled(t *testing.T) {
 		}
 
 		answer = func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, strings.Repeat("x", 101)) }
-		if _, err := w.do(t.Context(), t, "keys", 100, false); err == nil || !strings.HasSuffix(err.Error(), "the response has more than 100 bytes") {
+		if _, err := w.do(t.Context(), t, "keys", 100, false); err == nil || !strings.HasSuffix(err.Error(), "the response has more than 100 bytes") || service.ReasonOf(err) != service.Invalid {
 			t.Errorf("a response that is too long: %v", err)
 		}
 		if resp, err := w.do(t.Context(), t, "keys", 101, false); err != nil || len(resp.Body) != 101 {
@@ -160,13 +160,14 @@ func TestWhatCannotBeCalled(t *testing.T) {
 			name, cluster string
 			secure        bool
 			want          string
+			reason        service.Reason
 		}{
-			{"an unknown cluster", "gone", false, `cluster "gone": not configured`},
-			{"a cluster without TLS, for https", "keys", true, `cluster "keys": has no TLS, which the scheme https needs`},
-			{"nobody there", "keys", false, `cluster "keys": endpoint 10.0.0.1:80: `},
+			{"an unknown cluster", "gone", false, `cluster "gone": not configured`, service.Cluster},
+			{"a cluster without TLS, for https", "keys", true, `cluster "keys": has no TLS, which the scheme https needs`, service.Cluster},
+			{"nobody there", "keys", false, `cluster "keys": endpoint 10.0.0.1:80: `, service.Unreachable},
 		} {
-			if _, err := w.do(t.Context(), t, tt.cluster, 100, tt.secure); err == nil || !strings.HasPrefix(err.Error(), tt.want) {
-				t.Errorf("%s: %v, want %s", tt.name, err, tt.want)
+			if _, err := w.do(t.Context(), t, tt.cluster, 100, tt.secure); err == nil || !strings.HasPrefix(err.Error(), tt.want) || service.ReasonOf(err) != tt.reason {
+				t.Errorf("%s: %v, %s, want %s, %s", tt.name, err, service.ReasonOf(err), tt.want, tt.reason)
 			}
 		}
 	})
@@ -210,8 +211,8 @@ func TestWhatMayHaveArrivedIsNotSentAgain(t *testing.T) {
 		}
 		w.serve(t, first, breakOff)
 		w.serve(t, second, breakOff)
-		if _, err := w.do(t.Context(), t, "keys", 100, false); err == nil {
-			t.Error("no error")
+		if _, err := w.do(t.Context(), t, "keys", 100, false); err == nil || service.ReasonOf(err) != service.Broken {
+			t.Errorf("%v, %s", err, service.ReasonOf(err))
 		}
 		if n := arrived.Load(); n != 1 {
 			t.Errorf("arrived %d times", n)
@@ -254,8 +255,8 @@ func TestWhoseTimeItWasThatEndedACall(t *testing.T) {
 				for range 2 {
 					caller, cancel := context.WithTimeout(t.Context(), tt.caller)
 					ctx, stop := service.WithTimeout(caller, tt.timeout)
-					if _, err := w.do(ctx, t, "keys", 100, false); !errors.Is(err, context.DeadlineExceeded) {
-						t.Errorf("the call ended with %v", err)
+					if _, err := w.do(ctx, t, "keys", 100, false); !errors.Is(err, context.DeadlineExceeded) || service.ReasonOf(err) != service.Timeout {
+						t.Errorf("the call ended with %v, %s", err, service.ReasonOf(err))
 					}
 					stop()
 					cancel()
@@ -284,7 +285,7 @@ func TestLimitsOfTheClusterHold(t *testing.T) {
 			}
 		})
 		synctest.Wait()
-		if _, err := w.do(t.Context(), t, "keys", 100, false); err == nil || !strings.HasSuffix(err.Error(), "circuit breaker: too many requests") {
+		if _, err := w.do(t.Context(), t, "keys", 100, false); err == nil || !strings.HasSuffix(err.Error(), "circuit breaker: too many requests") || service.ReasonOf(err) != service.Overflow {
 			t.Errorf("one too many: %v", err)
 		}
 		close(hold)
@@ -295,5 +296,31 @@ func TestLimitsOfTheClusterHold(t *testing.T) {
 		if len(w.refused) != 1 || w.refused[0] != "requests" {
 			t.Errorf("reported %v", w.refused)
 		}
+	})
+}
+
+// TestASwitchOfProtocolsIsNoAnswer: what follows it has no end but the connection's, and
+// a caller must not wait for that.
+func TestASwitchOfProtocolsIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, breaker.DefaultLimits, first)
+		gone := make(chan struct{})
+		w.serve(t, first, func(rw http.ResponseWriter, _ *http.Request) {
+			defer close(gone)
+			conn, _, err := rw.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+			_, _ = io.Copy(io.Discard, conn) // until the client closes it
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := w.do(ctx, t, "keys", 100, false); err == nil || !strings.Contains(err.Error(), "switches") {
+			t.Errorf("%v", err)
+		}
+		<-gone // the connection does not stay
 	})
 }

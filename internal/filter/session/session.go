@@ -109,11 +109,12 @@ func (s *session) follow(x *filter.Exchange, address, cluster string) string {
 			return address
 		}
 	}
-	return elsewhere
+	return Elsewhere
 }
 
-// elsewhere is the address of no endpoint.
-const elsewhere = ";"
+// Elsewhere is the address of no endpoint, for a session with a cluster that the route
+// does not lead to.
+const Elsewhere = ";"
 
 // state is what the caller is to bring: the address, with the others of the endpoint
 // so that it is found by each of them (gRFC A61), and the cluster if the route has

@@ -1,6 +1,5 @@
-// Package keeper holds the identity that a source has last been given by an agent,
-// until it expires, and tells of what happens to it. tls/sds and tls/spiffe are
-// built on it.
+// Package keeper holds the identity that a source was given last, until it expires,
+// and tells of what happens to it. All sources that renew theirs are built on it.
 package keeper
 
 import (
@@ -20,14 +19,27 @@ import (
 // Keeper is a [meshtls.Source] that others fill. Make it with [New], end it with
 // [Keeper.Close]. Safe for concurrent use.
 type Keeper struct {
-	plugin, agent, name string
-	onChange            func(observe.CertificateEvent)
-
-	state watch.Value[state]
+	config Config
+	state  watch.Value[state]
 
 	mu     sync.Mutex
 	expiry *time.Timer // guarded by mu; nil without a certificate
+	failed error       // guarded by mu; of the last attempt at a successor, nil if that went well
 	closed bool        // guarded by mu
+}
+
+// Config says whose identity is kept, in the words of its source.
+type Config struct {
+	// Plugin is the kind of the source, which all errors begin with.
+	Plugin string
+	// Empty is what there is to say before anything has happened.
+	Empty string
+	// Unreplaced is why a certificate has expired if no attempt at a successor failed.
+	Unreplaced string
+	// OnChange is told of what happens, under Name, by one goroutine or another. Nil
+	// tells nobody.
+	OnChange func(observe.CertificateEvent)
+	Name     string
 }
 
 // state is what Identity returns; err is set if identity is nil.
@@ -38,12 +50,10 @@ type state struct {
 
 var _ meshtls.Source = (*Keeper)(nil)
 
-// New returns a keeper without an identity. plugin and agent are what its errors
-// begin with: the kind of the source, and the address of what fills it. onChange is
-// told of what happens, under name; nil tells nobody.
-func New(plugin, agent, name string, onChange func(observe.CertificateEvent)) *Keeper {
-	k := &Keeper{plugin: plugin, agent: agent, name: name, onChange: onChange}
-	k.state.Store(state{err: fmt.Errorf("%s: no answer from %q yet", plugin, agent)})
+// New returns a keeper without an identity.
+func New(config Config) *Keeper {
+	k := &Keeper{config: config}
+	k.state.Store(state{err: fmt.Errorf("%s: %s", config.Plugin, config.Empty)})
 	return k
 }
 
@@ -67,10 +77,12 @@ func (k *Keeper) Wait(ctx context.Context) error {
 // successor.
 func (k *Keeper) Identity() (*meshtls.Identity, error) {
 	now := k.state.Load()
-	if now.identity != nil && time.Now().After(now.identity.NotAfter) {
-		return nil, k.expired(now.identity)
+	if now.identity == nil || !IsExpired(now.identity) {
+		return now.identity, now.err
 	}
-	return now.identity, now.err
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return nil, k.expiredLocked(now.identity)
 }
 
 // Changed returns a channel that is closed at the next change of what Identity
@@ -80,19 +92,32 @@ func (k *Keeper) Changed() <-chan struct{} {
 	return changed
 }
 
+// IsExpired tells whether nobody takes the certificate any more. It is false for an
+// identity that holds roots only.
+func IsExpired(identity *meshtls.Identity) bool {
+	return !identity.NotAfter.IsZero() && time.Now().After(identity.NotAfter)
+}
+
 // Set takes an identity over. It reports false if nothing changed: the same was
 // there, or the keeper is closed. The caller then reports it, without a lock.
 func (k *Keeper) Set(identity *meshtls.Identity) (changed bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.closed || same(k.state.Load().identity, identity) {
+	if k.closed {
+		return false
+	}
+	k.failed = nil
+	if same(k.state.Load().identity, identity) {
 		return false
 	}
 	if k.expiry != nil {
 		k.expiry.Stop()
+		k.expiry = nil
 	}
 	k.state.Store(state{identity: identity})
-	k.expiry = time.AfterFunc(time.Until(identity.NotAfter)+time.Nanosecond, func() { k.expire(identity) })
+	if !identity.NotAfter.IsZero() {
+		k.expiry = time.AfterFunc(time.Until(identity.NotAfter)+time.Nanosecond, func() { k.expire(identity) })
+	}
 	return true
 }
 
@@ -102,20 +127,29 @@ func same(a, b *meshtls.Identity) bool {
 		slices.EqualFunc(a.Certificate.Certificate, b.Certificate.Certificate, bytes.Equal)
 }
 
-// Fail notes that the agent is away or said something useless. What there is stays:
-// nothing was withdrawn.
+// Fail notes and reports that there is no successor now, and why. What there is
+// stays: nothing was withdrawn.
 func (k *Keeper) Fail(err error) {
-	if errors.Is(err, context.Canceled) {
-		return
+	if identity, err := k.Note(err); err != nil {
+		k.Report(identity, err)
 	}
-	err = fmt.Errorf("%s: %q: %w", k.plugin, k.agent, err)
+}
+
+// Note is Fail for who reports it later, or did so before: it returns what there is to
+// be told. A closed keeper has nothing to tell.
+func (k *Keeper) Note(err error) (*meshtls.Identity, error) {
+	err = fmt.Errorf("%s: %w", k.config.Plugin, err)
 	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return nil, nil
+	}
+	k.failed = err
 	now := k.state.Load()
-	if now.identity == nil && !k.closed {
+	if now.identity == nil {
 		k.state.Store(state{err: err})
 	}
-	k.mu.Unlock()
-	k.Report(now.identity, err)
+	return now.identity, err
 }
 
 // expire takes a certificate away that has not been followed by another.
@@ -125,27 +159,30 @@ func (k *Keeper) expire(identity *meshtls.Identity) {
 		k.mu.Unlock()
 		return
 	}
-	err := k.expired(identity)
+	err := k.expiredLocked(identity)
 	k.state.Store(state{err: err})
 	k.mu.Unlock()
 	k.Report(identity, err)
 }
 
-func (k *Keeper) expired(identity *meshtls.Identity) error {
-	return fmt.Errorf("%s: certificate of %q expired at %s and was not replaced",
-		k.plugin, identity.ID, identity.NotAfter.Format(time.RFC3339))
+func (k *Keeper) expiredLocked(identity *meshtls.Identity) error {
+	expired := fmt.Sprintf("%s: certificate of %q expired at %s", k.config.Plugin, identity.ID, identity.NotAfter.Format(time.RFC3339))
+	if k.failed != nil {
+		return fmt.Errorf("%s: %w", expired, k.failed)
+	}
+	return errors.New(expired + ": " + k.config.Unreplaced)
 }
 
 // Report tells of an identity, of a failure, or of both.
 func (k *Keeper) Report(identity *meshtls.Identity, err error) {
-	if k.onChange == nil {
+	if k.config.OnChange == nil {
 		return
 	}
-	event := observe.CertificateEvent{Source: k.name, Err: err}
+	event := observe.CertificateEvent{Source: k.config.Name, Err: err}
 	if identity != nil {
 		event.ID, event.NotAfter = identity.ID.String(), identity.NotAfter
 	}
-	k.onChange(event)
+	k.config.OnChange(event)
 }
 
 // Close ends the changes. What there is stays until it expires, so that handshakes

@@ -2,8 +2,10 @@ package keeper_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,7 +33,7 @@ func TestAnIdentityIsKeptUntilItExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)
 		var events []error
-		k := keeper.New("test", "unix:///agent", "default", func(e observe.CertificateEvent) { events = append(events, e.Err) })
+		k := keeper.New(keeper.Config{Plugin: "test", OnChange: func(e observe.CertificateEvent) { events = append(events, e.Err) }})
 		defer k.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -73,7 +75,7 @@ func TestAClosedKeeperChangesNoMore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)
-		k := keeper.New("test", "unix:///agent", "default", nil)
+		k := keeper.New(keeper.Config{Plugin: "test", OnChange: nil})
 		first := newIdentity(t, ca)
 		k.Set(first)
 		k.Close()
@@ -86,6 +88,66 @@ func TestAClosedKeeperChangesNoMore(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		if got, err := k.Identity(); got != nil || err == nil {
 			t.Errorf("an expired identity is given out: %v, %v", got, err)
+		}
+	})
+}
+
+func TestAnExpiredCertificateIsToldWithWhyNoOtherCame(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		before func(k *keeper.Keeper, same *meshtls.Identity)
+		want   string
+	}{
+		{"nothing was tried", func(*keeper.Keeper, *meshtls.Identity) {}, ": nobody has asked"},
+		{"an attempt failed", func(k *keeper.Keeper, _ *meshtls.Identity) { k.Fail(errors.New("it has gone")) }, ": test: it has gone"},
+		{"an attempt failed, and the next brought the same", func(k *keeper.Keeper, same *meshtls.Identity) {
+			k.Fail(errors.New("it has gone"))
+			k.Set(same)
+		}, ": nobody has asked"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var told atomic.Value // the last text
+				k := keeper.New(keeper.Config{
+					Plugin: "test", Unreplaced: "nobody has asked", OnChange: func(e observe.CertificateEvent) { told.Store(e.Err.Error()) },
+				})
+				defer k.Close()
+				identity := newIdentity(t, tlstest.NewCA(t))
+				k.Set(identity)
+				test.before(k, identity)
+				time.Sleep(2 * time.Hour)
+				synctest.Wait()
+				if _, err := k.Identity(); err == nil || !strings.HasSuffix(err.Error(), test.want) || told.Load() != err.Error() {
+					t.Errorf("error %v, told %v; want that it ends with %q", err, told.Load(), test.want)
+				}
+			})
+		})
+	}
+}
+
+func TestAClosedKeeperHasNothingToTell(t *testing.T) {
+	t.Parallel()
+	k := keeper.New(keeper.Config{Plugin: "test", OnChange: func(e observe.CertificateEvent) { t.Errorf("told %v", e) }})
+	k.Close()
+	k.Fail(context.Canceled)
+}
+
+func TestRootsAloneDoNotExpire(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k := keeper.New(keeper.Config{Plugin: "test"})
+		defer k.Close()
+		roots, err := meshtls.NewRoots([]*x509.Certificate{tlstest.NewCA(t).Certificate})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Set(roots)
+		time.Sleep(24 * time.Hour)
+		if got, err := k.Identity(); got != roots || err != nil {
+			t.Errorf("%v, %v", got, err)
 		}
 	})
 }

@@ -1,5 +1,0 @@
-//go:build !race
-
-package meshotel
-
-const raceEnabled = false
