@@ -40,8 +40,9 @@ const (
 //     is JSON, {"method": "GET", "url": "http://payment.shop/", "headers": {"x-user":
 //     ["ann"]}}, or with "grpc": true, "method": "/package.Service/Method" and "url":
 //     "mesh:///HOST:PORT". The answer is JSON, or a text for "Accept: text/plain".
-//   - GET /config: where the configuration is from and the state of every xDS
-//     resource, as JSON, see [mesh.Mesh.ConfigSource] and [mesh.Mesh.Resources].
+//   - GET /config: where the configuration is from, the state of every xDS resource
+//     and that of the services that filters call, as JSON, see
+//     [mesh.Mesh.ConfigSource], [mesh.Mesh.Resources] and [mesh.Mesh.Services].
 //   - GET /csds: the same with the contents of each resource, as the client status
 //     discovery service has it, see [mesh.Mesh.ClientStatusJSON].
 //   - GET /readyz: 200, or 503 with the reasons, see [mesh.Mesh.Ready].
@@ -66,7 +67,7 @@ type handler struct{ mesh *mesh.Mesh }
 func (h *handler) index(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	fmt.Fprint(w, "POST /explain  where a request would go, and why\n"+
-		"GET  /config   the state of every xDS resource\n"+
+		"GET  /config   the state of every xDS resource, and of services that filters call\n"+
 		"GET  /csds     the same with their contents, as CSDS has it\n"+
 		"GET  /readyz   whether the process is ready\n")
 }
@@ -119,7 +120,7 @@ func (h *handler) config(w http.ResponseWriter, _ *http.Request) {
 		}
 		resources = append(resources, one)
 	}
-	write(w, http.StatusOK, dump{Source: sourceOf(h.mesh.ConfigSource()), Resources: resources, Guests: guestsOf(h.mesh.Guests())})
+	write(w, http.StatusOK, dump{Source: sourceOf(h.mesh.ConfigSource()), Resources: resources, Services: servicesOf(h.mesh.Services()), Guests: guestsOf(h.mesh.Guests())})
 }
 
 // source is a [mesh.ConfigSource] as JSON.
@@ -175,6 +176,7 @@ type (
 	dump struct {
 		Source    source     `json:"source"`
 		Resources []resource `json:"resources"`
+		Services  []service  `json:"services,omitempty"`
 		Guests    []guest    `json:"guests,omitempty"`
 	}
 	readiness struct {

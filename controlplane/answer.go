@@ -1,14 +1,18 @@
 package controlplane
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 
 	"github.com/cespare/xxhash/v2"
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
 
 	"github.com/inboardmesh/inboard/controlplane/istio"
 )
@@ -54,6 +58,10 @@ func (s *subscription) names(from *snapshot) (wanted, gone []string) {
 	return slices.Sorted(maps.Keys(all)), gone
 }
 
+// signature says whose response it is: our clients take a control plane for Istio's
+// workloads that does not say so for istiod, with which they do not speak delta.
+func signature() *core.ControlPlane { return &core.ControlPlane{Identifier: "inboard"} }
+
 // delta answers a delta request, or returns nil if there is nothing to say.
 func (s *subscription) delta(from *snapshot, request *discovery.DeltaDiscoveryRequest) (cache.DeltaResponse, error) {
 	// discovery.proto: the server must answer with every resource in
@@ -66,7 +74,7 @@ func (s *subscription) delta(from *snapshot, request *discovery.DeltaDiscoveryRe
 			asked[name] = true
 		}
 	}
-	response := &discovery.DeltaDiscoveryResponse{TypeUrl: s.typeURL}
+	response := &discovery.DeltaDiscoveryResponse{TypeUrl: s.typeURL, ControlPlane: signature()}
 	next := make(map[string]string)
 	digest := xxhash.New()
 	wanted, gone := s.names(from)
@@ -79,7 +87,9 @@ func (s *subscription) delta(from *snapshot, request *discovery.DeltaDiscoveryRe
 		version, known := s.known[name]
 		if e == nil {
 			if known || asked[name] {
+				// Also what is refused: not everybody reads errors.
 				response.RemovedResources = append(response.RemovedResources, name)
+				response.ResourceErrors = append(response.ResourceErrors, s.refused(from, name)...)
 			}
 			continue
 		}
@@ -103,6 +113,20 @@ func (s *subscription) delta(from *snapshot, request *discovery.DeltaDiscoveryRe
 	}, nil
 }
 
+// refused is the error of a resource that is another's (gRFC A88), if that is why the
+// node does not get it. It tells the node who it is itself, and not who the other one is.
+func (s *subscription) refused(from *snapshot, name string) []*discovery.ResourceError {
+	if from.refusal(s.node, s.typeURL, name) == nil {
+		return nil
+	}
+	return []*discovery.ResourceError{{
+		ResourceName: &discovery.ResourceName{Name: name},
+		ErrorDetail: &rpcstatus.Status{Code: int32(codes.PermissionDenied), Message: fmt.Sprintf(
+			"refused: the configuration has another workload at this address, and this one is the service account %q of namespace %q; \"inboard status\" of the control plane tells which",
+			clip(s.node.ServiceAccount), clip(s.node.Namespace))},
+	}}
+}
+
 // stateOfTheWorld answers a request of the other protocol, or returns nil. A
 // name that the client was told not to exist is known with version "".
 func (s *subscription) stateOfTheWorld(from *snapshot, request *discovery.DiscoveryRequest) (cache.Response, error) {
@@ -110,7 +134,7 @@ func (s *subscription) stateOfTheWorld(from *snapshot, request *discovery.Discov
 	// holds all of them. Others are never removed, and an answer holds those
 	// that changed (xDS protocol, "grouping resources into responses").
 	complete := s.typeURL == resource.ListenerType || s.typeURL == resource.ClusterType
-	response := &discovery.DiscoveryResponse{TypeUrl: s.typeURL}
+	response := &discovery.DiscoveryResponse{TypeUrl: s.typeURL, ControlPlane: signature()}
 	next := make(map[string]string)
 	wanted, gone := s.names(from)
 	changed := complete && (len(gone) > 0 || s.wildcard && request.GetResponseNonce() == "")
@@ -129,6 +153,7 @@ func (s *subscription) stateOfTheWorld(from *snapshot, request *discovery.Discov
 				next[name] = was // the client keeps it
 			}
 			writeVersion(digest, name, "")
+			response.ResourceErrors = append(response.ResourceErrors, s.refused(from, name)...)
 			continue
 		}
 		differs := !known || was != e.version

@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -20,10 +22,15 @@ import (
 )
 
 const (
-	// maxTypes and maxNames bound what one stream can make the server
-	// remember. There are four types, and no mesh has so many names.
-	maxTypes = 16
-	maxNames = 100_000
+	// maxTypes, maxNames and maxNameBytes bound what one stream can make the
+	// server remember. There are four types, and no mesh has so many names. The
+	// bytes are those of all names of a type: over delta they add up.
+	maxTypes     = 16
+	maxNames     = 100_000
+	maxNameBytes = 16 << 20
+	// rejectionsLogged is how many reasons of rejections of a type one stream can have
+	// logged at once; then it is one a minute.
+	rejectionsLogged = 10
 )
 
 // client is one ADS stream. To go-control-plane's stream loop it is both the
@@ -39,6 +46,10 @@ type client struct {
 	protocol string
 	since    time.Time
 
+	// silent is closed by first if no request has come when that is over.
+	silent chan struct{}
+	first  *time.Timer
+
 	// pinned is the node of the first request. Later ones cannot change it,
 	// because it was compared with the identity of the caller.
 	pinned *core.Node
@@ -52,14 +63,18 @@ type client struct {
 // typeState is what happened with one type on a stream.
 type typeState struct {
 	subscribed int
+	// servers are the listeners of servers among what is subscribed to, sorted.
+	servers    []string
 	sent       string // version of the last response
 	nonce      string // of the last response
 	last       response
 	waiting    bool   // for an answer to it
 	resources  uint64 // sent so far
 	rejections uint64
-	acked      string // version that the client took last
-	nack       *NACK  // the last one
+	acked      string        // version that the client took last
+	nack       *NACK         // the last one
+	logged     *rate.Limiter // of reasons of rejections; nil before the first
+	unlogged   uint64        // reasons since the last that was logged
 }
 
 var (
@@ -114,9 +129,22 @@ func (c *client) subscription(typeURL string, from cache.Subscription) (*subscri
 	if names > maxNames {
 		return nil, status.Errorf(codes.ResourceExhausted, "more than %d names of one type", maxNames)
 	}
+	size := 0
+	var servers []string
+	for name := range from.SubscribedResources() {
+		size += len(name)
+		if typeURL == resource.ListenerType && istio.IsServerListener(name) {
+			servers = append(servers, name)
+		}
+	}
+	slices.Sort(servers)
+	if size > maxNameBytes {
+		return nil, status.Errorf(codes.ResourceExhausted, "names of one type with more than %d bytes", maxNameBytes)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.types[typeURL].subscribed = names // it is there since accept
+	state := c.types[typeURL] // it is there since accept
+	state.subscribed, state.servers = names, servers
 	return newSubscription(c.node, typeURL, from), nil
 }
 
@@ -164,17 +192,14 @@ func (c *client) OnStreamDeltaRequest(_ int64, request *discovery.DeltaDiscovery
 }
 
 // refused tells of listeners that a client asks for and does not get, because they are
-// another workload's: the client is told only that there is none.
+// another workload's: the client is not told whose.
 func (c *client) refused(typeURL string, names []string) {
-	config, ok := c.server.watches.current.Load().current.config.(*istio.Config)
-	if typeURL != resource.ListenerType || !ok {
-		return
-	}
 	c.mu.Lock()
 	node := c.node
 	c.mu.Unlock()
+	current := c.server.watches.current.Load()
 	for _, name := range names {
-		if err := config.Refusal(node, name); err != nil && c.server.nacks.first(name+"\x00"+err.Error()) {
+		if err := current.refusal(node, typeURL, name); err != nil && c.server.nacks.first(name+"\x00"+err.Error()) {
 			c.logger().Warn("listener refused", "name", clip(name), "error", err)
 		}
 	}
@@ -226,6 +251,7 @@ func (c *client) outcome(err error) error {
 
 // accept checks a request and notes what it says of the last response.
 func (c *client) accept(node *core.Node, said feedback) error {
+	c.first.Stop()
 	if c.expired() {
 		return errExpired()
 	}
@@ -239,10 +265,31 @@ func (c *client) accept(node *core.Node, said feedback) error {
 		return err
 	}
 	if c.server.nacks.first(said.typeURL + "\x00" + nack.Error) {
-		c.logger().Warn("client rejected configuration",
-			"type", shortType(said.typeURL), "version", nack.Version, "error", nack.Error)
+		c.logRejection(said.typeURL, nack)
 	}
 	return nil
+}
+
+// logRejection logs a reason that was not logged before, unless the client has given
+// too many of them: the last one is in the [Status] anyway.
+func (c *client) logRejection(typeURL string, nack *NACK) {
+	c.mu.Lock()
+	state := c.types[typeURL]
+	if state.logged == nil {
+		state.logged = rate.NewLimiter(rate.Every(time.Minute), rejectionsLogged)
+	}
+	logged := state.logged.Allow()
+	unlogged := state.unlogged
+	if logged {
+		state.unlogged = 0
+	} else {
+		state.unlogged++
+	}
+	c.mu.Unlock()
+	if logged {
+		c.logger().Warn("client rejected configuration",
+			"type", shortType(typeURL), "version", nack.Version, "error", nack.Error, "unlogged", unlogged)
+	}
 }
 
 // identify takes the node of the first request, if it is the caller's.

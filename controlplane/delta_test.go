@@ -108,7 +108,7 @@ func TestDelta_ReconnectSendsOnlyWhatChangedMeanwhile(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustUpdate(t, s, service("payment", "10.0.0.1"), service("ledger", "10.0.1.2"))
-		time.Sleep(removalDelay)
+		time.Sleep(2 * removalDelay)
 
 		second := dialled()
 		second.send(&discovery.DeltaDiscoveryRequest{

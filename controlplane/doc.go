@@ -7,7 +7,9 @@
 // memory ([Server.Update]), and refuses to start with a bad one. From then on
 // a good change is pushed to the clients that it concerns, and of it only the
 // resources that changed; a bad one changes nothing and is reported, once,
-// with file, line and field, in the log and in [Server.Status]. [Server.Push] serves
+// with file, line and field, in the log and in [Server.Status]. So is a file that has
+// become empty, and a directory without a file: who wants that removes the file, or
+// starts the control plane anew. [Server.Push] serves
 // resources that a program made instead.
 //
 // # What is served

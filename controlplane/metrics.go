@@ -66,6 +66,8 @@ func (s *Status) families() []*dto.MetricFamily {
 		family(gauge, "inboard_control_plane_config_warnings", "Warnings about what is served.", "", map[string]float64{"": float64(len(s.Config.Warnings))}),
 		family(counter, "inboard_control_plane_nacks_total", "Responses that clients rejected.", "", map[string]float64{"": float64(s.Totals.NACKs)}),
 		family(counter, "inboard_control_plane_resources_sent_total", "Resources that were sent.", "", map[string]float64{"": float64(s.Totals.Resources)}),
+		family(counter, "inboard_control_plane_streams_refused_total", "Streams that were refused because there were too many.", "", map[string]float64{"": float64(s.Totals.Refused)}),
+		family(counter, "inboard_control_plane_streams_silent_total", "Streams that were ended because their clients sent no request.", "", map[string]float64{"": float64(s.Totals.Silent)}),
 		family(counter, "inboard_control_plane_streams_stalled_total", "Streams that were ended because their clients did not read.", "", map[string]float64{"": float64(s.Totals.Stalled)}),
 		family(counter, "inboard_control_plane_streams_total", "Streams that were opened.", "", map[string]float64{"": float64(s.Totals.Streams)}),
 		family(gauge, "inboard_control_plane_subscribed", "Names that clients are subscribed to.", "type", subscribed),

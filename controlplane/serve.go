@@ -19,6 +19,8 @@ const (
 	shutdownGrace = 2 * time.Second
 	// handshakeTimeout bounds how long a connection may take to become one.
 	handshakeTimeout = 10 * time.Second
+	// maxIdle is how long a connection may be open without a call.
+	maxIdle = 5 * time.Minute
 	// maxStreams bounds the calls on one connection. A client has one stream.
 	maxStreams = 1000
 	// maxRequest bounds a request. One with every name of a large mesh is
@@ -123,8 +125,9 @@ func serverOptions() []grpc.ServerOption {
 		// Clients ping every 30 s; grpc-go closes a connection with pings
 		// more often than every 5 minutes unless it is told.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		// And we ping them, so that a client that vanished does not stay.
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
+		// And we ping them, so that a client that vanished does not stay. A connection
+		// without a call is asked to go: who needs it makes another one.
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: maxIdle, Time: 30 * time.Second, Timeout: 20 * time.Second}),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxRecvMsgSize(maxRequest),

@@ -53,9 +53,17 @@ type Config struct {
 	// before stays in force. Give Check of package discovery/xds, whose clients
 	// these are. Nil: only Envoy's constraints are looked at.
 	Check func(typeURL string, value []byte) error
+	// MaxStreams bounds how many ADS streams may be open at once; a client has one. A
+	// further one is refused with RESOURCE_EXHAUSTED, and those that are there are not
+	// disturbed. Zero: [DefaultMaxStreams].
+	MaxStreams int
 	// Logger gets what happens. Nil: nothing is logged.
 	Logger *slog.Logger
 }
+
+// DefaultMaxStreams is the bound without [Config.MaxStreams]: the clients that it
+// allows take some 2 GB of memory.
+const DefaultMaxStreams = 20_000
 
 // Server is a control plane. Its methods are safe for concurrent use. Close
 // it when it is not needed any more.
@@ -69,7 +77,9 @@ type Server struct {
 	certificate *certificate
 	health      *health.Server
 	nacks       seen
+	maxStreams  int
 	stalls      atomic.Uint64 // streams that were ended because nobody read
+	silent      atomic.Uint64 // streams that were ended because no request came
 	pushed      atomic.Uint64 // resources that were sent
 	rejections  atomic.Uint64
 	announced   seen
@@ -84,6 +94,9 @@ type Server struct {
 	config  ConfigStatus         // guarded by mu
 	clients map[*client]struct{} // guarded by mu
 	opened  uint64               // guarded by mu; streams so far
+	refused uint64               // guarded by mu; streams for which there was no room
+	// toldFull is when that was last logged.
+	toldFull time.Time // guarded by mu
 }
 
 // InvalidConfigError is the error of [New] for a configuration that cannot be
@@ -119,8 +132,9 @@ func New(config Config) (*Server, error) {
 		options: istio.Options{
 			TrustDomain: config.TrustDomain, TrustDomainAliases: config.TrustDomainAliases, RootNamespace: config.RootNamespace,
 		},
-		health:  health.NewServer(),
-		clients: make(map[*client]struct{}),
+		health:     health.NewServer(),
+		clients:    make(map[*client]struct{}),
+		maxStreams: config.MaxStreams,
 	}
 	if config.Check != nil {
 		s.checks.ask = config.Check
@@ -149,7 +163,7 @@ func New(config Config) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.work.Go(func() { s.watches.run(s.ctx, s.report) }) // until Close
 	if s.dir != "" {
-		source := newSource(s, s.config.Version)
+		source := newSource(s, s.config.Version, files)
 		s.work.Go(func() { source.run(s.ctx) }) // until Close
 	}
 	return s, nil
@@ -157,6 +171,12 @@ func New(config Config) (*Server, error) {
 
 func (c *Config) complete() error {
 	var errs []error
+	switch {
+	case c.MaxStreams < 0:
+		errs = append(errs, fmt.Errorf("MaxStreams %d is negative", c.MaxStreams))
+	case c.MaxStreams == 0:
+		c.MaxStreams = DefaultMaxStreams
+	}
 	if c.TrustDomain != "" {
 		if _, err := spiffeid.TrustDomainFromString(c.TrustDomain); err != nil {
 			errs = append(errs, fmt.Errorf("trust domain %q: %w", c.TrustDomain, err))

@@ -93,7 +93,7 @@ func (a *aggregated) open(ctx context.Context, protocol string) (*client, func()
 	c := &client{
 		server: s, ctx: a.ctx, cancel: func() {},
 		protocol: protocol, since: time.Now(), types: make(map[string]*typeState),
-		answers: newAnswers(),
+		answers: newAnswers(), silent: make(chan struct{}),
 	}
 	if from, ok := peer.FromContext(ctx); ok && from.Addr != nil {
 		c.peer = from.Addr.String()
@@ -109,12 +109,14 @@ func (a *aggregated) open(ctx context.Context, protocol string) (*client, func()
 		// opens another one with what it has by that time.
 		c.ctx, c.cancel = context.WithDeadline(a.ctx, caller.NotAfter)
 	}
-	s.mu.Lock()
-	s.opened++
-	c.number = s.opened
-	s.clients[c] = struct{}{}
-	s.mu.Unlock()
+	if err := s.admit(c); err != nil {
+		c.cancel()
+		done()
+		return nil, nil, err
+	}
+	c.first = time.AfterFunc(firstRequestTime, func() { close(c.silent) })
 	return c, func() {
+		c.first.Stop()
 		c.cancel()
 		c.mu.Lock()
 		c.answers.stopLocked()
@@ -127,6 +129,33 @@ func (a *aggregated) open(ctx context.Context, protocol string) (*client, func()
 		}
 		done()
 	}, nil
+}
+
+// admit takes a stream in, if there is room for it. Those that are there are not
+// disturbed; who is refused comes again by itself.
+func (s *Server) admit(c *client) error {
+	s.mu.Lock()
+	full := len(s.clients) >= s.maxStreams
+	tell := false
+	if full {
+		s.refused++
+		tell = time.Since(s.toldFull) >= time.Minute
+		if tell {
+			s.toldFull = time.Now()
+		}
+	} else {
+		s.opened++
+		c.number = s.opened
+		s.clients[c] = struct{}{}
+	}
+	s.mu.Unlock()
+	if tell {
+		c.logger().Warn("stream refused: there are as many as are allowed", "streams", s.maxStreams)
+	}
+	if full {
+		return status.Errorf(codes.ResourceExhausted, "there are %d streams, and no more are allowed", s.maxStreams)
+	}
+	return nil
 }
 
 func (s *Server) authenticate(ctx context.Context) (ca.Caller, error) {

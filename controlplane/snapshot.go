@@ -82,6 +82,16 @@ func (s *snapshot) lookup(node istio.Node, typeURL, name string) (*encoded, erro
 	return nil, nil
 }
 
+// refusal is why a node does not get a resource that others may get, nil if that is not
+// why.
+func (s *snapshot) refusal(node istio.Node, typeURL, name string) error {
+	config, ok := s.current.config.(*istio.Config)
+	if !ok || typeURL != resource.ListenerType {
+		return nil
+	}
+	return config.Refusal(node, name)
+}
+
 // names returns what a wildcard subscription gets.
 func (s *snapshot) names(node istio.Node, typeURL string) iter.Seq[string] {
 	return func(yield func(string) bool) {

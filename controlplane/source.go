@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,8 +22,8 @@ const (
 	// settleTime is how long files must look the same before they are taken:
 	// editors write in several steps.
 	settleTime = 50 * time.Millisecond
-	// doubtTime is the same for what looks half written: files with problems
-	// and files that became empty.
+	// doubtTime is the same for what looks half written: files with problems, those
+	// that became empty among them.
 	doubtTime = 200 * time.Millisecond
 	// pollTime is how often the files are read without a sign that they
 	// changed. Not every change has one: network file systems, a directory
@@ -65,8 +66,8 @@ type source struct {
 	server *Server
 	// settled is the version that was served or reported last.
 	settled string
-	// empty are the empty files of it.
-	empty map[string]bool
+	// filled are the files with content of the version that is served.
+	filled map[string]bool
 	// next is what was seen since, and when for the first time.
 	next  *reading
 	since time.Time
@@ -74,8 +75,8 @@ type source struct {
 	notify *fsnotify.Watcher // nil: the system has none left; polling remains
 }
 
-func newSource(s *Server, version string) *source {
-	src := &source{server: s, settled: version, empty: make(map[string]bool)}
+func newSource(s *Server, version string, files []istio.File) *source {
+	src := &source{server: s, settled: version, filled: filledOf(files)}
 	notify, err := fsnotify.NewWatcher()
 	if err != nil {
 		s.logger.Warn("files cannot be watched: changes are seen with a delay", "error", err, "delay", pollTime)
@@ -162,24 +163,49 @@ func (s *source) parse(version string, files []istio.File, err error) *reading {
 	}
 	r := &reading{version: version, files: files}
 	r.parsed, r.problems = s.server.parse(files)
+	r.problems = append(r.problems, s.lost(files)...)
 	r.doubtful = len(r.problems) > 0
+	return r
+}
+
+// lost tells what is gone in a way that nobody may have meant: a copy that was broken
+// off and a disk that was full leave a file without content, or none of the files. With
+// them the policies would be gone.
+func (s *source) lost(files []istio.File) []istio.Problem {
+	if len(files) == 0 && len(s.filled) > 0 {
+		return []istio.Problem{{File: s.server.dir, Message: "no file is left in the directory: " +
+			"what was there stays in force; to serve nothing, start the control plane anew"}}
+	}
+	var problems []istio.Problem
 	for _, file := range files {
-		if len(file.Data) == 0 && !s.empty[file.Name] {
-			r.doubtful = true
+		if isBlank(file) && s.filled[file.Name] {
+			problems = append(problems, istio.Problem{File: file.Name, Message: "the file has become empty: " +
+				"what was in it stays in force; to withdraw it, remove the file"})
 		}
 	}
-	return r
+	return problems
+}
+
+// isBlank tells of a file in which nobody has written anything, not even a comment.
+func isBlank(file istio.File) bool { return len(bytes.TrimSpace(file.Data)) == 0 }
+
+// filledOf are the names of the files with content.
+func filledOf(files []istio.File) map[string]bool {
+	filled := make(map[string]bool, len(files))
+	for _, file := range files {
+		if !isBlank(file) {
+			filled[file.Name] = true
+		}
+	}
+	return filled
 }
 
 // settle takes what was seen.
 func (s *source) settle() {
 	r := s.next
 	s.next, s.settled = nil, r.version
-	clear(s.empty)
-	for _, file := range r.files {
-		if len(file.Data) == 0 {
-			s.empty[file.Name] = true
-		}
+	if len(r.problems) == 0 {
+		s.filled = filledOf(r.files)
 	}
 	s.server.install(r.files, r.parsed, r.problems)
 }

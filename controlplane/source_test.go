@@ -149,6 +149,44 @@ func TestHalfWrittenFileIsWaitedFor(t *testing.T) {
 	}
 }
 
+// A copy that was broken off, or a full disk, must not take policies away.
+func TestWhatBecomesEmptyStaysInForce(t *testing.T) {
+	t.Parallel()
+	dir, s, logs := watched(t)
+	put(t, dir, service("orders", "10.0.0.8"))
+	eventually(t, "both services", func() bool { return addresses(t, s, "payment") != "" && addresses(t, s, "orders") != "" })
+	problem := func(text string) func() bool {
+		return func() bool {
+			problems := s.Status().Config.Problems
+			return len(problems) > 0 && strings.Contains(problems[0], text)
+		}
+	}
+	name := filepath.Join(dir, "payment.yaml")
+	put(t, dir, istio.File{Name: "payment.yaml", Data: []byte("\n")})
+	eventually(t, "a problem with the file", problem(name+": the file has become empty"))
+	put(t, dir, service("orders", "10.0.0.9")) // it is one with other changes, too
+	eventually(t, "the same problem", func() bool { return logs.count("configuration rejected") > 1 && problem("the file has become empty")() })
+	if got := addresses(t, s, "payment") + addresses(t, s, "orders"); !strings.Contains(got, "10.0.0.1") || !strings.Contains(got, "10.0.0.8") {
+		t.Errorf("served: %s", got)
+	}
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "its withdrawal", func() bool {
+		return addresses(t, s, "payment") == "" && strings.Contains(addresses(t, s, "orders"), "10.0.0.9")
+	})
+
+	if err := os.Remove(filepath.Join(dir, "orders.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a problem with the directory", problem("no file is left in the directory"))
+	if addresses(t, s, "orders") == "" {
+		t.Error("what was there is gone")
+	}
+	put(t, dir, istio.File{Name: "nothing.yaml", Data: []byte("# nothing\n")})
+	eventually(t, "a file that says so", func() bool { return addresses(t, s, "orders") == "" && len(s.Status().Config.Problems) == 0 })
+}
+
 func TestFilesAreFoundWhereverTheyMove(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {

@@ -15,6 +15,10 @@ import (
 // enough for the largest response over a slow link.
 const stallTime = 2 * time.Minute
 
+// firstRequestTime is how long a stream may be open without a request. A client sends
+// one at once; a stream without any is nobody's.
+const firstRequestTime = 30 * time.Second
+
 // answers ends a stream whose client does not answer. It is guarded by the client's
 // lock, but for stalled.
 type answers struct {
@@ -77,6 +81,9 @@ func (c *client) run(loop func() error) error {
 		ended <- loop()
 	}()
 	select {
+	case <-c.silent:
+		c.server.silent.Add(1)
+		return status.Errorf(codes.Unavailable, "no request came within %v", firstRequestTime)
 	case err := <-ended:
 		return c.outcome(err)
 	case <-c.answers.stalled:

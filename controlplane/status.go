@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -24,9 +25,12 @@ type Status struct {
 // Totals count what has happened since the server was made.
 type Totals struct {
 	// Streams is how many were opened, Stalled how many of them were ended because
-	// their clients did not read.
+	// their clients did not read, Silent because they sent no request. Refused is how
+	// many were not opened because there were too many.
 	Streams uint64 `json:"streams"`
 	Stalled uint64 `json:"stalled"`
+	Silent  uint64 `json:"silent"`
+	Refused uint64 `json:"refused"`
 	// Resources is how many were sent, NACKs how many responses were rejected.
 	Resources uint64 `json:"resources"`
 	NACKs     uint64 `json:"nacks"`
@@ -109,6 +113,20 @@ type TypeStatus struct {
 	// them.
 	NACKs uint64 `json:"nacks,omitempty"`
 	NACK  *NACK  `json:"nack,omitempty"`
+	// Refused are the listeners of servers that the client asks for and does not get
+	// because they are another workload's, at most maxRefused of them.
+	Refused []RefusedListener `json:"refused,omitempty"`
+}
+
+// maxRefused bounds the refusals that a Status has of one client.
+const maxRefused = 50
+
+// RefusedListener is a listener that is another workload's.
+type RefusedListener struct {
+	Name string `json:"name"`
+	// Reason says which workload the configuration has at the address, and which one
+	// has asked.
+	Reason string `json:"reason"`
 }
 
 // NACK is a response that a client rejected.
@@ -131,7 +149,7 @@ func (s *Server) Status() Status {
 	for c := range s.clients {
 		clients = append(clients, c)
 	}
-	opened := s.opened
+	opened, refused := s.opened, s.refused
 	s.mu.Unlock()
 	config.Problems = slices.Clone(config.Problems)
 	config.Warnings = slices.Clone(config.Warnings)
@@ -140,7 +158,7 @@ func (s *Server) Status() Status {
 		config.Routes[i].Conditions = slices.Clone(config.Routes[i].Conditions)
 	}
 	slices.SortFunc(clients, func(a, b *client) int { return cmp.Compare(a.number, b.number) })
-	totals := Totals{Streams: opened, Stalled: s.stalls.Load(), Resources: s.pushed.Load(), NACKs: s.rejections.Load()}
+	totals := Totals{Streams: opened, Stalled: s.stalls.Load(), Silent: s.silent.Load(), Refused: refused, Resources: s.pushed.Load(), NACKs: s.rejections.Load()}
 	result := Status{Config: config, Totals: totals, Clients: make([]ClientStatus, 0, len(clients))}
 	for _, c := range clients {
 		result.Clients = append(result.Clients, c.status())
@@ -149,6 +167,7 @@ func (s *Server) Status() Status {
 }
 
 func (c *client) status() ClientStatus {
+	current := c.server.watches.current.Load()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	result := ClientStatus{
@@ -170,9 +189,20 @@ func (c *client) status() ClientStatus {
 			Resources:  state.resources,
 			NACKs:      state.rejections,
 			NACK:       state.nack,
+			Refused:    current.refusals(c.node, typeURL, state.servers),
 		}
 	}
 	return result
+}
+
+// refusals are why a node does not get listeners.
+func (s *snapshot) refusals(node istio.Node, typeURL string, names []string) (refused []RefusedListener) {
+	for _, name := range names {
+		if err := s.refusal(node, typeURL, name); err != nil && len(refused) < maxRefused {
+			refused = append(refused, RefusedListener{Name: clip(name), Reason: clip(err.Error())})
+		}
+	}
+	return refused
 }
 
 // StatusHandler serves GET /status, the [Status] as JSON; /healthz, which
@@ -249,7 +279,7 @@ func trimBrackets(host string) string {
 // seen remembers texts, so that what every client says is logged once.
 type seen struct {
 	mu    sync.Mutex
-	texts map[string]struct{} // guarded by mu
+	texts map[[sha256.Size]byte]struct{} // guarded by mu; their digests, for a text may have megabytes
 }
 
 // maxSeen bounds what is remembered: clients write the texts.
@@ -258,14 +288,15 @@ const maxSeen = 1000
 // first reports whether the text is new. After maxSeen different ones it
 // begins again.
 func (s *seen) first(text string) bool {
+	digest := sha256.Sum256([]byte(text))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.texts[text]; ok {
+	if _, ok := s.texts[digest]; ok {
 		return false
 	}
 	if s.texts == nil || len(s.texts) == maxSeen {
-		s.texts = make(map[string]struct{})
+		s.texts = make(map[[sha256.Size]byte]struct{})
 	}
-	s.texts[text] = struct{}{}
+	s.texts[digest] = struct{}{}
 	return true
 }

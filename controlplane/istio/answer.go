@@ -43,7 +43,11 @@ func redirect(in *networking.HTTPRedirect, matches []*networking.HTTPMatchReques
 		a.errorf("needs uri, prefixRewrite, authority, scheme or port")
 	}
 	for name, path := range map[string]string{"uri": in.Uri, "prefixRewrite": in.PrefixRewrite} {
-		if path != "" && path[0] != '/' { // it would become a part of the host
+		switch {
+		case strings.Contains(path, "%PREFIX()%"):
+			a.field(name).errorf("%q: there are no commands in it: prefixRewrite keeps what follows the prefix of a match", path)
+			continue
+		case path != "" && path[0] != '/': // it would become a part of the host
 			a.field(name).errorf("%q does not begin with a slash: write %q", path, "/"+path)
 		}
 		checkEscapes(path, a.field(name))

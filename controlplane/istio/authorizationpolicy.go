@@ -2,7 +2,6 @@ package istio
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strings"
 
@@ -30,6 +29,7 @@ type authorizationPolicy struct {
 	dryRun   bool
 	// provider is the name of that of CUSTOM.
 	provider string
+	rules    []*security.Rule
 	// policies are its rules, translated, by their names.
 	policies map[string]*rbacv3.Policy
 }
@@ -41,7 +41,7 @@ func newAuthorizationPolicies(opts Options) *authorizationPolicies {
 func (p *authorizationPolicies) add(o *object, spec *security.AuthorizationPolicy, a at) {
 	policy := &authorizationPolicy{
 		obj: o, selector: spec.GetSelector().GetMatchLabels(), action: spec.GetAction(),
-		provider: spec.GetProvider().GetName(), policies: make(map[string]*rbacv3.Policy),
+		provider: spec.GetProvider().GetName(), rules: spec.GetRules(), policies: make(map[string]*rbacv3.Policy),
 	}
 	checkSelector(policy.selector, a.field("selector").field("matchLabels"))
 	checkProvider(spec, a)
@@ -191,6 +191,55 @@ func titles(sets [][]*authorizationPolicy) string {
 	return b.String()
 }
 
+// policyKind is an action of policies.
+type policyKind struct {
+	name   string
+	action security.AuthorizationPolicy_Action
+	rbac   rbacv3.RBAC_Action
+}
+
+// policyKinds are the actions in the order in which they are evaluated.
+var policyKinds = [...]policyKind{
+	{"custom", security.AuthorizationPolicy_CUSTOM, rbacv3.RBAC_DENY},
+	{"audit", security.AuthorizationPolicy_AUDIT, rbacv3.RBAC_LOG},
+	{"deny", security.AuthorizationPolicy_DENY, rbacv3.RBAC_DENY},
+	{"allow", security.AuthorizationPolicy_ALLOW, rbacv3.RBAC_ALLOW},
+}
+
+// kindRules are the rules of all policies of a kind.
+type kindRules struct {
+	enforced, tried *rbacv3.RBAC // nil if there are none
+	prefix          string       // of the statistics of those that are tried
+}
+
+// rulesOf collects the rules of a kind, as they hold for what is decided about; as is
+// nil for a rule that does not. It is nil if there is no policy of the kind: one whose
+// rules all do not hold is still one.
+func rulesOf(set []*authorizationPolicy, kind policyKind, as func(*rbacv3.Policy) *rbacv3.Policy) *kindRules {
+	var found *kindRules
+	for _, policy := range set {
+		if policy.action != kind.action {
+			continue
+		}
+		if found == nil {
+			found = &kindRules{}
+		}
+		rules := &found.enforced
+		if policy.dryRun {
+			rules, found.prefix = &found.tried, "istio_dry_run_"+kind.name+"_"
+		}
+		if *rules == nil {
+			*rules = &rbacv3.RBAC{Action: kind.rbac, Policies: make(map[string]*rbacv3.Policy)}
+		}
+		for name, p := range policy.policies {
+			if p = as(p); p != nil {
+				(*rules).Policies[name] = p
+			}
+		}
+	}
+	return found
+}
+
 // authorizationFilters are the HTTP filters of sets of policies, in Istio's
 // order: AUDIT, then DENY, then ALLOW. Those of CUSTOM come before, and before
 // tokens are looked at.
@@ -202,25 +251,13 @@ func authorizationFilters(sets [][]*authorizationPolicy) ([]*hcmv3.HttpFilter, e
 			suffix = "." + itoa(i)
 		}
 		for _, kind := range policyKinds[1:] {
-			config := &httprbacv3.RBAC{}
-			for _, policy := range set {
-				if policy.action != kind.action {
-					continue
-				}
-				rules := &config.Rules
-				if policy.dryRun {
-					rules = &config.ShadowRules
-					config.ShadowRulesStatPrefix = "istio_dry_run_" + kind.name + "_"
-				}
-				if *rules == nil {
-					*rules = &rbacv3.RBAC{Action: kind.rbac, Policies: make(map[string]*rbacv3.Policy)}
-				}
-				maps.Copy((*rules).Policies, policy.policies)
-			}
-			if config.Rules == nil && config.ShadowRules == nil {
+			r := rulesOf(set, kind, func(p *rbacv3.Policy) *rbacv3.Policy { return p })
+			if r == nil {
 				continue
 			}
-			f, err := httpFilter("envoy.filters.http.rbac."+kind.name+suffix, config)
+			f, err := httpFilter("envoy.filters.http.rbac."+kind.name+suffix, &httprbacv3.RBAC{
+				Rules: r.enforced, ShadowRules: r.tried, ShadowRulesStatPrefix: r.prefix,
+			})
 			if err != nil {
 				return nil, err
 			}

@@ -181,7 +181,8 @@ func (t *ruleTranslator) host(value string, a at) *rbacv3.Permission {
 	return headerPermission(":authority", match)
 }
 
-func (t *ruleTranslator) method(value string, _ at) *rbacv3.Permission {
+func (t *ruleTranslator) method(value string, a at) *rbacv3.Permission {
+	lintMethod(value, a)
 	return headerPermission(":method", t.wildcard(value))
 }
 

@@ -30,6 +30,9 @@ const (
 	prioritiesAnnotation = "inboard.priorities"
 )
 
+// peakEWMA is the policy of ours that the annotation can name.
+const peakEWMA = "inboard.peak_ewma"
+
 // prioritiesSetting reads who is followed.
 func prioritiesSetting(n *yaml.Node) (*structpb.Value, error) {
 	if n.Kind != yaml.ScalarNode || n.Value != "grpc" && n.Value != "envoy" {
@@ -59,7 +62,8 @@ func annotationObject(text, example string, a at) *structpb.Struct {
 }
 
 // balancerSettings reads the annotation. Whether a client has the policy, only the
-// client knows: one that does not have it rejects the cluster.
+// client knows, if its name is not one of ours: one that does not have it rejects the
+// cluster.
 func balancerSettings(text string, a at) *structpb.Struct {
 	s := annotationObject(text, "{policy: inboard.peak_ewma}", a)
 	for _, name := range sortedKeys(s.GetFields()) {
@@ -73,8 +77,11 @@ func balancerSettings(text string, a at) *structpb.Struct {
 			a.errorf("unknown field %q: use policy, config", name)
 		}
 	}
-	if s != nil && s.GetFields()["policy"].GetStringValue() == "" {
+	switch policy := s.GetFields()["policy"].GetStringValue(); {
+	case s != nil && policy == "":
 		a.errorf("policy: must be the name of a policy")
+	case strings.HasPrefix(policy, "inboard.") && policy != peakEWMA:
+		a.errorf("policy: %q: of the names that begin with \"inboard.\" there is %s only", policy, peakEWMA)
 	}
 	return s
 }

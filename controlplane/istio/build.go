@@ -19,6 +19,7 @@ func (r *registry) build() *Config {
 		routes:        make(map[string]byNamespace[*routeTable]),
 		clusters:      make(map[string]byNamespace[*clusterv3.Cluster]),
 		assignments:   make(map[string]byNamespace[*placement]),
+		placed:        make(map[*clusterv3.Cluster]*placement),
 		peers:         r.peers,
 		natives:       natives{unsaid: r.unsaid},
 		workloads:     make(workloads),
@@ -26,14 +27,22 @@ func (r *registry) build() *Config {
 		registered:    make(registered),
 		authorization: r.policies,
 	}
+	for host, services := range r.services {
+		rankServices(host, services)
+	}
 	for _, vs := range r.virtualServices {
 		r.resolve(vs)
+	}
+	for _, vs := range r.foreignServices {
+		for _, http := range vs.spec.GetHttp() {
+			r.noteDelegate(vs, http.Delegate)
+		}
 	}
 	r.checkHosts()
 	r.attach()
 	for _, host := range sortedKeys(r.services) {
 		for _, s := range r.services[host] {
-			for _, p := range s.ports {
+			for _, p := range slices.Concat(s.ports, s.others) {
 				for _, e := range s.endpoints {
 					// The host of a service that has no endpoints is nobody's
 					// workload.
@@ -52,6 +61,7 @@ func (r *registry) build() *Config {
 	}
 	r.resolveKeys(c)
 	r.resolveProviders(c)
+	r.warnOfCustom(c.streams)
 	if len(r.rep.problems) == 0 {
 		r.checkInbound(c)
 		r.checkClusters(c)
@@ -105,11 +115,11 @@ func (r *registry) checkHosts() {
 		host, hostAt := rule.host, rule.at.field("host")
 		if isWildcard(host) {
 			if !slices.ContainsFunc(slices.Collect(maps.Keys(r.services)), func(known string) bool { return covers(host, known) }) {
-				hostAt.warnf(lintUnknownHost, "%q: no ServiceEntry has such a host: it has no effect", host)
+				hostAt.warnf(lintUnknownHost, "%q: no Service or ServiceEntry has such a host: it has no effect", host)
 			}
 			continue
 		}
-		if r.known(host, hostAt) {
+		if r.refers(host, noEffect, hostAt) {
 			rule.checkReferences(host, r.services[host])
 		}
 	}
@@ -197,8 +207,11 @@ func (r *registry) buildHost(c *Config, host string) {
 		}
 		for _, built := range r.buildClusters(b, s, r.ruleIn(s, namespace)) {
 			b.clusters.put(built.name, space, built.cluster)
-			if s.dns == notNamed {
+			switch {
+			case s.dns == notNamed:
 				b.assignments.put(built.name, space, built.assignment)
+			case built.assignment.setting != nil:
+				c.placed[built.cluster] = built.assignment
 			}
 		}
 	}
@@ -217,7 +230,7 @@ func (r *registry) buildTable(b *hostBuild, s *service, p *servicePort, namespac
 	near := isNear(s.host, namespace)
 	gateway := r.attachedIn(s.host, namespace, p.number)
 	if p.tcp {
-		from, gateway = nil, nil // which are about requests
+		from, gateway = streamsOf(from), nil // the others are about requests
 	}
 	for _, t := range b.tables {
 		if t.hasRoutes(s, p, from, gateway) && t.near == near && (!r.hashing && len(aliases) == 0 || t.namespace == namespace) {
@@ -228,14 +241,7 @@ func (r *registry) buildTable(b *hostBuild, s *service, p *servicePort, namespac
 	if b.fallbacks[name] == nil {
 		b.fallbacks[name] = []sourcedRoute{defaultRoute(name)}
 	}
-	choices := r.portRoutes(p.number, from, b.fallbacks[name])
-	if len(gateway) > 0 {
-		// One for a wildcard is less specific than a route of the host itself.
-		if len(from) > 0 && slices.Contains(from[0].hosts, s.host) {
-			gateway[0].at.errorf("%q has %s too: use one or the other", s.host, from[0].at.obj.source())
-		}
-		choices = [][]sourcedRoute{r.mergeGateway(gateway, p.number)}
-	}
+	choices := r.choices(s, p, from, gateway, b.fallbacks[name])
 	choices = r.withHashes(choices, namespace)
 	known := domains(s.host, namespace, p.number)
 	var listeners []string
@@ -266,8 +272,11 @@ func (r *registry) buildClusters(b *hostBuild, s *service, rule *destinationRule
 	if rule != nil {
 		subsets = len(rule.spec.Subsets)
 	}
-	for _, p := range s.ports {
+	for _, p := range slices.Concat(s.ports, s.others) {
 		for subset := -1; subset < subsets; subset++ {
+			if slices.Contains(s.others, p) && !rule.policyFor(p.number, subset).originates() {
+				continue
+			}
 			one, err := r.buildCluster(s, p, rule, subset)
 			if err != nil {
 				s.doubt(p, err)
@@ -313,13 +322,16 @@ func (r *registry) buildCluster(s *service, p *servicePort, rule *destinationRul
 		return builtCluster{}, err
 	}
 	setting := localitySetting(rule.policyFor(p.number, subset).of(s))
+	if s.dns == oneEndpoint {
+		setting = nil // there is nowhere else to go
+	}
 	var secure func(*endpoint) bool
 	if len(cluster.TransportSocketMatches) > 0 {
 		secure = func(e *endpoint) bool { return r.offersMutualTLS(e, p) }
 	}
 	built := builtCluster{name, cluster, newPlacement(name, p, endpoints, setting, secure, s.at.field(endpointsField(s)))}
 	if s.dns != notNamed {
-		s.dns.apply(s, cluster, built.assignment)
+		s.dns.apply(cluster, built.assignment)
 		return built, validate(cluster)
 	}
 	return built, validate(built.assignment.common)

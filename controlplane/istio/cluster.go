@@ -2,6 +2,7 @@ package istio
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -46,7 +47,7 @@ func (r *registry) cluster(name string, s *service, p *servicePort, rule *destin
 	if rule != nil {
 		c.Metadata = filterMetadata(rule.metadata)
 	}
-	options, err := pack(httpProtocol(p, policy.pool))
+	options, err := pack(httpProtocol(p, policy.pool, p.tcp && !slices.Contains(s.others, p)))
 	if err != nil {
 		return nil, err
 	}
@@ -59,10 +60,13 @@ func (r *registry) cluster(name string, s *service, p *servicePort, rule *destin
 }
 
 // thresholds are the limits of a cluster. Istio's defaults are no limits,
-// where Envoy's are 1024 requests and 3 retries; 0 is the default too.
+// where Envoy's are 1024 requests and 3 retries; 0 is the default too. What is left
+// of limits is reported where there are any. (Istio asks for it of every cluster.)
 func thresholds(p policy) *clusterv3.CircuitBreakers_Thresholds {
+	limited := p.budget != nil
 	limit := func(n int32) *wrapperspb.UInt32Value {
 		if n > 0 {
+			limited = true
 			return wrapperspb.UInt32(uint32(n))
 		}
 		return wrapperspb.UInt32(math.MaxUint32)
@@ -73,6 +77,7 @@ func thresholds(p policy) *clusterv3.CircuitBreakers_Thresholds {
 		MaxRequests:        limit(p.pool.GetHttp().GetHttp2MaxRequests()),
 		MaxRetries:         limit(p.pool.GetHttp().GetMaxRetries()),
 	}
+	t.TrackRemaining = limited
 	if b := p.budget; b != nil {
 		t.RetryBudget = &clusterv3.CircuitBreakers_Thresholds_RetryBudget{
 			BudgetPercent:       &typev3.Percent{Value: 20},
@@ -88,7 +93,7 @@ func thresholds(p policy) *clusterv3.CircuitBreakers_Thresholds {
 	return t
 }
 
-func httpProtocol(p *servicePort, pool *networking.ConnectionPoolSettings) *httpv3.HttpProtocolOptions {
+func httpProtocol(p *servicePort, pool *networking.ConnectionPoolSettings, streams bool) *httpv3.HttpProtocolOptions {
 	explicit := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
 		ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
 			HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
@@ -114,8 +119,12 @@ func httpProtocol(p *servicePort, pool *networking.ConnectionPoolSettings) *http
 		IdleTimeout:           pool.GetHttp().GetIdleTimeout(),
 		MaxConnectionDuration: pool.GetTcp().GetMaxConnectionDuration(),
 	}
-	if common.IdleTimeout == nil {
+	if common.IdleTimeout == nil || streams {
 		common.IdleTimeout = pool.GetTcp().GetIdleTimeout()
+	}
+	if common.IdleTimeout == nil && streams {
+		// Unset it is an hour, in which a connection to a database may well be idle.
+		common.IdleTimeout = durationpb.New(0)
 	}
 	if n := pool.GetHttp().GetMaxRequestsPerConnection(); n > 0 {
 		common.MaxRequestsPerConnection = wrapperspb.UInt32(uint32(n))

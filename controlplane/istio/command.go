@@ -34,7 +34,7 @@ func checkHeaderValue(value string, request bool, a at) {
 		}
 		name := command[:len(command)-len(strings.TrimLeft(command, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"))]
 		if rest, ok = afterCommand(command[len(name):]); name == "" || !ok {
-			a.errorf(`%q: "%%" begins no command operator: write "%%%%" for a percent sign`, value)
+			a.errorf(`"%%" begins no command operator: write "%%%%" for a percent sign`)
 			return
 		}
 		known := requestCommands
@@ -44,9 +44,9 @@ func checkHeaderValue(value string, request bool, a at) {
 		switch {
 		case slices.Contains(known, name):
 		case slices.Contains(responseCommands, name):
-			a.errorf("%q: the command operator %s is for responses: nothing is known of them when a request is sent", value, name)
+			a.errorf("the command operator %s is for responses: nothing is known of them when a request is sent", name)
 		default:
-			a.errorf("%q: the command operator %s is not supported: use one of %s", value, name, strings.Join(slices.Sorted(slices.Values(known)), ", "))
+			a.errorf("the command operator %s is not supported: use one of %s", name, strings.Join(slices.Sorted(slices.Values(known)), ", "))
 		}
 	}
 }

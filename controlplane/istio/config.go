@@ -81,9 +81,12 @@ type Config struct {
 	routes      map[string]byNamespace[*routeTable]
 	clusters    map[string]byNamespace[*clusterv3.Cluster]
 	assignments map[string]byNamespace[*placement]
-	inbound     inboundTemplates
-	natives     natives
-	peers       *peerPolicies
+	// placed are the endpoints of those clusters of type DNS, which have them inside,
+	// that differ by the node.
+	placed  map[*clusterv3.Cluster]*placement
+	inbound inboundTemplates
+	natives natives
+	peers   *peerPolicies
 	// requestPolicies are the RequestAuthentications.
 	requestPolicies []*requestPolicy
 	workloads       workloads
@@ -243,7 +246,8 @@ func (c *Config) Resource(node Node, typeURL, name string) (proto.Message, bool)
 			return table.forNode(node), true
 		}
 	case resource.ClusterType:
-		return found(c.clusterFor(node, c.clusters[name].in(node.Namespace)))
+		cluster := c.clusters[name].in(node.Namespace)
+		return found(c.placed[cluster].around(node, c.clusterFor(node, cluster)))
 	case resource.EndpointType:
 		if endpoints := c.assignments[name].in(node.Namespace); endpoints != nil {
 			return endpoints.forNode(node), true

@@ -165,7 +165,8 @@ func TestPeerAuthenticationPrecedence(t *testing.T) {
 		{"another namespace does not", mesh + namespace, istio.Node{Namespace: "bank"}, "0.0.0.0:8080", strictChains},
 		{"UNSET inherits", mesh + unsetNamespace, payment, "0.0.0.0:8080", strictChains},
 		{"the workload wins over the namespace", mesh + namespace + workload, payment, "0.0.0.0:8080", permissiveChains},
-		{"other workloads do not", mesh + namespace + workload, istio.Node{Namespace: "shop"}, "0.0.0.0:8080", disabledChains},
+		{"other workloads do not", mesh + namespace + workload, istio.Node{Namespace: "shop", Labels: map[string]string{"app": "web"}}, "0.0.0.0:8080", disabledChains},
+		{"one of which nothing is known has the strictest", mesh + namespace + workload, istio.Node{Namespace: "shop"}, "0.0.0.0:8080", permissiveChains},
 		{"the port wins over the workload", workload, payment, "0.0.0.0:8081", strictChains},
 		{"an UNSET port inherits from the workload", namespace + workload, payment, "0.0.0.0:8082", permissiveChains},
 	}
@@ -186,6 +187,11 @@ func TestANodeWithoutLabelsIsHeldToThePolicyOfItsEndpoints(t *testing.T) {
 kind: PeerAuthentication
 metadata: {name: v1, namespace: shop}
 spec: {selector: {matchLabels: {version: v1}}, mtls: {mode: STRICT}}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: v9, namespace: shop}
+spec: {selector: {matchLabels: {version: v9}}, mtls: {mode: DISABLE}, portLevelMtls: {8081: {mode: STRICT}}}
 `
 	config := parse(t, yamlFile(documents))
 	tests := []struct {
@@ -196,8 +202,8 @@ spec: {selector: {matchLabels: {version: v1}}, mtls: {mode: STRICT}}
 	}{
 		{"the endpoint's account and port", istio.Node{Namespace: "shop", ServiceAccount: "payment"}, "8080", strictChains},
 		{"no account", istio.Node{Namespace: "shop"}, "8080", strictChains},
-		{"another account", istio.Node{Namespace: "shop", ServiceAccount: "customer"}, "8080", permissiveChains},
-		{"another port", istio.Node{Namespace: "shop", ServiceAccount: "payment"}, "8081", permissiveChains},
+		{"another account, of which nothing is known there", istio.Node{Namespace: "shop", ServiceAccount: "customer"}, "8080", strictChains},
+		{"another port, where nothing is known", istio.Node{Namespace: "shop", ServiceAccount: "payment"}, "8081", strictChains},
 		{"another namespace", istio.Node{Namespace: "bank", ServiceAccount: "payment"}, "8080", permissiveChains},
 		{"labels of its own", istio.Node{Namespace: "shop", ServiceAccount: "payment", Labels: map[string]string{"version": "v2"}}, "8080", permissiveChains},
 	}
@@ -403,7 +409,7 @@ func TestReadDirReadsConfigurationAndSkipsTheRest(t *testing.T) {
 	t.Parallel()
 	tree := fstest.MapFS{}
 	for _, name := range []string{
-		"b.yaml", "a/c.yml", "a/b.json", "notes.txt", ".hidden.yaml", "..data/d.yaml", "a/.git/e.yaml", "yaml", "a.yaml/f.txt", "a.yaml/g.yaml",
+		"b.yaml", "a/c.yml", "a/d.YAML", "a/b.json", "notes.txt", ".hidden.yaml", "..data/d.yaml", "a/.git/e.yaml", "yaml", "a.yaml/f.txt", "a.yaml/g.yaml",
 	} {
 		tree[name] = &fstest.MapFile{Data: []byte(name)}
 	}
@@ -418,7 +424,7 @@ func TestReadDirReadsConfigurationAndSkipsTheRest(t *testing.T) {
 			t.Errorf("%s holds %q", f.Name, f.Data)
 		}
 	}
-	if want := []string{"a/b.json", "a/c.yml", "a.yaml/g.yaml", "b.yaml"}; !slices.Equal(want, got) {
+	if want := []string{"a/b.json", "a/c.yml", "a/d.YAML", "a.yaml/g.yaml", "b.yaml"}; !slices.Equal(want, got) {
 		t.Errorf("files %q, want %q", got, want)
 	}
 }

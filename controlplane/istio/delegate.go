@@ -1,7 +1,9 @@
 package istio
 
 import (
+	"cmp"
 	"maps"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -13,7 +15,11 @@ import (
 // the place of the rule that delegates.
 func (r *registry) resolve(vs *virtualService) {
 	for i, http := range vs.spec.Http {
-		own := newRule(http, vs.at.field("http").index(i))
+		own, ok := newRule(http, vs.at.field("http").index(i)).inMesh()
+		if !ok {
+			r.noteDelegate(vs, http.Delegate)
+			continue
+		}
 		own.metadata = vs.metadata
 		if http.Delegate == nil {
 			vs.rules = append(vs.rules, own)
@@ -23,6 +29,13 @@ func (r *registry) resolve(vs *virtualService) {
 			to.used = true
 			vs.rules = append(vs.rules, own.delegated(to)...)
 		}
+	}
+}
+
+// noteDelegate notes that a rule for gateways delegates to a VirtualService.
+func (r *registry) noteDelegate(vs *virtualService, ref *networking.Delegate) {
+	if to := r.delegates[cmp.Or(ref.GetNamespace(), vs.at.obj.namespace)+"/"+ref.GetName()]; to != nil {
+		to.used = true
 	}
 }
 
@@ -42,10 +55,7 @@ func (r *registry) delegate(vs *virtualService, from *rule) *virtualService {
 		a.field("name").errorf("is required")
 		return nil
 	}
-	namespace := ref.Namespace
-	if namespace == "" {
-		namespace = vs.at.obj.namespace
-	}
+	namespace := cmp.Or(ref.Namespace, vs.at.obj.namespace)
 	to, ok := r.delegates[namespace+"/"+ref.Name]
 	switch {
 	case !ok:
@@ -71,11 +81,11 @@ var inheritable = []protoreflect.Name{
 func (r *rule) delegated(to *virtualService) []*rule {
 	var rules []*rule
 	for i, spec := range to.spec.Http {
-		leaf := newRule(spec, to.at.field("http").index(i))
-		if spec.Delegate != nil {
-			continue // reported with the delegate itself
+		leaf, ok := newRule(spec, to.at.field("http").index(i)).inMesh()
+		if !ok || spec.Delegate != nil {
+			continue // for gateways, or reported with the delegate itself
 		}
-		merged := &rule{spec: proto.Clone(spec).(*networking.HTTPRoute), at: leaf.at, inherited: make(map[string]at)}
+		merged := &rule{spec: proto.CloneOf(spec), at: leaf.at, inherited: make(map[string]at)}
 		outside, ok := r.intersect(leaf, merged)
 		if !ok {
 			outside.warnf(lintIneffectiveMatch, "has no effect: it is not within the match of %s, which delegates to it", r.at.source())
@@ -125,6 +135,9 @@ func (r *rule) intersect(leaf, merged *rule) (outside at, ok bool) {
 				continue
 			}
 			found = true
+			if len(within.Gateways) > 0 && len(sub.Gateways) == 0 {
+				refuseSource(leaf.matches[i], "gateways of the rule which delegates")
+			}
 			merged.spec.Match = append(merged.spec.Match, mergeMatch(within, sub))
 			merged.matches = append(merged.matches, leaf.matches[i])
 		}
@@ -189,6 +202,7 @@ func isWithin(root, leaf *networking.HTTPMatchRequest) bool {
 		root.IgnoreUriCase == leaf.IgnoreUriCase &&
 		(root.Port == 0 || leaf.Port == 0 || root.Port == leaf.Port) &&
 		(root.SourceNamespace == "" || root.SourceNamespace == leaf.SourceNamespace) &&
+		gatewaysWithin(root.Gateways, leaf.Gateways) &&
 		labelsWithin(root.SourceLabels, leaf.SourceLabels)
 }
 
@@ -199,6 +213,10 @@ func eachWithin(root, leaf map[string]*networking.StringMatch) bool {
 		}
 	}
 	return true
+}
+
+func gatewaysWithin(root, leaf []string) bool {
+	return len(root) == 0 || !slices.ContainsFunc(leaf, func(g string) bool { return !slices.Contains(root, g) })
 }
 
 func labelsWithin(root, leaf map[string]string) bool {

@@ -59,9 +59,9 @@ func (d *destinationRule) checkReferences(host string, services []*service) {
 	check := func(p *networking.TrafficPolicy, a at) {
 		for i, pl := range p.GetPortLevelSettings() {
 			number := pl.GetPort().GetNumber()
-			if isPort(number) && !slices.ContainsFunc(services, func(s *service) bool { return s.hasPort(number) }) {
-				a.field("portLevelSettings").index(i).field("port").field("number").errorf(
-					"%q has no port %d", host, number)
+			if isPort(number) && !slices.ContainsFunc(services, func(s *service) bool { return s.listsPort(number) }) {
+				a.field("portLevelSettings").index(i).field("port").field("number").wrong(
+					host, noEffect, "%q has no port %d", host, number)
 			}
 		}
 	}
@@ -116,7 +116,9 @@ func checkPool(pool *networking.ConnectionPoolSettings, a at) {
 		natural(tcp.MaxConnections, ta.field("maxConnections"))
 		checkDuration(tcp.ConnectTimeout, ta.field("connectTimeout"))
 		checkDuration(tcp.MaxConnectionDuration, ta.field("maxConnectionDuration"))
-		checkDuration(tcp.IdleTimeout, ta.field("idleTimeout"))
+		if d := tcp.IdleTimeout; d != nil && d.AsDuration() != 0 { // 0 is never
+			checkDuration(d, ta.field("idleTimeout"))
+		}
 		checkKeepAlive(tcp.TcpKeepalive, ta.field("tcpKeepalive"))
 	}
 	if http := pool.GetHttp(); http != nil {
@@ -195,6 +197,12 @@ type policy struct {
 func (p policy) of(s *service) policy {
 	p.distribution = s.distribution
 	return p
+}
+
+// originates reports whether calls are encrypted for a server outside of the mesh. Then they
+// can go to a port whose callers encrypt by themselves.
+func (p policy) originates() bool {
+	return p.tls.GetMode() == networking.ClientTLSSettings_SIMPLE || p.tls.GetMode() == networking.ClientTLSSettings_MUTUAL
 }
 
 // policyFor is the policy for a port of the host, merged as Istio merges: what

@@ -58,17 +58,10 @@ func (m dnsMode) endpointsOf(host string, hostAt, a at, endpoints []*endpoint) [
 }
 
 // apply makes the clients resolve the endpoints of a cluster.
-func (m dnsMode) apply(s *service, c *clusterv3.Cluster, pl *placement) {
+func (m dnsMode) apply(c *clusterv3.Cluster, pl *placement) {
 	kind := clusterv3.Cluster_STRICT_DNS
 	if m == oneEndpoint {
 		kind = clusterv3.Cluster_LOGICAL_DNS
-	}
-	if pl.setting != nil {
-		field := "resolution"
-		if s.at.obj.kind == kindService {
-			field = "type"
-		}
-		s.at.field(field).errorf("cluster %q: localityLbSetting needs resolution STATIC: the endpoints of a DNS cluster are the same for all clients", c.Name)
 	}
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: kind}
 	c.EdsClusterConfig = nil

@@ -47,14 +47,26 @@
 // proxy.istio.io/health-checks-enabled is called while its condition Healthy is
 // True.
 //
+// A document that is not about the mesh is skipped, and a warning names it: of Kubernetes, of
+// other programs, of gateways. So is what a route says for gateways. What would
+// change what is allowed or what becomes of calls, as EnvoyFilter and Sidecar do, and is not
+// enforced is a problem.
+//
 // The meaning of every field and every default is Istio's, with four
-// differences, all on the safe side. A field, a value or a kind that is not
+// differences, all on the safe side. A field or a value that is not
 // translated is a problem, never skipped. References are checked: hosts,
 // subsets and ports that a document names must exist in the same set of
-// documents. Where Istio decides on mutual TLS endpoint by endpoint, a cluster
+// documents; what another namespace does not have is a warning, and calls to it fail. Where Istio decides on mutual TLS endpoint by endpoint, a cluster
 // here has one answer: a mixture is a problem until a DestinationRule gives the
 // mode. And where Istio lets the oldest object win, a file may not tell its age:
-// then there is a problem, and no choice.
+// then the object of the service's own namespace goes first, so that nobody takes the calls of
+// others by adding a document, and two of one namespace are a problem.
+//
+// Documents of several namespaces about one host are ranked as in Istio, and who loses is
+// told by a warning: a VirtualService that is exported more narrowly goes first, then routes of
+// the Gateway API of the callers' own namespace, then the older one of a VirtualService
+// and the routes of the service's namespace. A host of several namespaces is,
+// for all others, that of the namespace which its name names, then of the oldest.
 //
 // What is allowed and hardly what was meant is in [Config.Warnings].
 //

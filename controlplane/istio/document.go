@@ -97,12 +97,19 @@ func readDocument(rep *reporter, file string, root *yaml.Node) []*object {
 		whole.field("kind").errorf("is required, as in any Kubernetes document")
 		return nil
 	}
-	d.metadata(fields, whole)
+	d.readTitle(fields)
 	known, ok := kinds[obj.kind]
-	if !ok {
-		whole.field("kind").errorf("%q %s", obj.kind, refusal(obj.kind))
+	if obj.kind == kindEndpoints && apiVersion == "v1" {
+		obj.spec = endpointsOnly{}
+		return []*object{obj}
+	}
+	if !ok || obj.isForeign(fields, apiVersion) {
+		d.otherDocument(fields, whole, apiVersion)
 		return nil
 	}
+	spec := valueOf(fields, "spec")
+	obj.foreign = onlyForGateways(obj.kind, spec)
+	d.metadata(fields, whole)
 	if !slices.Contains(known.apiVersions, apiVersion) {
 		whole.field("apiVersion").errorf("%q is not an API version of %s: use %s",
 			apiVersion, obj.kind, strings.Join(known.apiVersions, ", "))
@@ -130,12 +137,23 @@ func readDocument(rep *reporter, file string, root *yaml.Node) []*object {
 		d.members(withoutHead(fields), reflect.ValueOf(obj.spec).Elem(), whole)
 		return []*object{obj}
 	}
-	if spec, ok := fields.get("spec"); ok && !isNull(spec.value) {
+	if obj.foreign {
+		// Others check it, who have what it is for.
+		d.rep = newReporter(nil)
+		whole.rep = d.rep
+	}
+	if obj.kind == kindVirtualService && spec != nil {
+		spec = withoutGatewayRoutes(spec)
+	}
+	if spec != nil && !isNull(spec) {
 		if m, ok := obj.spec.(proto.Message); ok {
-			d.message(spec.value, m.ProtoReflect(), whole.field("spec"))
+			d.message(spec, m.ProtoReflect(), whole.field("spec"))
 		} else {
-			d.structure(spec.value, reflect.ValueOf(obj.spec).Elem(), whole.field("spec"))
+			d.structure(spec, reflect.ValueOf(obj.spec).Elem(), whole.field("spec"))
 		}
+	}
+	if obj.foreign {
+		clear(obj.broken)
 	}
 	return []*object{obj}
 }
@@ -165,10 +183,7 @@ var bookkeeping = []string{
 
 func (d *decoder) metadata(fields fieldList, whole at) {
 	meta := whole.field("metadata")
-	_, known := kinds[d.obj.kind]
-	if known {
-		d.obj.namespace = defaultNamespace
-	}
+	d.obj.name, d.obj.namespace = "", defaultNamespace
 	if f, ok := fields.get("metadata"); ok && !isNull(f.value) {
 		inner, ok := d.mapping(f.value, meta)
 		if !ok {
@@ -190,9 +205,6 @@ func (d *decoder) metadata(fields fieldList, whole at) {
 				}
 			}
 		}
-	}
-	if !known {
-		return
 	}
 	switch {
 	case d.obj.name == "":
@@ -227,7 +239,7 @@ func (d *decoder) annotations(a at) {
 	for _, key := range sortedKeys(d.obj.annotations) {
 		domain, _, _ := strings.Cut(key, "/")
 		switch {
-		case d.obj.kind == kindPod || d.obj.kind == kindNode: // they are for who runs it
+		case d.obj.kind == kindPod || d.obj.kind == kindNode || d.obj.foreign: // they are for who runs it
 		case annotationOwner(key) == d.obj.kind:
 		case annotationOwner(key) != "":
 			a.key(key).refuse("belongs on a %s", annotationOwner(key))

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
@@ -119,6 +120,9 @@ func (r *registry) sliceEndpoint(k *kubernetes, o *object, spec *kubeapi.Endpoin
 	k.describe(e, spec)
 	if e.unknown && e.health != corev3.HealthStatus_UNHEALTHY {
 		a.warnf(lintUnknownPod, "no document has the Pod of %s: its labels and service account are not known", e.address)
+	}
+	if e.node != "" && k.nodes[e.node] == nil && strings.HasPrefix(e.locality, "/") {
+		a.warnf(lintUnknownNode, "no document has the Node %q of %s: its region is not known", e.node, e.address)
 	}
 	return e
 }

@@ -54,9 +54,9 @@ spec:
 		fmt.Println(p)
 	}
 	// Output:
-	// reviews.yaml:6:11: VirtualService shop/reviews: spec.hosts[0]: no ServiceEntry has the host "reviews.shop.svc.cluster.local"
+	// reviews.yaml:6:11: VirtualService shop/reviews: spec.hosts[0]: no Service or ServiceEntry has the host "reviews.shop.svc.cluster.local"
 	// reviews.yaml:8:21: VirtualService shop/reviews: spec.http[0].fault.abort.http2Error: is not supported: remove it
-	// reviews.yaml:10:27: VirtualService shop/reviews: spec.http[0].route[0].destination.host: no ServiceEntry has the host "reviews.shop.svc.cluster.local"
+	// reviews.yaml:10:27: VirtualService shop/reviews: spec.http[0].route[0].destination.host: no Service or ServiceEntry has the host "reviews.shop.svc.cluster.local"
 }
 
 func ExampleReadDir() {

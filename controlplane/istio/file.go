@@ -17,7 +17,7 @@ type File struct {
 	Data []byte
 }
 
-// ReadDir reads every *.yaml, *.yml and *.json file of fsys and of its
+// ReadDir reads every *.yaml, *.yml and *.json file, in any case, of fsys and of its
 // directories, in the order of [fs.WalkDir]. Files and directories whose name begins with a
 // dot are skipped. Links to files are followed, links to directories are not,
 // so that a mounted Kubernetes ConfigMap is read once. What has such a name and
@@ -62,6 +62,10 @@ func readRegular(fsys fs.FS, name string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%q is not a regular file: give it another name, or remove it", name)
 	}
+	tooLarge := fmt.Errorf("%q has more than %d bytes: split it", name, maxFile)
+	if info.Size() > maxFile { // it is not read in vain, which would be done again and again
+		return nil, tooLarge
+	}
 	file, err := fsys.Open(name)
 	if err != nil {
 		return nil, err
@@ -70,14 +74,14 @@ func readRegular(fsys fs.FS, name string) ([]byte, error) {
 	if err := errors.Join(err, file.Close()); err != nil {
 		return nil, err
 	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%q has more than %d bytes: split it", name, maxFile)
+	if len(data) > maxFile { // it has grown
+		return nil, tooLarge
 	}
 	return data, nil
 }
 
 func isConfigName(name string) bool {
-	switch path.Ext(name) {
+	switch strings.ToLower(path.Ext(name)) {
 	case ".yaml", ".yml", ".json":
 		return true
 	}

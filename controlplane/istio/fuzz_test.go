@@ -29,12 +29,21 @@ func FuzzParse(f *testing.F) {
 	for _, table := range [][]problemCase{
 		documentProblems, serviceEntryProblems, mutualTLSProblems, destinationRuleProblems, annotationProblems,
 		virtualServiceProblems, routeProblems, peerAuthenticationProblems, authorizationProblems, gatewayProblems, meshProblems,
+		unenforcedProblems,
 	} {
 		for _, c := range table {
 			f.Add([]byte(c.yaml))
 		}
 	}
 	// What kubectl exports, and what tells of its health.
+	for _, c := range skippedKinds {
+		f.Add([]byte(other(c.apiVersion, c.kind, c.rest)))
+	}
+	for _, c := range routeConflicts {
+		f.Add([]byte(c.yaml))
+	}
+	f.Add([]byte(forGatewaysToo))
+	f.Add([]byte(forGatewaysOnly))
 	f.Add([]byte(exported))
 	f.Add([]byte(healthEntries))
 	// Streams of documents.

@@ -3,6 +3,7 @@ package istio_test
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -225,12 +226,29 @@ func TestARedirectHasThePortThatTheGatewayAPIAsksFor(t *testing.T) {
 		"port: 80, scheme: https":               80,
 		"port: 443, scheme: https, hostname: a": 0,
 	} {
-		config := parse(t, yamlFile(shop), yamlFile(gateway("HTTPRoute", "shop", "a", ", port: 8080",
-			"  - {filters: [{type: RequestRedirect, requestRedirect: {"+redirect+"}}]}\n")))
-		m, _ := config.Resource(caller, resource.RouteType, paymentRoutes)
-		if got := m.(*routev3.RouteConfiguration).VirtualHosts[0].Routes[0].GetRedirect().GetPortRedirect(); got != want {
-			t.Errorf("%s: port %d, want %d", redirect, got, want)
-		}
+		checkRedirectPort(t, 8080, redirect, want)
+	}
+	// With these the request's own host has no other port, see Envoy's newUri.
+	for redirect, want := range map[string]uint32{
+		"scheme: https": 0, "scheme: http": 0, "port: 80": 0, "port: 443, scheme: https": 0, "port: 443": 443, "port: 80, scheme: https": 80,
+	} {
+		checkRedirectPort(t, 80, redirect, want)
+	}
+	for redirect, want := range map[string]uint32{"scheme: https": 0, "scheme: http": 80, "port: 443, scheme: https": 0} {
+		checkRedirectPort(t, 443, redirect, want)
+	}
+}
+
+// checkRedirectPort is for a redirect of the requests to a port of the service.
+func checkRedirectPort(t *testing.T, called int, redirect string, want uint32) {
+	t.Helper()
+	port := strconv.Itoa(called)
+	services := strings.ReplaceAll(shop, "number: 8080", "number: "+port)
+	config := parse(t, yamlFile(services), yamlFile(gateway("HTTPRoute", "shop", "a", ", port: "+port,
+		"  - {filters: [{type: RequestRedirect, requestRedirect: {"+redirect+"}}]}\n")))
+	m, _ := config.Resource(caller, resource.RouteType, "outbound|"+port+"||"+paymentHost)
+	if got := m.(*routev3.RouteConfiguration).VirtualHosts[0].Routes[0].GetRedirect().GetPortRedirect(); got != want {
+		t.Errorf("port %d, %s: port %d, want %d", called, redirect, got, want)
 	}
 }
 
@@ -288,7 +306,7 @@ func TestWhatCannotBeResolvedIsInTheStatus(t *testing.T) {
 	config := parse(t, yamlFile(shop), yamlFile(strings.Replace(
 		gateway("HTTPRoute", "shop", "a", ", port: 8080", "  - backendRefs: [{name: payment, port: 8080}, {name: gone, port: 1}]\n"),
 		"parentRefs: [", "parentRefs: [{name: ingress, namespace: edge}, ", 1)))
-	const unresolved = `ResolvedRefs=false (BackendNotFound): no ServiceEntry has the host "gone.shop.svc.cluster.local"`
+	const unresolved = `ResolvedRefs=false (BackendNotFound): no Service or ServiceEntry has the host "gone.shop.svc.cluster.local"`
 	want := []string{
 		"HTTPRoute shop/a at Gateway edge/ingress: Accepted=false (NoMatchingParent): this is a mesh: it has no gateways, " + unresolved,
 		"HTTPRoute shop/a at Service shop/payment port 8080: Accepted=true (Accepted), " + unresolved,

@@ -190,11 +190,11 @@ func (r *registry) backend(g *gatewayRoute, b *gatewayapi.HTTPBackendRef, conseq
 		return "", false
 	}
 	if len(r.services[host]) == 0 {
-		g.unresolve("BackendNotFound", consequence, a.field("name"), fmt.Sprintf("no ServiceEntry has the host %q%s", host, r.nearHosts(host)))
+		g.unresolve("BackendNotFound", consequence, a.field("name"), fmt.Sprintf("no Service or ServiceEntry has the host %q%s", host, r.nearHosts(host)))
 		return "", true
 	}
-	if s := r.seenFrom(host, a.obj.namespace); !s.hasPort(uint32(*b.Port)) {
-		g.unresolve("BackendNotFound", consequence, a.field("port"), fmt.Sprintf("%q has no port %d: it has %s", host, *b.Port, s.portNumbers()))
+	if s := r.seenFrom(host, a.obj.namespace); !r.takesCalls(s, uint32(*b.Port)) {
+		g.unresolve("BackendNotFound", consequence, a.field("port"), s.lacksPort(uint32(*b.Port)))
 		return "", true
 	}
 	return clusterName(uint32(*b.Port), "", host), false

@@ -188,8 +188,8 @@ func gatewayRedirect(f *filterSet, m *routev3.RouteMatch, port uint32) *routev3.
 
 // gatewayRedirectPort is the port of a redirect: the given one, else that of the
 // scheme, else the one that was called. 0 is to write none, which leaves the
-// request's own if the host stays: then a port that goes without saying is
-// written nevertheless.
+// request's own if the host stays, but for the usual one of a scheme that changes: then
+// a port that goes without saying is written only if another one was called.
 func gatewayRedirectPort(in *gatewayapi.HTTPRequestRedirectFilter, called uint32) uint32 {
 	usual := uint32(80)
 	if text(in.Scheme) == "https" {
@@ -204,7 +204,7 @@ func gatewayRedirectPort(in *gatewayapi.HTTPRequestRedirectFilter, called uint32
 	case in.Hostname == nil:
 		return 0
 	}
-	if port == usual && in.Hostname != nil {
+	if port == usual && (in.Hostname != nil || called == usual || called == 80 && in.Scheme != nil) {
 		return 0
 	}
 	return port

@@ -54,12 +54,15 @@ type gatewayParent struct {
 	consumer string
 	// port is the only port that the route is for, 0 for all.
 	port uint32
-	// used and lost are ports where the route is in force, and where one of
-	// another kind goes before it.
+	// used tells that the route is in force somewhere, and lost is what goes before it
+	// somewhere.
 	used bool
-	lost *gatewayParent
-	// foreign tells that the parent is none of a mesh.
+	lost *object
+	// foreign tells that the parent is none of a mesh, and gone why there is none.
 	foreign bool
+	gone    string
+	// idle is why the parent has no requests, "" if it has.
+	idle string
 }
 
 func (r *registry) addHTTPRoute(o *object, spec *gatewayapi.HTTPRouteSpec, a at) {
@@ -104,6 +107,11 @@ func httpFilters(in []gatewayapi.GRPCRouteFilter) []gatewayapi.HTTPRouteFilter {
 }
 
 func (r *registry) addGatewayRoute(o *object, g *gatewayRoute, parents []gatewayapi.ParentReference, hostnames []string) {
+	if o.foreign {
+		g.rules = nil // which others check
+		r.addParents(g, parents)
+		return
+	}
 	if len(parents) == 0 {
 		g.at.field("parentRefs").errorf("is required: name the Service whose calls are routed")
 	}
@@ -130,9 +138,13 @@ func (r *registry) addGatewayRoute(o *object, g *gatewayRoute, parents []gateway
 		}
 		names[rule.name] = true
 	}
+	r.addParents(g, parents)
+}
+
+func (r *registry) addParents(g *gatewayRoute, parents []gatewayapi.ParentReference) {
 	for i := range parents {
 		g.parents = append(g.parents, &gatewayParent{
-			route: g, ref: &parents[i], at: g.at.field("parentRefs").index(i), name: describeParent(&parents[i], o.namespace),
+			route: g, ref: &parents[i], at: g.at.field("parentRefs").index(i), name: describeParent(&parents[i], g.at.obj.namespace),
 		})
 	}
 	r.gatewayRoutes = append(r.gatewayRoutes, g)
@@ -182,19 +194,28 @@ func (r *registry) resolveParent(p *gatewayParent) {
 			p.at.field("name").errorf("%q is not the name of a Service", ref.Name)
 			return
 		}
+		if len(r.services[host]) == 0 && namespace != home && r.aliasOf[host] == "" {
+			p.absent(p.at.field("name"), fmt.Sprintf("no Service or ServiceEntry has the host %q%s", host, r.nearHosts(host)))
+			return
+		}
 		if !r.known(host, p.at.field("name")) {
 			return
 		}
 		services = []*service{r.seenFrom(host, home)}
 	case group == istioGroup && kind == kindServiceEntry:
-		if services = r.entry(ref.Name, namespace); len(services) == 0 {
+		services = r.entry(ref.Name, namespace)
+		if len(services) == 0 && namespace != home {
+			p.absent(p.at.field("name"), fmt.Sprintf("there is no ServiceEntry %s/%s", namespace, ref.Name))
+			return
+		}
+		if len(services) == 0 {
 			p.at.field("name").errorf("there is no ServiceEntry %s/%s", namespace, ref.Name)
 			return
 		}
 	case kind == "Service" || kind == kindServiceEntry:
 		p.at.field("group").errorf("%q has no %s: use group \"\" for a Service, %q for a ServiceEntry", group, kind, istioGroup)
 		return
-	case group == gatewayGroup && kind == "Gateway":
+	case (group == gatewayGroup || group == experimentalGroup) && slices.Contains(gatewayParents, kind):
 		// The same route can be for a gateway and for the mesh.
 		p.foreign = true
 		p.at.warnf(lintForeignParent, "is not accepted: this is a mesh, and %s is a gateway: calls of the mesh do not pass it", p.name)
@@ -208,13 +229,30 @@ func (r *registry) resolveParent(p *gatewayParent) {
 	}
 	for _, s := range services {
 		if p.consumer != "" && !s.exports.visibleIn(home) {
-			p.at.field("name").errorf("%q is not exported to %q", s.host, home)
+			p.absent(p.at.field("name"), fmt.Sprintf("%q is not exported to %q", s.host, home))
 			continue
 		}
 		if p.selectPort(s) {
 			p.hosts = append(p.hosts, s.host)
 		}
 	}
+}
+
+// absent reports a parent of another namespace that is not there, or not for this one. What
+// others do with their documents must not make this one wrong.
+func (p *gatewayParent) absent(a at, message string) {
+	p.gone = message
+	a.warnf(lintUnknownParent, "%s: the route is not accepted (NoMatchingParent)", message)
+}
+
+// missing reports a port that a parent does not have: a problem if the parent is of the
+// route's own namespace.
+func (p *gatewayParent) missing(a at, message string) {
+	if p.consumer != "" {
+		p.absent(a, message)
+		return
+	}
+	a.errorf("%s", message)
 }
 
 // entry is the hosts of a ServiceEntry.
@@ -235,7 +273,7 @@ func (r *registry) entry(name, namespace string) []*service {
 func (p *gatewayParent) selectPort(s *service) bool {
 	ref := p.ref
 	if ref.Port != nil && !s.hasPort(uint32(*ref.Port)) {
-		p.at.field("port").errorf("%q has no port %d: it has %s", s.host, *ref.Port, s.portNumbers())
+		p.missing(p.at.field("port"), fmt.Sprintf("%q has no port %d: it has %s", s.host, *ref.Port, s.portNumbers()))
 		return false
 	}
 	if ref.Port != nil {
@@ -247,7 +285,7 @@ func (p *gatewayParent) selectPort(s *service) bool {
 	i := slices.IndexFunc(s.ports, func(port *servicePort) bool { return port.name == *ref.SectionName })
 	switch {
 	case i < 0:
-		p.at.field("sectionName").errorf("%q has no port with the name %q", s.host, *ref.SectionName)
+		p.missing(p.at.field("sectionName"), fmt.Sprintf("%q has no port with the name %q", s.host, *ref.SectionName))
 		return false
 	case p.port != 0 && p.port != s.ports[i].number:
 		p.at.field("sectionName").errorf("port %q is %d: that is not the %q that is set too", *ref.SectionName, s.ports[i].number, "port")
@@ -274,19 +312,37 @@ func (r *registry) rankKinds(host string) {
 				if p.port != 0 && p.port != port.number {
 					continue
 				}
+				if port.tcp {
+					if p.port != 0 || !slices.ContainsFunc(s.ports, func(p *servicePort) bool { return !p.tcp }) {
+						p.idle = fmt.Sprintf("port %d of %q speaks a protocol of TCP, which has no requests", port.number, host)
+						p.at.warnf(lintNoRequests, "is not accepted: %s", p.idle)
+					}
+					continue
+				}
 				if winner := p.beaten(all, port.number); winner != nil {
-					p.lost = winner
+					p.lost = winner.route.at.obj
 					p.at.warnf(lintConflictingRoute, "is not accepted (Conflicted) for port %d of %q: %s is for the same calls, and goes before an HTTPRoute",
 						port.number, host, winner.route.at.obj.source())
 					continue
 				}
-				p.used = true
-				if p.route.grpc && !port.http2 && p.port == 0 {
+				switch {
+				case !p.route.grpc || port.http2:
+				case p.port == 0:
 					p.at.warnf(lintGRPCRoutePort, "is for port %d of %q too, over which no gRPC call is made: set port", port.number, host)
+				default:
+					p.at.warnf(lintGRPCRoutePort, "is for port %d of %q, over which no gRPC call is made: every request there is routed as one", port.number, host)
 				}
 			}
 		}
 	}
+}
+
+// callers says whose calls the route is for, unless it is for all.
+func (p *gatewayParent) callers() string {
+	if p.consumer == "" {
+		return ""
+	}
+	return fmt.Sprintf(" in namespace %q", p.consumer)
 }
 
 // beaten is the GRPCRoute that takes a port from an HTTPRoute, nil for none.
@@ -419,12 +475,18 @@ func (r *registry) gatewayStatus() []RouteStatus {
 			if p.foreign {
 				accepted = RouteCondition{Type: "Accepted", Reason: "NoMatchingParent", Message: "this is a mesh: it has no gateways"}
 			}
+			if p.gone != "" && len(p.hosts) == 0 {
+				accepted = RouteCondition{Type: "Accepted", Reason: "NoMatchingParent", Message: p.gone}
+			}
+			if p.idle != "" {
+				accepted = RouteCondition{Type: "Accepted", Reason: "NoMatchingParent", Message: p.idle}
+			}
 			if p.lost != nil {
-				accepted.Message = "not for every port: " + p.lost.route.at.obj.title() + " goes before it"
+				accepted.Message = "not for every port: " + p.lost.title() + " goes before it"
 			}
 			if p.lost != nil && !p.used {
 				accepted = RouteCondition{
-					Type: "Accepted", Reason: "Conflicted", Message: p.lost.route.at.obj.title() + " goes before it",
+					Type: "Accepted", Reason: "Conflicted", Message: p.lost.title() + " goes before it",
 				}
 			}
 			resolved := RouteCondition{Type: "ResolvedRefs", Status: true, Reason: "ResolvedRefs"}

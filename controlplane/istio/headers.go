@@ -71,12 +71,13 @@ func headerNames(names []string, a at) []string {
 // command operators.
 func checkPlainValue(value string, a at) {
 	if strings.Contains(value, "%") {
-		a.errorf("%q: there are no command operators here: remove %%", value)
+		a.errorf("has a percent sign, and there are no command operators here: remove %%")
 	}
 	checkHeaderText(value, a)
 }
 
-// checkHeaderText refuses what cannot be sent.
+// checkHeaderText refuses what cannot be sent. The value is not quoted: it may be a
+// secret.
 func checkHeaderText(value string, a at) {
 	if len(value) > 16384 {
 		a.errorf("has %d bytes: at most 16384 are possible", len(value))
@@ -84,15 +85,15 @@ func checkHeaderText(value string, a at) {
 	for _, c := range value {
 		switch {
 		case c < ' ' && c != '\t' || c == 0x7f:
-			a.errorf("%q has a control character", value)
+			a.errorf("has the control character %q", c)
 			return
 		case c > 0x7f:
-			a.errorf("%q has a letter that is not ASCII, which gRPC cannot send", value)
+			a.errorf("has the letter %q, which is not ASCII: gRPC cannot send it", c)
 			return
 		}
 	}
 	if strings.TrimSpace(value) != value {
-		a.errorf("%q begins or ends with white space, which HTTP/1.1 takes away", value)
+		a.errorf("begins or ends with white space, which HTTP/1.1 takes away")
 	}
 }
 

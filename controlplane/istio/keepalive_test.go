@@ -1,6 +1,15 @@
 package istio_test
 
-import "testing"
+import (
+	"testing"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	resource "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+
+	"github.com/inboardmesh/inboard/controlplane/istio"
+)
 
 var keepAliveProblems = []problemCase{
 	{name: "what the kernel of a client would refuse", yaml: `
@@ -39,5 +48,28 @@ func TestKeepAliveProblems(t *testing.T) {
 			t.Parallel()
 			checkProblems(t, c)
 		})
+	}
+}
+
+// As in Istio, an idle timeout of 0 of the connections is none, that of requests is
+// refused.
+func TestAnIdleTimeoutOfZeroIsNone(t *testing.T) {
+	t.Parallel()
+	for pool, want := range map[string]time.Duration{
+		"tcp: {idleTimeout: 0s}":                          0,
+		"tcp: {idleTimeout: 0s}, http: {idleTimeout: 5s}": 5 * time.Second,
+	} {
+		config := parse(t, yamlFile(document("ServiceEntry", "shop", "payment", spread)+
+			document("DestinationRule", "shop", "payment", "\n  host: payment\n  trafficPolicy: {connectionPool: {"+pool+"}}\n")))
+		m, _ := config.Resource(istio.Node{Namespace: "shop"}, resource.ClusterType, paymentRoutes)
+		var options httpv3.HttpProtocolOptions
+		for _, packed := range m.(*clusterv3.Cluster).TypedExtensionProtocolOptions {
+			if err := packed.UnmarshalTo(&options); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := options.GetCommonHttpProtocolOptions().GetIdleTimeout(); got == nil || got.AsDuration() != want {
+			t.Errorf("%s: the idle timeout is %v, want %v", pool, got, want)
+		}
 	}
 }

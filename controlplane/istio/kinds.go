@@ -31,6 +31,7 @@ const (
 	kindAuthorization         = "AuthorizationPolicy"
 	kindService               = "Service"
 	kindEndpointSlice         = "EndpointSlice"
+	kindEndpoints             = "Endpoints"
 	kindPod                   = "Pod"
 	kindNode                  = "Node"
 )
@@ -75,17 +76,8 @@ const supportedKinds = "ServiceEntry, WorkloadEntry, DestinationRule, VirtualSer
 
 // refusal says why a kind is refused and what to do about it.
 func refusal(kind string) string {
-	switch kind {
-	case "Endpoints":
+	if kind == kindEndpoints {
 		return "is not read: export the EndpointSlices, which say more"
-	case "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet":
-		return "is not read: export the Services, EndpointSlices and Pods, or describe the service with a ServiceEntry of resolution STATIC"
-	case "Namespace", "ServiceAccount":
-		return "is not read: namespaces and service accounts exist by being named; remove the document"
-	case "Gateway", "GatewayClass":
-		return "is not supported: this is a mesh without gateways; remove the document"
-	case "ReferenceGrant":
-		return "is not read: in a mesh every route may name services of other namespaces; remove the document"
 	}
 	if meant := near.Names(kind, sortedKeys(kinds)); len(meant) > 0 {
 		return "is not supported" + near.Question(meant)
@@ -150,12 +142,15 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 	"istio.networking.v1alpha3.ConnectionPoolSettings.HTTPSettings.ConnectionKeepalive": {"interval", "timeout"},
 	"istio.networking.v1alpha3.ClientTLSSettings":                                       {"mode", "subject_alt_names", "sni", "credential_name"},
 
-	"istio.networking.v1alpha3.VirtualService": {"hosts", "gateways", "http", "export_to"},
+	"istio.networking.v1alpha3.VirtualService": {"hosts", "gateways", "http", "tcp", "export_to"},
 	"istio.networking.v1alpha3.HTTPRoute": {
 		"name", "match", "route", "redirect", "direct_response", "delegate", "rewrite", "timeout",
 		"retries", "fault", "headers", "mirror", "mirrors", "mirror_percent", "mirror_percentage",
 		"cors_policy",
 	},
+	"istio.networking.v1alpha3.TCPRoute":          {"match", "route"},
+	"istio.networking.v1alpha3.RouteDestination":  {"destination", "weight"},
+	"istio.networking.v1alpha3.L4MatchAttributes": {"port", "source_labels", "source_namespace", "gateways"},
 	"istio.networking.v1alpha3.HTTPMatchRequest": {
 		"name", "uri", "scheme", "method", "authority", "headers", "port", "gateways", "query_params",
 		"ignore_uri_case", "without_headers", "source_labels", "source_namespace", "stat_prefix",
@@ -242,6 +237,16 @@ var translated = map[protoreflect.FullName][]protoreflect.Name{
 
 // untranslated says why some fields are refused, and what to do.
 var untranslated = map[protoreflect.FullName]string{
+	"istio.networking.v1alpha3.VirtualService.tls": "is not supported: remove it, or use http: it routes what callers have encrypted themselves, and a caller in the process does not",
+
+	// A caller in the process names the host that it connects to, and no address.
+	"istio.networking.v1alpha3.L4MatchAttributes.destination_subnets": "is not supported: remove it, or match the port: callers connect to a host by its name, and the address is chosen behind the route",
+	"istio.networking.v1alpha3.L4MatchAttributes.source_subnet":       "is not supported: remove it, or use sourceLabels or sourceNamespace: a caller in the process has no address before it connects",
+
+	"istio.networking.v1alpha3.ClientTLSSettings.ca_certificates":    noFiles,
+	"istio.networking.v1alpha3.ClientTLSSettings.client_certificate": noFiles,
+	"istio.networking.v1alpha3.ClientTLSSettings.private_key":        noFiles,
+
 	"istio.networking.v1alpha3.OutlierDetection.consecutive_errors": "is not supported: remove it: it is deprecated: use consecutiveGatewayErrors",
 
 	// Envoy compares the zones of the callers with those of the endpoints, for which it
@@ -255,6 +260,10 @@ var untranslated = map[protoreflect.FullName]string{
 	"istio.security.v1beta1.RequestAuthentication.targetRef":  noTargets,
 	"istio.security.v1beta1.RequestAuthentication.targetRefs": noTargets,
 }
+
+// noFiles: a control plane that could name files of its clients could have them read
+// any.
+const noFiles = "is not supported: use credentialName, the name of a certificate provider in the clients' bootstrap, which says what files there are"
 
 // noTargets: Istio attaches such a policy to a Gateway, a GatewayClass, a Service or a
 // ServiceEntry by way of its gateway or waypoint, and to no workload itself.

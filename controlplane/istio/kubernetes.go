@@ -68,6 +68,8 @@ func withoutHead(fields fieldList) fieldList {
 type kubernetes struct {
 	services []*object
 	slices   []*object
+	// endpoints are what was there before the slices.
+	endpoints []*object
 	// pods and nodes are found by "namespace/name" and by name.
 	pods, nodes map[string]*object
 }
@@ -76,8 +78,13 @@ func newKubernetes() *kubernetes {
 	return &kubernetes{pods: make(map[string]*object), nodes: make(map[string]*object)}
 }
 
+// endpointsOnly stands for an Endpoints document, of which nothing is read.
+type endpointsOnly struct{}
+
 func (k *kubernetes) add(o *object) {
 	switch o.spec.(type) {
+	case endpointsOnly:
+		k.endpoints = append(k.endpoints, o)
 	case *kubeapi.ServiceSpec:
 		k.services = append(k.services, o)
 	case *kubeapi.EndpointSlice:
@@ -126,6 +133,15 @@ func (r *registry) addKubernetes(k *kubernetes) {
 		}
 	}
 	r.addExternalNames(named)
+	for _, o := range k.endpoints {
+		service := o.namespace + "/" + o.name
+		kind := at{rep: r.rep, obj: o}.field("kind")
+		if known[service] && len(of[service]) == 0 {
+			kind.errorf("%q %s", o.kind, refusal(o.kind))
+		} else {
+			kind.warnf(lintSkippedDocument, "%q is not read: EndpointSlices say where a Service is", o.kind)
+		}
+	}
 }
 
 // addKubernetesService registers a Service under the name that it has in DNS. One
@@ -150,6 +166,10 @@ func (r *registry) addKubernetesService(k *kubernetes, o *object, endpointSlices
 			return
 		}
 	}
+	if len(endpointSlices) == 0 {
+		hostAt.warnf(lintNoEndpointSlice, "no EndpointSlice is of %q: it has no endpoint, and calls to it fail", host)
+	}
+	warnOfSessions(at{rep: r.rep, obj: o})
 	endpoints := r.sliceEndpoints(k, spec, endpointSlices)
 	r.services[host] = append(r.services[host], &service{
 		host: host, at: a, hostAt: hostAt, exports: exports{all: true}, ports: ports, endpoints: endpoints,

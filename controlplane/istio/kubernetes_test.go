@@ -163,6 +163,7 @@ func TestAnExportOfKubernetesBecomesHosts(t *testing.T) {
 	wantWarnings := []string{
 		`export.yaml:24:7: warning: Service shop/cart: spec.ports[2]: port 9100 is not in the mesh: nothing says that it speaks HTTP, HTTP/2, gRPC or TCP`,
 		`export.yaml:25:7: warning: Service shop/cart: spec.ports[3]: port 53 is not in the mesh: nothing says that it speaks HTTP, HTTP/2, gRPC or TCP`,
+		`export.yaml:39:5: warning: EndpointSlice shop/cart-b: endpoints[0]: no document has the Node "n2" of 10.1.0.4: its region is not known`,
 		`export.yaml:69:35: warning: Service shop/database: spec.ports[0]: port 5432 is not in the mesh: nothing says that it speaks HTTP, HTTP/2, gRPC or TCP`,
 	}
 	if diff := cmp.Diff(wantWarnings, warningsOf(config)); diff != "" {

@@ -25,6 +25,20 @@ func checkKubernetesService(spec *kubeapi.ServiceSpec, a at) {
 	}
 }
 
+// sessionLabels are those of services with which Istio, where
+// PILOT_ENABLE_PERSISTENT_SESSION_FILTER is set, keeps callers with one endpoint.
+var sessionLabels = [...]string{"istio.io/persistent-session", "istio.io/persistent-session-header"}
+
+// warnOfSessions warns of a service that asks for sessions.
+func warnOfSessions(o at) {
+	for _, label := range sessionLabels {
+		if o.obj.labels[label] != "" {
+			o.field("metadata").field("labels").key(label).warnf(lintPersistentSession,
+				"has no effect: use consistentHash of a DestinationRule, or the filter stateful_session of xDS, and remove the label")
+		}
+	}
+}
+
 // trafficDistribution translates what a Service prefers as Istio does: into
 // priorities, which need no outlier detection. A DestinationRule with a setting of
 // its own overrides it.

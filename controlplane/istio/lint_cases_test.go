@@ -83,8 +83,34 @@ var lintCases = []lintCase{
 	{"conflicting-route", "an HTTPRoute beside a GRPCRoute", gatewayHTTPRoute + "---\n" + strings.NewReplacer("HTTPRoute", "GRPCRoute", "8080", "9090", "name: web", "name: rpc").Replace(gatewayHTTPRoute) + "---\n" + strings.NewReplacer("port: 8080", "port: 9090", "name: web", "name: lost").Replace(gatewayHTTPRoute), []string{
 		`spec.parentRefs[0]: is not accepted (Conflicted) for port 9090 of "payment.shop.svc.cluster.local": GRPCRoute shop/rpc (x.yaml:9) is for the same calls, and goes before an HTTPRoute`,
 	}},
+	{"custom-on-tcp", "a policy for all of a database", ledgerEntry + ledgerAsks("{}"), []string{
+		`spec.action: denies the connections to port 5432 of a workload of namespace "shop" that it would ask about: nobody is asked about connections`,
+	}},
+	{"custom-on-tcp", "a policy for its port", ledgerEntry + ledgerAsks(`{to: [{operation: {ports: ["5432"], paths: [/a]}}]}`), []string{
+		`spec.action: denies the connections to port 5432 of a workload of namespace "shop" that it would ask about: nobody is asked about connections`,
+	}},
+	{"custom-on-tcp", "a policy for another port", ledgerEntry + ledgerAsks(`{to: [{operation: {ports: ["8080"]}}, {operation: {notPorts: ["5432"]}}]}`), nil},
+	{"custom-on-tcp", "a policy for requests", ledgerAsks("{}"), nil},
+	{"no-requests", "a route for a database", ledgerEntry + "---\n" + strings.Replace(gatewayHTTPRoute, `kind: Service, group: "", name: payment, port: 8080`, "kind: ServiceEntry, group: networking.istio.io, name: ledger", 1), []string{
+		`spec.parentRefs[0]: is not accepted: port 5432 of "ledger.shop.svc.cluster.local" speaks a protocol of TCP, which has no requests`,
+	}},
+	{"no-requests", "a route for a port of HTTP", gatewayHTTPRoute, nil},
+	{"persistent-session", "a Service by cookie", strings.Replace(cartSlice(" []"), "{name: cart, namespace: shop}", "{name: cart, namespace: shop, labels: {istio.io/persistent-session: place}}", 1), []string{
+		`metadata.labels[istio.io/persistent-session]: has no effect: use consistentHash of a DestinationRule, or the filter stateful_session of xDS, and remove the label`,
+	}},
+	{"persistent-session", "a ServiceEntry by header", strings.Replace(ledgerEntry, "namespace: shop", "namespace: shop, labels: {istio.io/persistent-session-header: x-place}", 1), []string{
+		`metadata.labels[istio.io/persistent-session-header]: has no effect: use consistentHash of a DestinationRule, or the filter stateful_session of xDS, and remove the label`,
+	}},
+	{"persistent-session", "a Service without", cartSlice(" []"), nil},
+	{"symmetric-key", "a secret", requestAuthentication("shop", "a", "", `{issuer: us, jwks: '{"keys":[{"kty":"oct","alg":"HS256","k":"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE"}]}'}`), []string{
+		`spec.jwtRules[0].jwks: has a symmetric key: each workload that gets it can make tokens of "us"`,
+	}},
+	{"symmetric-key", "a public key", requestAuthentication("shop", "a", "", `{issuer: us, jwks: '`+keysJSON+`'}`), nil},
 	{"grpc-route-port", "a GRPCRoute for all ports", strings.NewReplacer("HTTPRoute", "GRPCRoute", "\"\", name: payment, port: 8080", "\"\", name: payment").Replace(gatewayHTTPRoute), []string{
 		`spec.parentRefs[0]: is for port 8080 of "payment.shop.svc.cluster.local" too, over which no gRPC call is made: set port`,
+	}},
+	{"grpc-route-port", "a GRPCRoute for a port of HTTP", strings.Replace(gatewayHTTPRoute, "HTTPRoute", "GRPCRoute", 1), []string{
+		`spec.parentRefs[0]: is for port 8080 of "payment.shop.svc.cluster.local", over which no gRPC call is made: every request there is routed as one`,
 	}},
 	{"grpc-route-port", "a GRPCRoute for one port", strings.NewReplacer("HTTPRoute", "GRPCRoute", "8080", "9090").Replace(gatewayHTTPRoute), nil},
 	{"ineffective-failover", "without outlier detection", failover(""), []string{
@@ -96,14 +122,37 @@ var lintCases = []lintCase{
 	}},
 	{"ineffective-hostnames", "no hostnames", gatewayHTTPRoute, nil},
 	{"unknown-backend", "backends that are not there", strings.Replace(gatewayHTTPRoute, "[{name: payment, port: 8080}]", "[{name: paymnet, port: 8080, weight: 1}, {name: payment, port: 1, weight: 2}, {kind: Bucket, name: a, weight: 0}]\n    filters: [{type: RequestMirror, requestMirror: {backendRef: {name: nowhere, port: 1}}}]", 1), []string{
-		`spec.rules[0].backendRefs[0].name: no ServiceEntry has the host "paymnet.shop.svc.cluster.local": did you mean "payment.shop.svc.cluster.local"? (BackendNotFound): its share of the requests is answered with 500`,
+		`spec.rules[0].backendRefs[0].name: no Service or ServiceEntry has the host "paymnet.shop.svc.cluster.local": did you mean "payment.shop.svc.cluster.local"? (BackendNotFound): its share of the requests is answered with 500`,
 		`spec.rules[0].backendRefs[1].port: "payment.shop.svc.cluster.local" has no port 1: it has 8080, 9090 (BackendNotFound): its share of the requests is answered with 500`,
 		`spec.rules[0].backendRefs[2].kind: "Bucket" of group "" is not supported: use a Service, or a Hostname of group "networking.istio.io" (InvalidKind): its share of the requests is answered with 500`,
 	}},
 	{"unknown-backend", "a mirror that is not there", strings.Replace(gatewayHTTPRoute, "- backendRefs", "- filters: [{type: RequestMirror, requestMirror: {backendRef: {name: nowhere, port: 1}}}]\n    backendRefs", 1), []string{
-		`spec.rules[0].filters[0].requestMirror.backendRef.name: no ServiceEntry has the host "nowhere.shop.svc.cluster.local" (BackendNotFound): nothing is copied`,
+		`spec.rules[0].filters[0].requestMirror.backendRef.name: no Service or ServiceEntry has the host "nowhere.shop.svc.cluster.local" (BackendNotFound): nothing is copied`,
 	}},
 	{"unknown-backend", "a backend that is there", gatewayHTTPRoute, nil},
+	{"foreign-gateway", "for gateways alone", payRules("  - " + payRoute + "\n  gateways: [mehs]\n"), []string{
+		`spec.gateways: has no effect: this is a mesh without gateways, and "mesh" is not among them`,
+	}},
+	{"foreign-gateway", "for gateways and the mesh", payRules("  - " + payRoute + "\n  gateways: [ingress, mesh]\n"), nil},
+	{"skipped-document", "of another kind", other("apps/v1", "Deployment", ""), []string{
+		`kind: "Deployment" is not read: Services, EndpointSlices and Pods say where a service runs, or a ServiceEntry of resolution STATIC`,
+	}},
+	{"skipped-document", "Endpoints beside slices", cartSlice("- {addresses: [10.1.0.1]}") + "---\n" + strings.Replace(other("v1", "Endpoints", ""), "name: a", "name: cart", 1), []string{
+		`kind: "Endpoints" is not read: EndpointSlices say where a Service is`,
+	}},
+	{"skipped-document", "a ConfigMap that is not of a revision of Istio", strings.Replace(other("v1", "ConfigMap", "data: {a.json: none}\n"), "name: a", "name: istio-grafana-dashboards", 1), []string{
+		`kind: "ConfigMap" is not read: it is not about the mesh`,
+	}},
+	{"skipped-document", "of a kind that is read", gatewayHTTPRoute, nil},
+	{"unknown-parent", "parents of others that are not there", strings.Replace(gatewayHTTPRoute, "parentRefs: [", `parentRefs: [{kind: Service, group: "", name: gone, namespace: bank}, {kind: Service, group: "", name: ledger, namespace: bank, port: 1}, {kind: Service, group: "", name: ledger, namespace: bank, sectionName: grpc}, {kind: Service, group: "", name: hidden, namespace: bank}, {kind: ServiceEntry, group: networking.istio.io, name: gone, namespace: bank}, `, 1) + "---\n" +
+		document("ServiceEntry", "bank", "hidden", "  hosts: [hidden.bank.svc.cluster.local]\n  exportTo: [.]\n  resolution: STATIC\n  ports: [{name: http, number: 80, protocol: HTTP}]\n"), []string{
+		`spec.parentRefs[0].name: no Service or ServiceEntry has the host "gone.bank.svc.cluster.local": the route is not accepted (NoMatchingParent)`,
+		`spec.parentRefs[1].port: "ledger.bank.svc.cluster.local" has no port 1: it has 7070: the route is not accepted (NoMatchingParent)`,
+		`spec.parentRefs[2].sectionName: "ledger.bank.svc.cluster.local" has no port with the name "grpc": the route is not accepted (NoMatchingParent)`,
+		`spec.parentRefs[3].name: "hidden.bank.svc.cluster.local" is not exported to "shop": the route is not accepted (NoMatchingParent)`,
+		`spec.parentRefs[4].name: there is no ServiceEntry bank/gone: the route is not accepted (NoMatchingParent)`,
+	}},
+	{"unknown-parent", "a parent of others that is there", strings.NewReplacer("name: payment, port: 8080}]\n  rules", "name: ledger, namespace: bank}]\n  rules").Replace(gatewayHTTPRoute), nil},
 	{"foreign-parent", "a Gateway beside a Service", strings.Replace(gatewayHTTPRoute, "parentRefs: [", "parentRefs: [{name: ingress}, ", 1), []string{
 		`spec.parentRefs[0]: is not accepted: this is a mesh, and Gateway shop/ingress is a gateway: calls of the mesh do not pass it`,
 	}},
@@ -134,9 +183,49 @@ var lintCases = []lintCase{
 	}},
 	{"overridden-host", "one alone", payRules("  - " + payRoute + "\n"), nil},
 	{"unknown-host", "a wildcard for nothing", document("DestinationRule", "shop", "a", "  host: '*.example.com'\n"), []string{
-		`spec.host: "*.example.com": no ServiceEntry has such a host: it has no effect`,
+		`spec.host: "*.example.com": no Service or ServiceEntry has such a host: it has no effect`,
+	}},
+	{"unknown-host", "what another namespace does not have", payRules(`
+  - match: [{uri: {exact: /a}}]
+    route: [{destination: {host: gone.bank.svc.cluster.local, port: {number: 80}}}]
+    mirror: {host: gone.bank.svc.cluster.local, subset: v1}
+  - route: [{destination: {host: ledger.bank.svc.cluster.local, subset: v1}, weight: 50}, {destination: {host: ledger.bank.svc.cluster.local, port: {number: 1}}, weight: 50}]
+`) + "---\n" + document("VirtualService", "shop", "b", "  hosts: [gone.bank.svc.cluster.local]\n  http: [{directResponse: {status: 200}}]\n") +
+		document("VirtualService", "shop", "c", "  hosts: [ledger.bank.svc.cluster.local]\n  http: [{match: [{port: 1}], directResponse: {status: 200}}]\n") +
+		document("DestinationRule", "shop", "b", "  host: gone.bank.svc.cluster.local\n  trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}}}\n") +
+		document("DestinationRule", "shop", "c", "  host: ledger.bank.svc.cluster.local\n  trafficPolicy: {portLevelSettings: [{port: {number: 1}}]}\n"), []string{
+		`spec.http[0].route[0].destination.host: no Service or ServiceEntry has the host "gone.bank.svc.cluster.local": calls to it fail`,
+		`spec.http[0].mirror.host: no Service or ServiceEntry has the host "gone.bank.svc.cluster.local": calls to it fail`,
+		`spec.http[1].route[0].destination.subset: no DestinationRule of "ledger.bank.svc.cluster.local" has a subset "v1": it has none: calls to it fail`,
+		`spec.http[1].route[1].destination.port.number: "ledger.bank.svc.cluster.local" has no port 1: it has 7070: calls to it fail`,
+		`spec.hosts[0]: no Service or ServiceEntry has the host "gone.bank.svc.cluster.local": it has no effect`,
+		`spec.http[0].match[0].port: no host of the VirtualService has port 1: it has no effect`,
+		`spec.host: no Service or ServiceEntry has the host "gone.bank.svc.cluster.local": it has no effect`,
+		`spec.trafficPolicy.portLevelSettings[0].port.number: "ledger.bank.svc.cluster.local" has no port 1: it has no effect`,
+	}},
+	{"unknown-host", "hosts of the gateways beside one of the mesh", document("VirtualService", "shop", "a", `
+  hosts: [shop.example.com, payment, "*.example.com", paymnet]
+  gateways: [edge, mesh]
+  http:
+  - match: [{port: 443}]
+    route: [{destination: {host: payment}}]
+  - route: [{destination: {host: payment}}]
+`), []string{
+		`spec.hosts[0]: no Service or ServiceEntry has the host "shop.example.com": in the mesh it has no effect, which is right for a host of the gateways alone`,
+		`spec.hosts[2]: "*.example.com": no Service or ServiceEntry has such a host: it has no effect`,
+		`spec.hosts[3]: no Service or ServiceEntry has the host "paymnet.shop.svc.cluster.local": did you mean "payment.shop.svc.cluster.local"?: in the mesh it has no effect, which is right for a host of the gateways alone`,
 	}},
 	{"unknown-host", "a wildcard for something", document("DestinationRule", "shop", "a", "  host: '*.shop.svc.cluster.local'\n"), nil},
+	{"no-endpoint-slice", "a Service with Pods", kubernetesService("[{name: http, port: 80}]") + "---\napiVersion: v1\nkind: Pod\nmetadata: {name: cart-1, namespace: shop}\n", []string{
+		`metadata.name: no EndpointSlice is of "cart.shop.svc.cluster.local": it has no endpoint, and calls to it fail`,
+	}},
+	{"no-endpoint-slice", "a Service without an endpoint at the moment", cartSlice(" []"), nil},
+	{"unknown-node", "a zone without a Node", cartSlice("- {addresses: [10.1.0.1], nodeName: n1, zone: z1, targetRef: {kind: Pod, name: cart-1}}"), []string{
+		`endpoints[0]: no document has the Node "n1" of 10.1.0.1: its region is not known`,
+	}},
+	{"unknown-node", "a zone with its Node", cartSlice("- {addresses: [10.1.0.1], nodeName: n1, zone: z1, targetRef: {kind: Pod, name: cart-1}}") +
+		"---\n{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {topology.kubernetes.io/region: eu}}}\n", nil},
+	{"unknown-node", "no zone", cartSlice("- {addresses: [10.1.0.1], nodeName: n1, targetRef: {kind: Pod, name: cart-1}}"), nil},
 	{"unknown-pod", "an endpoint without a Pod", cartSlice("- {addresses: [10.1.0.1]}"), []string{
 		`endpoints[0]: no document has the Pod of 10.1.0.1: its labels and service account are not known`,
 	}},
@@ -147,6 +236,13 @@ var lintCases = []lintCase{
 		`spec.ports[2]: port 3 is not in the mesh: nothing says that it speaks HTTP, HTTP/2, gRPC or TCP`,
 		`spec.ports[3]: port 4 is not in the mesh: nothing says that it speaks HTTP, HTTP/2, gRPC or TCP`,
 		`spec.ports[4]: port 5 is not in the mesh: nothing says that it speaks HTTP, HTTP/2, gRPC or TCP`,
+	}},
+	{"unknown-protocol", "ports of a ServiceEntry whose callers encrypt by themselves", document("ServiceEntry", "shop", "api", `
+  hosts: [api.example.com]
+  ports: [{name: https, number: 443, protocol: HTTPS}, {name: tls, number: 8443, protocol: tls}]
+`) + "---\n" + document("DestinationRule", "shop", "api", "  host: api.example.com\n  trafficPolicy: {portLevelSettings: [{port: {number: 443}, loadBalancer: {simple: RANDOM}}]}\n"), []string{
+		`spec.ports[0]: port 443 is not in the mesh, because its callers encrypt by themselves (HTTPS): their calls go round it; TCP can carry that inside of mutual TLS`,
+		`spec.ports[1]: port 8443 is not in the mesh, because its callers encrypt by themselves (tls): their calls go round it; TCP can carry that inside of mutual TLS`,
 	}},
 	{"unknown-protocol", "ports of the mesh", kubernetesService("[{name: http, port: 1}, {name: http2-a, port: 2}, {name: grpc-b, port: 3}, {port: 4, name: x, appProtocol: HTTP}, {name: y, port: 5, appProtocol: kubernetes.io/h2c}, {name: tcp-db, port: 6}, {name: z, port: 7, appProtocol: redis}]"), nil},
 	{"unused-delegate", "a delegate of nobody", document("VirtualService", "shop", "a", "  http: [{"+payRoute+"}]\n"), []string{
@@ -177,6 +273,24 @@ var lintCases = []lintCase{
 		`spec.http[6].match[0]: is never reached: spec.http[5].match[0] of VirtualService shop/a (x.yaml:13) matches all of it`,
 		`spec.http[8].match[0]: is never reached: spec.http[7].match[0] of VirtualService shop/a (x.yaml:15) matches all of it`,
 	}},
+	{"shadowed-route", "expressions behind a prefix", payRules(`
+  - {match: [{uri: {prefix: /api}}], directResponse: {status: 200}}
+  - {match: [{uri: {regex: "/api/v[0-9]+/.*"}}, {uri: {regex: "/api.*"}, method: {exact: GET}}, {uri: {regex: "(/api|/apx)/.*"}}, {uri: {regex: "(?i)/api/.*"}}, {uri: {regex: "/ap.*"}}], directResponse: {status: 200}}
+`), []string{
+		`spec.http[1].match[0]: is never reached: spec.http[0].match[0] of VirtualService shop/a (x.yaml:8) matches all of it`,
+		`spec.http[1].match[1]: is never reached: spec.http[0].match[0] of VirtualService shop/a (x.yaml:8) matches all of it`,
+	}},
+	{"shadowed-route", "expressions of the Gateway API behind a prefix", strings.Replace(gatewayHTTPRoute, "- backendRefs", `- matches:
+    - {path: {type: RegularExpression, value: "/a/v[0-9]+"}}
+    - {path: {type: RegularExpression, value: "/ab.*"}}
+    - {path: {type: RegularExpression, value: "/b/.*"}, method: GET}
+    - {path: {type: RegularExpression, value: "/b/.*"}, headers: [{name: x, value: y}]}
+    - {path: {value: /a}}
+    - {path: {value: /b}, headers: [{name: x, value: y}]}
+    backendRefs`, 1), []string{
+		`spec.rules[0].matches[0]: is never reached: spec.rules[0].matches[4] of HTTPRoute shop/web (x.yaml:12) matches all of it, and goes before it`,
+		`spec.rules[0].matches[3]: is never reached: spec.rules[0].matches[5] of HTTPRoute shop/web (x.yaml:13) matches all of it, and goes before it`,
+	}},
 	{"shadowed-route", "matches that leave something", payRules(`
   - {match: [{uri: {exact: /a}}], directResponse: {status: 200}}
   - {match: [{uri: {prefix: /a}, method: {exact: GET}}], directResponse: {status: 200}}
@@ -203,6 +317,11 @@ var lintCases = []lintCase{
 	}},
 	{"missing-weight", "a weight of 0, and a destination alone", subsets + "---\n" + payRules("  - {match: [{uri: {exact: /a}}], route: [{destination: {host: payment}, weight: 100}, {destination: {host: payment, subset: v1}, weight: 0}]}\n  - "+payRoute+"\n"), nil},
 
+	{"ineffective-retry", "conditions that hold for nothing", payRules("  - " + payRoute + "\n    retries: {attempts: 2, retryOn: \"connect-failure,retriable-headers,http3-post-connect-failure\"}\n"), []string{
+		`spec.http[0].retries.retryOn: "retriable-headers" repeats nothing: a VirtualService cannot say which headers`,
+		`spec.http[0].retries.retryOn: "http3-post-connect-failure" repeats nothing: the mesh does not speak HTTP/3`,
+	}},
+	{"ineffective-retry", "conditions that hold", payRules("  - " + payRoute + "\n    retries: {attempts: 2, retryOn: \"connect-failure,503\"}\n"), nil},
 	{"retry-non-idempotent", "POST", payRules(posted + "retries: {attempts: 2, retryOn: \"connect-failure,5xx\"}\n"), []string{
 		`spec.http[0].retries.retryOn: "5xx" repeats POST requests on which the server may have acted already`,
 	}},
@@ -243,6 +362,11 @@ var lintCases = []lintCase{
 		`spec.rules[0].matches[1]: is never reached: spec.rules[0].matches[0] of GRPCRoute shop/web (x.yaml:7) matches the same, and goes before it`,
 	}},
 	{"shadowed-route", "two HTTPRoutes for different paths", gatewayHTTPRoute + "---\n" + strings.NewReplacer("name: web", "name: zeb", "- backendRefs", "- matches: [{path: {value: /a}}]\n    backendRefs").Replace(gatewayHTTPRoute), nil},
+	{"impossible-match", "methods of a policy", policy("shop", "p", `{action: DENY, rules: [{to: [{operation: {methods: [get, GET, get*, purge], notMethods: [post]}}]}]}`), []string{
+		`spec.rules[0].to[0].operation.methods[0]: "get" is met by no request: methods are in upper case, write GET`,
+		`spec.rules[0].to[0].operation.notMethods[0]: "post" is met by no request: methods are in upper case, write POST`,
+	}},
+	{"impossible-match", "methods of a policy as they are", policy("shop", "p", `{action: DENY, rules: [{to: [{operation: {methods: [GET, "*"]}}]}]}`), nil},
 	{"impossible-match", "paths without a slash, and a method in lower case", payRules(`
   - {match: [{uri: {prefix: a}}], directResponse: {status: 200}}
   - {match: [{uri: {exact: ''}}], directResponse: {status: 200}}
@@ -344,18 +468,38 @@ var lintCases = []lintCase{
   workloadSelector: {labels: {app: vault}}
 `) + "---\n" + peerPolicy("  selector: {matchLabels: {version: v9}}\n"), []string{
 		`spec.workloadSelector.labels: no WorkloadEntry of the namespace "bank" has these labels: the service has no endpoints`,
-		`spec.selector.matchLabels: no endpoint of the namespace "shop" has these labels: the policy has no effect`,
+		`spec.selector.matchLabels: no endpoint of the namespace "shop" has these labels: the policy is for no workload of the documents, only for those that join with such labels of their own`,
 	}},
+	{"unmatched-selector", "of an AuthorizationPolicy and of a RequestAuthentication", policy("shop", "deny", `{selector: {matchLabels: {version: v9}}, action: DENY, rules: [{}]}`) +
+		requestAuthentication("shop", "a", "selector: {matchLabels: {version: v8}}, ", `{issuer: us, jwks: '`+keysJSON+`'}`), []string{
+		`spec.selector.matchLabels: no endpoint of the namespace "shop" has these labels: the policy is for no workload of the documents, only for those that join with such labels of their own`,
+		`spec.selector.matchLabels: no endpoint of the namespace "shop" has these labels: the policy is for no workload of the documents, only for those that join with such labels of their own`,
+	}},
+	{"unmatched-selector", "of policies of workloads that are in another namespace, and of the root namespace", policy("bank", "p", `{selector: {matchLabels: {version: v1}}, rules: [{}]}`) +
+		policy("istio-system", "p", `{selector: {matchLabels: {version: v9}}, rules: [{}]}`), []string{
+		`spec.selector.matchLabels: no endpoint of the namespace "bank" has these labels: the policy is for no workload of the documents, only for those that join with such labels of their own`,
+		`spec.selector.matchLabels: no endpoint of any namespace has these labels: the policy is for no workload of the documents, only for those that join with such labels of their own`,
+	}},
+	{"unmatched-selector", "of policies of workloads that are there, and of none in particular", policy("shop", "p", `{selector: {matchLabels: {version: v1}}, rules: [{}]}`) +
+		policy("istio-system", "p", `{selector: {matchLabels: {version: v1}}, rules: [{}]}`) + policy("istio-system", "q", `{rules: [{}]}`) + policy("shop", "q", `{rules: [{}]}`) +
+		requestAuthentication("shop", "a", "selector: {matchLabels: {version: v1}}, ", `{issuer: us, jwks: '`+keysJSON+`'}`), nil},
+	{"unmatched-selector", "of policies without one, in a namespace that is misspelled, and in one without endpoints", policy("shpo", "p", `{action: DENY, rules: [{}]}`) +
+		requestAuthentication("bank", "a", "", `{issuer: us, jwks: '`+keysJSON+`'}`) + "---\n" + strings.Replace(strict, "namespace: shop", "namespace: nowhere", 1), []string{
+		`metadata.namespace: no workload of the documents is in the namespace "shpo": the policy is only for those that join there: did you mean "shop"?`,
+		`metadata.namespace: no workload of the documents is in the namespace "bank": the policy is only for those that join there`,
+		`metadata.namespace: no workload of the documents is in the namespace "nowhere": the policy is only for those that join there`,
+	}},
+	{"unmatched-selector", "of policies without one, in a namespace of a Pod, and of a WorkloadEntry", cartPod + policy("web", "p", `{rules: [{}]}`) +
+		"---\n" + document("WorkloadEntry", "vm", "one", "  address: 10.0.0.8\n") + policy("vm", "p", `{rules: [{}]}`), nil},
+	{"unmatched-selector", "of a Pod that no document has, whose labels may be any", cartSlice("- {addresses: [10.1.0.1]}") +
+		policy("shop", "p", `{selector: {matchLabels: {app: cart}}, rules: [{}]}`) + "---\n" + peerPolicy("  selector: {matchLabels: {app: cart}}\n  portLevelMtls: {8080: {mode: STRICT}}\n"), nil},
 	{"unmatched-selector", "of workloads that are there", peerPolicy("  selector: {matchLabels: {version: v1}}\n"), nil},
-	{"unknown-provider", "of nobody", policy("shop", "p", `{action: CUSTOM, provider: {name: gone}, rules: [{}]}`), []string{
-		`spec.provider.name: no extension provider of the mesh configuration is called "gone": every request is denied`,
-	}},
-	{"unknown-provider", "of the mesh configuration", providers + policy("shop", "p", `{action: CUSTOM, provider: {name: opa}, rules: [{}]}`), nil},
-	{"unserved-port", "the port of nobody", peerPolicy("  selector: {matchLabels: {version: v1}}\n  portLevelMtls: {80: {mode: STRICT}, 8080: {mode: STRICT}}\n"), []string{
-		`spec.portLevelMtls[80]: no selected endpoint serves port 80: the number is that of the process, targetPort, and not of the service`,
-	}},
-	{"unserved-port", "a port that is served", peerPolicy("  selector: {matchLabels: {version: v1}}\n  portLevelMtls: {8080: {mode: STRICT}}\n"), nil},
 }
+
+const cartPod = `apiVersion: v1
+kind: Pod
+metadata: {name: web-1, namespace: web}
+`
 
 const gatewayHTTPRoute = `apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -377,6 +521,11 @@ func failover(outlier string) string {
 	return document("DestinationRule", "shop", "payment", "  host: payment\n  trafficPolicy:\n    loadBalancer: {localityLbSetting: {failover: [{from: eu, to: ap}]}}\n    "+outlier+"\n")
 }
 
+// ledgerAsks is a policy that asks a provider, with a rule.
+func ledgerAsks(rule string) string {
+	return policy("shop", "ask", "{action: CUSTOM, provider: {name: nobody}, rules: ["+rule+"]}")
+}
+
 func peerPolicy(spec string) string {
 	return "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a, namespace: shop}\nspec:\n" + spec
 }
@@ -387,9 +536,12 @@ func delegating(path string) string {
 		"---\n" + document("VirtualService", "shop", "leaf", "  http:\n  - match: [{uri: {prefix: "+path+"}}]\n    "+payRoute+"\n")
 }
 
+// allLintCases are the cases of all files.
+var allLintCases = slices.Concat(lintCases, balancingLintCases, policyLintCases)
+
 func TestLints(t *testing.T) {
 	t.Parallel()
-	for _, c := range lintCases {
+	for _, c := range allLintCases {
 		t.Run(c.code+"/"+c.name, func(t *testing.T) {
 			t.Parallel()
 			config, problems := istio.Parse([]istio.File{
@@ -418,7 +570,7 @@ func TestEveryLintHasACaseForAndAgainstIt(t *testing.T) {
 	t.Parallel()
 	for _, l := range istio.Lints() {
 		for _, positive := range []bool{true, false} {
-			if !slices.ContainsFunc(lintCases, func(c lintCase) bool { return c.code == l.Code && (len(c.want) > 0) == positive }) {
+			if !slices.ContainsFunc(allLintCases, func(c lintCase) bool { return c.code == l.Code && (len(c.want) > 0) == positive }) {
 				t.Errorf("%s has no case with a warning: %v", l.Code, positive)
 			}
 		}

@@ -1,8 +1,10 @@
 package istio
 
 import (
+	"slices"
 	"time"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -38,20 +40,48 @@ func consumersOf(parents []*gatewayParent) []string {
 }
 
 // lintMerged finds matches that no request reaches among the routes of a port, which
-// stand in the order in which they are tried: the same one is there before.
+// stand in the order in which they are tried: the same one is there before, or a prefix that
+// goes before every expression.
 func (r *registry) lintMerged(routes []sourcedRoute) {
 	before := make(map[string]at)
+	var prefixes []sourcedRoute
 	for _, one := range routes {
 		key, err := proto.MarshalOptions{Deterministic: true}.Marshal(one.route.Match)
 		if err != nil {
 			continue // a match can always be written
 		}
-		if by, ok := before[string(key)]; !ok {
+		by, ok := before[string(key)]
+		if !ok {
 			before[string(key)] = one.at
 		} else if by != one.at {
 			one.at.warnf(lintShadowedRoute, "is never reached: %s matches the same, and goes before it", by.source())
+			continue
+		}
+		if one.route.Match.GetSafeRegex() == nil {
+			prefixes = append(prefixes, one)
+			continue
+		}
+		if i := slices.IndexFunc(prefixes, func(p sourcedRoute) bool { return coversRegex(p.route.Match, one.route.Match) }); i >= 0 {
+			one.at.warnf(lintShadowedRoute, "is never reached: %s matches all of it, and goes before it", prefixes[i].at.source())
 		}
 	}
+}
+
+// coversRegex reports whether every request that meets an expression meets a prefix too, and
+// what else there is beside it. It may say no where it does not know.
+func coversRegex(a, b *routev3.RouteMatch) bool {
+	prefix := a.GetPrefix()
+	if separated := a.GetPathSeparatedPrefix(); separated != "" {
+		prefix = separated + "/"
+	}
+	if prefix == "" || a.RuntimeFraction != nil || !beginsWith(b.GetSafeRegex().GetRegex(), prefix) {
+		return false
+	}
+	return !slices.ContainsFunc(a.Headers, func(h *routev3.HeaderMatcher) bool {
+		return !slices.ContainsFunc(b.Headers, func(other *routev3.HeaderMatcher) bool { return proto.Equal(h, other) })
+	}) && !slices.ContainsFunc(a.QueryParameters, func(q *routev3.QueryParameterMatcher) bool {
+		return !slices.ContainsFunc(b.QueryParameters, func(other *routev3.QueryParameterMatcher) bool { return proto.Equal(q, other) })
+	})
 }
 
 func lintBackends(rule *gatewayRule) {

@@ -3,7 +3,6 @@ package istio
 import (
 	"maps"
 	"regexp"
-	"slices"
 	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
@@ -64,7 +63,9 @@ func stringCovers(a, b *networking.StringMatch) bool {
 		return isExact && exact.Exact == v.Exact
 	case *networking.StringMatch_Prefix:
 		prefix, isPrefix := b.MatchType.(*networking.StringMatch_Prefix)
-		return isExact && strings.HasPrefix(exact.Exact, v.Prefix) || isPrefix && strings.HasPrefix(prefix.Prefix, v.Prefix)
+		other, isRegex := b.MatchType.(*networking.StringMatch_Regex)
+		return isExact && strings.HasPrefix(exact.Exact, v.Prefix) || isPrefix && strings.HasPrefix(prefix.Prefix, v.Prefix) ||
+			isRegex && beginsWith(other.Regex, v.Prefix)
 	case *networking.StringMatch_Regex:
 		other, isRegex := b.MatchType.(*networking.StringMatch_Regex)
 		return v.Regex == ".*" || isRegex && other.Regex == v.Regex || isExact && matchesWhole(v.Regex, exact.Exact)
@@ -75,6 +76,16 @@ func stringCovers(a, b *networking.StringMatch) bool {
 func matchesWhole(expression, text string) bool {
 	program, err := regexp.Compile(`\A(?:` + expression + `)\z`)
 	return err == nil && program.MatchString(text)
+}
+
+// beginsWith reports whether everything that an expression matches as a whole has a prefix.
+func beginsWith(expression, prefix string) bool {
+	program, err := regexp.Compile(expression)
+	if err != nil {
+		return false
+	}
+	literal, _ := program.LiteralPrefix()
+	return strings.HasPrefix(literal, prefix)
 }
 
 // allCovered reports whether each condition of a follows from one of b.
@@ -104,10 +115,7 @@ func lintMatches(one *rule) {
 	for i, m := range one.spec.Match {
 		a := one.matches[i]
 		lintPath(m.Uri, a.field("uri"))
-		method := m.GetMethod().GetExact()
-		if upper := strings.ToUpper(method); method != upper && slices.Contains(httpMethods, upper) {
-			a.field("method").field("exact").warnf(lintImpossibleMatch, "%q is met by no request: methods are in upper case, write %s", method, upper)
-		}
+		lintMethod(m.GetMethod().GetExact(), a.field("method").field("exact"))
 	}
 }
 

@@ -1,10 +1,6 @@
 package istio
 
 import (
-	"maps"
-	"slices"
-	"strconv"
-
 	networking "istio.io/api/networking/v1alpha3"
 )
 
@@ -28,6 +24,7 @@ func (r *registry) lintRules() {
 		}
 		r.lintSubsets(rule)
 		r.lintMutualTLS(rule)
+		r.lintBalancing(rule)
 	}
 }
 
@@ -124,42 +121,5 @@ func (r *registry) lintSelectors() {
 			}
 		}
 	}
-	for _, namespace := range sortedKeys(r.peers.narrow) {
-		for _, policy := range r.peers.narrow[namespace] {
-			r.lintPeerPolicy(policy, namespace, endpoints)
-		}
-	}
-}
-
-func (r *registry) lintPeerPolicy(policy *peerPolicy, namespace string, endpoints []*endpoint) {
-	spec := at{rep: r.rep, obj: policy.obj}.field("spec")
-	var selected []*endpoint
-	for _, e := range endpoints {
-		if e.namespace == namespace && subsetOf(policy.selector, e.labels) {
-			selected = append(selected, e)
-		}
-	}
-	if len(selected) == 0 {
-		spec.field("selector").field("matchLabels").warnf(lintUnmatchedSelector, "no endpoint of the namespace %q has these labels: the policy has no effect", namespace)
-		return
-	}
-	served := make(map[uint32]bool)
-	for _, services := range r.services {
-		for _, s := range services {
-			for _, e := range s.endpoints {
-				if e.namespace != namespace || !subsetOf(policy.selector, e.labels) {
-					continue
-				}
-				for _, p := range s.ports {
-					served[e.portFor(p)] = true
-				}
-			}
-		}
-	}
-	for _, port := range slices.Sorted(maps.Keys(policy.ports)) {
-		if !served[port] {
-			spec.field("portLevelMtls").key(strconv.FormatUint(uint64(port), 10)).warnf(lintUnservedPort,
-				"no selected endpoint serves port %d: the number is that of the process, targetPort, and not of the service", port)
-		}
-	}
+	r.lintPolicies(endpoints)
 }

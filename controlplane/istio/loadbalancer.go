@@ -10,6 +10,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"golang.org/x/net/http/httpguts"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	networking "istio.io/api/networking/v1alpha3"
@@ -37,8 +38,11 @@ func checkLoadBalancer(lb *networking.LoadBalancerSettings, a at) {
 	case nil:
 		ha.errorf("needs httpHeaderName, httpCookie, useSourceIp or httpQueryParameterName")
 	case *networking.LoadBalancerSettings_ConsistentHashLB_HttpHeaderName:
-		if key.HttpHeaderName == "" {
+		switch name := key.HttpHeaderName; {
+		case name == "":
 			ha.field("httpHeaderName").errorf("must not be empty")
+		case !httpguts.ValidHeaderFieldName(strings.TrimPrefix(name, ":")):
+			ha.field("httpHeaderName").errorf("%q cannot be the name of a header: letters, digits and hyphens can", name)
 		}
 	case *networking.LoadBalancerSettings_ConsistentHashLB_HttpQueryParameterName:
 		if key.HttpQueryParameterName == "" {

@@ -3,6 +3,7 @@ package istio_test
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -36,8 +37,12 @@ func placesOf(t *testing.T, config *istio.Config, node istio.Node) []string {
 	if !ok {
 		t.Fatal("no endpoints")
 	}
+	return placesIn(m.(*endpointv3.ClusterLoadAssignment))
+}
+
+func placesIn(a *endpointv3.ClusterLoadAssignment) []string {
 	var places []string
-	for _, l := range m.(*endpointv3.ClusterLoadAssignment).Endpoints {
+	for _, l := range a.Endpoints {
 		var last []string
 		for _, e := range l.LbEndpoints {
 			address := e.GetEndpoint().GetAddress().GetSocketAddress().GetAddress()
@@ -130,6 +135,87 @@ func TestLocalitySettingsPlaceTheEndpointsForEachNode(t *testing.T) {
 				t.Errorf("weighted by locality: %t, want %t", got, c.weighted)
 			}
 			checkResourcesOf(t, config, c.node)
+		})
+	}
+}
+
+// The endpoints of a cluster of type DNS are inside of it: they are placed like others.
+func TestLocalitySettingsPlaceTheNamesOfAClusterOfDNS(t *testing.T) {
+	t.Parallel()
+	eu := istio.Node{Namespace: "shop", Locality: istio.Locality{Region: "eu", Zone: "a", SubZone: "1"}}
+	dns := document("ServiceEntry", "shop", "payment", strings.Replace(spread, "STATIC", "DNS", 1))
+	itself := document("ServiceEntry", "shop", "payment", `
+  hosts: [payment.shop.svc.cluster.local]
+  resolution: DNS
+  ports: [{name: http, number: 8080, protocol: HTTP}]`)
+	same := []string{"0: 1 x 1", "0: 1 x 3", "0: 1 x 6", "0: 2 x 4 5", "0: 3 x 2"}
+	alone := []string{"0: 1 x payment.shop.svc.cluster.local"}
+	for _, c := range []struct {
+		name         string
+		entry        string
+		host, policy string
+		node         istio.Node
+		want         []string
+	}{
+		{name: "outlier detection alone, of the host itself", entry: itself, host: "payment", policy: outlierPolicy, node: eu, want: alone},
+		{
+			name: "outlier detection alone, of one endpoint for all", host: "payment", policy: outlierPolicy, node: eu, want: alone,
+			entry: strings.Replace(itself, "DNS", "DNS_ROUND_ROBIN", 1),
+		},
+		{
+			name: "one endpoint for all stays in spite of a distribution", host: "payment", node: eu, want: alone,
+			entry:  strings.Replace(itself, "DNS", "DNS_ROUND_ROBIN", 1),
+			policy: `loadBalancer: {localityLbSetting: {distribute: [{from: eu, to: {us: 100}}]}}`,
+		},
+		{
+			name: "outlier detection alone: the nearest come first", entry: dns, host: "payment", policy: outlierPolicy, node: eu,
+			want: []string{"0: 1 x 1", "1: 3 x 2", "2: 1 x 3", "3: 1 x 6", "3: 2 x 4 5"},
+		},
+		{
+			name: "a rule for many hosts", entry: dns, host: `"*.shop.svc.cluster.local"`, node: eu,
+			policy: outlierPolicy + "\n    loadBalancer: {localityLbSetting: {failover: [{from: eu, to: ap}]}}",
+			want:   []string{"0: 1 x 1", "1: 3 x 2", "2: 1 x 3", "3: 1 x 6", "4: 2 x 4 5"},
+		},
+		{
+			name: "labels order the names", entry: dns, host: "payment", node: eu,
+			policy: outlierPolicy + "\n    loadBalancer: {localityLbSetting: {failoverPriority: [version=v2]}}",
+			want:   []string{"0: 1 x 5", "1: 1 x 1", "1: 1 x 3", "1: 1 x 4", "1: 1 x 6", "1: 3 x 2"},
+		},
+		{
+			name: "a distribution shares by place", entry: dns, host: "payment", node: eu,
+			policy: `loadBalancer: {localityLbSetting: {distribute: [{from: eu/a/*, to: {"eu/a/*": 80, us: 20}}]}}`,
+			want:   []string{"0: 20 x 1", "0: 20 x 4 5", "0: 60 x 2"},
+		},
+		{name: "a node without a locality", entry: dns, host: "payment", policy: outlierPolicy, node: istio.Node{Namespace: "shop"}, want: same},
+		{
+			name: "gRPC's own clients get the same places", entry: dns, host: "payment", policy: outlierPolicy + "\n    loadBalancer: {simple: RANDOM}",
+			node: istio.Node{Namespace: "shop", NativeGRPC: true, Locality: istio.Locality{Region: "us", Zone: "a"}},
+			want: []string{"0: 2 x 4 5", "1: 1 x 1", "1: 1 x 3", "1: 1 x 6", "1: 3 x 2"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			rule := document("DestinationRule", "shop", "payment", "\n  host: "+c.host+"\n  trafficPolicy:\n    "+c.policy+"\n")
+			config := parse(t, yamlFile(c.entry+rule))
+			first, _ := config.Resource(c.node, resource.ClusterType, paymentRoutes)
+			if got := placesIn(first.(*clusterv3.Cluster).LoadAssignment); !slices.Equal(got, c.want) {
+				t.Errorf("endpoints %q, want %q", got, c.want)
+			}
+			if again, _ := config.Resource(c.node, resource.ClusterType, paymentRoutes); again != first {
+				t.Error("the same question has another answer")
+			}
+			if c.node.NativeGRPC && first.(*clusterv3.Cluster).LbPolicy != clusterv3.Cluster_ROUND_ROBIN {
+				t.Errorf("gRPC's own client gets %v", first.(*clusterv3.Cluster).LbPolicy)
+			}
+			for zone := range 3 * 256 { // most of them are made anew each time
+				node := istio.Node{Namespace: "shop", Locality: istio.Locality{Region: "eu", Zone: strconv.Itoa(zone)}}
+				if _, ok := config.Resource(node, resource.ClusterType, paymentRoutes); !ok {
+					t.Fatal("no cluster")
+				}
+			}
+			if err := first.(*clusterv3.Cluster).ValidateAll(); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }

@@ -3,6 +3,7 @@ package istio
 import (
 	"cmp"
 	"slices"
+	"strings"
 )
 
 // hostIndex finds what is about a host, by its name or by wildcards.
@@ -98,12 +99,39 @@ func serviceIn(services []*service, namespace string) *service {
 	return visible
 }
 
-// checkServices refuses a host that a namespace has from several others, where
-// Istio would choose one of them at random.
+// rankServices orders the services of a host as those take them who have none of their
+// own: that of the namespace which the name of the host names, then the oldest, as in
+// Istio, which puts Services of Kubernetes first; they are of that namespace.
+func rankServices(host string, services []*service) {
+	_, home, _ := serviceName(host)
+	aged := !slices.ContainsFunc(services, func(s *service) bool { return s.at.obj.created.IsZero() })
+	slices.SortStableFunc(services, func(a, b *service) int {
+		age := 0
+		if aged {
+			age = a.at.obj.created.Compare(b.at.obj.created)
+		}
+		return cmp.Or(firstIn(home, a.at.obj, b.at.obj), age)
+	})
+}
+
+// firstIn orders objects of a namespace before others.
+func firstIn(namespace string, a, b *object) int {
+	switch inA, inB := a.namespace == namespace, b.namespace == namespace; {
+	case inA == inB:
+		return 0
+	case inA:
+		return -1
+	}
+	return 1
+}
+
+// checkServices reports a host that a namespace has from several others, and refuses it
+// where it is not known whose it is.
 func checkServices(host string, services []*service, spaces []string) {
 	if len(services) < 2 {
 		return
 	}
+	_, home, _ := serviceName(host)
 	for _, namespace := range spaces {
 		var visible []*service
 		for _, s := range services {
@@ -118,9 +146,16 @@ func checkServices(host string, services []*service, spaces []string) {
 		if namespace != elsewhere {
 			who = "namespace \"" + namespace + "\""
 		}
+		winner := visible[0]
 		for _, s := range visible[1:] {
-			s.hostAt.errorf("%q is also a host of %s, and %s sees both: hide one of them with exportTo",
-				host, visible[0].at.obj.source(), who)
+			switch by := winner.at.obj; {
+			case by.namespace == home:
+				s.hostAt.warnf(lintOverriddenHost, "%q has no effect in other namespaces than %q: it is the name of %s", host, s.at.obj.namespace, by.source())
+			case by.isOlder(s.at.obj):
+				s.hostAt.warnf(lintOverriddenHost, "%q has no effect in other namespaces than %q: the older %s wins", host, s.at.obj.namespace, by.source())
+			default:
+				s.hostAt.errorf("%q is also a host of %s, and %s sees both: hide one of them with exportTo", host, by.source(), who)
+			}
 		}
 	}
 }
@@ -173,16 +208,8 @@ func (r *registry) virtualServicesIn(host, namespace string) []*virtualService {
 		if len(visible) == 0 {
 			continue
 		}
-		slices.SortFunc(visible, func(a, b *virtualService) int {
-			if c := cmp.Compare(a.rank(namespace), b.rank(namespace)); c != 0 {
-				return c
-			}
-			if before, _ := a.at.obj.before(b.at.obj); before {
-				return -1
-			}
-			return 1
-		})
-		visible[0].checkOthers(found.pattern, namespace, visible[1:])
+		r.rankVirtualServices(host, namespace, visible)
+		r.checkOthers(host, found.pattern, namespace, visible)
 		if isWildcard(found.pattern) {
 			return visible[:1]
 		}
@@ -190,6 +217,9 @@ func (r *registry) virtualServicesIn(host, namespace string) []*virtualService {
 	}
 	return nil
 }
+
+// ranks is how many ranks there are.
+const ranks = 3
 
 // rank orders VirtualServices by how narrowly they are exported to a namespace:
 // its own that nobody else sees, those that are exported to it by name, those
@@ -204,23 +234,75 @@ func (vs *virtualService) rank(namespace string) int {
 	return 1
 }
 
-// checkOthers reports the VirtualServices that lose a host against this one.
-// Istio lets the oldest win. Where no age is known, no choice is made.
-func (vs *virtualService) checkOthers(pattern, namespace string, others []*virtualService) {
-	for _, other := range others {
-		hostAt := other.at.field("hosts")
-		if i := slices.Index(other.hosts, pattern); i >= 0 {
-			hostAt = hostAt.index(i)
+// rankVirtualServices orders VirtualServices as Istio tries them. Those that everybody sees
+// go by age. Where it is not known, those of the service's own namespace go first, so that
+// nobody takes the calls of others by writing a document, and then the name decides.
+func (r *registry) rankVirtualServices(host, namespace string, all []*virtualService) {
+	home := r.homeOf(host)
+	var aged [ranks]bool
+	for rank := range aged {
+		aged[rank] = agesKnown(all, rank, namespace)
+	}
+	slices.SortFunc(all, func(a, b *virtualService) int {
+		rank := a.rank(namespace)
+		if c := cmp.Compare(rank, b.rank(namespace)); c != 0 {
+			return c
 		}
-		_, decided := vs.at.obj.before(other.at.obj)
+		age := 0
+		if aged[rank] {
+			age = a.at.obj.created.Compare(b.at.obj.created)
+		}
+		return cmp.Or(age, firstIn(home, a.at.obj, b.at.obj),
+			strings.Compare(a.at.obj.name, b.at.obj.name), strings.Compare(a.at.obj.namespace, b.at.obj.namespace))
+	})
+}
+
+// agesKnown reports whether all VirtualServices of a rank tell their age.
+func agesKnown(all []*virtualService, rank int, namespace string) bool {
+	return !slices.ContainsFunc(all, func(vs *virtualService) bool {
+		return vs.rank(namespace) == rank && vs.at.obj.created.IsZero()
+	})
+}
+
+// homeOf is the namespace whose a host is.
+func (r *registry) homeOf(host string) string {
+	if _, home, ok := serviceName(host); ok {
+		return home
+	}
+	if services := r.services[host]; len(services) > 0 {
+		return services[0].at.obj.namespace
+	}
+	return ""
+}
+
+// checkOthers reports the VirtualServices that lose a host against the first. Where one
+// namespace has two, and their age is not known, no choice is made.
+func (r *registry) checkOthers(host, pattern, namespace string, all []*virtualService) {
+	first, home := all[0], r.homeOf(host)
+	by, aged := first.at.obj, agesKnown(all, first.rank(namespace), namespace)
+	for _, other := range all[1:] {
+		hostAt := other.hostAt(pattern)
 		switch {
-		case vs.rank(namespace) < other.rank(namespace):
-			hostAt.warnf(lintOverriddenHost, "has no effect on %q in namespace %q: %s is exported more narrowly", pattern, namespace, vs.at.obj.source())
-		case decided:
-			hostAt.warnf(lintOverriddenHost, "has no effect on %q: the older %s wins", pattern, vs.at.obj.source())
-		default:
+		case first.rank(namespace) < other.rank(namespace):
+			hostAt.warnf(lintOverriddenHost, "has no effect on %q in namespace %q: %s is exported more narrowly", pattern, namespace, by.source())
+		case aged && by.isOlder(other.at.obj):
+			hostAt.warnf(lintOverriddenHost, "has no effect on %q: the older %s wins", pattern, by.source())
+		case other.at.obj.namespace == by.namespace && !aged:
 			hostAt.errorf("%q already has %s, and it is not known which is the older one, which would win: merge them, or give both metadata.creationTimestamp",
-				pattern, vs.at.obj.source())
+				pattern, by.source())
+		case by.namespace == home && other.at.obj.namespace != home:
+			hostAt.warnf(lintOverriddenHost, "has no effect on %q: %s goes before it, which is of the namespace of the service, because it is not known which is older", pattern, by.source())
+		default:
+			hostAt.warnf(lintOverriddenHost, "has no effect on %q: %s goes before it by its name, because it is not known which is older", pattern, by.source())
 		}
 	}
+}
+
+// hostAt is where a VirtualService names a host.
+func (vs *virtualService) hostAt(host string) at {
+	a := vs.at.field("hosts")
+	if i := slices.Index(vs.hosts, host); i >= 0 {
+		a = a.index(i)
+	}
+	return a
 }

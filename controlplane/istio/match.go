@@ -1,7 +1,9 @@
 package istio
 
 import (
+	"errors"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 
@@ -16,7 +18,6 @@ const maxRegex = 1024
 
 // checkMatch checks what does not depend on the port.
 func checkMatch(m *networking.HTTPMatchRequest, a at) {
-	checkGateways(m.Gateways, a.field("gateways"))
 	if a.field("port").written() && !isPort(m.Port) {
 		a.field("port").errorf("%d is not a port: use 1..65535", m.Port)
 	}
@@ -50,12 +51,16 @@ func checkSource(m *networking.HTTPMatchRequest, a at) {
 	if namespace := a.field("sourceNamespace"); namespace.written() && !isDNSLabel(m.SourceNamespace) {
 		namespace.errorf("%q is not a namespace: use lower case letters, digits and '-'", m.SourceNamespace)
 	}
-	if len(m.Gateways) == 0 {
-		return
+	if len(m.Gateways) > 0 {
+		refuseSource(a, "gateways")
 	}
+}
+
+// refuseSource refuses conditions on who calls beside gateways.
+func refuseSource(a at, gateways string) {
 	for _, name := range []string{"sourceLabels", "sourceNamespace"} {
 		if a.field(name).written() {
-			a.field(name).refuse("cannot be set together with %q, with which Istio does not look at it: remove gateways", "gateways")
+			a.field(name).refuse("cannot be set together with %q, with which Istio does not look at it: remove gateways", gateways)
 		}
 	}
 }
@@ -100,8 +105,20 @@ func checkRegex(expression string, a at) {
 		return
 	}
 	if _, err := regexp.Compile(expression); err != nil {
-		a.errorf("not an RE2 expression: %v", err)
+		a.errorf("not an RE2 expression: %v", withoutText(err))
 	}
+}
+
+// withoutText is the error of an expression without the expression, if that is quoted
+// whole or from somewhere on: what a header is compared with may be a secret.
+func withoutText(err error) error {
+	if bad, ok := errors.AsType[*syntax.Error](err); ok {
+		switch bad.Code {
+		case syntax.ErrMissingParen, syntax.ErrUnexpectedParen, syntax.ErrMissingBracket:
+			return errors.New(bad.Code.String())
+		}
+	}
+	return err
 }
 
 // anyValue reports whether a match only asks for presence. "*" is no regular

@@ -45,7 +45,7 @@ func (d *decoder) meshConfig(fields fieldList, whole at) {
 		return
 	}
 	for _, e := range entries {
-		if e.name != meshConfigEntry {
+		if e.name != meshConfigEntry && !d.noNetworks(e, a) {
 			// Networks and values of the sidecar injector would change what is served.
 			a.field(e.name).refuse("is not supported: only %q is read, remove it", meshConfigEntry)
 		}
@@ -63,6 +63,19 @@ func (d *decoder) meshConfig(fields fieldList, whole at) {
 	if inner := d.inner(entry.value, text, a); inner != nil {
 		d.message(inner, config.ProtoReflect(), a)
 	}
+}
+
+// noNetworks reports whether an entry is that of the networks, without any: so Istio
+// installs it.
+func (d *decoder) noNetworks(e namedNode, a at) bool {
+	text := textOf(e.value)
+	if e.name != "meshNetworks" || text == "" {
+		return e.name == "meshNetworks" && e.value.ShortTag() == "!!str"
+	}
+	inner := d.inner(e.value, text, a.field(e.name))
+	networks := child(inner, "networks")
+	return inner == nil || len(inner.Content) == 0 ||
+		networks != nil && len(inner.Content) == 2 && (isNull(networks) || networks.Kind == yaml.MappingNode && len(networks.Content) == 0)
 }
 
 // inner parses the YAML in a text; nil if there is none, or with a problem.

@@ -1,7 +1,6 @@
 package istio
 
 import (
-	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -18,6 +17,8 @@ type object struct {
 	created time.Time
 	// healthy tells that the condition Healthy of the status is True.
 	healthy bool
+	// foreign tells that the object is for gateways alone: what is in it is not checked.
+	foreign bool
 	// spec is a message of istio.io/api, or a struct of the Gateway API or of
 	// Kubernetes'.
 	spec any
@@ -54,14 +55,10 @@ func (o *object) source() string {
 	return fmt.Sprintf("%s (%s:%d)", o.title(), o.file, o.root.line)
 }
 
-// before orders objects as Istio does where the older one wins: by age, then by
-// name and namespace. decided tells that it is the age that decides.
-func (o *object) before(other *object) (before, decided bool) {
-	if c := o.created.Compare(other.created); c != 0 {
-		// No age is told by no time, not by the first of all times.
-		return c < 0, !o.created.IsZero() && !other.created.IsZero()
-	}
-	return cmp.Or(strings.Compare(o.name, other.name), strings.Compare(o.namespace, other.namespace)) < 0, false
+// isOlder reports whether it is known that an object is older than another.
+func (o *object) isOlder(other *object) bool {
+	// No age is told by no time, not by the first of all times.
+	return !o.created.IsZero() && !other.created.IsZero() && o.created.Before(other.created)
 }
 
 // at is a field of an object, which may or may not have been written. It

@@ -130,14 +130,20 @@ func (p *peerPolicies) strictest(labels map[string]string, port uint32) mtlsMode
 	for namespace := range p.wide {
 		mode = stricter(mode, p.mode(namespace, labels, port))
 	}
-	for namespace, policies := range p.narrow {
+	for namespace := range p.narrow {
 		mode = stricter(mode, p.mode(namespace, labels, port))
-		if len(labels) > 0 {
-			continue
+		if len(labels) == 0 {
+			mode = stricter(mode, p.strictestIn(namespace, port))
 		}
-		for _, policy := range policies {
-			mode = stricter(mode, p.mode(namespace, policy.selector, port))
-		}
+	}
+	return mode
+}
+
+// strictestIn is the strictest mode of a port that a workload of a namespace can have.
+func (p *peerPolicies) strictestIn(namespace string, port uint32) mtlsMode {
+	mode := p.mode(namespace, nil, port)
+	for _, policy := range p.narrow[namespace] {
+		mode = stricter(mode, p.mode(namespace, policy.selector, port))
 	}
 	return mode
 }

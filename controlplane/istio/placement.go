@@ -8,8 +8,10 @@ import (
 	"strings"
 	"sync"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	networking "istio.io/api/networking/v1alpha3"
@@ -29,6 +31,14 @@ type placement struct {
 
 	mu    sync.Mutex
 	known map[string]*endpointv3.ClusterLoadAssignment // guarded by mu; by what decides about a node
+	// within are the clusters that have the endpoints inside.
+	within map[insideKey]*clusterv3.Cluster // guarded by mu
+}
+
+// insideKey is a cluster and the endpoints in it.
+type insideKey struct {
+	cluster    *clusterv3.Cluster
+	assignment *endpointv3.ClusterLoadAssignment
 }
 
 // localityGroup is the endpoints of one locality at one priority.
@@ -95,6 +105,34 @@ func (pl *placement) forNode(n Node) *endpointv3.ClusterLoadAssignment {
 		pl.known[key] = a
 	}
 	return a
+}
+
+// around is a cluster of type DNS with the endpoints of a node inside: the same
+// message as long as the endpoints are. A nil placement leaves the cluster as it is.
+func (pl *placement) around(n Node, cluster *clusterv3.Cluster) *clusterv3.Cluster {
+	if pl == nil {
+		return cluster
+	}
+	a := pl.forNode(n)
+	if proto.Equal(a, pl.common) {
+		return cluster
+	}
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	key := insideKey{cluster, a}
+	if c, ok := pl.within[key]; ok {
+		return c
+	}
+	c := proto.CloneOf(cluster)
+	c.LoadAssignment = a
+	if pl.known[pl.key(n)] != a {
+		return c // a new one each time
+	}
+	if pl.within == nil {
+		pl.within = make(map[insideKey]*clusterv3.Cluster)
+	}
+	pl.within[key] = c
+	return c
 }
 
 // key is what a node's endpoints depend on.

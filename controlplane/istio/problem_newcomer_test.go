@@ -37,7 +37,7 @@ var newcomerProblems = []problemCase{
 		`x.yaml:12:7: VirtualService shop/payment: spec.http[0].route[0].host: unknown field: it belongs to "destination": indent it further`,
 	}},
 	{name: "a host that is misspelt", yaml: newcomerHead + "  - route: [{destination: {host: paymnet}}]\n", want: []string{
-		`x.yaml:7:34: VirtualService shop/payment: spec.http[0].route[0].destination.host: no ServiceEntry has the host "paymnet.shop.svc.cluster.local": did you mean "payment.shop.svc.cluster.local"?`,
+		`x.yaml:7:34: VirtualService shop/payment: spec.http[0].route[0].destination.host: no Service or ServiceEntry has the host "paymnet.shop.svc.cluster.local": did you mean "payment.shop.svc.cluster.local"?`,
 	}},
 	{name: "a subset that is not there", yaml: newcomerHead + "  - route: [{destination: {host: payment, subset: v2}}]\n", want: []string{
 		`x.yaml:7:51: VirtualService shop/payment: spec.http[0].route[0].destination.subset: no DestinationRule of "payment.shop.svc.cluster.local" has a subset "v2": it has none`,
@@ -46,7 +46,7 @@ var newcomerProblems = []problemCase{
 		"x.yaml:11:18: VirtualService shop/payment: metadata.name: is defined twice: first at x.yaml:1",
 	}},
 	{name: "an expression that is none", yaml: newcomerHead + "  - match: [{uri: {regex: /api/(v1}}]\n    route: [{destination: {host: payment}}]\n", want: []string{
-		"x.yaml:7:27: VirtualService shop/payment: spec.http[0].match[0].uri.regex: not an RE2 expression: error parsing regexp: missing closing ): `/api/(v1`",
+		"x.yaml:7:27: VirtualService shop/payment: spec.http[0].match[0].uri.regex: not an RE2 expression: missing closing )",
 	}},
 	{name: "a duration without a unit", yaml: newcomerHead + "  - timeout: 5\n    route: [{destination: {host: payment}}]\n", want: []string{
 		`x.yaml:7:14: VirtualService shop/payment: spec.http[0].timeout: "5" is not a duration: write it like 1.5s, 250ms or 1h30m`,
@@ -56,7 +56,7 @@ var newcomerProblems = []problemCase{
 		`x.yaml:9:7: VirtualService shop/payment: spec.http[0].route: expected a list, found a mapping: begin each element with "- "`,
 	}},
 	{name: "no namespace", yaml: "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: payment}\nspec: {host: payment}\n", want: []string{
-		`x.yaml:4:14: DestinationRule default/payment: spec.host: no ServiceEntry has the host "payment.default.svc.cluster.local", to which the name is completed because metadata.namespace is missing: did you mean "payment.shop.svc.cluster.local"?`,
+		`x.yaml:4:14: DestinationRule default/payment: spec.host: no Service or ServiceEntry has the host "payment.default.svc.cluster.local", to which the name is completed because metadata.namespace is missing: did you mean "payment.shop.svc.cluster.local"?`,
 	}},
 	{name: "a tab", yaml: newcomerHead + "\t- timeout: 5s\n", want: []string{
 		"x.yaml:7: not valid YAML: found character that cannot start any token: indent with spaces and not with tabs",

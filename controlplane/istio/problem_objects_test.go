@@ -10,12 +10,6 @@ var documentProblems = []problemCase{
 	{name: "no kind", yaml: "apiVersion: v1\n", want: []string{
 		"x.yaml:1:1: kind: is required, as in any Kubernetes document",
 	}},
-	{name: "a kind of Kubernetes", yaml: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: payment, namespace: shop}\n", want: []string{
-		`x.yaml:2:7: Deployment shop/payment: kind: "Deployment" is not read: export the Services, EndpointSlices and Pods, or describe the service with a ServiceEntry of resolution STATIC`,
-	}},
-	{name: "a namespace", yaml: "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n", want: []string{
-		`x.yaml:2:7: Namespace shop: kind: "Namespace" is not read: namespaces and service accounts exist by being named; remove the document`,
-	}},
 	{name: "a kind that nobody knows", yaml: "apiVersion: v1\nkind: Thing\n", want: []string{
 		`x.yaml:2:7: Thing: kind: "Thing" is not supported: use one of ServiceEntry, WorkloadEntry, DestinationRule, VirtualService, PeerAuthentication, RequestAuthentication, AuthorizationPolicy, HTTPRoute, GRPCRoute, Service, EndpointSlice, Pod, Node, or the ConfigMap istio`,
 	}},
@@ -159,7 +153,6 @@ spec:
 		`x.yaml:5:11: ServiceEntry default/a: spec.hosts[0]: "*.example.com": hosts with a wildcard are not supported: name each host`,
 		`x.yaml:5:28: ServiceEntry default/a: spec.hosts[1]: "A.example.com": write hosts in lower case`,
 		`x.yaml:5:43: ServiceEntry default/a: spec.hosts[2]: "a_b" is not a host name`,
-		`x.yaml:5:48: ServiceEntry default/a: spec.hosts[3]: "payment.shop.svc.cluster.local" is also a host of ServiceEntry shop/payment (shop.yaml:1), and every namespace sees both: hide one of them with exportTo`,
 		"x.yaml:5:80: ServiceEntry default/a: spec.hosts[4]: is required",
 	}},
 	{name: "fields of a service that are not translated", yaml: `
@@ -289,11 +282,11 @@ spec:
   - {name: v2, trafficPolicy: {tls: {mode: SIMPLE, insecureSkipVerify: true}}}
   - {name: v3, trafficPolicy: {tls: {mode: SIMPLE, caCertificates: /etc/roots.pem}}}
 `, want: []string{
-		`x.yaml:5:9: DestinationRule default/a: spec.host: no ServiceEntry has the host "a.example.com"`,
+		`x.yaml:5:9: DestinationRule default/a: spec.host: no Service or ServiceEntry has the host "a.example.com"`,
 		"x.yaml:6:19: DestinationRule default/a: spec.trafficPolicy.tls.credentialName: is required with mode MUTUAL: the name of a certificate provider in the clients' bootstrap",
 		"x.yaml:8:58: DestinationRule default/a: spec.subsets[0].trafficPolicy.tls.credentialName: has no effect with mode ISTIO_MUTUAL: remove it",
 		"x.yaml:9:52: DestinationRule default/a: spec.subsets[1].trafficPolicy.tls.insecureSkipVerify: is not supported: remove it",
-		"x.yaml:10:52: DestinationRule default/a: spec.subsets[2].trafficPolicy.tls.caCertificates: is not supported: remove it",
+		"x.yaml:10:52: DestinationRule default/a: spec.subsets[2].trafficPolicy.tls.caCertificates: is not supported: use credentialName, the name of a certificate provider in the clients' bootstrap, which says what files there are",
 	}},
 	{name: "identities outside of the mesh", yaml: `
 apiVersion: networking.istio.io/v1
@@ -373,7 +366,7 @@ kind: DestinationRule
 metadata: {name: a, namespace: shop}
 spec: {host: reviews}
 `, want: []string{
-		`x.yaml:4:14: DestinationRule shop/a: spec.host: no ServiceEntry has the host "reviews.shop.svc.cluster.local"`,
+		`x.yaml:4:14: DestinationRule shop/a: spec.host: no Service or ServiceEntry has the host "reviews.shop.svc.cluster.local"`,
 	}},
 	{name: "a host that Istio would not complete", yaml: `
 apiVersion: networking.istio.io/v1
@@ -381,7 +374,7 @@ kind: DestinationRule
 metadata: {name: a, namespace: shop}
 spec: {host: payment.shop}
 `, want: []string{
-		`x.yaml:4:14: DestinationRule shop/a: spec.host: no ServiceEntry has the host "payment.shop": Istio completes only names without a dot, write "payment.shop.svc.cluster.local"`,
+		`x.yaml:4:14: DestinationRule shop/a: spec.host: no Service or ServiceEntry has the host "payment.shop": Istio completes only names without a dot, write "payment.shop.svc.cluster.local"`,
 	}},
 	{name: "no host", yaml: `
 apiVersion: networking.istio.io/v1
@@ -456,6 +449,8 @@ spec:
     trafficPolicy: {loadBalancer: {consistentHash: {httpCookie: {ttl: -1s, attributes: [{value: a}]}}, warmup: {duration: 1s}}}
   - name: two
     trafficPolicy: {loadBalancer: {simple: RANDOM, warmup: {minimumPercent: 101, aggression: 0.5}, warmupDurationSecs: 1s}}
+  - name: three
+    trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: "a b"}}}
 `, want: []string{
 		"x.yaml:7:36: DestinationRule shop/a: spec.trafficPolicy.loadBalancer.consistentHash: needs httpHeaderName, httpCookie, useSourceIp or httpQueryParameterName",
 		"x.yaml:7:54: DestinationRule shop/a: spec.trafficPolicy.loadBalancer.consistentHash.minimumRingSize: 8388609 is too large: use at most 8388608",
@@ -470,6 +465,7 @@ spec:
 		"x.yaml:14:77: DestinationRule shop/a: spec.subsets[1].trafficPolicy.loadBalancer.warmup.minimumPercent: 101 is not in 0..100",
 		"x.yaml:14:94: DestinationRule shop/a: spec.subsets[1].trafficPolicy.loadBalancer.warmup.aggression: 0.5 is not 1 or more",
 		"x.yaml:14:120: DestinationRule shop/a: spec.subsets[1].trafficPolicy.loadBalancer.warmupDurationSecs: must not be set beside warmup: remove it",
+		`x.yaml:16:69: DestinationRule shop/a: spec.subsets[2].trafficPolicy.loadBalancer.consistentHash.httpHeaderName: "a b" cannot be the name of a header: letters, digits and hyphens can`,
 	}},
 	{name: "numbers and durations", yaml: `
 apiVersion: networking.istio.io/v1
@@ -527,7 +523,7 @@ spec:
   - {name: v2, trafficPolicy: {tls: {mode: DISABLE, subjectAltNames: [a]}}}
   - {name: v3, trafficPolicy: {tls: {mode: ISTIO_MUTUAL, subjectAltNames: [""]}}}
 `, want: []string{
-		"x.yaml:6:39: DestinationRule shop/a: spec.trafficPolicy.tls.clientCertificate: is not supported: remove it",
+		"x.yaml:6:39: DestinationRule shop/a: spec.trafficPolicy.tls.clientCertificate: is not supported: use credentialName, the name of a certificate provider in the clients' bootstrap, which says what files there are",
 		"x.yaml:8:32: DestinationRule shop/a: spec.subsets[0].trafficPolicy.tls.mode: is required, because Istio takes a missing mode as DISABLE: use ISTIO_MUTUAL or DISABLE",
 		"x.yaml:8:38: DestinationRule shop/a: spec.subsets[0].trafficPolicy.tls.sni: has no effect with mode DISABLE: remove it",
 		"x.yaml:9:53: DestinationRule shop/a: spec.subsets[1].trafficPolicy.tls.subjectAltNames: has no effect with mode DISABLE: remove it",

@@ -59,6 +59,7 @@ func TestProblems(t *testing.T) {
 		"locality":             localityProblems,
 		"first steps":          newcomerProblems,
 		"other names":          externalNameProblems,
+		"not enforced":         unenforcedProblems,
 	}
 	for name, table := range tables {
 		t.Run(name, func(t *testing.T) {

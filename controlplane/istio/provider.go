@@ -246,7 +246,7 @@ func (r *registry) providerService(p *provider, namespace string) {
 	if namespace != elsewhere {
 		candidates = slices.DeleteFunc(slices.Clone(candidates), func(s *service) bool { return s.at.obj.namespace != namespace })
 		if len(candidates) == 0 {
-			p.at.field("service").errorf("no ServiceEntry of namespace %q has the host %q", namespace, p.host)
+			p.at.field("service").errorf("no Service or ServiceEntry of namespace %q has the host %q", namespace, p.host)
 			return
 		}
 	}

@@ -197,11 +197,11 @@ var meshProblems = []problemCase{
 	meshProblem("a provider without a kind", "extensionProviders: [{name: a}]",
 		`.extensionProviders[0]: must have envoyExtAuthzGrpc or envoyExtAuthzHttp`),
 	meshProblem("a service that is not there", "extensionProviders: [{name: a, envoyExtAuthzGrpc: {service: a.b, port: 1}}]",
-		`.extensionProviders[0].envoyExtAuthzGrpc.service: no ServiceEntry has the host "a.b"`),
+		`.extensionProviders[0].envoyExtAuthzGrpc.service: no Service or ServiceEntry has the host "a.b"`),
 	meshProblem("a port that is not there", "extensionProviders: [{name: a, envoyExtAuthzGrpc: {service: payment.shop.svc.cluster.local, port: 1}}]",
 		`.extensionProviders[0].envoyExtAuthzGrpc.port: "payment.shop.svc.cluster.local" has no port 1`),
 	meshProblem("the service of another namespace", "extensionProviders: [{name: a, envoyExtAuthzGrpc: {service: bank/payment.shop.svc.cluster.local, port: 8080}}]",
-		`.extensionProviders[0].envoyExtAuthzGrpc.service: no ServiceEntry of namespace "bank" has the host "payment.shop.svc.cluster.local"`),
+		`.extensionProviders[0].envoyExtAuthzGrpc.service: no Service or ServiceEntry of namespace "bank" has the host "payment.shop.svc.cluster.local"`),
 	meshProblem("values that are none", `extensionProviders: [{name: a, envoyExtAuthzHttp: {service: payment.shop.svc.cluster.local, port: 8080, pathPrefix: check, statusOnError: "200", timeout: 0s, includeRequestBodyInCheck: {}, headersToUpstreamOnAllow: ["*"], includeAdditionalHeadersInCheck: {":path": /}}}]`,
 		`.extensionProviders[0].envoyExtAuthzHttp.timeout: 0s is too short: use at least 1ms, or leave the field out`,
 		`.extensionProviders[0].envoyExtAuthzHttp.pathPrefix: "check" must begin with /`,
@@ -209,13 +209,13 @@ var meshProblems = []problemCase{
 		`.extensionProviders[0].envoyExtAuthzHttp.includeRequestBodyInCheck.maxRequestBytes: 0 is not in 1..67108864`,
 		`.extensionProviders[0].envoyExtAuthzHttp.headersToUpstreamOnAllow[0]: "*" is not the name of a header, nor one with a star at one end`,
 		`.extensionProviders[0].envoyExtAuthzHttp.includeAdditionalHeadersInCheck[:path]: is not a header that can be set`),
-	{name: "another ConfigMap", yaml: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: app}\ndata: {}\n", want: []string{
-		`x.yaml:3:18: ConfigMap default/app: metadata.name: "app" is not read: only the ConfigMap "istio" is, which has the configuration of the mesh; remove the document`,
+	{name: "the ConfigMap of a revision", yaml: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio-canary}\ndata: {mesh: \"\"}\n", want: []string{
+		`x.yaml:3:18: ConfigMap default/istio-canary: metadata.name: "istio-canary" is not read: only the ConfigMap "istio" is, which has the configuration of the mesh; remove the document`,
 	}},
 	{name: "a ConfigMap without data", yaml: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio}\n", want: []string{
 		`x.yaml:1:1: ConfigMap default/istio: data: is required: the entry "mesh" has the configuration of the mesh`,
 	}},
-	{name: "a ConfigMap with networks", yaml: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio}\ndata: {meshNetworks: \"\", mesh: \"\"}\n", want: []string{
+	{name: "a ConfigMap with networks", yaml: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio}\ndata: {meshNetworks: \"networks: {a: {}}\", mesh: \"\"}\n", want: []string{
 		`x.yaml:4:8: ConfigMap default/istio: data.meshNetworks: is not supported: only "mesh" is read, remove it`,
 	}},
 	{name: "two configurations", yaml: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio}\ndata: {mesh: \"\"}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: b}\ndata: {mesh: \"\"}\n", want: []string{

@@ -98,8 +98,13 @@ func (c *Config) listener(node Node, listens netip.AddrPort) (Node, error) {
 	return node, nil
 }
 
+// IsServerListener reports whether a name is that of a listener of servers, by their
+// address.
+func IsServerListener(name string) bool { return strings.HasPrefix(name, inboundPrefix) }
+
 // Refusal is why a node does not get the listener of a name, nil if it does: the
-// documents know another workload at its address.
+// documents know another workload at its address. The error says which, and is for
+// whoever runs the control plane, not for the node.
 func (c *Config) Refusal(node Node, name string) error {
 	address, ok := strings.CutPrefix(name, inboundPrefix)
 	if !ok {

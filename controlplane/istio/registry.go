@@ -2,6 +2,7 @@ package istio
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -33,6 +34,8 @@ type registry struct {
 	// requestPolicies are the RequestAuthentications, in the order of the files.
 	requestPolicies []*requestPolicy
 	policies        *authorizationPolicies
+	// inhabited are the namespaces of workloads, whether a service has them or not.
+	inhabited map[string]bool
 	// providers are those of external authorization, by name.
 	providers map[string]*provider
 
@@ -40,6 +43,8 @@ type registry struct {
 	destinationRules []*destinationRule
 	virtualServices  []*virtualService
 	gatewayRoutes    []*gatewayRoute
+	// foreignServices are the VirtualServices for gateways alone.
+	foreignServices []*virtualService
 
 	// attached are the references of gateway routes to a host.
 	attached map[string][]*gatewayParent
@@ -67,6 +72,7 @@ func newRegistry(rep *reporter, opts Options, objects []*object) *registry {
 		peers:     newPeerPolicies(opts.RootNamespace),
 		policies:  newAuthorizationPolicies(opts),
 		providers: make(map[string]*provider),
+		inhabited: make(map[string]bool),
 		attached:  make(map[string][]*gatewayParent),
 	}
 	objects = r.unique(objects)
@@ -76,6 +82,7 @@ func newRegistry(rep *reporter, opts Options, objects []*object) *registry {
 		spec := at{rep: rep, obj: o}.field("spec")
 		switch m := o.spec.(type) {
 		case *networking.WorkloadEntry:
+			r.inhabited[o.namespace] = true
 			workloads = append(workloads, workloadEndpoint(o, m, spec))
 		case *networking.DestinationRule:
 			r.addRule(o, m, spec)
@@ -92,6 +99,9 @@ func newRegistry(rep *reporter, opts Options, objects []*object) *registry {
 		case *gatewayapi.GRPCRouteSpec:
 			r.addGRPCRoute(o, m, spec)
 		default:
+			if o.kind == "Pod" {
+				r.inhabited[o.namespace] = true
+			}
 			cluster.add(o)
 		}
 	}
@@ -139,14 +149,57 @@ func (r *registry) known(host string, a at) bool {
 	if r.rep.unread {
 		return false // it may be in the file that cannot be read, which was reported
 	}
-	if full := searchHost(host, ""); full != host && len(r.services[full]) > 0 {
-		a.errorf("no ServiceEntry has the host %q: Istio completes only names without a dot, write %q", host, full)
-		return false
-	}
-	if meta := (at{rep: a.rep, obj: a.obj}).field("metadata"); !meta.field("namespace").written() && strings.HasSuffix(host, "."+defaultNamespace+serviceSuffix) {
-		a.errorf("no ServiceEntry has the host %q, to which the name is completed because metadata.namespace is missing%s", host, r.nearHosts(host))
-		return false
-	}
-	a.errorf("no ServiceEntry has the host %q%s", host, r.nearHosts(host))
+	a.errorf("%s", r.unknown(host, a))
 	return false
 }
+
+// has reports whether a host exists, also as another name of one.
+func (r *registry) has(host string) bool {
+	return len(r.services[host]) > 0 || r.aliasOf[host] != ""
+}
+
+// unknown says that a host does not exist, and what was likely meant.
+func (r *registry) unknown(host string, a at) string {
+	text := fmt.Sprintf("no Service or ServiceEntry has the host %q", host)
+	if full := searchHost(host, ""); full != host && len(r.services[full]) > 0 {
+		return text + fmt.Sprintf(": Istio completes only names without a dot, write %q", full)
+	}
+	if meta := (at{rep: a.rep, obj: a.obj}).field("metadata"); !meta.field("namespace").written() && strings.HasSuffix(host, "."+defaultNamespace+serviceSuffix) {
+		text += ", to which the name is completed because metadata.namespace is missing"
+	}
+	return text + r.nearHosts(host)
+}
+
+// refers is [registry.known], for what can do without the host: if it is of another
+// namespace, that it is not there is a warning, and consequence what becomes of that.
+func (r *registry) refers(host, consequence string, a at) bool {
+	if !a.ofOthers(host) || r.has(host) {
+		return r.known(host, a)
+	}
+	a.warnf(lintUnknownHost, "no Service or ServiceEntry has the host %q%s: %s", host, r.nearHosts(host), consequence)
+	return false
+}
+
+// ofOthers reports whether a host is named after another namespace than the object's. Its
+// owner may remove it, or a part of it, whoever refers to it: that must not make the
+// documents of everybody wrong.
+func (a at) ofOthers(host string) bool {
+	_, home, ok := serviceName(host)
+	return ok && home != a.obj.namespace
+}
+
+// wrong reports a reference to a part of a host that is not there: a problem, unless
+// the host is another namespace's.
+func (a at) wrong(host, consequence, format string, args ...any) {
+	if a.ofOthers(host) {
+		a.warnf(lintUnknownHost, "%s: %s", fmt.Sprintf(format, args...), consequence)
+		return
+	}
+	a.errorf(format, args...)
+}
+
+// What becomes of a reference to what others do not have.
+const (
+	callsFail = "calls to it fail"
+	noEffect  = "it has no effect"
+)

@@ -94,15 +94,35 @@ func checkJWTRule(rule *security.JWTRule, a at) {
 	case rule.Jwks != "" && rule.JwksUri != "":
 		a.field("jwks").errorf("must not be set beside jwksUri")
 	case rule.Jwks != "":
-		keys, err := token.ParseKeys([]byte(rule.Jwks), true)
-		switch {
-		case err != nil:
-			a.field("jwks").errorf("%v", err)
-		case keys.Len() == 0:
-			a.field("jwks").errorf("has no key that can be used: every token of the issuer would be refused")
-		}
+		checkKeys(rule, a.field("jwks"))
 	case rule.JwksUri == "":
 		a.errorf("must have jwks or jwksUri: keys are not looked for at the issuer")
+	}
+}
+
+// checkKeys checks the keys that a rule has with it, of which each workload gets all.
+func checkKeys(rule *security.JWTRule, a at) {
+	keys, err := token.ParseKeys([]byte(rule.Jwks), true)
+	if err != nil {
+		a.errorf("%v", err)
+		return
+	}
+	if private := token.Private([]byte(rule.Jwks)); len(private) > 0 {
+		for _, err := range private {
+			a.errorf("%v, by which each workload that gets it could make tokens of %q: give its public half, without %q and what else is private", err, rule.Issuer, "d")
+		}
+		return
+	}
+	if keys.Len() == 0 {
+		reasons := []string{"has no key that can be used: every token of the issuer would be refused"}
+		for _, err := range keys.Unused() {
+			reasons = append(reasons, err.Error())
+		}
+		a.errorf("%s", strings.Join(reasons, "; "))
+		return
+	}
+	if public, err := token.ParseKeys([]byte(rule.Jwks), false); err != nil || public.Len() < keys.Len() {
+		a.warnf(lintSymmetricKey, "has a symmetric key: each workload that gets it can make tokens of %q", rule.Issuer)
 	}
 }
 
@@ -170,6 +190,10 @@ func (r *registry) keysCluster(c *Config, p *requestPolicy, uri string, a at) st
 	case s == nil:
 		a.errorf("%q is not exported to namespace %q: workloads could not fetch the keys", host, p.obj.namespace)
 		return ""
+	case !s.hasPort(port) && s.listsPort(port):
+		a.errorf("port %[2]d of %[1]q is not in the mesh, because its callers encrypt by themselves: give it protocol HTTP, and %[1]q a DestinationRule with trafficPolicy.tls: "+
+			"the mesh does the TLS when it fetches the keys", host, port)
+		return ""
 	case !s.hasPort(port):
 		a.errorf("%q has no port %d", host, port)
 		return ""
@@ -182,36 +206,21 @@ func (r *registry) keysCluster(c *Config, p *requestPolicy, uri string, a at) st
 	return name
 }
 
-// requestPoliciesOf are the policies that apply to a port of a node, by their
-// places in the list. A policy of the root namespace is for all namespaces.
+// requestPoliciesOf are the policies that may apply to a port of a node, by their
+// places in the list. A policy of the root namespace is for all namespaces. A node that
+// says no namespace trusts the issuers of that one alone.
 func (c *Config) requestPoliciesOf(node Node, port uint32) []int {
-	labels := c.labelsOf(node, port)
+	labels, unsure := c.labelsOf(node, port)
 	var applied []int
 	for i, p := range c.requestPolicies {
 		if p.obj.namespace != c.peers.rootNamespace && p.obj.namespace != node.Namespace {
 			continue
 		}
-		if len(p.selector) == 0 || slices.ContainsFunc(labels, func(l map[string]string) bool { return subsetOf(p.selector, l) }) {
+		if unsure || len(p.selector) == 0 || slices.ContainsFunc(labels, func(l map[string]string) bool { return subsetOf(p.selector, l) }) {
 			applied = append(applied, i)
 		}
 	}
 	return applied
-}
-
-// labelsOf are the labels that a node has, or, for one that says none, those
-// that it may have: of every endpoint of its service account at the port.
-func (c *Config) labelsOf(node Node, port uint32) []map[string]string {
-	if len(node.Labels) > 0 {
-		return []map[string]string{node.Labels}
-	}
-	var all []map[string]string
-	for _, e := range c.workloads[workloadKey{node.Namespace, port}] {
-		if e.serviceAccount != "" && node.ServiceAccount != "" && e.serviceAccount != node.ServiceAccount {
-			continue
-		}
-		all = append(all, e.labels)
-	}
-	return all
 }
 
 // jwtAuthn translates the rules of several policies, as Istio does: a token of

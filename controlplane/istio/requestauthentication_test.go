@@ -17,6 +17,10 @@ import (
 const (
 	keysJSON = `{"keys":[{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}`
 
+	// privateJSON is keysJSON with a private key after it.
+	privateJSON = `{"keys":[{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"},
+		{"kid":"b","kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM","d":"AA"}]}`
+
 	issuerService = `
 ---
 apiVersion: networking.istio.io/v1
@@ -26,7 +30,7 @@ spec:
   hosts: [issuer.shop.svc.cluster.local]
   location: MESH_INTERNAL
   resolution: STATIC
-  ports: [{number: 8000, name: http, protocol: HTTP}]
+  ports: [{number: 8000, name: http, protocol: HTTP}, {number: 443, name: https, protocol: HTTPS}]
   endpoints: [{address: 10.9.9.9, serviceAccount: issuer}]
 `
 )
@@ -95,7 +99,8 @@ func TestRequestAuthenticationsApplyTogether(t *testing.T) {
 		{"a workload of the namespace", istio.Node{Namespace: "shop", Labels: map[string]string{"app": "web"}}, "mesh shop"},
 		{"a workload that is selected", istio.Node{Namespace: "shop", Labels: map[string]string{"app": "payment", "v": "1"}}, "everywhere mesh payment shop"},
 		{"a workload of another namespace", istio.Node{Namespace: "bank", Labels: map[string]string{"app": "payment"}}, "bank everywhere mesh"},
-		{"a workload of nowhere", istio.Node{}, "mesh"},
+		{"a workload of nowhere", istio.Node{}, "everywhere mesh"},
+		{"one of the namespace that says no labels, and is in no document", istio.Node{Namespace: "shop"}, "everywhere mesh payment shop"},
 	} {
 		if got := issuersOf(tokensOf(t, config, tt.node)); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
@@ -162,9 +167,12 @@ spec:
 		{"keys twice", "shop", `{issuer: a, jwks: '` + keysJSON + `', jwksUri: "http://issuer.shop.svc.cluster.local:8000/"}`, rule + ".jwks", "must not be set beside jwksUri"},
 		{"keys that are none", "shop", `{issuer: a, jwks: secret}`, rule + ".jwks", "key set: "},
 		{"no key that can be used", "shop", `{issuer: a, jwks: '{"keys":[]}'}`, rule + ".jwks", "every token of the issuer would be refused"},
+		{"a key that cannot be used", "shop", `{issuer: a, jwks: '{"keys":[{"kty":"oct","k":"c2hvcnQ"}]}'}`, rule + ".jwks", "would be refused; keys[0]: is a secret of 5 bytes: must have at least 32"},
+		{"a private key beside a public one", "shop", `{issuer: a, jwks: '` + privateJSON + `'}`, rule + ".jwks", `keys[1] (kid "b"): has its private part with it, by which each workload that gets it could make tokens of "a": give its public half`},
 		{"V33 a file", "shop", `{issuer: a, jwksUri: "file:///etc/passwd"}`, rule + ".jwksUri", "is not a URL that begins with http"},
-		{"V33 a host that the mesh does not know", "shop", `{issuer: a, jwksUri: "http://169.254.169.254/latest/meta-data"}`, rule + ".jwksUri", `no ServiceEntry has the host "169.254.169.254"`},
+		{"V33 a host that the mesh does not know", "shop", `{issuer: a, jwksUri: "http://169.254.169.254/latest/meta-data"}`, rule + ".jwksUri", `no Service or ServiceEntry has the host "169.254.169.254"`},
 		{"V33 a port that the service does not have", "shop", `{issuer: a, jwksUri: "http://issuer.shop.svc.cluster.local:9999/"}`, rule + ".jwksUri", "has no port 9999"},
+		{"V33 a port whose callers encrypt", "shop", `{issuer: a, jwksUri: "https://issuer.shop.svc.cluster.local/"}`, rule + ".jwksUri", `port 443 of "issuer.shop.svc.cluster.local" is not in the mesh, because its callers encrypt by themselves: give it protocol HTTP`},
 		{"V33 a user", "shop", `{issuer: a, jwksUri: "https://a:b@issuer.shop.svc.cluster.local:8000/"}`, rule + ".jwksUri", "neither a user"},
 		{"V33 another namespace's service", "shop", `{issuer: a, jwksUri: "https://keys.test/"}`, rule + ".jwksUri", `is not exported to namespace "shop"`},
 		{"V33 plaintext", "bank", `{issuer: a, jwksUri: "https://keys.test/"}`, rule + ".jwksUri", "would be fetched in plaintext"},

@@ -25,13 +25,18 @@ const (
 	statusConditions = "retriable-status-codes"
 )
 
-// retryConditions are the conditions that can be enforced. Istio knows two
-// more: http3-post-connect-failure is for a protocol that is not spoken, and
-// retriable-headers needs header names that a VirtualService cannot give.
+// retryConditions are the conditions that Istio knows.
 var retryConditions = []string{
 	"5xx", "gateway-error", "reset", "reset-before-request", "connect-failure",
 	"retriable-4xx", "refused-stream", statusConditions, "envoy-ratelimited",
+	"retriable-headers", "http3-post-connect-failure",
 	"cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable",
+}
+
+// neverHold are those that hold for no request, and why.
+var neverHold = map[string]string{
+	"retriable-headers":          "a VirtualService cannot say which headers",
+	"http3-post-connect-failure": "the mesh does not speak HTTP/3",
 }
 
 // retryPolicy translates a retry policy; nil is Istio's default, and one of 0
@@ -116,6 +121,9 @@ func retryOn(text string, a at) (string, []uint32) {
 		}
 		if !slices.Contains(retryConditions, part) {
 			a.errorf("%q is neither a status code nor one of %s", part, strings.Join(retryConditions, ", "))
+		}
+		if why := neverHold[part]; why != "" {
+			a.warnf(lintIneffectiveRetry, "%q repeats nothing: %s", part, why)
 		}
 		conditions = append(conditions, part)
 	}

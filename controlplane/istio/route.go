@@ -1,6 +1,7 @@
 package istio
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,9 +23,10 @@ const defaultRouteName = "default"
 const anyPort = 0
 
 // portRoutes are the routes of a port: those of the VirtualServices of its host,
-// in the order in which they are tried, and at last one to the whole service.
-func (r *registry) portRoutes(port uint32, from []*virtualService, fallback []sourcedRoute) [][]sourcedRoute {
-	choices := make([][]sourcedRoute, 0, len(from)+1)
+// in the order in which they are tried, and at last what is for everybody else. decided is
+// the one that leaves nobody, nil for none.
+func (r *registry) portRoutes(port uint32, from []*virtualService, fallback []sourcedRoute) (choices [][]sourcedRoute, decided *virtualService) {
+	choices = make([][]sourcedRoute, 0, len(from)+1)
 	for _, vs := range from {
 		routes := r.virtualRoutes(vs, port)
 		if len(routes) == 0 {
@@ -32,10 +34,73 @@ func (r *registry) portRoutes(port uint32, from []*virtualService, fallback []so
 		}
 		choices = append(choices, routes)
 		if slices.ContainsFunc(routes, func(r sourcedRoute) bool { return r.from.none() }) {
-			return choices
+			return choices, vs
 		}
 	}
-	return append(choices, fallback)
+	return append(choices, fallback), nil
+}
+
+// choices are the routes of a port, of VirtualServices and of the Gateway API. Where both
+// are for a host, it is decided as in Istio, for which a route of the Gateway API is a
+// VirtualService that everybody sees: those that are exported more narrowly go first, then a
+// route of the callers' own namespace, and then the older one.
+func (r *registry) choices(s *service, p *servicePort, from []*virtualService, gateway []*gatewayParent, fallback []sourcedRoute) [][]sourcedRoute {
+	if len(gateway) == 0 {
+		choices, _ := r.portRoutes(p.number, from, fallback)
+		return choices
+	}
+	// One for a wildcard is less specific than a route of the host itself.
+	if len(from) > 0 && !slices.Contains(from[0].hosts, s.host) {
+		from = nil
+	}
+	ahead := 0
+	for ahead < len(from) && r.goesBefore(from[ahead], gateway, s) {
+		ahead++
+	}
+	choices, decided := r.portRoutes(p.number, from[:ahead], r.mergeGateway(gateway, p.number))
+	for _, parent := range gateway {
+		if decided == nil {
+			parent.used = true
+			continue
+		}
+		parent.lost = decided.at.obj
+		parent.at.warnf(lintConflictingRoute, "is not accepted (Conflicted) for port %d of %q: %s is for the same calls, and goes before it",
+			p.number, s.host, decided.at.obj.source())
+	}
+	if decided == nil {
+		for _, vs := range from[ahead:] {
+			vs.hostAt(s.host).warnf(lintOverriddenHost, "has no effect on port %d of %q%s: %s goes before it", p.number, s.host, gateway[0].callers(), gateway[0].route.at.obj.source())
+		}
+	}
+	return choices
+}
+
+// goesBefore reports whether a VirtualService goes before the routes of the Gateway API of
+// the same host.
+func (r *registry) goesBefore(vs *virtualService, gateway []*gatewayParent, s *service) bool {
+	if !vs.exports.all {
+		return true
+	}
+	first := gateway[0]
+	if first.consumer != "" {
+		return false
+	}
+	for _, p := range gateway {
+		if older(p.route.at.obj, first.route.at.obj) < 0 {
+			first = p
+		}
+	}
+	a, b := vs.at.obj, first.route.at.obj
+	switch {
+	case a.isOlder(b):
+		return true
+	case b.isOlder(a):
+		return false
+	case a.namespace == b.namespace:
+		first.at.errorf("%q has %s too, and it is not known which is the older one, which would win: use one or the other, or give both metadata.creationTimestamp", s.host, a.source())
+	}
+	// The route is of the namespace of the service.
+	return false
 }
 
 // defaultRoute is the route of a service without a VirtualService. Nothing can
@@ -96,6 +161,9 @@ func matchesAll(m *routev3.RouteMatch) bool {
 func (r *registry) virtualRoute(from *rule, match *networking.HTTPMatchRequest, port uint32) *routev3.Route {
 	http := from.spec
 	route := &routev3.Route{Name: http.Name, Match: routeMatch(match), StatPrefix: match.GetStatPrefix()}
+	if route.Name == "" {
+		route.Name = from.unnamed()
+	}
 	if match.GetName() != "" {
 		route.Name += "." + match.GetName()
 	}
@@ -207,7 +275,7 @@ func checkReplaced(re *networking.RegexRewrite, a at) {
 		case text[i] < '0' || text[i] > '9':
 			a.errorf(`has "\%c": only "\0" to "\9" and "\\" have a meaning`, text[i])
 		case int(text[i]-'0') > program.NumSubexp():
-			a.errorf(`has "\%c", but the expression has %d groups`, text[i], program.NumSubexp())
+			a.errorf(`has "\%c", but the last group of the expression is "\%d"`, text[i], program.NumSubexp())
 		}
 	}
 }
@@ -257,8 +325,11 @@ func (r *registry) destination(d *networking.Destination, port uint32, a at) str
 	}
 	namespace := a.obj.namespace
 	host := fullHost(d.Host, namespace)
-	if !checkHost(host, a.field("host")) || !r.known(host, a.field("host")) {
+	if !checkHost(host, a.field("host")) {
 		return ""
+	}
+	if !r.refers(host, callsFail, a.field("host")) {
+		return clusterName(d.Port.GetNumber(), d.Subset, host) // which there is not
 	}
 	s := r.seenFrom(host, namespace)
 	switch {
@@ -267,17 +338,36 @@ func (r *registry) destination(d *networking.Destination, port uint32, a at) str
 	case len(s.ports) == 1:
 		port = s.ports[0].number
 	}
-	if !s.hasPort(port) {
+	if !r.takesCalls(s, port) {
 		if d.Port != nil {
-			a.field("port").field("number").errorf("%q has no port %d: it has %s", host, port, s.portNumbers())
+			a.field("port").field("number").wrong(host, callsFail, "%s", s.lacksPort(port))
 		} else if port != anyPort {
-			a.field("port").errorf("%q has no port %d, on which this route is called: set port.number", host, port)
+			a.field("port").wrong(host, callsFail, "%q has no port %d, on which this route is called: set port.number", host, port)
 		}
 	}
 	if d.Subset != "" && !r.rep.unread && !r.hasSubset(host, d.Subset) {
-		a.field("subset").errorf("no DestinationRule of %q has a subset %q%s", host, d.Subset, r.subsetsOf(host))
+		a.field("subset").wrong(host, callsFail, "no DestinationRule of %q has a subset %q%s", host, d.Subset, r.subsetsOf(host))
 	}
 	return clusterName(port, d.Subset, host)
+}
+
+// takesCalls reports whether calls can go to a port of a service: one of the mesh, or one
+// for which some DestinationRule has them encrypted.
+func (r *registry) takesCalls(s *service, port uint32) bool {
+	if s.hasPort(port) {
+		return true
+	}
+	return s.listsPort(port) && slices.ContainsFunc(r.rules.about(s.host), func(found patternValues[*destinationRule]) bool {
+		return slices.ContainsFunc(found.values, func(rule *destinationRule) bool { return rule.policyFor(port, -1).originates() })
+	})
+}
+
+// lacksPort says that calls cannot go to a port.
+func (s *service) lacksPort(port uint32) string {
+	if s.listsPort(port) {
+		return fmt.Sprintf("the callers of port %d of %q encrypt by themselves: let a DestinationRule do so, with tls of the mode SIMPLE for the port", port, s.host)
+	}
+	return fmt.Sprintf("%q has no port %d: it has %s", s.host, port, s.portNumbers())
 }
 
 // seenFrom is the service of a host that exists: as a namespace sees it, or if

@@ -17,6 +17,8 @@ type service struct {
 	external bool
 	dns      dnsMode
 	ports    []*servicePort
+	// others are the ports that are not in the mesh: calls to them go round it.
+	others []*servicePort
 	// endpoints are all endpoints, in a fixed order.
 	endpoints []*endpoint
 	// sans are the names that a peer may prove with mutual TLS; given tells
@@ -36,15 +38,24 @@ type servicePort struct {
 	tcp bool
 }
 
+// listsPort reports whether a service has a port, in the mesh or not.
+func (s *service) listsPort(number uint32) bool {
+	return s.hasPort(number) || slices.ContainsFunc(s.others, func(p *servicePort) bool { return p.number == number })
+}
+
 func (s *service) hasPort(number uint32) bool {
 	return slices.ContainsFunc(s.ports, func(p *servicePort) bool { return p.number == number })
 }
 
 func (r *registry) addService(o *object, spec *networking.ServiceEntry, a at, workloads []*endpoint) {
 	visible := newExports(o, spec.ExportTo, a.field("exportTo"))
-	dns := resolutionOf(spec, a.field("resolution"))
-	ports := servicePorts(spec.Ports, a.field("ports"))
-	endpoints := r.serviceEndpoints(o, spec, a, ports, workloads)
+	dns := notNamed
+	if !slices.ContainsFunc(spec.Ports, encrypts) || slices.ContainsFunc(spec.Ports, func(p *networking.ServicePort) bool { return !encrypts(p) }) {
+		dns = resolutionOf(spec, a.field("resolution"))
+	}
+	warnOfSessions(at{rep: r.rep, obj: o})
+	ports, others := servicePorts(spec.Ports, a.field("ports"))
+	endpoints := r.serviceEndpoints(o, spec, a, slices.Concat(ports, others), workloads)
 	checkDuplicates(endpoints, ports)
 	dns.checkEndpoints(endpoints, a)
 	sans := spec.SubjectAltNames
@@ -72,17 +83,23 @@ func (r *registry) addService(o *object, spec *networking.ServiceEntry, a at, wo
 			host: host, at: a, hostAt: hostAt, exports: visible,
 			external: spec.Location == networking.ServiceEntry_MESH_EXTERNAL,
 			dns:      dns,
-			ports:    ports, endpoints: dns.endpointsOf(host, hostAt, a, endpoints),
+			ports:    ports, others: others, endpoints: dns.endpointsOf(host, hostAt, a, endpoints),
 			sans: sans, given: len(spec.SubjectAltNames) > 0,
 		})
 	}
 }
 
-func servicePorts(specs []*networking.ServicePort, a at) []*servicePort {
+// encrypts reports whether the callers of a port encrypt by themselves.
+func encrypts(port *networking.ServicePort) bool {
+	protocol := strings.ToUpper(port.Protocol)
+	return protocol == "TLS" || protocol == "HTTPS"
+}
+
+// servicePorts are the ports that are in the mesh, and the others.
+func servicePorts(specs []*networking.ServicePort, a at) (ports, others []*servicePort) {
 	if len(specs) == 0 {
 		a.errorf("is required")
 	}
-	ports := make([]*servicePort, 0, len(specs))
 	for i, spec := range specs {
 		pa := a.index(i)
 		p := &servicePort{number: spec.Number, target: spec.TargetPort, name: spec.Name}
@@ -98,6 +115,14 @@ func servicePorts(specs []*networking.ServicePort, a at) []*servicePort {
 		if !isDNSLabel(spec.Name) {
 			pa.field("name").errorf("%q is not a port name: use lower case letters, digits and '-'", spec.Name)
 		}
+		for _, other := range slices.Concat(ports, others) {
+			if other.name == p.name {
+				pa.field("name").errorf("%q is the name of two ports", p.name)
+			}
+			if other.number == p.number {
+				pa.field("number").errorf("%d is the number of two ports", p.number)
+			}
+		}
 		switch protocol := strings.ToUpper(spec.Protocol); {
 		case protocol == "HTTP":
 		case protocol == "HTTP2", protocol == "GRPC":
@@ -106,22 +131,17 @@ func servicePorts(specs []*networking.ServicePort, a at) []*servicePort {
 			p.tcp = true
 		case protocol == "":
 			pa.field("protocol").errorf("is required, because protocols are not guessed: use HTTP, HTTP2, GRPC or TCP")
-		case protocol == "TLS", protocol == "HTTPS":
-			pa.field("protocol").errorf("%q is not supported: TLS of the application's own is passed through by nobody here: use TCP, which can carry it inside of mutual TLS", spec.Protocol)
+		case encrypts(spec):
+			p.tcp = true // for whoever serves it, as in Istio
+			pa.warnf(lintUnknownProtocol, "port %d is not in the mesh, because its callers encrypt by themselves (%s): their calls go round it; TCP can carry that inside of mutual TLS", spec.Number, spec.Protocol)
+			others = append(others, p)
+			continue
 		default:
 			pa.field("protocol").errorf("%q is not supported: use HTTP, HTTP2, GRPC or TCP", spec.Protocol)
 		}
-		for _, other := range ports {
-			if other.name == p.name {
-				pa.field("name").errorf("%q is the name of two ports", p.name)
-			}
-			if other.number == p.number {
-				pa.field("number").errorf("%d is the number of two ports", p.number)
-			}
-		}
 		ports = append(ports, p)
 	}
-	return ports
+	return ports, others
 }
 
 func (r *registry) serviceEndpoints(o *object, spec *networking.ServiceEntry, a at, ports []*servicePort, workloads []*endpoint) []*endpoint {

@@ -170,7 +170,7 @@ func TestAWildcardIsForEveryServiceItCovers(t *testing.T) {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
-	want := []string{`x.yaml:6:34: warning: VirtualService shop/a: spec.hosts[1]: "*.example.com": no ServiceEntry has such a host: it has no effect`}
+	want := []string{`x.yaml:6:34: warning: VirtualService shop/a: spec.hosts[1]: "*.example.com": no Service or ServiceEntry has such a host: it has no effect`}
 	if got := warningsOf(config); !slices.Equal(got, want) {
 		t.Errorf("warnings %q, want %q", got, want)
 	}

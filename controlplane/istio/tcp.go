@@ -2,6 +2,7 @@ package istio
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -10,6 +11,7 @@ import (
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
+	networking "istio.io/api/networking/v1alpha3"
 	security "istio.io/api/security/v1beta1"
 )
 
@@ -66,29 +68,13 @@ func tcpFilters(sets [][]*authorizationPolicy) ([]*listenerv3.Filter, error) {
 			suffix = "." + itoa(i)
 		}
 		for _, kind := range policyKinds {
-			config := &networkrbacv3.RBAC{StatPrefix: tcpPrefix}
-			for _, policy := range set {
-				if policy.action != kind.action {
-					continue
-				}
-				rules := &config.Rules
-				if policy.dryRun {
-					rules = &config.ShadowRules
-					config.ShadowRulesStatPrefix = "istio_dry_run_" + kind.name + "_"
-				}
-				if *rules == nil {
-					*rules = &rbacv3.RBAC{Action: kind.rbac, Policies: make(map[string]*rbacv3.Policy)}
-				}
-				for name, p := range policy.policies {
-					if p = connectionPolicy(p, kind.rbac == rbacv3.RBAC_ALLOW); p != nil {
-						(*rules).Policies[name] = p
-					}
-				}
-			}
-			if config.Rules == nil && config.ShadowRules == nil {
+			r := rulesOf(set, kind, func(p *rbacv3.Policy) *rbacv3.Policy { return connectionPolicy(p, kind.rbac == rbacv3.RBAC_ALLOW) })
+			if r == nil {
 				continue
 			}
-			f, err := networkFilter(networkRBACFilter+"."+kind.name+suffix, config)
+			f, err := networkFilter(networkRBACFilter+"."+kind.name+suffix, &networkrbacv3.RBAC{
+				StatPrefix: tcpPrefix, Rules: r.enforced, ShadowRules: r.tried, ShadowRulesStatPrefix: r.prefix,
+			})
 			if err != nil {
 				return nil, err
 			}
@@ -101,18 +87,6 @@ func tcpFilters(sets [][]*authorizationPolicy) ([]*listenerv3.Filter, error) {
 		IdleTimeout: durationpb.New(0),
 	})
 	return append(filters, application), err
-}
-
-// policyKinds are the actions in the order in which they are evaluated.
-var policyKinds = [...]struct {
-	name   string
-	action security.AuthorizationPolicy_Action
-	rbac   rbacv3.RBAC_Action
-}{
-	{"custom", security.AuthorizationPolicy_CUSTOM, rbacv3.RBAC_DENY},
-	{"audit", security.AuthorizationPolicy_AUDIT, rbacv3.RBAC_LOG},
-	{"deny", security.AuthorizationPolicy_DENY, rbacv3.RBAC_DENY},
-	{"allow", security.AuthorizationPolicy_ALLOW, rbacv3.RBAC_ALLOW},
 }
 
 // connectionPolicy is a rule as it holds for connections, of which no requests are
@@ -177,21 +151,105 @@ func principalOfRequests(p *rbacv3.Principal) bool {
 	return true
 }
 
-// checkTCP refuses rules about the requests of a VirtualService whose hosts have none.
-func (r *registry) checkTCP(vs *virtualService) {
-	if len(vs.spec.GetHttp()) == 0 {
-		return
-	}
-	found := false
-	for _, host := range vs.hosts {
-		for _, s := range r.services[host] {
-			if slices.ContainsFunc(s.ports, func(p *servicePort) bool { return !p.tcp }) {
-				return
+// warnOfCustom finds the policies with CUSTOM that deny connections, as nobody is asked
+// about them.
+func (r *registry) warnOfCustom(streams workloads) {
+	keys := slices.SortedFunc(maps.Keys(streams), func(a, b workloadKey) int {
+		return cmp.Or(cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.port, b.port))
+	})
+	for _, namespace := range sortedKeys(r.policies.byNamespace) {
+		for _, policy := range r.policies.byNamespace[namespace] {
+			if policy.action != security.AuthorizationPolicy_CUSTOM {
+				continue
 			}
-			found = found || len(s.ports) > 0
+			of := func(key workloadKey) bool {
+				return (key.namespace == namespace || namespace == r.opts.RootNamespace) && policy.mayMeet(key.port) &&
+					slices.ContainsFunc(streams[key], func(e *endpoint) bool { return subsetOf(policy.selector, e.labels) })
+			}
+			if i := slices.IndexFunc(keys, of); i >= 0 {
+				at{rep: r.rep, obj: policy.obj}.field("spec").field("action").warnf(lintCustomOnTCP,
+					"denies the connections to port %d of a workload of namespace %q that it would ask about: nobody is asked about connections", keys[i].port, keys[i].namespace)
+			}
 		}
 	}
-	if found {
-		vs.at.field("http").errorf("has no effect: the ports of %q speak protocols of TCP, which have no requests", cmp.Or(vs.hosts...))
+}
+
+// mayMeet reports whether a rule is for a port.
+func (p *authorizationPolicy) mayMeet(port uint32) bool {
+	if len(p.rules) == 0 {
+		return false // which matches nothing
+	}
+	number := itoa(int(port))
+	for _, rule := range p.rules {
+		if len(rule.GetTo()) == 0 {
+			return true
+		}
+		for _, to := range rule.GetTo() {
+			if ports := to.GetOperation().GetPorts(); (len(ports) == 0 || slices.Contains(ports, number)) && !slices.Contains(to.GetOperation().GetNotPorts(), number) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// addStreams reads spec.tcp. A rule about connections is one about requests that looks
+// at none of them.
+func (vs *virtualService) addStreams() {
+	streams := &virtualService{at: vs.at, spec: vs.spec, exports: vs.exports, hosts: vs.hosts, routes: make(map[uint32][]sourcedRoute)}
+	for i, tcp := range vs.spec.Tcp {
+		if len(tcp.GetRoute()) == 0 {
+			vs.at.field("tcp").index(i).field("route").errorf("is required")
+			continue
+		}
+		route := new(networking.HTTPRoute)
+		for _, m := range tcp.GetMatch() {
+			route.Match = append(route.Match, &networking.HTTPMatchRequest{
+				Port: m.GetPort(), SourceLabels: m.GetSourceLabels(), SourceNamespace: m.GetSourceNamespace(), Gateways: m.GetGateways(),
+			})
+		}
+		for _, d := range tcp.GetRoute() {
+			route.Route = append(route.Route, &networking.HTTPRouteDestination{Destination: d.GetDestination(), Weight: d.GetWeight()})
+		}
+		if own, ok := newRule(route, vs.at.field("tcp").index(i)).inMesh(); ok {
+			streams.rules = append(streams.rules, own)
+		}
+	}
+	if len(streams.rules) > 0 {
+		vs.streams = streams
+	}
+}
+
+// streamsOf are the rules about connections of VirtualServices.
+func streamsOf(from []*virtualService) (streams []*virtualService) {
+	for _, vs := range from {
+		if vs.streams != nil {
+			streams = append(streams, vs.streams)
+		}
+	}
+	return streams
+}
+
+// checkTCP refuses rules that no port of the hosts of a VirtualService has use for: those
+// about requests, where there are none, and those about connections, where there are
+// requests.
+func (r *registry) checkTCP(vs *virtualService) {
+	requests, connections := false, false
+	for _, host := range vs.hosts {
+		services := r.services[host]
+		if services == nil {
+			return // it is not known, or a pattern
+		}
+		for _, s := range services {
+			for _, p := range s.ports {
+				requests, connections = requests || !p.tcp, connections || p.tcp
+			}
+		}
+	}
+	if len(vs.spec.GetHttp()) > 0 && connections && !requests {
+		vs.at.field("http").errorf("has no effect: the ports of %q speak protocols of TCP, which have no requests: use tcp", cmp.Or(vs.hosts...))
+	}
+	if vs.streams != nil && requests && !connections {
+		vs.at.field("tcp").errorf("has no effect: the ports of %q speak HTTP or gRPC: use http, or let the port have a protocol of TCP", cmp.Or(vs.hosts...))
 	}
 }

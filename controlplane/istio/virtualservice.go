@@ -17,6 +17,9 @@ type virtualService struct {
 	// hosts are the full names of spec.hosts, "" for one with a problem. A
 	// delegate has none.
 	hosts []string
+	// atGateways tells that it is for gateways too: there a host need not be one of the
+	// mesh.
+	atGateways bool
 	// rules are those that requests can meet, delegates resolved.
 	rules []*rule
 	// used tells of a delegate that somebody delegates to it.
@@ -25,22 +28,32 @@ type virtualService struct {
 	metadata map[string]*structpb.Struct
 	// routes are the rules' translations by port.
 	routes map[uint32][]sourcedRoute
+	// streams are its rules about connections, for ports of TCP; nil without any.
+	streams *virtualService
 }
 
 func (r *registry) addVirtualService(o *object, spec *networking.VirtualService, a at) {
 	vs := &virtualService{
 		at: a, spec: spec, exports: newExports(o, spec.ExportTo, a.field("exportTo")),
 		hosts: make([]string, len(spec.Hosts)), routes: make(map[uint32][]sourcedRoute),
-		metadata: r.readAnnotations(o, hedgeAnnotation, deadlineAnnotation),
+		metadata:   r.readAnnotations(o, hedgeAnnotation, deadlineAnnotation),
+		atGateways: slices.ContainsFunc(spec.Gateways, func(name string) bool { return name != meshGateway }),
 	}
-	checkGateways(spec.Gateways, a.field("gateways"))
-	if len(spec.Http) == 0 {
+	if o.foreign {
+		a.field("gateways").warnf(lintForeignGateway, "has no effect: this is a mesh without gateways, and %q is not among them", meshGateway)
+		r.foreignServices = append(r.foreignServices, vs)
+		return
+	}
+	if len(spec.Http) == 0 && (len(spec.Tcp) == 0 || len(spec.Hosts) == 0) {
 		a.field("http").errorf("is required")
 	}
 	r.virtualServices = append(r.virtualServices, vs)
 	if len(spec.Hosts) == 0 {
 		if a.field("gateways").written() {
 			a.field("gateways").refuse("is that of the VirtualService which delegates: remove it, or give hosts")
+		}
+		if len(spec.Tcp) > 0 {
+			a.field("tcp").refuse("is for a VirtualService with hosts: what is delegated are requests")
 		}
 		r.delegates[o.namespace+"/"+o.name] = vs
 		return
@@ -58,6 +71,7 @@ func (r *registry) addVirtualService(o *object, spec *networking.VirtualService,
 		vs.hosts[i] = host
 		r.routes.add(host, vs)
 	}
+	vs.addStreams()
 }
 
 // checkVirtualService checks every rule, also those that no port or no request
@@ -68,20 +82,30 @@ func (r *registry) checkVirtualService(vs *virtualService) {
 	}
 	r.checkTCP(vs)
 	ports, complete := r.portsOf(vs)
-	for i, http := range vs.spec.Http {
-		own := newRule(http, vs.at.field("http").index(i))
+	check := func(own *rule) {
 		checkRoute(own)
-		if http.Delegate == nil {
+		if own.spec.Delegate == nil {
 			r.virtualRoute(own, nil, anyPort)
 		} else {
 			forward(own, nil)
 		}
-		for j, match := range http.Match {
+		for j, match := range own.spec.Match {
 			ma := own.matches[j]
 			checkMatch(match, ma)
 			if isPort(match.Port) && complete && !ports[match.Port] {
-				ma.field("port").errorf("no host of the VirtualService has port %d", match.Port)
+				of := max(0, slices.IndexFunc(vs.hosts, ma.ofOthers))
+				ma.field("port").wrong(vs.hosts[of], noEffect, "no host of the VirtualService has port %d", match.Port)
 			}
+		}
+	}
+	for i, http := range vs.spec.Http {
+		if own, ok := newRule(http, vs.at.field("http").index(i)).inMesh(); ok {
+			check(own)
+		}
+	}
+	if vs.streams != nil {
+		for _, own := range vs.streams.rules {
+			check(own)
 		}
 	}
 }
@@ -113,23 +137,18 @@ func (r *registry) portsOf(vs *virtualService) (ports map[uint32]bool, complete 
 			}
 			if !some {
 				complete = false
-				ha.warnf(lintUnknownHost, "%q: no ServiceEntry has such a host: it has no effect", host)
+				ha.warnf(lintUnknownHost, "%q: no Service or ServiceEntry has such a host: it has no effect", host)
 			}
-		case r.known(host, ha):
+		case vs.atGateways && !r.has(host):
+			complete = false
+			ha.warnf(lintUnknownHost, "%s: in the mesh it has no effect, which is right for a host of the gateways alone", r.unknown(host, ha))
+		case r.refers(host, noEffect, ha):
 			add(r.services[host])
 		default:
 			complete = false
 		}
 	}
 	return ports, complete
-}
-
-func checkGateways(gateways []string, a at) {
-	for i, g := range gateways {
-		if g != "mesh" {
-			a.index(i).errorf("%q: gateways are not supported: write mesh or leave gateways out", g)
-		}
-	}
 }
 
 // checkRoute checks how the parts of a route go together.

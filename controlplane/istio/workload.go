@@ -14,28 +14,37 @@ func (w workloads) add(e *endpoint, port uint32) {
 	w[key] = append(w[key], e)
 }
 
-// inboundMode is the mode of a port of a node: by the labels that the node says
-// it has. A node that says none may be any endpoint of its service account at
-// that port, and is held to the strictest of their modes: what is left out of
-// a bootstrap must not open a port that a policy closes. For the same reason a
-// node without a namespace is held to the strictest mode of any namespace.
-func (c *Config) inboundMode(node Node, port uint32) mtlsMode {
-	if node.Namespace == "" {
-		return c.peers.strictest(node.Labels, port)
-	}
-	mode := c.peers.mode(node.Namespace, node.Labels, port)
+// labelsOf are the labels that a workload at a port of a node may have: those that the
+// node says; for one that says none, those of every endpoint of its service account at
+// that port. unsure is true if they may be any: nothing is known of such an endpoint, or
+// not its labels. What is left out of a bootstrap, or of the documents, must not open
+// what a policy closes.
+func (c *Config) labelsOf(node Node, port uint32) (all []map[string]string, unsure bool) {
 	if len(node.Labels) > 0 {
-		return mode
+		return []map[string]string{node.Labels}, false
 	}
 	for _, e := range c.workloads[workloadKey{node.Namespace, port}] {
 		if e.serviceAccount != "" && node.ServiceAccount != "" && e.serviceAccount != node.ServiceAccount {
 			continue
 		}
-		if e.unknown {
-			// Any selector may be meant for it.
-			mode = stricter(mode, c.peers.strictest(nil, port))
-		}
-		mode = stricter(mode, c.peers.mode(e.namespace, e.labels, port))
+		all, unsure = append(all, e.labels), unsure || e.unknown
+	}
+	return all, unsure || len(all) == 0
+}
+
+// inboundMode is the mode of a port of a node: the strictest of those that its labels
+// may get it. A node without a namespace may be of any.
+func (c *Config) inboundMode(node Node, port uint32) mtlsMode {
+	if node.Namespace == "" {
+		return c.peers.strictest(node.Labels, port)
+	}
+	labels, unsure := c.labelsOf(node, port)
+	if unsure {
+		return c.peers.strictestIn(node.Namespace, port)
+	}
+	mode := disabled
+	for _, l := range labels {
+		mode = stricter(mode, c.peers.mode(node.Namespace, l, port))
 	}
 	return mode
 }
