@@ -68,6 +68,9 @@ type workload struct {
 	labels                                  list
 	tokenFile, rootFile                     string
 	lifetime                                time.Duration
+	identity                                identity
+	// provider is that of the identity; nil if the CA's service is asked.
+	provider *bootstrapProvider
 }
 
 func printBootstrap(_ context.Context, call *invocation) error {
@@ -88,6 +91,7 @@ file, and the name of the file in GRPC_XDS_BOOTSTRAP.`)
 	f.StringVar(&w.tokenFile, "token-file", "", "`FILE` with the workload's token; see inboard token")
 	f.StringVar(&w.rootFile, "root-file", "", "`FILE` with the roots of the CA: root-cert.pem in the CA's directory")
 	f.DurationVar(&w.lifetime, "certificate-lifetime", 0, "how long certificates should live; 0 leaves it to the client and the CA")
+	w.identity.flags(f.FlagSet)
 	out := f.String("out", "", "`FILE` to write to; empty prints it")
 	if err := f.parse(); err != nil {
 		return err
@@ -130,9 +134,14 @@ func (w *workload) bootstrap() (*bootstrapFile, error) {
 		server.ChannelCreds = []bootstrapCredentials{{Type: "tls", Config: map[string]string{"ca_certificate_file": w.rootFile}}}
 		// The token expires; the certificate of the provider below renews itself.
 		server.ChannelCreds[0].Config["certificate_provider_instance"] = providerInstance
-		server.CallCreds = []bootstrapCredentials{{Type: "jwt_token_file", Config: map[string]string{"jwt_token_file": w.tokenFile}}}
+		if w.tokenFile != "" {
+			server.CallCreds = []bootstrapCredentials{{Type: "jwt_token_file", Config: map[string]string{"jwt_token_file": w.tokenFile}}}
+		}
 	}
 	file.Servers = []bootstrapServer{server}
+	if w.provider != nil {
+		file.Providers = map[string]bootstrapProvider{providerInstance: *w.provider}
+	}
 	if w.caServer != "" {
 		config := map[string]string{"server_uri": w.caServer, "token_file": w.tokenFile, "root_file": w.rootFile}
 		if w.clusterID != "" {
@@ -154,12 +163,22 @@ func (w *workload) complete() error {
 	default:
 		return usagef("--api-type %q: want DELTA_GRPC or GRPC", w.apiType)
 	}
+	if err := w.absolute(); err != nil {
+		return err
+	}
+	var err error
+	if w.provider, err = w.identity.provider(w.rootFile); err != nil {
+		return err
+	}
+	if w.provider != nil {
+		return w.completeWithoutCA()
+	}
 	if w.caServer == "" && !w.plaintext {
 		w.caServer = w.server
 	}
 	if w.caServer != "" {
 		if w.tokenFile == "" || w.rootFile == "" {
-			return usagef("missing --token-file or --root-file: certificates and TLS need both (or use --plaintext without --ca-server)")
+			return usagef("missing --token-file or --root-file: certificates and TLS need both (or use --certificate-file, --workload-api or --sds, or --plaintext without --ca-server)")
 		}
 	} else if w.tokenFile != "" || w.rootFile != "" || w.lifetime != 0 {
 		return usagef("--token-file, --root-file and --certificate-lifetime have no use with --plaintext: give --ca-server")
@@ -167,7 +186,28 @@ func (w *workload) complete() error {
 	if w.lifetime < 0 {
 		return usagef("--certificate-lifetime %v: want a positive duration", w.lifetime)
 	}
-	for _, path := range []*string{&w.tokenFile, &w.rootFile} {
+	return nil
+}
+
+// completeWithoutCA checks the flags that say how the control plane is reached by
+// a workload that has its certificate already.
+func (w *workload) completeWithoutCA() error {
+	switch {
+	case w.caServer != "" || w.lifetime != 0:
+		return usagef("--ca-server and --certificate-lifetime have no use with --certificate-file, --workload-api or --sds")
+	case w.plaintext && w.tokenFile != "":
+		return usagef("--token-file has no use with --plaintext: a token is not sent in the clear")
+	case w.plaintext && w.rootFile != "" && w.identity.certificateFile == "":
+		return usagef("--root-file has no use with --plaintext: the source of the certificate has roots, too")
+	case !w.plaintext && w.rootFile == "":
+		return usagef("missing --root-file: it verifies the control plane (or use --plaintext)")
+	}
+	return nil
+}
+
+// absolute makes the paths absolute.
+func (w *workload) absolute() error {
+	for _, path := range []*string{&w.tokenFile, &w.rootFile, &w.identity.certificateFile, &w.identity.keyFile} {
 		if *path == "" {
 			continue
 		}
@@ -210,11 +250,21 @@ func (w *workload) node() (*bootstrapNode, error) {
 		},
 	}
 	if w.locality != "" {
-		parts := append(strings.Split(w.locality, "/"), "", "")
-		if len(parts) > 5 || parts[0] == "" {
-			return nil, usagef("--locality %q: want REGION/ZONE/SUBZONE", w.locality)
+		parts, err := localityOf(w.locality)
+		if err != nil {
+			return nil, err
 		}
 		node.Locality = &bootstrapLocality{Region: parts[0], Zone: parts[1], SubZone: parts[2]}
 	}
 	return node, nil
+}
+
+// localityOf are region, zone and sub-zone of a flag's value, of which the latter two may
+// be "".
+func localityOf(value string) ([]string, error) {
+	parts := append(strings.Split(value, "/"), "", "")
+	if len(parts) > 5 || parts[0] == "" {
+		return nil, usagef("--locality %q: want REGION/ZONE/SUBZONE", value)
+	}
+	return parts, nil
 }

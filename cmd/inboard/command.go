@@ -178,6 +178,18 @@ func (f *flags) required(names ...string) error {
 	return nil
 }
 
+// firstSet is the first of the named flags that was given, "" for none.
+func (f *flags) firstSet(names ...string) string {
+	given := make(map[string]bool)
+	f.Visit(func(one *flag.Flag) { given[one.Name] = true })
+	for _, name := range names {
+		if given[name] {
+			return name
+		}
+	}
+	return ""
+}
+
 func (f *flags) help() {
 	out := f.call.stdout
 	fmt.Fprintf(out, "usage: %s\n\n%s\n", strings.TrimSpace("inboard "+f.call.name+" [flags] "+f.operands), f.about)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 
 	"github.com/inboardmesh/inboard/internal/ask"
 	"github.com/inboardmesh/inboard/internal/offline"
@@ -14,11 +16,14 @@ import (
 type diffs struct {
 	// Requests is how many different requests there are, Different how many of
 	// them would be routed or answered otherwise, Outside how many go round the mesh
-	// in both directories.
-	Requests    int                  `json:"requests"`
-	Different   int                  `json:"different"`
-	Outside     int                  `json:"outside"`
-	Differences []offline.Difference `json:"differences"`
+	// in both directories, and OutsideLines where they are.
+	Requests     int   `json:"requests"`
+	Different    int   `json:"different"`
+	Outside      int   `json:"outside"`
+	OutsideLines []int `json:"outsideLines,omitempty"`
+	// SkippedLines are those of connections, which have no request.
+	SkippedLines []int                `json:"skippedLines,omitempty"`
+	Differences  []offline.Difference `json:"differences"`
 }
 
 func diff(ctx context.Context, call *invocation) error {
@@ -26,7 +31,8 @@ func diff(ctx context.Context, call *invocation) error {
 the directory NEW than by that in OLD, and how. FILE has a request on each line, as
 JSON: {"method": "GET", "host": "payment.shop:8080", "path": "/pay?x=1", "headers":
 {"x-user": "ann"}}. Lines of an access log that have these fields will do, see
-docs/explain.md. It exits with 0 if no request makes a difference, and with 1 if one
+docs/explain.md; those without a request, as of a connection, are skipped and
+counted. What may be a secret is not printed. It exits with 0 if no request makes a difference, and with 1 if one
 does, if one of the directories cannot be served, or if all requests go round the mesh:
 then there is nothing to compare.`)
 	requests := f.String("requests", "", "`FILE` of requests, one a line (required)")
@@ -59,7 +65,7 @@ then there is nothing to compare.`)
 }
 
 func compare(ctx context.Context, before, after, file string, node *nodeFlags) (_ *diffs, err error) {
-	requests, err := readRequests(file)
+	requests, skipped, err := readRequests(file)
 	if err != nil {
 		return nil, err
 	}
@@ -77,23 +83,29 @@ func compare(ctx context.Context, before, after, file string, node *nodeFlags) (
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	return &diffs{Requests: len(requests), Different: len(differences), Outside: outside, Differences: differences}, nil
+	return &diffs{
+		Requests: len(requests), Different: len(differences), Outside: len(outside), OutsideLines: outside,
+		SkippedLines: skipped, Differences: differences,
+	}, nil
 }
 
-func readRequests(name string) (_ []ask.Recorded, err error) {
+func readRequests(name string) (requests []ask.Recorded, skipped []int, err error) {
 	file, err := os.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("--requests: %w", err)
+		return nil, nil, fmt.Errorf("--requests: %w", err)
 	}
 	defer file.Close()
-	requests, err := ask.Read(file)
+	requests, skipped, err = ask.Read(file)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if len(requests) == 0 && len(skipped) > 0 {
+		return nil, nil, fmt.Errorf("%s has no requests: the method, the authority or the path of %s is null", name, linesOf(skipped))
 	}
 	if len(requests) == 0 {
-		return nil, fmt.Errorf("%s has no requests: write one on each line, as JSON", name)
+		return nil, nil, fmt.Errorf("%s has no requests: write one on each line, as JSON", name)
 	}
-	return requests, nil
+	return requests, skipped, nil
 }
 
 func printDiffs(call *invocation, file string, found *diffs) {
@@ -109,7 +121,33 @@ func printDiffs(call *invocation, file string, found *diffs) {
 	}
 	fmt.Fprintf(call.stdout, "%s, %d different", count(found.Requests, "request"), found.Different)
 	if found.Outside > 0 {
-		fmt.Fprintf(call.stdout, ", %d round the mesh", found.Outside)
+		fmt.Fprintf(call.stdout, ", %d round the mesh (%s)", found.Outside, linesOf(found.OutsideLines))
 	}
 	fmt.Fprintln(call.stdout)
+	if n := len(found.SkippedLines); n > 0 {
+		fmt.Fprintf(call.stdout, "%s without a request, not compared (%s)\n", count(n, "line"), linesOf(found.SkippedLines))
+	}
+}
+
+// printedLines bounds how many lines of a kind are named.
+const printedLines = 10
+
+// linesOf names the first of some lines.
+func linesOf(numbers []int) string {
+	var out strings.Builder
+	for i, n := range numbers {
+		switch {
+		case i == printedLines:
+			fmt.Fprintf(&out, " and %d more", len(numbers)-i)
+			return out.String()
+		case i == 0 && len(numbers) == 1:
+			out.WriteString("line ")
+		case i == 0:
+			out.WriteString("lines ")
+		default:
+			out.WriteString(", ")
+		}
+		out.WriteString(strconv.Itoa(n))
+	}
+	return out.String()
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/controlplane"
 	"github.com/inboardmesh/inboard/internal/ask"
 	"github.com/inboardmesh/inboard/internal/offline"
@@ -51,6 +52,9 @@ runs and mounts the handler of package admin (--admin), or the YAML in a directo
 	case (*admin == "") == (*config == ""):
 		return usagef("give either --admin, to ask a process, or --config, to ask a directory")
 	case *admin != "":
+		if set := f.firstSet("namespace", "labels", "locality", "root-namespace"); set != "" {
+			return usagef("--%s goes with --config: a process that is asked knows who it is", set)
+		}
 		explanation, err = askProcess(ctx, *admin, req)
 	default:
 		explanation, err = askDir(ctx, *config, node, req)
@@ -80,7 +84,8 @@ func isNamespace(name string) bool { return namespaceFormat.MatchString(name) }
 type nodeFlags struct {
 	offline.Node
 
-	labels list
+	labels   list
+	locality string
 }
 
 // node adds the flags that say who calls.
@@ -88,6 +93,7 @@ func (f *flags) node() *nodeFlags {
 	n := new(nodeFlags)
 	f.StringVar(&n.Namespace, "namespace", "", "the `NAMESPACE` of the caller, for whom the YAML of a directory is read")
 	f.Var(&n.labels, "labels", "labels of the caller, as `KEY=VALUE,...`; repeatable")
+	f.StringVar(&n.locality, "locality", "", "where the caller runs, as `REGION/ZONE/SUBZONE`; the latter two may be left out")
 	f.StringVar(&n.RootNamespace, "root-namespace", "istio-system", "the `NAMESPACE` of mesh-wide policies")
 	return n
 }
@@ -104,6 +110,13 @@ func (n *nodeFlags) open(dir string) (*offline.Mesh, error) {
 			return nil, usagef("--labels %q: write it like app=payment", pair)
 		}
 		n.Labels[key] = value
+	}
+	if n.locality != "" {
+		parts, err := localityOf(n.locality)
+		if err != nil {
+			return nil, err
+		}
+		n.Locality = balancer.Locality{Region: parts[0], Zone: parts[1], SubZone: parts[2]}
 	}
 	for _, one := range []struct{ flag, value string }{{"namespace", n.Namespace}, {"root-namespace", n.RootNamespace}} {
 		if one.value != "" && !isNamespace(one.value) {

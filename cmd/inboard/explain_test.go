@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -64,6 +65,9 @@ func TestExplainOfADirectory(t *testing.T) {
 		{"a host that is misspelt", []string{"GET", "http://paymnet.shop/"}, []string{`has no host "paymnet.shop": did you mean "payment.shop"?` + "\n"}},
 		{"a full name that is misspelt", []string{"GET", "http://paymnet.shop.svc.cluster.local/"}, []string{`has no host "paymnet.shop.svc.cluster.local": did you mean "payment.shop"?` + "\n"}},
 		{"a host of another namespace", []string{"GET", "http://payment.bank/"}, []string{`has no host "payment.bank": did you mean "payment.shop"?` + "\n"}},
+		{"a name that only its namespace knows", []string{"GET", "http://payment/"}, []string{`has no host "payment" for a caller without a namespace: write "payment.shop", or name the namespace of the caller` + "\n"}},
+		{"the same, from another namespace", []string{"--namespace", "bank", "GET", "http://payment:80/"}, []string{`has no host "payment" for a caller of the namespace "bank": write "payment.shop", or name the namespace of the caller` + "\n"}},
+		{"the same without such a port", []string{"--namespace", "shop", "GET", "http://payment:81/"}, []string{`has no port 81 of "payment": it has 80` + "\n"}},
 		{"a port that is not there", []string{"GET", "http://payment.shop:8080/"}, []string{`has no port 8080 of "payment.shop": it has 80` + "\n"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -110,6 +114,25 @@ func TestExplainOfAProcess(t *testing.T) {
 	}
 }
 
+// The caller of another region than that of its labels prefers what is there.
+func TestExplainOfADirectoryForALocality(t *testing.T) {
+	t.Parallel()
+	dir := canaryDir(t, `
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: payment, namespace: shop}
+spec: {host: payment.shop.svc.cluster.local, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 5}}}
+`)
+	yaml := strings.Replace(paymentYAML, "[{address: 10.0.0.1, serviceAccount: payment}]", "[{address: 10.0.0.1, locality: eu/a}, {address: 10.0.0.2, locality: us/a}]", 1)
+	write(t, filepath.Join(dir, "service.yaml"), yaml)
+	for locality, want := range map[string]string{"eu/a": "10.0.0.2:80 unknown, plaintext, priority 1", "us": "10.0.0.1:80 unknown, plaintext, priority 1"} {
+		code, stdout, stderr := call(t, "explain", "--config", dir, "--labels", "istio-locality=asia", "--locality", locality, "GET", "http://payment.shop/")
+		if code != exitOK || !strings.Contains(stdout, want) {
+			t.Errorf("%s: code %d, %s, no %q in\n%s", locality, code, stderr, want, stdout)
+		}
+	}
+}
+
 func TestExplainOfNothing(t *testing.T) {
 	t.Parallel()
 	dir, bad := canaryDir(t, canaryYAML), canaryDir(t, "kind: Odd\n")
@@ -121,11 +144,14 @@ func TestExplainOfNothing(t *testing.T) {
 		{[]string{"GET", "http://a/"}, exitUsage, "give either --admin, to ask a process, or --config, to ask a directory"},
 		{[]string{"--admin", "http://a", "--config", dir, "GET", "http://a/"}, exitUsage, "give either --admin"},
 		{[]string{"--admin", "127.0.0.1:1", "GET", "http://a/"}, exitUsage, `--admin "127.0.0.1:1" is no URL: write it like http://127.0.0.1:15021`},
+		{[]string{"--admin", "http://127.0.0.1:1", "GET", "http://a/", "--labels", "app=a"}, exitUsage, "--labels goes with --config: a process that is asked knows who it is"},
 		{[]string{"--config", dir, "GET"}, exitUsage, "want METHOD URL, got 1 arguments"},
-		{[]string{"--config", dir, "-H", "x", "GET", "http://a/"}, exitUsage, `-H: header "x": write it like "NAME: VALUE"`},
+		{[]string{"--config", dir, "-H", "x", "GET", "http://a/"}, exitUsage, `-H: header without a name: write it like "NAME: VALUE"`},
 		{[]string{"--config", dir, "--namespace", "Shop", "GET", "http://a/"}, exitUsage, `--namespace "Shop" is not a namespace: use lower case letters`},
 		{[]string{"--config", dir, "--root-namespace", "a b", "GET", "http://a/"}, exitUsage, `--root-namespace "a b" is not a namespace`},
 		{[]string{"--config", dir, "--labels", "app", "GET", "http://a/"}, exitUsage, `--labels "app": write it like app=payment`},
+		{[]string{"--config", dir, "--locality", "/a", "GET", "http://a/"}, exitUsage, `--locality "/a": want REGION/ZONE/SUBZONE`},
+		{[]string{"--admin", "http://127.0.0.1:1", "GET", "http://a/", "--locality", "eu"}, exitUsage, "--locality goes with --config"},
 		{[]string{"--config", dir, "GET", "http://a:b/"}, exitUsage, `URL "http://a:b/": invalid port`},
 		{[]string{"--config", dir, "GET", "/dr"}, exitUsage, `URL "/dr" has no host: use http://HOST:PORT/PATH`},
 		{[]string{"--config", dir + "/none", "GET", "http://a/"}, exitFailed, "no such file or directory"},
@@ -160,17 +186,41 @@ func TestDiff(t *testing.T) {
 	}
 }
 
+func TestDiffPrintsNoSecrets(t *testing.T) {
+	t.Parallel()
+	before, after := canaryDir(t, canaryYAML), canaryDir(t, strings.Replace(canaryYAML, "204", "403", 1))
+	requests := filepath.Join(t.TempDir(), "requests.jsonl")
+	write(t, requests, `{"method":"GET","url":"http://payment.shop/pay?token=hunter2","headers":{"x-tester":"yes","authorization":"Bearer hunter2","cookie":"a=hunter2"}}
+{"method":null}
+{"method":"GET","url":"http://elsewhere/"}
+`)
+	for _, format := range []string{"text", "json"} {
+		code, stdout, stderr := call(t, "diff", before, after, "--requests", requests, "-o", format)
+		if code != exitFailed || stderr != "" || strings.Contains(stdout, "hunter2") || !strings.Contains(stdout, "token=(hidden)") {
+			t.Errorf("%s: code %d, %s, %s", format, code, stdout, stderr)
+		}
+		var found diffs
+		if format != "json" {
+			continue
+		}
+		if err := json.Unmarshal([]byte(stdout), &found); err != nil || !slices.Equal(found.OutsideLines, []int{3}) || !slices.Equal(found.SkippedLines, []int{2}) {
+			t.Errorf("%v, %+v", err, found)
+		}
+	}
+}
+
 func TestDiffOfWhatGoesRoundTheMesh(t *testing.T) {
 	t.Parallel()
 	before, after := canaryDir(t, canaryYAML), canaryDir(t, strings.Replace(canaryYAML, "204", "403", 1))
 	requests := filepath.Join(t.TempDir(), "requests.jsonl")
-	write(t, requests, `{"method":"GET","host":"payment","path":"/pay","headers":{"x-tester":"yes"}}`)
+	write(t, requests, `{"method":"GET","host":"payment","path":"/pay","headers":{"x-tester":"yes"}}
+{"method":null,"authority":null,"path":null}`)
 	code, stdout, stderr := call(t, "diff", before, after, "--requests", requests)
-	if code != exitFailed || stdout != "1 request, 0 different, 1 round the mesh\n" || !strings.Contains(stderr, "nothing was compared") || !strings.Contains(stderr, "--namespace") {
+	if code != exitFailed || stdout != "1 request, 0 different, 1 round the mesh (line 1)\n1 line without a request, not compared (line 2)\n" || !strings.Contains(stderr, "nothing was compared") || !strings.Contains(stderr, "--namespace") {
 		t.Errorf("code %d, %q, %q", code, stdout, stderr)
 	}
 	code, stdout, stderr = call(t, "diff", before, after, "--requests", requests, "--namespace", "shop")
-	if code != exitFailed || !strings.HasSuffix(stdout, "\n1 request, 1 different\n") || stderr != "" {
+	if code != exitFailed || !strings.HasSuffix(stdout, "\n1 request, 1 different\n1 line without a request, not compared (line 2)\n") || stderr != "" {
 		t.Errorf("code %d, %q, %q", code, stdout, stderr)
 	}
 }
@@ -194,6 +244,7 @@ func TestDiffOfNothing(t *testing.T) {
 		{[]string{dir, dir, "--requests", good, "--namespace", "No"}, exitUsage, `--namespace "No" is not a namespace`},
 		{[]string{dir, dir, "--requests", good + ".none"}, exitFailed, "no such file or directory"},
 		{[]string{dir, dir, "--requests", file("\n")}, exitFailed, "has no requests: write one on each line, as JSON"},
+		{[]string{dir, dir, "--requests", file(strings.Repeat(`{"method":"-"}`+"\n", 12))}, exitFailed, "has no requests: the method, the authority or the path of lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more is null"},
 		{[]string{dir, dir, "--requests", file("GET /\n")}, exitFailed, "requests.jsonl: line 1: no JSON object with a request"},
 		{[]string{dir, dir, "--requests", file(`{"url":"ftp://a/"}`)}, exitFailed, `requests.jsonl: line 1: mesh: URL "ftp://a/": unsupported scheme`},
 		{[]string{dir, bad, "--requests", good}, exitFailed, fmt.Sprintf("%s: configuration is invalid", bad)},

@@ -148,7 +148,7 @@ func TestValidateWarns(t *testing.T) {
 	write(t, filepath.Join(dir, "good.yaml"), fmt.Sprintf(goodYAML, "10.0.0.1"))
 	odd := filepath.Join(dir, "odd.yaml")
 	write(t, odd, "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: odd}\nspec: {host: '*.example.com'}\n")
-	warning := odd + `:4:14: warning: DestinationRule default/odd: spec.host: "*.example.com": no ServiceEntry has such a host: it has no effect [unknown-host]` + "\n"
+	warning := odd + `:4:14: warning: DestinationRule default/odd: spec.host: "*.example.com": no Service or ServiceEntry has such a host: it has no effect [unknown-host]` + "\n"
 
 	code, stdout, stderr := call(t, "validate", dir)
 	if want := dir + ": ok: 2 files, 1 listener, 1 route table, 1 cluster, 1 warning\n"; code != exitOK || stdout != want || stderr != warning {
@@ -188,7 +188,7 @@ func TestValidateOfNothing(t *testing.T) {
 	write(t, filepath.Join(comments, "a.yaml"), "# later\n---\n")
 	for _, c := range []struct{ dir, want string }{
 		{empty, "nothing was found: no file is called *.yaml, *.yml or *.json"},
-		{comments, "nothing was found: no document is in the 1 file"},
+		{comments, "nothing was found: no document of a mesh is in the 1 file"},
 	} {
 		for _, args := range [][]string{{"validate", c.dir}, {"validate", c.dir, "-o", "json"}} {
 			if code, _, stderr := call(t, args...); code != exitFailed || !strings.Contains(stderr, c.want) {
@@ -211,8 +211,8 @@ func TestValidatePrintsJSON(t *testing.T) {
 	}
 	want := []finding{{
 		File: odd, Line: 4, Column: 14, Object: "DestinationRule default/odd", Field: "spec.host", Code: "unknown-host",
-		Message: `"*.example.com": no ServiceEntry has such a host: it has no effect`,
-		Remedy:  "Correct the wildcard, or add the ServiceEntry.",
+		Message: `"*.example.com": no Service or ServiceEntry has such a host: it has no effect`,
+		Remedy:  "Correct the name, or ask its owner to add it. Nothing, if it is a host of the gateways alone.",
 	}}
 	if code != exitOK || !got.Valid || len(got.Problems) > 0 || !slices.Equal(got.Warnings, want) {
 		t.Errorf("code %d, got %+v, want the warnings %+v", code, got, want)

@@ -11,7 +11,7 @@ import (
 var rejectedRules = []struct{ name, rule, want string }{
 	{
 		"a group that the pattern has not", `rewrite: {uriRegexRewrite: {match: "/a", rewrite: "\\3"}}`,
-		`spec.http[0].rewrite.uriRegexRewrite.rewrite: has "\3", but the expression has 0 groups`,
+		`spec.http[0].rewrite.uriRegexRewrite.rewrite: has "\3", but the last group of the expression is "\0"`,
 	},
 	{
 		"a backslash at the end", `rewrite: {uriRegexRewrite: {match: "/a", rewrite: "/b\\"}}`,
@@ -19,7 +19,7 @@ var rejectedRules = []struct{ name, rule, want string }{
 	},
 	{
 		"an expression that is too large", `match: [{uri: {regex: "/(a{1,900})b{1,900}c{1,900}"}}]`,
-		`spec.http[0].match[0]: clients refuse the translation: match.safe_regex: regular expression "/(a{1,900})b{1,900}c{1,900}" needs about`,
+		`spec.http[0].match[0]: clients refuse the translation: match.safe_regex: regular expression needs about`,
 	},
 	{
 		"an authority that is none", `rewrite: {authority: "a b"}`,

@@ -19,8 +19,10 @@ import (
 func showStatus(ctx context.Context, call *invocation) error {
 	f := call.flags("", `Shows what a control plane serves and to whom: the configuration and what is
 wrong with it, each client with what it is subscribed to, and what clients have
-rejected, by resource, with their reasons. It exits with 1 if the last change of the
-configuration is not served or a client rejects something.`)
+rejected, by resource, with their reasons; and which listeners they are refused,
+because the configuration has another workload at the address. It exits with 1 if the
+last change of the configuration is not served, a client rejects something, or is
+refused a listener.`)
 	address := f.String("control-plane", "http://127.0.0.1:15014", "`URL` of the status listener of the control plane")
 	output := f.output()
 	if err := f.parse(); err != nil {
@@ -77,7 +79,7 @@ func troubled(s *controlplane.Status) bool {
 	}
 	for i := range s.Clients {
 		for _, t := range s.Clients[i].Types {
-			if t.NACK != nil && t.NACK.Active {
+			if t.NACK != nil && t.NACK.Active || len(t.Refused) > 0 {
 				return true
 			}
 		}
@@ -120,6 +122,7 @@ func writeStatus(to io.Writer, s *controlplane.Status) error {
 		return err
 	}
 	writeRejections(&b, s)
+	writeRefusals(&b, s)
 	_, err := io.WriteString(to, b.String())
 	return err
 }
@@ -129,6 +132,8 @@ func stateOf(t *controlplane.TypeStatus) string {
 	switch {
 	case t.NACK != nil && t.NACK.Active:
 		return "REJECTED"
+	case len(t.Refused) > 0:
+		return "REFUSED"
 	case t.Sent == "":
 		return "nothing sent"
 	case t.Acked == t.Sent:
@@ -152,6 +157,23 @@ func writeRejections(b *strings.Builder, s *controlplane.Status) {
 			}
 			if len(nack.Resources) == 0 {
 				fmt.Fprintf(b, "  %s: %s\n", printable(typeURL[strings.LastIndexByte(typeURL, '.')+1:]), printable(nack.Error))
+			}
+		}
+	}
+}
+
+// writeRefusals says what clients ask for and are not given.
+func writeRefusals(b *strings.Builder, s *controlplane.Status) {
+	for i := range s.Clients {
+		c := &s.Clients[i]
+		for _, typeURL := range slices.Sorted(maps.Keys(c.Types)) {
+			refused := c.Types[typeURL].Refused
+			if len(refused) == 0 {
+				continue
+			}
+			fmt.Fprintf(b, "\n%s is refused:\n", printable(c.Node))
+			for _, r := range refused {
+				fmt.Fprintf(b, "  %s %q: %s\n", printable(typeURL[strings.LastIndexByte(typeURL, '.')+1:]), r.Name, printable(r.Reason))
 			}
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/inboardmesh/inboard/controlplane"
 )
@@ -75,6 +76,49 @@ func TestStatusShowsWhatAClientRejects(t *testing.T) {
 	var found controlplane.Status
 	if err := json.Unmarshal([]byte(out), &found); err != nil || code != exitFailed || len(found.Clients) != 1 {
 		t.Errorf("code %d, %v: %s", code, err, out)
+	}
+}
+
+// TestStatusShowsWhatAClientIsRefused: its operator finds here which workload has its
+// address.
+func TestStatusShowsWhatAClientIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "payment.yaml"), fmt.Sprintf(goodYAML, "10.0.0.1\n    serviceAccount: payment"))
+	where, stop := plane(t, "--config", dir, "--listen", "", "--plaintext-listen", "127.0.0.1:0", "--status", "127.0.0.1:0")
+	defer stop()
+	conn, err := grpc.NewClient(where.Plaintext, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stream, err := discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const name = "xds.istio.io/grpc/lds/inbound/10.0.0.1:8080"
+	metadata, err := structpb.NewStruct(map[string]any{"NAMESPACE": "shop", "SERVICE_ACCOUNT": "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&discovery.DeltaDiscoveryRequest{
+		Node: &core.Node{Id: "web-1", Metadata: metadata}, TypeUrl: "type.googleapis.com/envoy.config.listener.v3.Listener", ResourceNamesSubscribe: []string{name},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs := call(t, "status", "--control-plane", "http://"+where.Status)
+	if code != exitFailed || errs != "" {
+		t.Errorf("code %d: %q", code, errs)
+	}
+	for _, want := range []string{"REFUSED", "web-1 is refused:", `  Listener "` + name + `": the workload at 10.0.0.1:8080 has the service account "payment" of namespace "shop"`, `the node is "web" of "shop"`} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
 	}
 }
 

@@ -75,7 +75,7 @@ func verdict(dir string, files []istio.File, review *istio.Review, strict bool) 
 	case problems > 0:
 		return fmt.Errorf("%s: %s", dir, count(problems, "problem"))
 	case review.Objects == 0:
-		return fmt.Errorf("%s: nothing was found: no document is in the %s", dir, count(len(files), "file"))
+		return fmt.Errorf("%s: nothing was found: no document of a mesh is in the %s", dir, count(len(files), "file"))
 	case strict && warnings > 0:
 		return fmt.Errorf("%s: %s, with --strict", dir, count(warnings, "warning"))
 	}

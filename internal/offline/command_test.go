@@ -1,7 +1,10 @@
 package offline_test
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,6 +25,7 @@ func TestTheControlPlaneAndClientsHaveTheSameCommands(t *testing.T) {
 		"plain", "%%", "%", "100%", "%%%", "%REQ%%", "%req(a)%", "% REQ(a)%", "%REQ(a)", "%REQ(a%", "%()%",
 		"%REQ(a):7%", "%REQ(a):0%", "%REQ(a):x%", "%REQ(a):%", "%REQ(a?b)%", "%REQ(:path)%", "%PROTOCOL%-%HOSTNAME%", "%START_TIME(%Y)%",
 	}
+	var operators []string
 	// The operators of Envoy's page on access logging, with an argument where one is
 	// needed.
 	for name := range strings.FieldsSeq(`REQ(a) RESP(a) TRAILER(a) DYNAMIC_METADATA(a:b) CLUSTER_METADATA(a:b) UPSTREAM_METADATA(a:b)
@@ -37,6 +41,12 @@ func TestTheControlPlaneAndClientsHaveTheSameCommands(t *testing.T) {
 		DOWNSTREAM_PEER_URI_SAN DOWNSTREAM_PEER_DNS_SAN DOWNSTREAM_PEER_SUBJECT DOWNSTREAM_PEER_CERT DOWNSTREAM_TLS_VERSION DOWNSTREAM_TLS_CIPHER
 		CONNECTION_ID STREAM_ID REQUESTED_SERVER_NAME ROUTE_NAME VIRTUAL_CLUSTER_NAME HOSTNAME LOCAL_REPLY_BODY FILTER_CHAIN_NAME TRACE_ID CUSTOM`) {
 		values = append(values, "%"+name+"%")
+		operator, _, _ := strings.Cut(name, "(")
+		operators = append(operators, operator)
+	}
+	page, err := os.ReadFile("../../docs/lint.md")
+	if err != nil {
+		t.Fatal(err)
 	}
 	taken := 0
 	for _, value := range values {
@@ -50,6 +60,10 @@ func TestTheControlPlaneAndClientsHaveTheSameCommands(t *testing.T) {
 			}
 			if len(problems) == 0 {
 				taken++
+				name, _, _ := strings.Cut(strings.Trim(value, "%"), "(")
+				if slices.Contains(operators, name) && !bytes.Contains(page, []byte("`"+name)) {
+					t.Errorf("docs/lint.md does not have %s", name)
+				}
 			} else if want := "spec.http[0].headers." + side + ".set[x]"; problems[0].Field != want {
 				t.Errorf("%q of a %s: %v is not of %s", value, side, problems, want)
 			}

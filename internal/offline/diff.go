@@ -8,20 +8,22 @@ import (
 
 	"github.com/inboardmesh/inboard/internal/ask"
 	"github.com/inboardmesh/inboard/internal/explain"
+	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/mesh"
 )
 
 // Change is one thing that would be otherwise.
 type Change struct {
-	// What is "verdict", "answer", "response headers", "clusters", "mirrors", "filters", "shares", or, of
-	// a cluster, "NAME: sent as", "NAME: timeouts", "NAME: retries", "NAME: endpoints"
-	// or "NAME: connection".
+	// What is "verdict", "answer", "response headers", "redirects", "clusters", "mirrors", "filters", "shares", or, of
+	// a cluster, "NAME: sent as", "NAME: timeouts", "NAME: retries", "NAME: endpoints",
+	// "NAME: settings", "NAME: limits", "NAME: shares", "NAME: priorities" or "NAME: connection".
 	What string `json:"what"`
 	Old  string `json:"old"`
 	New  string `json:"new"`
 }
 
-// Difference is a recorded request that would be routed or answered otherwise.
+// Difference is a recorded request that would be routed or answered otherwise. What may
+// be a secret in it is hidden.
 type Difference struct {
 	ask.Recorded
 
@@ -31,24 +33,28 @@ type Difference struct {
 // Diff says which requests would be routed or answered otherwise by one mesh than by
 // the other. Names of routes, and which of several clusters chance would choose,
 // make no difference; neither does which endpoints a cluster has, but whether it has
-// any does. outside is how many requests go round both meshes: nothing is compared of those. The error has the line of a request that is none.
-func Diff(ctx context.Context, before, after *Mesh, requests []ask.Recorded) (differences []Difference, outside int, err error) {
+// any does. outside are the lines of the requests that go round both meshes: nothing is
+// compared of those. The error has the line of a request that is none.
+func Diff(ctx context.Context, before, after *Mesh, requests []ask.Recorded) (differences []Difference, outside []int, err error) {
 	differences = []Difference{}
+	ctx, release := pipeline.Keeping(ctx)
+	defer release()
 	for i := range requests {
 		r := &requests[i]
 		old, err := before.facts(ctx, &r.Request)
 		if err != nil {
-			return nil, 0, fmt.Errorf("line %d: %w", r.Line, err)
+			return nil, nil, fmt.Errorf("line %d: %w", r.Line, err)
 		}
 		now, err := after.facts(ctx, &r.Request)
 		if err != nil {
-			return nil, 0, fmt.Errorf("line %d: %w", r.Line, err)
+			return nil, nil, fmt.Errorf("line %d: %w", r.Line, err)
 		}
 		if old.outside && now.outside {
-			outside++
+			outside = append(outside, r.Line)
 		}
 		if changes := old.changes(now); len(changes) > 0 {
-			differences = append(differences, Difference{Recorded: *r, Changes: changes})
+			shown := ask.Recorded{Request: r.Redacted(), Line: r.Line, Count: r.Count}
+			differences = append(differences, Difference{Recorded: shown, Changes: changes})
 		}
 	}
 	return differences, outside, nil
@@ -102,7 +108,8 @@ func (f *facts) changes(to *facts) []Change {
 
 // has reports whether there is anything about a cluster.
 func (f *facts) has(cluster string) bool {
-	return slices.ContainsFunc(f.names, func(name string) bool { return strings.HasPrefix(name, cluster+": ") })
+	prefix := cluster + ": "
+	return slices.ContainsFunc(f.names, func(name string) bool { return strings.HasPrefix(name, prefix) })
 }
 
 // facts asks about a request: of each route and of each cluster that chance could
@@ -158,12 +165,76 @@ func (m *Mesh) factsOf(ctx context.Context, req *ask.Request, f *facts) (*mesh.E
 	if err != nil {
 		return nil, err
 	}
+	if e.Draw == nil || e.Draw.By != "random" {
+		f.addCall(e)
+		return e, nil
+	}
+	var parts []part
+	for i, choice := range e.Choices {
+		if choice.Weight == 0 {
+			continue
+		}
+		one, err := m.Explain(explain.WithChoice(ctx, i), req)
+		if err != nil {
+			return nil, err
+		}
+		of := &facts{values: make(map[string]string)}
+		of.addCall(one)
+		parts = append(parts, part{weight: float64(choice.Weight), facts: of})
+	}
+	f.addParts(parts)
+	return e, nil
+}
+
+// part is what is said of a share of the requests.
+type part struct {
+	weight float64
+	facts  *facts
+}
+
+// addParts adds what is said of all shares: once what is the same for all of them, and
+// else by share. What is said of a cluster is about the shares that it has.
+func (f *facts) addParts(parts []part) {
+	seen := make(map[string]bool)
+	for _, p := range parts {
+		for _, name := range p.facts.names {
+			if !seen[name] {
+				seen[name] = true
+				f.add(name, sharesOf(parts, name))
+			}
+		}
+	}
+}
+
+func sharesOf(parts []part, name string) string {
+	weights, total := make(map[string]float64), 0.0
+	for _, p := range parts {
+		if cluster, _, ofCluster := strings.Cut(name, ": "); ofCluster && !p.facts.has(cluster) {
+			continue
+		}
+		weights[p.facts.get(name)] += p.weight
+		total += p.weight
+	}
+	var shares []string
+	for value, weight := range weights {
+		if len(weights) == 1 {
+			return value
+		}
+		shares = append(shares, fmt.Sprintf("%.4g%%: %s", 100*weight/total, value))
+	}
+	slices.Sort(shares)
+	return strings.Join(shares, "; ")
+}
+
+// addCall adds what is said of one call.
+func (f *facts) addCall(e *mesh.Explanation) {
 	f.add("verdict", string(e.Verdict))
 	if e.Answer != nil {
 		f.add("answer", e.Answer.String())
 	}
 	f.add("filters", filtersOf(e))
 	f.add("response headers", strings.Join(e.ResponseHeaders, "; "))
+	f.add("redirects", e.Redirects)
 	if len(e.Choices) > 0 {
 		f.add("clusters", clustersOf(e))
 	}
@@ -172,21 +243,7 @@ func (m *Mesh) factsOf(ctx context.Context, req *ask.Request, f *facts) (*mesh.E
 		copies = append(copies, fmt.Sprintf("%s %.4g%%", mirror.Cluster, mirror.Percent))
 	}
 	f.add("mirrors", strings.Join(copies, ", "))
-	if e.Draw == nil || e.Draw.By != "random" {
-		f.addCluster(e)
-		return e, nil
-	}
-	for _, choice := range e.Choices {
-		if choice.Weight == 0 {
-			continue
-		}
-		one, err := m.Explain(explain.WithCluster(ctx, choice.Cluster), req)
-		if err != nil {
-			return nil, err
-		}
-		f.addCluster(one)
-	}
-	return e, nil
+	f.addCluster(e)
 }
 
 func filtersOf(e *mesh.Explanation) string {
@@ -207,11 +264,15 @@ func clustersOf(e *mesh.Explanation) string {
 			}
 		}
 	}
-	var shares []string
+	sums := make(map[string]float64)
 	for _, c := range e.Choices {
 		if c.Weight > 0 {
-			shares = append(shares, fmt.Sprintf("%s %.4g%%", c.Cluster, c.Percent))
+			sums[c.Cluster] += c.Percent
 		}
+	}
+	var shares []string
+	for cluster, percent := range sums {
+		shares = append(shares, fmt.Sprintf("%s %.4g%%", cluster, percent))
 	}
 	slices.Sort(shares)
 	return strings.Join(shares, ", ")
@@ -245,5 +306,6 @@ func (f *facts) addCluster(e *mesh.Explanation) {
 	}
 	slices.Sort(kinds)
 	security := strings.Join(slices.Compact(kinds), " or ") + " with " + strings.Join(c.Peers, " or ")
+	f.addSettings(prefix, c)
 	f.add(prefix+"connection", strings.Join(append([]string{c.Policy}, c.HashOf...), " of ")+", "+c.Protocol+", "+security)
 }

@@ -17,6 +17,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/controlplane"
 	"github.com/inboardmesh/inboard/controlplane/istio"
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
@@ -37,6 +38,8 @@ type Node struct {
 	Labels    map[string]string
 	// Source is how answers call the documents: a directory. "" is "the documents".
 	Source string
+	// Locality is where the caller runs; the zero value leaves that to its labels.
+	Locality balancer.Locality
 	// RootNamespace is where mesh-wide policies are; "" is "istio-system".
 	RootNamespace string
 }
@@ -52,6 +55,8 @@ type Mesh struct {
 	// "HOST:PORT".
 	source string
 	hosts  func() []string
+	// namespace is the caller's.
+	namespace string
 }
 
 // controlPlane is the control plane's address in the network in memory.
@@ -77,7 +82,7 @@ func New(files []istio.File, node Node) (_ *Mesh, err error) {
 		return nil, errors.Join(err, server.Close())
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	m := &Mesh{server: server, stop: stop, served: make(chan error, 1), source: "the documents"}
+	m := &Mesh{server: server, stop: stop, served: make(chan error, 1), source: "the documents", namespace: node.Namespace}
 	if node.Source != "" {
 		m.source = strconv.Quote(node.Source)
 	}
@@ -122,6 +127,7 @@ func (n *Node) bootstrap(network *memnet.Network) *bootstrap.Config {
 		}},
 		Node: bootstrap.Node{
 			ID:       fmt.Sprintf("sidecar~127.0.0.1~offline.%[1]s~%[1]s.svc.cluster.local", n.Namespace),
+			Locality: n.Locality,
 			Metadata: metadata,
 		},
 	}
@@ -152,21 +158,33 @@ func (m *Mesh) unknown(target string) string {
 	if err != nil {
 		host = target
 	}
-	var ports, hosts []string
+	var ports, hosts, elsewhere []string
 	for _, known := range m.hosts() {
 		name, number, err := net.SplitHostPort(known)
 		if err != nil {
 			continue
 		}
-		if name == host || strings.HasPrefix(name, host+".") {
+		short := strings.TrimSuffix(name, clusterDomain)
+		service, namespace, ofService := strings.Cut(short, ".")
+		switch {
+		case name == host || short == host || short+".svc" == host || service == host && namespace == m.namespace:
 			ports = append(ports, number)
+		case service == host && ofService && short != name && !slices.Contains(elsewhere, strconv.Quote(short)):
+			elsewhere = append(elsewhere, strconv.Quote(short))
 		}
-		if short := strings.TrimSuffix(name, clusterDomain); !slices.Contains(hosts, short) {
+		if !slices.Contains(hosts, short) {
 			hosts = append(hosts, short)
 		}
 	}
-	if len(ports) > 0 {
+	switch {
+	case len(ports) > 0:
 		return fmt.Sprintf("%s has no port %s of %q: it has %s", m.source, port, host, strings.Join(ports, ", "))
+	case len(elsewhere) > 0:
+		caller := "a caller without a namespace"
+		if m.namespace != "" {
+			caller = fmt.Sprintf("a caller of the namespace %q", m.namespace)
+		}
+		return fmt.Sprintf("%s has no host %q for %s: write %s, or name the namespace of the caller", m.source, host, caller, strings.Join(elsewhere, " or "))
 	}
 	return fmt.Sprintf("%s has no host %q%s", m.source, host, near.Question(near.Names(strings.TrimSuffix(host, clusterDomain), hosts)))
 }

@@ -92,6 +92,18 @@ func TestExplainOfFiles(t *testing.T) {
 	}
 }
 
+// What another namespace does not have, or has removed, fails the calls for it, and no others.
+func TestAReferenceToWhatOthersDoNotHaveFailsItsCallsOnly(t *testing.T) {
+	t.Parallel()
+	m := open(t, "  - match: [{uri: {prefix: /gone}}]\n    route: [{destination: {host: gone.bank.svc.cluster.local, port: {number: 80}}}]\n  -\n"+toPayment, offline.Node{})
+	for path, want := range map[string]mesh.Verdict{"/gone": mesh.VerdictNoCluster, "/": mesh.VerdictForward} {
+		e, err := m.Explain(t.Context(), &ask.Request{Method: "GET", URL: "http://payment.shop" + path})
+		if err != nil || e.Verdict != want {
+			t.Errorf("%s: want %s, got %v, %v", path, want, e, err)
+		}
+	}
+}
+
 func TestFilesThatNobodyWouldServe(t *testing.T) {
 	t.Parallel()
 	_, err := offline.New([]istio.File{{Name: "x.yaml", Data: []byte("kind: Odd")}}, offline.Node{})
@@ -139,6 +151,12 @@ func TestDiff(t *testing.T) {
 		{"what one of a split is sent", split("99", "1", ""), split("99", "1", ", headers: {request: {set: {x-canary: a}}}"), get("http://payment.shop/"), []offline.Change{
 			{v2 + ": sent as", "payment.shop/", "payment.shop/, sets x-canary: a"},
 		}},
+		{"shares of the same cluster", "  - route: [{destination: {host: payment, subset: v1}, weight: 50}, {destination: {host: payment, subset: v1}, weight: 50}]\n", "  - route: [{destination: {host: payment, subset: v1}}]\n", get("http://payment.shop/"), nil},
+		{"what one share of the same cluster is sent and answers", "  - route: [{destination: {host: payment, subset: v1}}]\n", "  - route: [{destination: {host: payment, subset: v1}, weight: 75}, {destination: {host: payment, subset: v1}, weight: 25, headers: {request: {set: {x-a: b}}, response: {set: {x-c: d}}}}]\n", get("http://payment.shop/"), []offline.Change{
+			{"response headers", "none", "25%: sets x-c: d; 75%: none"},
+			{v1 + ": sent as", "payment.shop/", "25%: payment.shop/, sets x-a: b; 75%: payment.shop/"},
+		}},
+		{"the same share without endpoints", "  - route: [{destination: {host: payment, subset: v1}, weight: 75}, {destination: {host: payment, subset: v3}, weight: 25}]\n", "  - route: [{destination: {host: payment, subset: v3}, weight: 25}, {destination: {host: payment, subset: v1}, weight: 75}]\n", get("http://payment.shop/"), nil},
 		{"a header that is matched", "", "  - match: [{headers: {x-user: {exact: ann}}}]\n    fault: {abort: {percentage: {value: 100}, httpStatus: 503}}\n" + toPayment + "  -\n" + toPayment, get("http://payment.shop/", "x-user: ann"), []offline.Change{
 			{"verdict", "forward", "filter-answers"}, {"filters", "none", "aborts 100% with status 503"},
 			{"clusters", whole + " 100%", "none"}, {"answer", "none", `status 503, 18 bytes: "fault filter abort"`},
@@ -192,5 +210,32 @@ func TestDiff(t *testing.T) {
 	bad.Line = 7
 	if _, _, err := offline.Diff(t.Context(), m, m, []ask.Recorded{bad}); err == nil || !strings.HasPrefix(err.Error(), "line 7: ") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Where no endpoint is known, nobody's identity is: that is said, and not an identity
+// which nobody has.
+func TestExplainOfAServiceWithoutEndpoints(t *testing.T) {
+	t.Parallel()
+	m, err := offline.New([]istio.File{{Name: "x.yaml", Data: []byte(`
+apiVersion: v1
+kind: Service
+metadata: {name: cart, namespace: shop}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: cart, namespace: shop}
+spec: {host: cart, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}
+`)}}, offline.Node{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := m.Explain(t.Context(), &ask.Request{Method: "GET", URL: "http://cart.shop/"})
+	if err = errors.Join(err, m.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"nobody, as no endpoint says who it is"}, e.Cluster.Peers); diff != "" {
+		t.Errorf("peers (-want +got):\n%s", diff)
 	}
 }
