@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -20,8 +21,9 @@ type Balancing struct {
 	// for them: in load_balancing_policy, by a TypedStruct whose type ends in the
 	// name, or in their metadata, by "inboard.balancer": {"policy": name, "config":
 	// {...}}. A cluster that asks for a policy which is not there is rejected. See
-	// [balancer.Custom] for what the function is given and when. The names that
-	// begin with "inboard." are the mesh's.
+	// [balancer.Custom] for what the function is given and when. Where a policy
+	// panics, or picks no host, calls fail with an error that names it, which is
+	// logged. The names that begin with "inboard." are the mesh's.
 	Policies map[string]func(hosts []*balancer.Host, config map[string]any) balancer.Picker
 	// LocalCluster names the cluster of which this process is an endpoint, as the
 	// control plane calls it ("outbound|80||cart.shop.svc.cluster.local"): Envoy's
@@ -69,10 +71,12 @@ func (b Balancing) check() (errs []error) {
 	return errs
 }
 
-func (b Balancing) custom() map[string]balancer.Custom {
+func (b Balancing) custom(logger *slog.Logger) map[string]balancer.Custom {
 	policies := make(map[string]balancer.Custom, len(b.Policies))
 	for name, newPicker := range b.Policies {
-		policies[name] = balancer.Custom{Name: name, New: newPicker}
+		policies[name] = balancer.Custom{Name: name, New: newPicker, Failed: func(err error) {
+			logger.Error("calls are not balanced", "error", err)
+		}}
 	}
 	return policies
 }

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -37,7 +38,7 @@ func TestOptionsThatAreStructsAddToEachOther(t *testing.T) {
 	} {
 		o.apply(s)
 	}
-	if got := len(s.balancing.custom()); got != 2 || len(own) != 1 {
+	if got := len(s.balancing.custom(slog.Default())); got != 2 || len(own) != 1 {
 		t.Errorf("%d policies, the application's map has %d, want 2 and 1", got, len(own))
 	}
 	if n, known := s.balancing.number(); n != 0 || !known || s.balancing.LocalCluster != "cart" {

@@ -19,11 +19,12 @@ import (
 // are added to the route's, since the application knows what may be repeated.
 // Hedges count as retries, and all count in the cluster's limits and budget.
 type CallOptions struct {
-	// Timeout bounds the call with all its attempts. The route's timeout and the
-	// context's deadline apply beside it. It begins where the route's does, behind the
-	// client's filters: a context's deadline bounds an injected delay, too. A negative
-	// one has passed already, as what is left of a deadline that has: the call fails,
-	// and nothing is sent.
+	// Timeout bounds the whole call, as a context's deadline does: from its beginning,
+	// with the wait for a configuration, injected delays, all attempts, the redirects
+	// that the mesh follows, and the response. The route's timeout, which as with Envoy
+	// begins behind the client's filters and with each redirect anew, and the context's
+	// deadline apply beside it. A negative one has passed already, as what is left of a
+	// deadline that has: the call fails, and nothing is sent.
 	Timeout time.Duration
 	// PerTryTimeout ends one attempt. It can only shorten the route's. A negative one
 	// is as 0.
@@ -71,7 +72,9 @@ type CallOptions struct {
 // x-envoy-max-retries, x-envoy-retriable-status-codes,
 // x-envoy-retriable-header-names, x-envoy-hedge-on-per-try-timeout,
 // x-envoy-upstream-rq-timeout-ms and x-envoy-upstream-rq-per-try-timeout-ms. They
-// override the context's options and are not sent on; a server of the mesh
+// go before the context's options and are not sent on, but the times apply beside them:
+// the shortest ends the call. 0 is none, and leaves the others. A header's timeout is
+// counted as Envoy does, from where the route's begins. A server of the mesh
 // removes them from what arrives, so that no caller controls what is called on
 // its behalf.
 func WithCall(ctx context.Context, options CallOptions) context.Context {

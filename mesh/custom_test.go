@@ -25,6 +25,7 @@ import (
 
 	"github.com/inboardmesh/inboard/mesh"
 	"github.com/inboardmesh/inboard/mesh/meshtest"
+	"github.com/inboardmesh/inboard/observe"
 )
 
 // checker is an authorization service with Envoy's API. It allows what says that
@@ -134,12 +135,12 @@ type customWorld struct {
 	conn     *grpc.ClientConn
 }
 
-func newCustomWorld(t *testing.T) *customWorld {
+func newCustomWorld(t *testing.T, options ...meshtest.Option) *customWorld {
 	w := &customWorld{World: meshtest.New(t), checker: &checker{}, served: &served{}}
-	w.Service("payment.shop", meshtest.Labels(map[string]string{"app": "payment"}), meshtest.HTTP(80, w.served), meshtest.HTTP(81, w.served),
+	w.Service("payment.shop", append(options, meshtest.Labels(map[string]string{"app": "payment"}), meshtest.HTTP(80, w.served), meshtest.HTTP(81, w.served),
 		meshtest.GRPC(9090, func(s grpc.ServiceRegistrar) {
 			grpc_testing.RegisterTestServiceServer(s, &servedRPC{served: w.served})
-		}))
+		}))...)
 	w.authz = w.Service("authz.shop", meshtest.HTTP(8000, w.checker),
 		meshtest.GRPC(9000, func(s grpc.ServiceRegistrar) { authv3.RegisterAuthorizationServer(s, w.checker) }))
 	w.customer = w.Workload(customer)
@@ -371,6 +372,52 @@ func TestV58_CustomWithoutAProviderDenies(t *testing.T) {
 		}
 		if w.checker.last() != nil {
 			t.Error("somebody was asked")
+		}
+	})
+}
+
+// TestS35_CustomIsNoTrial: who looks at metrics and hooks can tell a question to a
+// service from a DENY that is tried.
+func TestS35_CustomIsNoTrial(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var events []observe.AuthorizationEvent
+		w := newCustomWorld(t, meshtest.Hooks(&observe.Hooks{Authorized: func(e observe.AuthorizationEvent) {
+			mu.Lock()
+			defer mu.Unlock()
+			events = append(events, e)
+		}}))
+		take := func() (found []observe.AuthorizationEvent) {
+			mu.Lock()
+			defer mu.Unlock()
+			found, events = events, nil
+			return found
+		}
+		all := `["/pay", "` + grpc_testing.TestService_UnaryCall_FullMethodName + `"]`
+		w.Apply(customYAML("authz", "", `{selector: {matchLabels: {app: payment}}, action: CUSTOM, provider: {name: authz-grpc}, rules: [{to: [{operation: {paths: `+all+`}}]}]}`) + `---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: tried, namespace: shop, annotations: {istio.io/dry-run: "true"}}
+spec: {selector: {matchLabels: {app: payment}}, action: DENY, rules: [{to: [{operation: {paths: ` + all + `}}]}]}
+`)
+		for _, protocol := range []string{"HTTP/1.1", "HTTP/2", "gRPC"} {
+			take()
+			if r := w.call(t, protocol, "/pay", "admin", ""); r.header == nil {
+				t.Fatalf("%s: %+v", protocol, r)
+			}
+			got := take()
+			if len(got) != 2 || !got[0].Asked || got[0].Shadow || !got[0].Allowed || !strings.Contains(got[0].Policy, "istio-ext-authz") ||
+				got[1].Asked || !got[1].Shadow || got[1].Allowed || !strings.Contains(got[1].Policy, "tried") {
+				t.Errorf("%s: %+v", protocol, got)
+			}
+			w.call(t, protocol, "/pay", "guest", "")
+			if got := take(); len(got) != 1 || !got[0].Asked {
+				t.Errorf("%s, denied by the service: %+v", protocol, got)
+			}
+		}
+		if w.call(t, "HTTP/1.1", "/free", "guest", ""); len(take()) != 1 { // of the one on trial
+			t.Error("a request that nobody is asked about is reported")
 		}
 	})
 }

@@ -20,15 +20,21 @@ const (
 	// VerdictNoEndpoint is a call that would be forwarded, and fails at this moment,
 	// because the chosen cluster has no endpoint that can be picked.
 	VerdictNoEndpoint = Verdict(explain.NoEndpoint)
+	// VerdictOverflow is a call that would be forwarded, and fails at this moment with
+	// nothing sent, because the error-rate breaker of the chosen cluster is open, or one
+	// of its limits is reached: Reason says which.
+	VerdictOverflow = Verdict(explain.Overflow)
 	// VerdictNoTime is a call that would be forwarded, and fails with nothing sent,
-	// because too little of its time is left: see [CallOptions].
+	// because too little of its time is left, or an injected delay takes all of it: see
+	// [CallOptions].
 	VerdictNoTime = Verdict(explain.NoTime)
 	// VerdictDirectResponse is a call that the configuration answers.
 	VerdictDirectResponse = Verdict(explain.DirectResponse)
 	// VerdictRedirect is a call that is answered with another location.
 	VerdictRedirect = Verdict(explain.Redirect)
 	// VerdictFilter is a call that a filter of the route answers, always: an injected
-	// fault, or CORS a preflight. Nothing is sent. If it answers a share of the calls
+	// fault, CORS a preflight, or a strict session whose endpoint is gone or cannot be used
+	// at this moment. Nothing is sent. If it answers a share of the calls
 	// only, or those of whom more is not known, Reason says so.
 	VerdictFilter = Verdict(explain.FilterAnswer)
 	// VerdictNoRoute is a call that fails, because no route is for it.
@@ -53,8 +59,8 @@ const (
 //
 // What depends on chance is drawn anew each time: of several clusters the
 // explanation names the one that it drew, with the weights of all. Filters are
-// described and not run; where one would change the route, the explanation is of
-// the route before.
+// described and not run, but for sessions, whose endpoint and cluster are followed; where
+// another one would change the route, the explanation is of the route before.
 //
 // The configuration of a host that this process does not call is asked of the
 // control plane for as long as the answer takes. The request's context bounds the
@@ -102,7 +108,7 @@ func explanationOf(e *explain.Explanation) *Explanation {
 				Connect: ExplainedDuration(t.Connect), Needed: ExplainedDuration(t.Needed),
 			}
 		}),
-		ResponseHeaders: e.ResponseHeaders,
+		ResponseHeaders: e.ResponseHeaders, Redirects: e.Redirects,
 		Retry: pointed(e.Retry, func(r explain.Retry) ExplainedRetry {
 			return ExplainedRetry{
 				Max: r.Max, On: r.On, Statuses: r.Statuses, Headers: r.Headers,
@@ -116,18 +122,32 @@ func explanationOf(e *explain.Explanation) *Explanation {
 
 func explainedCluster(c explain.Cluster) ExplainedCluster {
 	return ExplainedCluster{
-		Name: c.Name, Error: c.Error, Policy: c.Policy, HashOf: c.HashOf, Protocol: c.Protocol, ZoneAware: c.ZoneAware,
+		Name: c.Name, Error: c.Error, Policy: c.Policy, HashOf: c.HashOf, Hash: c.Hash, Protocol: c.Protocol, ZoneAware: c.ZoneAware,
 		MutualTLS: c.MutualTLS, Peers: c.Peers,
 		Endpoints: each(c.Endpoints, func(e explain.Endpoint) ExplainedEndpoint { return ExplainedEndpoint(e) }),
-		Limits: pointed(c.Limits, func(l explain.Limits) ExplainedLimits {
-			return ExplainedLimits{
-				Priority: l.Priority, Connections: ExplainedLimit(l.Connections), Pending: ExplainedLimit(l.Pending),
-				Requests: ExplainedLimit(l.Requests), Retries: ExplainedLimit(l.Retries),
+		Limits:    pointed(c.Limits, explainedLimits),
+		Breaker:   c.Breaker,
+		Drops:     each(c.Drops, func(d explain.Drop) ExplainedDrop { return ExplainedDrop(d) }),
+		Outlier:   c.Outlier, Detectors: c.Detectors, SlowStart: c.SlowStart, Checks: c.Checks, Panic: c.Panic,
+		PanicThreshold: c.PanicThreshold, Subsetting: c.Subsetting, Shares: c.Shares,
+		Leaves: each(c.Leaves, func(l explain.Leaf) ExplainedLeaf {
+			return ExplainedLeaf{
+				Name: l.Name, Error: l.Error, Policy: l.Policy, Protocol: l.Protocol, ZoneAware: l.ZoneAware,
+				Limits:  pointed(l.Limits, explainedLimits),
+				Breaker: l.Breaker,
+				Drops:   each(l.Drops, func(d explain.Drop) ExplainedDrop { return ExplainedDrop(d) }),
+				Outlier: l.Outlier, Detectors: l.Detectors, SlowStart: l.SlowStart, Checks: l.Checks, Panic: l.Panic,
+				PanicThreshold: l.PanicThreshold, Subsetting: l.Subsetting,
+				Refuses: l.Refuses,
 			}
 		}),
-		Breaker: c.Breaker,
-		Drops:   each(c.Drops, func(d explain.Drop) ExplainedDrop { return ExplainedDrop(d) }),
-		Outlier: c.Outlier,
+	}
+}
+
+func explainedLimits(l explain.Limits) ExplainedLimits {
+	return ExplainedLimits{
+		Priority: l.Priority, Connections: ExplainedLimit(l.Connections), Pending: ExplainedLimit(l.Pending),
+		Requests: ExplainedLimit(l.Requests), Retries: ExplainedLimit(l.Retries),
 	}
 }
 

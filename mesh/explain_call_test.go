@@ -96,8 +96,8 @@ func TestExplainTellsWhatTheOptionsOfACallDo(t *testing.T) {
 				map[string]string{"": "ring hash of header x-user", "http": "timeouts      call 10s, attempt none", "grpc": "timeouts      call 10s, attempt none"},
 			},
 			{
-				"a key that is hashed", mesh.CallOptions{HashKey: "order-7"}, nil, mesh.VerdictForward, 3, 1,
-				map[string]string{"": "ring hash of the key that the call gives"},
+				"a key that is hashed", mesh.CallOptions{HashKey: "order-7"}, nil, mesh.VerdictForward, 1, 1,
+				map[string]string{"": "not picked: the hash leads to another endpoint"},
 			},
 			{
 				"a region", mesh.CallOptions{Locality: balancer.Locality{Region: "eu"}}, nil, mesh.VerdictForward, 2, 1,
@@ -140,7 +140,7 @@ func TestExplainTellsWhatTheOptionsOfACallDo(t *testing.T) {
 			},
 			{
 				"hedging without retries", mesh.CallOptions{Hedge: hedged, Timeout: time.Second, MaxRetries: new(uint32(0))}, []string{slowHeader, "idempotency-key"}, mesh.VerdictForward, 3, 1,
-				map[string]string{"": "retries       none\n"},
+				map[string]string{"": "retries       none, not hedged: attempts beside the first count as retries\n"},
 			},
 		} {
 			for protocol, do := range over {

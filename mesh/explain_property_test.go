@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/internal/racing"
 	"github.com/inboardmesh/inboard/mesh"
 	"github.com/inboardmesh/inboard/mesh/meshtest"
 	"github.com/inboardmesh/inboard/outcome"
@@ -33,7 +34,11 @@ import (
 // a random gRPC call.
 func TestExplainSaysWhatHappens(t *testing.T) {
 	t.Parallel()
-	const worlds, configs = 10, 100
+	const worlds = 10
+	configs := 100
+	if racing.Enabled {
+		configs = 25
+	}
 	verdicts := make(chan map[string]int, worlds)
 	t.Cleanup(func() { checkExplainCoverage(t, verdicts) })
 	for n := range worlds {
@@ -570,6 +575,9 @@ func checkExplainCoverage(t *testing.T, verdicts chan map[string]int) {
 	t.Log(sum)
 	if worlds < cap(verdicts) {
 		return // it has failed
+	}
+	if racing.Enabled {
+		return // a quarter of the configurations need not meet what is rare
 	}
 	for _, protocol := range []string{"http ", "grpc "} {
 		for _, verdict := range []string{"forward", "direct-response", "redirect", "no-route", "aborted", "without candidates", "no-time", "hedged", "per try"} {

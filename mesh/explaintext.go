@@ -33,6 +33,10 @@ func (e *Explanation) String() string {
 		e.Cluster.write(w)
 	}
 	for _, m := range e.Mirrors {
+		if m.Missing {
+			w.field("not copied", "no route of this table names the cluster %q", m.Cluster)
+			continue
+		}
 		w.field("copied to", "%s, %.4g%%", m.Cluster, m.Percent)
 	}
 	if s := e.Sent; s != nil {
@@ -40,6 +44,9 @@ func (e *Explanation) String() string {
 	}
 	for _, operation := range e.ResponseHeaders {
 		w.field("response", "%s", operation)
+	}
+	if e.Redirects != "" {
+		w.field("redirects", "%s", e.Redirects)
 	}
 	if t := e.Timeouts; t != nil {
 		needed := ""
@@ -51,7 +58,7 @@ func (e *Explanation) String() string {
 	}
 	if r := e.Retry; r != nil {
 		w.field("retries", "%s", r)
-	} else if e.Verdict == VerdictForward || e.Verdict == VerdictNoEndpoint {
+	} else if e.Verdict == VerdictForward || e.Verdict == VerdictNoEndpoint || e.Verdict == VerdictOverflow {
 		w.field("retries", "none")
 	}
 	return w.String()
@@ -82,6 +89,9 @@ func (e *Explanation) writeChoices(w *writer) {
 		mark := ""
 		if c.Chosen {
 			mark = fmt.Sprintf(" <- drawn by %s: %d of %d", e.Draw.By, e.Draw.Number, e.Draw.Total)
+			if e.Draw.By == "session" {
+				mark = " <- named by the session"
+			}
 		}
 		w.field("choice", "%s, %.4g%%%s", c.Cluster, c.Percent, mark)
 	}
@@ -99,9 +109,25 @@ func (c *ExplainedCluster) write(w *writer) {
 	if len(c.HashOf) > 0 {
 		policy += " of " + strings.Join(c.HashOf, ", ")
 	}
-	w.field("", "%s, %s", policy, c.Protocol)
+	if c.Protocol != "" {
+		policy += ", " + c.Protocol
+	}
+	w.field("", "%s", policy)
+	switch {
+	case c.Hash == "determined":
+		w.field("", "the hash determines the endpoint")
+	case c.Hash != "":
+		w.field("", "the endpoint is %s", c.Hash)
+	}
 	if c.ZoneAware != "" {
 		w.field("", "zone aware routing is %s", c.ZoneAware)
+	}
+	w.settings(c.SlowStart, c.Checks, c.Detectors)
+	for _, share := range c.Shares {
+		w.field("share", "%s", share)
+	}
+	if c.Subsetting != "" {
+		w.field("subsetting", "%s", c.Subsetting)
 	}
 	if len(c.Peers) > 0 {
 		w.field("", "peers are %s", strings.Join(c.Peers, " or "))
@@ -112,18 +138,79 @@ func (c *ExplainedCluster) write(w *writer) {
 			candidates++
 		}
 	}
+	if c.Panic != "" {
+		w.field("panic", "%s", c.Panic)
+	}
 	w.field("endpoints", "%d, of which %d can be picked", len(c.Endpoints), candidates)
 	for i := range c.Endpoints {
-		w.field("", "%s", &c.Endpoints[i])
+		if c.Endpoints[i].Cluster == "" {
+			w.field("", "%s", &c.Endpoints[i])
+		}
 	}
-	if l := c.Limits; l != nil {
-		w.field("limits", "%s priority: connections %s, pending %s, requests %s, retries %s",
-			l.Priority, l.Connections, l.Pending, l.Requests, l.Retries)
+	switch l := c.Limits; {
+	case l == nil:
+	case len(c.Leaves) > 0:
+		w.field("limits", "%s priority: retries %s", l.Priority, l.Retries)
+	default:
+		w.field("limits", "%s, retries %s", l, l.Retries)
 	}
-	if c.Breaker != "" {
-		w.field("breaker", "%s", c.Breaker)
+	w.state(c.Breaker, c.Drops)
+	for i := range c.Leaves {
+		c.Leaves[i].write(w, c.Endpoints)
 	}
-	for _, d := range c.Drops {
+}
+
+// write writes a leaf, with its endpoints among those of the aggregate.
+func (l *ExplainedLeaf) write(w *writer, endpoints []ExplainedEndpoint) {
+	w.field("leaf", "%s", l.Name)
+	if l.Error != "" {
+		w.field("", "cannot be used: %s", l.Error)
+	}
+	if l.Policy == "" {
+		return
+	}
+	w.field("", "%s, %s", l.Policy, l.Protocol)
+	if l.ZoneAware != "" {
+		w.field("", "zone aware routing is %s", l.ZoneAware)
+	}
+	w.settings(l.SlowStart, l.Checks, l.Detectors)
+	if l.Subsetting != "" {
+		w.field("subsetting", "%s", l.Subsetting)
+	}
+	if l.Panic != "" {
+		w.field("panic", "%s", l.Panic)
+	}
+	for i := range endpoints {
+		if endpoints[i].Cluster == l.Name {
+			w.field("", "%s", &endpoints[i])
+		}
+	}
+	w.field("limits", "%s", l.Limits)
+	w.state(l.Breaker, l.Drops)
+	if l.Refuses != "" {
+		w.field("refuses", "%s", l.Refuses)
+	}
+}
+
+// settings writes what decides which endpoints get how much.
+func (w *writer) settings(slowStart, checks, detectors string) {
+	if slowStart != "" {
+		w.field("", "slow start %s", slowStart)
+	}
+	if checks != "" {
+		w.field("", "checks %s", checks)
+	}
+	if detectors != "" {
+		w.field("", "ejects after %s", detectors)
+	}
+}
+
+// state writes what keeps calls back.
+func (w *writer) state(breaker string, drops []ExplainedDrop) {
+	if breaker != "" {
+		w.field("breaker", "%s", breaker)
+	}
+	for _, d := range drops {
 		w.field("drops", "%.4g%% for %q", d.Percent, d.Category)
 	}
 }
@@ -138,6 +225,16 @@ func (e *ExplainedEndpoint) String() string {
 	fmt.Fprintf(&b, " %s, %s, priority %d, weight %d, %d active", e.Health, e.Security, e.Priority, e.Weight, e.Active)
 	if e.Locality != "" {
 		b.WriteString(", in " + e.Locality)
+	}
+	if e.Warmth > 0 {
+		fmt.Fprintf(&b, ", %.0f%% of its weight by slow start", e.Warmth)
+	}
+	switch e.Check {
+	case "":
+	case "not yet":
+		b.WriteString(", not yet checked")
+	default:
+		b.WriteString(", checked: " + e.Check)
 	}
 	if e.Ejected != "" {
 		b.WriteString(", ejected: " + e.Ejected)
@@ -197,6 +294,9 @@ func (s *ExplainedSent) String() string {
 
 // String is the policy in words.
 func (r *ExplainedRetry) String() string {
+	if r.Max == 0 {
+		return "none, not hedged: " + r.NotHedged
+	}
 	on := strings.Split(r.On, ",")
 	if len(r.Statuses) == 0 { // then the condition never holds
 		on = slices.DeleteFunc(on, func(c string) bool { return c == "retriable-status-codes" })
@@ -232,6 +332,11 @@ func (r *ExplainedRetry) String() string {
 		text += ", not hedged: " + r.NotHedged
 	}
 	return text
+}
+
+// String is the limits but that of retries.
+func (l *ExplainedLimits) String() string {
+	return fmt.Sprintf("%s priority: connections %s, pending %s, requests %s", l.Priority, l.Connections, l.Pending, l.Requests)
 }
 
 // String is "3/1024".

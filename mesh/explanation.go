@@ -45,10 +45,14 @@ type Explanation struct {
 	// answers, in order: "sets x-frame-options: DENY", "adds via: %PROTOCOL% if absent",
 	// "removes server". What a filter adds is among its effects.
 	ResponseHeaders []string `json:"responseHeaders,omitempty"`
+	// Redirects says which redirects of the endpoint the call follows by itself, "" if
+	// they are handed to the application.
+	Redirects string `json:"redirects,omitempty"`
 	// Sent is what the endpoint would see, nil if the call is not forwarded.
 	Sent     *ExplainedSent     `json:"sent,omitempty"`
 	Timeouts *ExplainedTimeouts `json:"timeouts,omitempty"`
-	// Retry is nil if there is one attempt only.
+	// Retry is nil if there is one attempt only. Its Max is 0 if that is so although
+	// hedging is configured.
 	Retry *ExplainedRetry `json:"retry,omitempty"`
 }
 
@@ -118,12 +122,15 @@ type ExplainedMirror struct {
 	Cluster string `json:"cluster"`
 	// Percent is the share of the calls that are copied.
 	Percent float64 `json:"percent"`
+	// Missing is whether there is no such cluster, so that nothing is copied: a header
+	// names one that no route of the table does.
+	Missing bool `json:"missing,omitempty"`
 }
 
 // ExplainedDraw is how one of several clusters was chosen.
 type ExplainedDraw struct {
-	// By is "random", "header" or "hash". At random, the next call may go to
-	// another one.
+	// By is "random", "header", "hash" or "session", which names it. At random, the next
+	// call may go to another one.
 	By string `json:"by"`
 	// Number is below Total, the sum of the weights.
 	Number uint64 `json:"number"`
@@ -140,10 +147,14 @@ type ExplainedCluster struct {
 	Policy   string   `json:"policy,omitempty"`
 	HashOf   []string `json:"hashOf,omitempty"`
 	Protocol string   `json:"protocol,omitempty"`
+	// Hash is "determined" if it leads the call to one endpoint, "drawn: " and why, or ""
+	// if it has no say.
+	Hash string `json:"hash,omitempty"`
 	// ZoneAware is "on", "off: " and why, or "" without zone aware routing.
 	ZoneAware string `json:"zoneAware,omitempty"`
 	// MutualTLS is whether every endpoint is reached with mutual TLS. Peers are the
-	// identities and names of which an endpoint must prove one.
+	// identities and names of which an endpoint must prove one. A cluster without endpoints
+	// may expect nobody, which is said.
 	MutualTLS bool     `json:"mutualTLS"`
 	Peers     []string `json:"peers,omitempty"`
 	// Endpoints are all of them; those with Candidate are picked from.
@@ -155,13 +166,62 @@ type ExplainedCluster struct {
 	// Drops are the shares of the calls that are refused before an endpoint is
 	// picked.
 	Drops []ExplainedDrop `json:"drops,omitempty"`
-	// Outlier is whether endpoints that fail are ejected.
-	Outlier bool `json:"outlierDetection"`
+	// Outlier is whether endpoints that fail are ejected, Detectors by what and for how
+	// long, in words.
+	Outlier   bool   `json:"outlierDetection"`
+	Detectors string `json:"detectors,omitempty"`
+	// SlowStart is how the traffic of new endpoints grows, and Checks how endpoints are
+	// checked actively, in words; "" if that is not so.
+	SlowStart string `json:"slowStart,omitempty"`
+	Checks    string `json:"healthChecks,omitempty"`
+	// Panic is which priorities with traffic have too few fit endpoints, and what becomes
+	// of the calls that come to them; "" if none has.
+	Panic string `json:"panic,omitempty"`
+	// PanicThreshold is the share of fit endpoints, in percent, below which a priority is in
+	// panic; 0 is none.
+	PanicThreshold float64 `json:"panicThreshold,omitempty"`
+	// Subsetting is how many of the endpoints this process uses, in words; "" if all.
+	// Endpoints are those.
+	Subsetting string `json:"subsetting,omitempty"`
+	// Shares are how the calls are divided among priorities and weighted localities, in
+	// words: "71% to priority 0: 80% in eu/a, 20% in us/a"; nil if they are not. An
+	// aggregate, and its leaves, have none.
+	Shares []string `json:"shares,omitempty"`
+	// Leaves are the clusters that an aggregate consists of, in order; nil for others.
+	// They have the endpoints, and all of the above: what an aggregate has of its own are
+	// Drops and the limit of retries.
+	Leaves []ExplainedLeaf `json:"leaves,omitempty"`
+}
+
+// ExplainedLeaf is one of the clusters that an aggregate consists of.
+type ExplainedLeaf struct {
+	Name string `json:"name"`
+	// Error is why it cannot be used.
+	Error string `json:"error,omitempty"`
+	// Policy, Protocol and the following are as those of a cluster.
+	Policy    string           `json:"policy"`
+	Protocol  string           `json:"protocol"`
+	ZoneAware string           `json:"zoneAware,omitempty"`
+	Limits    *ExplainedLimits `json:"limits,omitempty"`
+	Breaker   string           `json:"breaker,omitempty"`
+	Drops     []ExplainedDrop  `json:"drops,omitempty"`
+	Outlier   bool             `json:"outlierDetection"`
+	Detectors string           `json:"detectors,omitempty"`
+	SlowStart string           `json:"slowStart,omitempty"`
+	Checks    string           `json:"healthChecks,omitempty"`
+	Panic     string           `json:"panic,omitempty"`
+	// PanicThreshold and Subsetting are as those of a cluster.
+	PanicThreshold float64 `json:"panicThreshold,omitempty"`
+	Subsetting     string  `json:"subsetting,omitempty"`
+	// Refuses is why an attempt that goes to it fails, "" if it does not.
+	Refuses string `json:"refuses,omitempty"`
 }
 
 // ExplainedEndpoint is an endpoint of the chosen cluster.
 type ExplainedEndpoint struct {
-	Address  string `json:"address"`
+	Address string `json:"address"`
+	// Cluster is the one of the cluster's Leaves that it is of, "" without leaves.
+	Cluster  string `json:"cluster,omitempty"`
 	Hostname string `json:"hostname,omitempty"`
 	Locality string `json:"locality,omitempty"`
 	Priority uint32 `json:"priority"`
@@ -172,6 +232,12 @@ type ExplainedEndpoint struct {
 	Security string `json:"security"`
 	// Ejected is why outlier detection leaves it out, "" if it does not.
 	Ejected string `json:"ejected,omitempty"`
+	// Check is what active health checks found: "healthy", "degraded", "unhealthy",
+	// "not yet" before the first has ended, "" if it is not checked.
+	Check string `json:"check,omitempty"`
+	// Warmth is how much of its weight slow start leaves it now, in percent; 0 is that
+	// it leaves all.
+	Warmth float64 `json:"warmth,omitempty"`
 	// Unreachable is whether connecting failed a moment ago.
 	Unreachable bool `json:"unreachable,omitempty"`
 	// Active is how many requests are in flight to it.

@@ -118,6 +118,12 @@ func dialHTTP2(t *testing.T, address string) *frames2 {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return framesOver(t, conn)
+}
+
+// framesOver begins HTTP/2 over a connection.
+func framesOver(t *testing.T, conn net.Conn) *frames2 {
+	t.Helper()
 	c := &frames2{Conn: conn, written: bufio.NewWriterSize(conn, 64<<10), ended: make(chan struct{})}
 	c.Framer = http2.NewFramer(c.written, nil)
 	c.AllowIllegalWrites = true
@@ -302,8 +308,9 @@ func TestV42_AServerThatSpeaksNonsenseEndsItsCalls(t *testing.T) {
 	}
 	forms := malformed([][2]string{{":status", "200"}, {"content-type", "application/grpc"}})
 	// net/http, as of Go 1.26.8, ends such a stream while it holds the lock that it needs
-	// for that: the call hangs, whatever its context says. That is Go's to mend.
-	delete(forms, "a window that overflows")
+	// for that: the call hangs, whatever its context says. That is Go's to mend. Calls of
+	// gRPC are not affected.
+	const onlyGRPC = "a window that overflows"
 	var speak atomic.Value
 	var serving sync.WaitGroup
 	serving.Go(func() { // until the listener is closed
@@ -336,9 +343,11 @@ func TestV42_AServerThatSpeaksNonsenseEndsItsCalls(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if resp, err := customer.Transport().RoundTrip(req); err == nil {
-			_, _ = io.Copy(io.Discard, resp.Body)
-			_ = resp.Body.Close()
+		if name != onlyGRPC {
+			if resp, err := customer.Transport().RoundTrip(req); err == nil {
+				_, _ = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
+			}
 		}
 		if _, err := grpc_testing.NewTestServiceClient(conn).EmptyCall(ctx, new(grpc_testing.Empty)); err == nil {
 			t.Errorf("%s: a call over gRPC is answered", name)

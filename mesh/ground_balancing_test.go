@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -61,10 +62,21 @@ type counted struct {
 	broken atomic.Bool
 	http   atomic.Int64
 	grpc   atomic.Int64
+	// places bounds how many answers are worked on at a time; nil does not. It is set
+	// before the first call.
+	places chan struct{}
 }
 
 // wait takes the time of an answer, unless nobody waits for it any more.
 func (c *counted) wait(ctx context.Context) {
+	if c.places != nil {
+		select {
+		case c.places <- struct{}{}:
+			defer func() { <-c.places }()
+		case <-ctx.Done():
+			return
+		}
+	}
 	select {
 	case <-time.After(time.Duration(c.delay.Load())):
 	case <-ctx.Done():
@@ -338,4 +350,60 @@ func TestBL9_AnEjectionThatEndsStartsNothing(t *testing.T) {
 			t.Errorf("after the ejection calls went %v and %v, want evenly at once", http, grpc)
 		}
 	})
+}
+
+// TestBO9_ARemovedPolicyReturnsAllOverHTTPAndGRPC: who was ejected serves again at once
+// when detection is taken out of the configuration, and stays ejected for as long as
+// before when it changes.
+func TestBO9_ARemovedPolicyReturnsAllOverHTTPAndGRPC(t *testing.T) {
+	t.Parallel()
+	const policy = `"lbPolicy": "ROUND_ROBIN", "outlierDetection": {"interval": "%s", "baseEjectionTime": "%s", "maxEjectionPercent": 50, "consecutive5xx": %d}`
+	for name, tt := range map[string]struct {
+		then string
+		want time.Duration // until it is back
+	}{
+		"it is removed":           {`"lbPolicy": "ROUND_ROBIN"`, 0},
+		"it ejects nobody":        {fmt.Sprintf(strings.ReplaceAll(policy, "50,", "0,"), "1s", "60s", 3), 0},
+		"another threshold":       {fmt.Sprintf(policy, "1s", "60s", 100), 60 * time.Second},
+		"another interval":        {fmt.Sprintf(policy, "20s", "60s", 3), 60 * time.Second},
+		"a shorter ejection time": {fmt.Sprintf(policy, "1s", "10s", 3), 10 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				g := balancingGround(t, fmt.Sprintf(policy, "1s", "60s", 3), 2)
+				payments := g.counting(2, nil)
+				g.both(2)
+				payments[0].broken.Store(true)
+				for range 6 {
+					_, _ = g.callHTTP(t.Context())
+					_, _ = g.callGRPC(t.Context())
+				}
+				payments[0].broken.Store(false)
+				begin := time.Now()
+				if http, grpc := g.both(4); http["1"]+grpc["1"] != 0 {
+					t.Errorf("it is not ejected: %v, %v", http, grpc)
+				}
+				for _, port := range []string{groundHTTP, groundGRPC} {
+					g.plane.Set(balancedCluster(port, tt.then))
+				}
+				synctest.Wait()
+				back := map[string]time.Duration{}
+				for len(back) < 2 && time.Since(begin) < 2*time.Minute {
+					http, grpc := g.both(2)
+					for protocol, served := range map[string]map[string]int{"HTTP": http, "gRPC": grpc} {
+						if _, ok := back[protocol]; !ok && served["1"] > 0 {
+							back[protocol] = time.Since(begin)
+						}
+					}
+					time.Sleep(500 * time.Millisecond)
+				}
+				for _, protocol := range []string{"HTTP", "gRPC"} {
+					if took, ok := back[protocol]; !ok || took < tt.want || took > tt.want+2*time.Second {
+						t.Errorf("%s: back after %v, want %v", protocol, back, tt.want)
+					}
+				}
+			})
+		})
+	}
 }

@@ -190,6 +190,12 @@ func (g *ground) callGRPC(ctx context.Context) (string, error) {
 	return resp.GetServerId(), err
 }
 
+// callGRPCNow is callGRPC for a call that does not wait for an endpoint.
+func (g *ground) callGRPCNow() (string, error) {
+	resp, err := g.stub.UnaryCall(g.t.Context(), &grpc_testing.SimpleRequest{})
+	return resp.GetServerId(), err
+}
+
 // each calls once over each protocol, with a timeout.
 func (g *ground) each(timeout time.Duration, check func(protocol, payment string, took time.Duration, err error)) {
 	var calls sync.WaitGroup

@@ -15,16 +15,22 @@ import (
 // answer within a second, works with what is on disk, through the same validation as
 // everything that comes from the control plane; it logs that, [Mesh.ConfigSource]
 // says so, and so do the metrics inboard.lastgood.*. When the control plane is back,
-// what it sends takes over without a failed call, and only its word takes something
-// away.
+// what it sends takes over without a failed call. What it says it does not have stays
+// in force, as in a process that runs (gRFC A88), unless the server in the bootstrap
+// has the feature fail_on_data_errors: it may have answered before it had loaded
+// anything. On disk that is as old as the last time that the control plane had it.
 //
 // A file is used as a whole or not at all: one that is damaged, of another workload
-// or control plane, older than MaxAge, larger than MaxBytes, or that another user
+// (by the node's ID in the bootstrap, which should not change with each start) or
+// control plane, older than MaxAge, larger than MaxBytes, or that another user
 // could have written, is refused with its reason. There are no certificates and no
 // private keys in it: those come from their own sources, which must do without the
 // control plane as well. A listener is opened only if its policy is there. A
-// resource with an inline secret is not kept, and so what needs it waits for the
-// control plane.
+// resource with an inline secret, such as a key set with a symmetric key, is not kept,
+// and so what needs it waits for the control plane. The same holds for a resource with
+// a time to live (ttl of the xDS Resource): it would outlive that on disk. Secrets in
+// fields for any text, such as the value of a header that a route sets, are kept with
+// the rest: nobody but this user can read the file.
 //
 // Writing happens beside the calls, about a second after a change, and when the mesh
 // is closed. A disk that is full or read-only is logged and changes nothing else.
@@ -37,8 +43,9 @@ type LastKnownGood struct {
 	// file in the way that this needs: there, give each a directory.) "" keeps
 	// nothing, which is the default.
 	Dir string
-	// MaxAge is how long the control plane may have been away before the start for
-	// what is on disk to be used: at least 1 s. Zero is 24 h.
+	// MaxAge is how long ago the control plane may have been heard of, and may have
+	// had a resource, at the start for what is on disk to be used: at least 1 s. Zero
+	// is 24 h.
 	MaxAge time.Duration
 	// MaxBytes bounds the file, and what is held in memory to write it: at least 4
 	// KiB. Zero is 64 MiB. A configuration that does not fit is not kept, which is

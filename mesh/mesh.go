@@ -65,12 +65,14 @@ type Mesh struct {
 // it; ctx bounds that wait, without a deadline 30 s do, and not the mesh's life.
 // What the provider's attempts fail of is logged. It does not wait for the
 // control plane: calls wait for their own configuration. The error names every
-// mistake in the options and in the bootstrap.
+// mistake in the options and in the bootstrap. A file with a private key that others
+// may read or change is logged.
 func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 	s, err := newSettings(options)
 	if err != nil {
 		return nil, fmt.Errorf("mesh: %w", err)
 	}
+	s.warnOfKeys()
 	m := &Mesh{settings: s, identities: make(map[string]meshtls.Source)}
 	defer func() {
 		if err != nil {
@@ -84,7 +86,7 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 		return nil, err
 	}
 	m.source, err = xds.NewSource(m.withCertificates(s.bootstrap), xds.Options{
-		Hooks: *s.hooks, Loads: m.loads, Logger: s.logger, LocalCluster: s.balancing.LocalCluster, Balancers: s.balancing.custom(), LastKnownGood: *s.lastKnownGood.source(),
+		Hooks: *s.hooks, Loads: m.loads, Logger: s.logger, LocalCluster: s.balancing.LocalCluster, Balancers: s.balancing.custom(s.logger), LastKnownGood: *s.lastKnownGood.source(),
 	})
 	if err != nil {
 		return nil, err
@@ -116,7 +118,9 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 	}
 	m.tcp = tcpmesh.NewDialer(m.outbound, s.hooks, around)
 	m.closers = append(m.closers, m.grpc.Close, m.tcp.Close, m.closeGuests,
-		// Before everything else: what is in force now is for the next start.
+		// Before everything else: calls that wait for no peer end, and none begins; and
+		// what is in force now is for the next start.
+		func() error { m.outbound.Stop(); return nil },
 		func() error { m.source.StopKeeping(); return nil },
 	)
 	return m, nil
@@ -300,7 +304,9 @@ func (m *Mesh) Serve(ctx context.Context, inner net.Listener) (net.Listener, err
 // the listener's filters and deadlines and reports the call. A request from any
 // other listener is refused with 503, because no policy can be said to hold for
 // it. Without Handler a listener of [Mesh.Listen] still does its mutual TLS, but
-// no filters, no deadlines and no telemetry, and [PeerID] finds nobody. A nil next
+// no filters, no deadlines and no telemetry, and [PeerID] finds nobody. A connection
+// over which nothing is under way, or that next takes over (an upgrade), is closed within
+// 6 s when its peer is not trusted any more, see [Mesh.ListenTCP]. A nil next
 // is [http.DefaultServeMux], as for [http.Server].
 func (m *Mesh) Handler(next http.Handler) http.Handler {
 	if next == nil {
@@ -324,8 +330,8 @@ func (m *Mesh) DialOptions() []grpc.DialOption { return m.grpc.DialOptions() }
 
 // ServerOptions are the options of a gRPC server that serves on listeners of
 // [Mesh.Listen]. Connections from any other listener are closed, because no
-// policy can be said to hold for them. A connection has 1024 streams at most, and
-// a call 64 KiB of headers. Calls run on goroutines that are kept, eight for each
+// policy can be said to hold for them. A connection has 1024 streams at most, ends after
+// an hour without a call, and a call has 64 KiB of headers. Calls run on goroutines that are kept, eight for each
 // processor and 128 at most, and on ones of their own if none of these is free: what
 // a handler sets for its goroutine, such as a profiler's labels, it must set back.
 // Options of the application may follow, and override that (grpc.NumStreamWorkers(0)
@@ -337,8 +343,10 @@ func (m *Mesh) ServerOptions() []grpc.ServerOption { return m.grpc.ServerOptions
 func (m *Mesh) String() string { return "mesh of " + strconv.Quote(m.settings.bootstrap.Node.ID) }
 
 // Close leaves the mesh: listeners and connections are closed, calls in flight
-// fail, and every goroutine of the mesh has ended when it returns. It may be
-// called at any time and more than once; the result is that of the first call.
+// fail, and every goroutine of the mesh has ended when it returns: it waits for
+// functions of the application that the mesh has called, such as hooks, and GetBody of
+// a hedged request. It may be called at any time and more than once; the result is
+// that of the first call.
 func (m *Mesh) Close() error {
 	m.closing.Store(true)
 	m.closeOnce.Do(func() {
@@ -352,5 +360,6 @@ func (m *Mesh) Close() error {
 }
 
 // PeerID returns the verified identity of the caller whose request is served
-// under ctx. It is false for plaintext.
+// under ctx, by a server of the mesh or by a native one with the options of package
+// nativegrpc. It is false for plaintext.
 func PeerID(ctx context.Context) (meshtls.ID, bool) { return inbound.Peer(ctx) }

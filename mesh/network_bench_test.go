@@ -155,7 +155,9 @@ func serveBench(b *testing.B, serve func() error, stop func()) {
 // benchWorld is a customer whose payment answers without ado.
 type benchWorld struct {
 	b        *testing.B
+	world    *worldtest.World
 	customer *mesh.Mesh
+	payment  *worldtest.Payment
 }
 
 func newBenchWorld(b *testing.B, options ...mesh.Option) *benchWorld {
@@ -180,8 +182,9 @@ func newBenchWorld(b *testing.B, options ...mesh.Option) *benchWorld {
 		grpc_testing.RegisterTestServiceServer(server, echo{})
 		serveBench(b, func() error { return server.Serve(ln) }, server.Stop)
 	}
-	w.Apply(services(&worldtest.Payment{Instance: "v1-a", HTTP: addresses[0], GRPC: addresses[1]}) + loadRoutes)
-	return &benchWorld{b: b, customer: w.Join("shop", "customer", nil, options...)}
+	known := &worldtest.Payment{Instance: "v1-a", HTTP: addresses[0], GRPC: addresses[1]}
+	w.Apply(services(known) + loadRoutes)
+	return &benchWorld{b: b, world: w, customer: w.Join("shop", "customer", nil, options...), payment: known}
 }
 
 func (w *benchWorld) http(port string) func() error {

@@ -42,6 +42,7 @@ type settings struct {
 	providers      map[string]provider // of the bootstrap, without those that identities replace
 	hooks          *observe.Hooks
 	telemetry      *meshotel.Telemetry // nil if hooks are the application's
+	services       *services
 	tracers        trace.TracerProvider
 	meters         metric.MeterProvider
 	logger         *slog.Logger
@@ -90,8 +91,8 @@ func WithMeterProvider(p metric.MeterProvider) Option {
 }
 
 // WithLogger logs to logger what is not an outcome of a call: a lost control
-// plane, rejected configuration, certificates that cannot be had. The default
-// is [slog.Default] at the time of New.
+// plane, rejected configuration, certificates that cannot be had, services of filters
+// that fail (see [Mesh.Services]). The default is [slog.Default] at the time of New.
 func WithLogger(logger *slog.Logger) Option {
 	return option(func(s *settings) { s.logger = logger })
 }
@@ -153,10 +154,14 @@ func (s *settings) checkDeadlineHeader() error {
 // it together.
 func newSettings(options []Option) (*settings, error) {
 	s := &settings{}
-	for _, o := range options {
+	var errs []error
+	for n, o := range options {
+		if o == nil {
+			errs = append(errs, fmt.Errorf("option %d is nil", n))
+			continue
+		}
 		o.apply(s)
 	}
-	var errs []error
 	if s.bootstrap == nil {
 		var err error
 		if s.bootstrap, err = bootstrap.FromEnvironment(); err != nil {
@@ -186,7 +191,7 @@ func newSettings(options []Option) (*settings, error) {
 	}
 	s.network = s.network.withDefaults()
 	if s.hooks != nil && (s.tracers != nil || s.meters != nil) {
-		errs = append(errs, errors.New("WithHooks replaces OpenTelemetry: it excludes WithTracerProvider and WithMeterProvider"))
+		errs = append(errs, errors.New("WithHooks replaces OpenTelemetry: it excludes WithTracerProvider and WithMeterProvider. To have both, give WithHooks those of meshotel.New with the providers; package meshtest always has hooks, to which meshtest.Hooks adds"))
 	}
 	if s.hooks == nil && len(errs) == 0 {
 		if err := s.startTelemetry(); err != nil {
@@ -196,6 +201,7 @@ func newSettings(options []Option) (*settings, error) {
 	if s.hooks != nil {
 		s.logRefusals()
 		s.logDrains()
+		s.watchServices()
 	}
 	return s, errors.Join(errs...)
 }
@@ -284,60 +290,40 @@ func (s *settings) provider(name string, p bootstrap.CertificateProvider) (provi
 	switch p.Plugin {
 	case "file_watcher":
 		config, err := filesource.ParseConfig(p.Config)
-		if err != nil {
-			return nil, fmt.Errorf(".config: %w", err)
-		}
 		config.Name, config.OnChange = name, s.certificateChanged
-		return func(ctx context.Context) (meshtls.Source, io.Closer, error) {
-			source, err := filesource.New(ctx, config)
-			if err != nil {
-				return nil, nil, err
-			}
-			return source, closerFunc(source.Close), nil
-		}, nil
+		return providerOf(err, config, filesource.New)
 	case "istio_ca":
 		config, err := istioca.ParseConfig(p.Config)
-		if err != nil {
-			return nil, fmt.Errorf(".config: %w", err)
-		}
 		config.Name, config.OnChange = name, s.certificateChanged
-		return func(ctx context.Context) (meshtls.Source, io.Closer, error) {
-			source, err := istioca.New(ctx, config)
-			if err != nil {
-				return nil, nil, err
-			}
-			return source, closerFunc(source.Close), nil
-		}, nil
-	}
-	if p.Plugin == "spiffe_workload_api" {
+		return providerOf(err, config, istioca.New)
+	case "spiffe_workload_api":
 		config, err := spiffe.ParseConfig(p.Config)
-		if err != nil {
-			return nil, fmt.Errorf(".config: %w", err)
-		}
 		config.Name, config.OnChange = name, s.certificateChanged
-		return func(ctx context.Context) (meshtls.Source, io.Closer, error) {
-			source, err := spiffe.New(ctx, config)
-			if err != nil {
-				return nil, nil, err
-			}
-			return source, closerFunc(source.Close), nil
-		}, nil
-	}
-	if p.Plugin == "sds" {
+		return providerOf(err, config, spiffe.New)
+	case "sds":
 		config, err := sds.ParseConfig(p.Config)
-		if err != nil {
-			return nil, fmt.Errorf(".config: %w", err)
-		}
 		config.Name, config.OnChange = name, s.certificateChanged
-		return func(ctx context.Context) (meshtls.Source, io.Closer, error) {
-			source, err := sds.New(ctx, config)
-			if err != nil {
-				return nil, nil, err
-			}
-			return source, closerFunc(source.Close), nil
-		}, nil
+		return providerOf(err, config, sds.New)
 	}
 	return nil, fmt.Errorf(".plugin_name: %q is unknown: %w; others come in by mesh.WithIdentity(%q, source)", p.Plugin, errPlugin, name)
+}
+
+// providerOf is the provider that New of a source's package starts with a
+// configuration that was read, or the error of reading it.
+func providerOf[C any, S interface {
+	meshtls.Source
+	Close()
+}](err error, config C, start func(context.Context, C) (S, error)) (provider, error) {
+	if err != nil {
+		return nil, fmt.Errorf(".config: %w", err)
+	}
+	return func(ctx context.Context) (meshtls.Source, io.Closer, error) {
+		source, err := start(ctx, config)
+		if err != nil {
+			return nil, nil, err
+		}
+		return source, closerFunc(source.Close), nil
+	}, nil
 }
 
 func (s *settings) certificateChanged(event observe.CertificateEvent) {

@@ -96,3 +96,16 @@ func TestADeadlineHeaderMustHaveAMeaningOfItsOwn(t *testing.T) {
 		})
 	}
 }
+
+func TestAnOptionThatIsNilIsAMistake(t *testing.T) {
+	t.Parallel()
+	m, err := mesh.New(t.Context(), mesh.WithBootstrap(&bootstrap.Config{
+		Servers: []bootstrap.Server{{URI: "127.0.0.1:1", ChannelCreds: bootstrap.Credentials{Type: "insecure"}}},
+	}), nil)
+	if err == nil {
+		_ = m.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "option 1 is nil") {
+		t.Errorf("error %v", err)
+	}
+}

@@ -73,7 +73,7 @@ func (s fieldSet) accepted(t *testing.T, message protoreflect.MessageDescriptor,
 
 // isRefused reports whether a problem is that a field is refused, whatever it says.
 func isRefused(p istio.Problem) bool {
-	return strings.HasPrefix(p.Message, "is not supported: remove it") || strings.HasPrefix(p.Message, "is for gateways and waypoints")
+	return strings.HasPrefix(p.Message, "is not supported: ") || strings.HasPrefix(p.Message, "is for gateways and waypoints")
 }
 
 // innerMessage is the message in a field, nil for a value that is written as one
@@ -123,13 +123,10 @@ func (s fieldSet) used(t *testing.T, message protoreflect.MessageDescriptor, nod
 	}
 }
 
-// TestParityHasARowForEveryField finds the fields by asking the control plane
-// about each that Istio has. That a row sets a field says nothing of how much
-// of its meaning the row looks at.
-func TestParityHasARowForEveryField(t *testing.T) {
-	t.Parallel()
-	accepted, used := make(fieldSet), make(fieldSet)
-	seen := make(map[protoreflect.FullName]bool)
+// acceptedFields are those of all kinds.
+func acceptedFields(t *testing.T) fieldSet {
+	t.Helper()
+	accepted, seen := make(fieldSet), make(map[protoreflect.FullName]bool)
 	for kind, message := range parityKinds {
 		group := "networking"
 		if message.ParentFile().Package() == "istio.security.v1beta1" {
@@ -139,11 +136,13 @@ func TestParityHasARowForEveryField(t *testing.T) {
 			return "{apiVersion: " + group + ".istio.io/v1, kind: " + kind + ", metadata: {name: a, namespace: b}, spec: " + spec + "}"
 		})
 	}
-	addresses := make(map[string]parityAddress)
-	for _, instance := range parityInstances {
-		addresses[instance] = parityAddress{http: "1", grpc: "2"}
-	}
-	decoder := yaml.NewDecoder(strings.NewReader(parityYAML(parityRows(), addresses)))
+	return accepted
+}
+
+// usedIn adds the fields that documents of Istio set.
+func (s fieldSet) usedIn(t *testing.T, documents string) {
+	t.Helper()
+	decoder := yaml.NewDecoder(strings.NewReader(documents))
 	for {
 		var document struct {
 			Kind string
@@ -151,21 +150,105 @@ func TestParityHasARowForEveryField(t *testing.T) {
 		}
 		err := decoder.Decode(&document)
 		if errors.Is(err, io.EOF) {
-			break
+			return
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		if message, ok := parityKinds[document.Kind]; ok { // not those of the Gateway API
-			used.used(t, message, document.Spec)
+			s.used(t, message, document.Spec)
 		}
 	}
+}
+
+// TestParityHasARowForEveryField finds the fields by asking the control plane
+// about each that Istio has. That a row sets a field says nothing of how much
+// of its meaning the row looks at.
+func TestParityHasARowForEveryField(t *testing.T) {
+	t.Parallel()
+	accepted, used := acceptedFields(t), make(fieldSet)
+	addresses := make(map[string]parityAddress)
+	for _, instance := range parityInstances {
+		addresses[instance] = parityAddress{http: "1", grpc: "2"}
+	}
+	used.usedIn(t, parityYAML(parityRows(), addresses))
+	used.usedIn(t, streamDocuments()) // those about connections alone
 	if len(accepted) < 100 {
 		t.Errorf("only %d fields are accepted: does the control plane still say so as this test expects?", len(accepted))
 	}
 	for _, field := range slices.Sorted(maps.Keys(accepted)) {
 		if why, ok := withoutRow[field]; used[field] == ok {
 			t.Errorf("%s: in a row: %t, without a row because: %q", field, used[field], why)
+		}
+	}
+}
+
+// notOfConnections are what the names of fields begin with that have no row of
+// connections, and why.
+var notOfConnections = map[string]string{
+	"istio.networking.v1alpha3.HTTP":                                                             ofRequests,
+	"istio.networking.v1alpha3.CorsPolicy.":                                                      ofRequests,
+	"istio.networking.v1alpha3.Delegate.":                                                        ofRequests,
+	"istio.networking.v1alpha3.Headers.":                                                         ofRequests,
+	"istio.networking.v1alpha3.Percent.":                                                         ofRequests,
+	"istio.networking.v1alpha3.RegexRewrite.":                                                    ofRequests,
+	"istio.networking.v1alpha3.StringMatch.":                                                     ofRequests,
+	"istio.networking.v1alpha3.ConnectionPoolSettings.HTTPSettings.":                             ofRequests,
+	"istio.networking.v1alpha3.TrafficPolicy.RetryBudget.":                                       ofRequests,
+	"istio.networking.v1alpha3.TrafficPolicy.retry_budget":                                       ofRequests,
+	"istio.networking.v1alpha3.LoadBalancerSettings.ConsistentHashLB.HTTPCookie.":                ofRequests,
+	"istio.networking.v1alpha3.LoadBalancerSettings.ConsistentHashLB.http_":                      ofRequests,
+	"istio.networking.v1alpha3.LoadBalancerSettings.ConsistentHashLB.MagLev.table_size":          ofBalancers,
+	"istio.networking.v1alpha3.LoadBalancerSettings.ConsistentHashLB.RingHash.minimum_ring_size": ofBalancers,
+	"istio.networking.v1alpha3.LoadBalancerSettings.ConsistentHashLB.maglev":                     ofBalancers,
+	"istio.networking.v1alpha3.LoadBalancerSettings.ConsistentHashLB.minimum_ring_size":          ofBalancers,
+	"istio.networking.v1alpha3.LoadBalancerSettings.ConsistentHashLB.ring_hash":                  ofBalancers,
+	"istio.networking.v1alpha3.LoadBalancerSettings.warmup":                                      ofBalancers,
+	"istio.networking.v1alpha3.WarmupConfiguration.":                                             ofBalancers,
+	"istio.networking.v1alpha3.OutlierDetection.min_health_percent":                              ofBalancers,
+	"istio.networking.v1alpha3.ServiceEntry.":                                                    ofEndpoints,
+	"istio.networking.v1alpha3.ServicePort.":                                                     ofEndpoints,
+	"istio.networking.v1alpha3.WorkloadEntry.":                                                   ofEndpoints,
+	"istio.networking.v1alpha3.WorkloadSelector.":                                                ofEndpoints,
+	"istio.security.v1beta1.RequestAuthentication.":                                              ofRequests,
+	"istio.security.v1beta1.JWT":                                                                 ofRequests,
+	"istio.security.v1beta1.ClaimToHeader.":                                                      ofRequests,
+	"istio.security.v1beta1.Operation.":                                                          ofPolicies,
+	"istio.security.v1beta1.Source.":                                                             ofPolicies,
+	"istio.security.v1beta1.AuthorizationPolicy.provider":                                        custom,
+	"istio.security.v1beta1.AuthorizationPolicy.ExtensionProvider.":                              custom,
+}
+
+// Why fields have no row of connections.
+const (
+	ofRequests  = "it is about requests, of which a connection has none"
+	ofBalancers = "it is the balancer's, which does not know what it balances: the rows of calls have it"
+	ofEndpoints = "it says which endpoints there are, whatever is sent to them: the rows of calls have it"
+	ofPolicies  = "it is about requests: TestV11_PoliciesAboutConnections has what that means for connections"
+)
+
+// TestParityHasARowOfConnectionsForEveryField, or says why not.
+func TestParityHasARowOfConnectionsForEveryField(t *testing.T) {
+	t.Parallel()
+	used, needed := make(fieldSet), make(map[string]bool)
+	used.usedIn(t, streamDocuments())
+	for _, field := range slices.Sorted(maps.Keys(acceptedFields(t))) {
+		if used[field] {
+			continue
+		}
+		stated := false
+		for prefix := range notOfConnections {
+			if strings.HasPrefix(field, prefix) {
+				stated, needed[prefix] = true, true
+			}
+		}
+		if !stated {
+			t.Errorf("%s has no row of connections, and no reason", field)
+		}
+	}
+	for prefix, why := range notOfConnections {
+		if !needed[prefix] {
+			t.Errorf("no field without a row of connections begins with %s: %s", prefix, why)
 		}
 	}
 }

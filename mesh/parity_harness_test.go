@@ -111,12 +111,13 @@ type parityWorld struct {
 	calls    atomic.Int64
 
 	mu       sync.Mutex
-	channels map[string]*grpc.ClientConn // guarded by mu; by target
-	opened   map[string]int              // guarded by mu; connections by cluster
-	closed   map[string]int              // guarded by mu; connections by cluster
-	ejected  map[string][]string         // guarded by mu; reasons of ejections by cluster
-	hellos   []byte                      // guarded by mu; the first bytes of connections
-	probed   []probedConn                // guarded by mu; how connections are kept alive
+	channels map[string]*grpc.ClientConn  // guarded by mu; by target
+	opened   map[string]int               // guarded by mu; connections by cluster
+	closed   map[string]int               // guarded by mu; connections by cluster
+	ejected  map[string][]string          // guarded by mu; reasons of ejections by cluster
+	capacity map[string]*observe.Capacity // guarded by mu; those that are tracked, by cluster
+	hellos   []byte                       // guarded by mu; the first bytes of connections
+	probed   []probedConn                 // guarded by mu; how connections are kept alive
 }
 
 // parityInstances are the payments; what is before the '-' is the label app.
@@ -131,7 +132,7 @@ func newParityWorld(t *testing.T, rows []parityRow) *parityWorld {
 	w := &parityWorld{
 		World:    worldtest.New(t, parityYAML(rows, addresses)),
 		channels: make(map[string]*grpc.ClientConn), opened: make(map[string]int), closed: make(map[string]int),
-		ejected: make(map[string][]string),
+		ejected: make(map[string][]string), capacity: make(map[string]*observe.Capacity),
 	}
 	for _, instance := range parityInstances {
 		app, _, _ := strings.Cut(instance, "-")
@@ -155,6 +156,13 @@ func newParityWorld(t *testing.T, rows []parityRow) *parityWorld {
 			}
 		},
 		ConnClosed: count(w.closed),
+		CapacityTracked: func(c *observe.Capacity) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if c.Priority == "default" {
+				w.capacity[c.Cluster] = c
+			}
+		},
 		EndpointEjected: func(e observe.EjectionEvent) {
 			w.mu.Lock()
 			defer w.mu.Unlock()

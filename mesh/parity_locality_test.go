@@ -40,7 +40,13 @@ func locally(name, setting string, endpoints []parityEndpoint, want ...string) p
 func parityLocalityRows() []parityRow {
 	three := []parityEndpoint{placed("v1-a", "locality: r2/z1"), placed("v1-b", "locality: r1/z2"), placed("v2-a", "locality: r3")}
 	abroad := []parityEndpoint{placed("v1-a", "locality: r2"), placed("v2-a", "locality: r3, network: far")}
+	named := func(row parityRow) parityRow {
+		row.service = "resolution: DNS"
+		return row
+	}
 	return []parityRow{
+		named(locally(" is by default for what is near, of names", "", three, "v1-b")),
+		named(locally(".failoverPriority of names", ", localityLbSetting: {failoverPriority: [version=v1]}", three, "v1-a", "v1-b")),
 		locally(" is by default for what is near", "", three, "v1-b"),
 		locally(".enabled: false", ", localityLbSetting: {enabled: false}", three, "v1-a", "v1-b", "v2-a"),
 		locally(".failover", ", localityLbSetting: {failover: [{from: r1, to: r3}]}", abroad, "v2-a"),

@@ -1,12 +1,14 @@
 package mesh_test
 
 import (
+	"fmt"
 	"net"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/outcome"
 )
 
@@ -99,6 +101,31 @@ func parityPoolRows() []parityRow {
 				overflowed.check(t, p.parityProtocol, <-results)
 				close(giveUp)
 				failedBy(outcome.Canceled, codes.Canceled).check(t, p.parityProtocol, <-results)
+			},
+		},
+		{
+			name: "what is left of the limits of a connectionPool", routes: noRetries + toV2,
+			rule: "trafficPolicy: {connectionPool: {http: {http2MaxRequests: 3, maxRetries: 7}}}",
+			run: func(t *testing.T, p *parityProbe) {
+				left := func(requests uint32) {
+					t.Helper()
+					p.world.mu.Lock()
+					c := p.world.capacity[p.cluster("v2")]
+					p.world.mu.Unlock()
+					if c == nil {
+						t.Fatalf("%s is not tracked", p.cluster("v2"))
+					}
+					want := observe.Remaining{Requests: requests, Retries: 7}
+					until(t, fmt.Sprintf("%+v are left", want), func() bool {
+						got := c.Remaining()
+						got.Connections, got.Pending = 0, 0 // they have no limit
+						return got == want
+					})
+				}
+				release := p.hold(t, 2, parityCall{script: "hang"}, 1)
+				left(1)
+				release()
+				left(3)
 			},
 		},
 		{

@@ -56,6 +56,7 @@ func parityRetryRows() []parityRow {
 		condition("deadline-exceeded", "fail=504/4", once(504, codes.DeadlineExceeded), again, httpHasNoCode),
 		condition("connect-failure,refused-stream,reset-before-request", "fail=503/14", once(503, codes.Unavailable), once(503, codes.Unavailable), ""),
 		condition("5xx,unavailable", "fail=503/14", again, again, ""),
+		condition("retriable-headers,http3-post-connect-failure", "fail=503/14", once(503, codes.Unavailable), once(503, codes.Unavailable), ""),
 	}
 	return append(rows,
 		parityRow{

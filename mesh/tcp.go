@@ -52,8 +52,10 @@ func (m *Mesh) ServeTCP(ctx context.Context, inner net.Listener) (net.Listener, 
 // by [Network], if the outbound policy is [AllowAny], and is an error otherwise. An
 // error is an [*Error], but for those of direct connections.
 //
-// The caller closes the connection, which the mesh does when it is closed, and within
-// 5 s when the certificate of the peer has expired, when its trust was withdrawn, and
+// The caller closes the connection, which the mesh does when it is closed, when nothing
+// has come or gone over it for the cluster's idle timeout, when it is as old as the
+// cluster lets connections become (a change of either holds after 5 s at most), and
+// within 5 s when the certificate of the peer has expired, when its trust was withdrawn, and
 // when it is in the clear and its cluster has TLS now. It is safe for use by several
 // goroutines as any [net.Conn] is, and has CloseWrite and, as a [crypto/tls.Conn],
 // ConnectionState.

@@ -2,8 +2,12 @@ package mesh_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"io"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -12,9 +16,11 @@ import (
 	"google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/inboardmesh/inboard/internal/tlstest"
 	"github.com/inboardmesh/inboard/internal/worldtest"
 	"github.com/inboardmesh/inboard/mesh"
 	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
 // tenant is one of several meshes in a process, with what it was told.
@@ -128,4 +134,63 @@ func peerOverGRPC(t *testing.T, m *mesh.Mesh) string {
 		}
 	}
 	return reply.Peer
+}
+
+// TestV62_TwoMeshesResumeNothing: a server outside their control issues tickets; each
+// connection of each is a handshake of its own all the same, with its own certificate.
+func TestV62_TwoMeshesResumeNothing(t *testing.T) {
+	t.Parallel()
+	x, ca := newRawXDS(t), tlstest.NewCA(t)
+	type arrival struct {
+		peer    string
+		resumed bool
+	}
+	var (
+		mu       sync.Mutex
+		arrivals []arrival // guarded by mu
+	)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		arrivals = append(arrivals, arrival{r.TLS.PeerCertificates[0].URIs[0].String(), r.TLS.DidResume})
+	}))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{ca.Workload(t, paymentID)}, ClientAuth: tls.RequireAnyClientCert}
+	server.StartTLS()
+	defer server.Close()
+	x.set(rawDestination(t, "payment.shop:80", "web"), rawCluster(t, "web", server.Listener.Addr().String(),
+		`"tlsCertificateProviderInstance": {"instanceName": "default"}, "validationContext": {"caCertificateProviderInstance": {"instanceName": "default"}}`))
+	var tenants []*tenant
+	for _, id := range []string{customerID, strings.Replace(customerID, "customer", "auditor", 1)} {
+		identity, err := meshtls.NewIdentity(ca.Workload(t, id), certificatesOf(ca))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tenants = append(tenants, &tenant{id: id, mesh: x.join(mesh.WithIdentity("default", meshtls.NewStatic(identity)))})
+	}
+	const rounds = 4
+	for range rounds {
+		for _, n := range tenants {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://payment.shop:80/", http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Close = true
+			resp, err := n.mesh.Transport().RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for i, got := range arrivals {
+		if want := (arrival{peer: tenants[i%2].id}); got != want {
+			t.Errorf("connection %d: %+v, want %+v", i, got, want)
+		}
+	}
+	if len(arrivals) != 2*rounds {
+		t.Errorf("%d requests have arrived", len(arrivals))
+	}
 }

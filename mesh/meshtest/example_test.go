@@ -202,5 +202,5 @@ spec:
 	})
 	// Output:
 	// configuration is invalid:
-	// config.yaml:8:59: VirtualService shop/payment: spec.http[0].rewrite.uriRegexRewrite.rewrite: has "\2", but the expression has 1 groups
+	// config.yaml:8:59: VirtualService shop/payment: spec.http[0].rewrite.uriRegexRewrite.rewrite: has "\2", but the last group of the expression is "\1"
 }

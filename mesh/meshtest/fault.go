@@ -19,7 +19,7 @@ type Fault struct {
 	// deadline that an HTTP caller announced does not: the instance hangs.
 	Delay time.Duration
 	// Status, if not 0, is the answer to an HTTP request, in place of the
-	// handler's.
+	// handler's: 200 to 999.
 	Status int
 	// Code, if not OK, is the answer to a gRPC call, in place of the service's.
 	Code codes.Code
@@ -27,8 +27,13 @@ type Fault struct {
 
 // Inject makes the next n requests of the instance meet the fault, in place of
 // what was injected before. A negative n is every request until the next
-// Inject; 0 ends the fault. A killed instance keeps its faults.
+// Inject; 0 ends the fault. A killed instance keeps its faults. A status that HTTP
+// cannot send as an answer fails the test.
 func (i *Instance) Inject(n int, f Fault) {
+	i.world.tb.Helper()
+	if f.Status != 0 && (f.Status < 200 || f.Status > 999) {
+		i.world.tb.Fatalf("meshtest: %s: inject the status %d: HTTP answers have 200 to 999", i.name, f.Status)
+	}
 	i.faults.mu.Lock()
 	defer i.faults.mu.Unlock()
 	i.faults.left, i.faults.fault = n, f

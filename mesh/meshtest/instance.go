@@ -165,8 +165,8 @@ func (w *World) newInstance(name string, options []Option) (*Instance, error) {
 	i := &Instance{
 		world: w, namespace: namespace, labels: map[string]string{"app": short}, switching: make(chan struct{}, 1),
 	}
-	for _, option := range options {
-		option(i)
+	if err := i.take(options); err != nil {
+		return nil, err
 	}
 	if len(i.ports) == 0 {
 		HTTP(80, http.HandlerFunc(i.answer))(i)
@@ -197,6 +197,17 @@ func (w *World) newInstance(name string, options []Option) (*Instance, error) {
 	i.ip = net.IPv4(10, byte(number>>16), byte(number>>8), byte(number)).String()
 	w.instances[i.name], w.byIP[i.ip] = i, i
 	return i, nil
+}
+
+// take applies options.
+func (i *Instance) take(options []Option) error {
+	for n, option := range options {
+		if option == nil {
+			return fmt.Errorf("option %d is nil", n)
+		}
+		option(i)
+	}
+	return nil
 }
 
 // check finds mistakes in the options.

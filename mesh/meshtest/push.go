@@ -1,7 +1,10 @@
 package meshtest
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -43,7 +46,8 @@ func (w *World) push(resources []proto.Message) error {
 	return nil
 }
 
-// try makes a change, and returns with its error what the workloads reject of it.
+// try makes a change, and returns with its error what the workloads reject of it: also
+// what they have rejected before, which they are not sent again.
 func (w *World) try(change func() error) error {
 	w.tb.Helper()
 	w.mu.Lock()
@@ -53,5 +57,31 @@ func (w *World) try(change func() error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.trying = false
-	return errors.Join(append([]error{err}, w.rejections...)...)
+	all := append([]error{err}, w.rejections...)
+	if err == nil && len(w.rejections) == 0 {
+		all = append(all, w.standingLocked()...)
+	}
+	return errors.Join(all...)
+}
+
+// standingLocked returns what members go on rejecting, as an earlier change had it.
+func (w *World) standingLocked() []error {
+	var all []error
+	for m := range w.members {
+		for _, r := range m.mesh.Resources() {
+			if r.RejectedVersion != "" && r.Err != nil {
+				all = append(all, rejectedBy(m, rejection(r.Type, r.Name, r.Err)))
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
+	return all
+}
+
+// rejection is what is wrong with a resource.
+func rejection(kind, name string, err error) error { return fmt.Errorf("%s %q: %w", kind, name, err) }
+
+// rejectedBy names who rejects.
+func rejectedBy(m *member, reason error) error {
+	return fmt.Errorf("workload %q rejects it: %w", m.name, reason)
 }

@@ -51,7 +51,7 @@ func (w *World) hooks(m *member, own *observe.Hooks) *observe.Hooks {
 	h.StreamChanged = both(func(observe.StreamEvent) { m.streamed.Store(true) }, h.StreamChanged)
 	h.ResourceAccepted = both(func(observe.ResourceEvent) { m.news.Add(1) }, h.ResourceAccepted)
 	h.ResourceRejected = both(func(e observe.ResourceEvent) {
-		w.reject(m, fmt.Errorf("%s %q: %w", e.Type, e.Name, e.Err))
+		w.reject(m, rejection(e.Type, e.Name, e.Err))
 		m.news.Add(1)
 	}, h.ResourceRejected)
 	w.calls.record(m.name, h)
@@ -77,7 +77,7 @@ func (w *World) reject(m *member, reason error) {
 	known, trying := w.rejected[text], w.trying
 	if trying && !known {
 		w.rejected[text] = true
-		w.rejections = append(w.rejections, fmt.Errorf("workload %q rejects it: %w", m.name, reason))
+		w.rejections = append(w.rejections, rejectedBy(m, reason))
 	}
 	w.mu.Unlock()
 	if !known && !trying {

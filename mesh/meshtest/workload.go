@@ -46,8 +46,8 @@ func (w *World) newProcess(name string, options []Option) (*process, error) {
 		return nil, err
 	}
 	i := &Instance{labels: map[string]string{"app": account}}
-	for _, option := range options {
-		option(i)
+	if err := i.take(options); err != nil {
+		return nil, err
 	}
 	if len(i.ports) > 0 {
 		return nil, errors.New("a workload serves no port: HTTP, GRPC and TCP are for World.Service")

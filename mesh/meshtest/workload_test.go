@@ -145,6 +145,7 @@ func TestMistakesInTheOptionsOfAWorkloadFailTheTest(t *testing.T) {
 		option meshtest.Option
 		want   string
 	}{
+		{"none", nil, "option 0 is nil"},
 		{"a port", meshtest.HTTP(80, http.NotFoundHandler()), "a workload serves no port: HTTP, GRPC and TCP are for World.Service"},
 		{"a locality of four parts", meshtest.Locality("a/b/c/d"), `"a/b/c/d" is not a locality: write region/zone/subzone`},
 		{"a locality without a region", meshtest.Locality("/b"), `"/b" is not a locality`},

@@ -57,7 +57,7 @@ func newGuest(r *relay.Relay) (*Guest, error) {
 		return nil, fmt.Errorf("native gRPC: %w", err)
 	}
 	g.server = &permissive{
-		TransportCredentials: server, relay: r, conns: &sniffedConns{open: make(map[connKey]*sniffedConn)},
+		TransportCredentials: server, relay: r, conns: &sniffedConns{open: make(map[connKey]*sniffedConn)}, peers: new(peers),
 	}
 	return g, nil
 }
@@ -75,10 +75,13 @@ func (g *Guest) DialOptions() []grpc.DialOption {
 // those of a channel. The server serves on TCP, under the configuration of the
 // listener's address; until there is one, and when it cannot be enforced by
 // grpc-go, it accepts no connection. Where plaintext is allowed beside mutual TLS
-// (PERMISSIVE), [Guest.Listener] is needed for it. The application stops the
-// server, before the mesh.
+// (PERMISSIVE), [Guest.Listener] is needed for it. Handlers learn from [mesh.PeerID]
+// who calls, and so do interceptors of grpc.ChainUnaryInterceptor and
+// grpc.ChainStreamInterceptor that follow; what grpc.UnaryInterceptor and
+// grpc.StreamInterceptor set runs before, and finds it in the credentials.TLSInfo of
+// peer.FromContext. The application stops the server, before the mesh.
 func (g *Guest) ServerOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{xds.BootstrapContentsForTesting(g.bootstrap), grpc.Creds(g.server)}
+	return append([]grpc.ServerOption{xds.BootstrapContentsForTesting(g.bootstrap), grpc.Creds(g.server)}, g.server.peers.options()...)
 }
 
 // Bootstrap is the bootstrap of the guests, in JSON, for what takes one in another

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -27,14 +28,15 @@ func identityOf(t *testing.T, root *tlstest.CA) *meshtls.Identity {
 	return identity
 }
 
-// TestRootsThatGRPCWouldTrustFurtherVerifyNobody: who federates, or withdraws
-// certificates, or has no roots, which to crypto/tls are the operating system's.
+// TestRootsThatGRPCWouldTrustFurtherVerifyNobody: who withdraws certificates, or has
+// no roots, which to crypto/tls are the operating system's.
 func TestRootsThatGRPCWouldTrustFurtherVerifyNobody(t *testing.T) {
 	t.Parallel()
 	root := tlstest.NewCA(t)
 	plain := identityOf(t, root)
-	withdrawn, rootless := *plain, *plain
-	withdrawn.Revocation = &meshtls.Revocation{}
+	federated := plain.WithFederated(map[string][]*x509.Certificate{"other": {root.Certificate}})
+	withdrawn, both, rootless, nameless := *plain, *federated, *plain, *plain
+	withdrawn.Revocation, both.Revocation = &meshtls.Revocation{}, &meshtls.Revocation{}
 	rootless.Roots = nil
 	for _, tt := range []struct {
 		name     string
@@ -42,8 +44,9 @@ func TestRootsThatGRPCWouldTrustFurtherVerifyNobody(t *testing.T) {
 		want     string
 	}{
 		{"plain", plain, ""},
-		{"federated", plain.WithFederated(map[string][]*x509.Certificate{"other": {root.Certificate}}), "federated"},
+		{"a trust domain without a name that can be one", nameless.WithFederated(map[string][]*x509.Certificate{"a domain": {root.Certificate}}), `"a domain"`},
 		{"withdrawn", &withdrawn, "withdrawn"},
+		{"withdrawn and federated", &both, "withdrawn"},
 		{"without roots", &rootless, "no roots"},
 	} {
 		m, err := material(tt.identity, true)
@@ -59,6 +62,44 @@ func TestRootsThatGRPCWouldTrustFurtherVerifyNobody(t *testing.T) {
 		// To present a certificate has nothing to do with it.
 		if m, err := material(tt.identity, false); err != nil || len(m.Certs) != 1 || m.Roots != nil {
 			t.Errorf("%s, without verifying: %v, %v", tt.name, m, err)
+		}
+	}
+}
+
+// TestTheRootsOfEachTrustDomainAreInAMap: and there is one even if nobody is verified,
+// for without one grpc-go takes the pool, and without a pool the operating system's.
+func TestTheRootsOfEachTrustDomainAreInAMap(t *testing.T) {
+	t.Parallel()
+	root, other := tlstest.NewCA(t), tlstest.NewCA(t)
+	plain := identityOf(t, root)
+	there := map[string][]*x509.Certificate{"other": {other.Certificate, root.Certificate}}
+	bundles, err := meshtls.NewBundles(there)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rootless := *plain.WithFederated(nil)
+	rootless.Roots = nil
+	for _, tt := range []struct {
+		name     string
+		identity *meshtls.Identity
+		want     map[string]int // roots of a trust domain
+	}{
+		{"the own one and another", plain.WithFederated(there), map[string]int{"cluster.local": 1, "other": 2}},
+		{"the own one", plain.WithFederated(nil), map[string]int{"cluster.local": 1}},
+		{"others", bundles, map[string]int{"other": 2}},
+		{"nobody", &rootless, map[string]int{}},
+	} {
+		m, err := material(tt.identity, true)
+		if err != nil || m.SPIFFEBundleMap == nil || m.Roots != nil {
+			t.Errorf("%s: %v, %v", tt.name, m, err)
+			continue
+		}
+		got := make(map[string]int)
+		for domain, bundle := range m.SPIFFEBundleMap {
+			got[domain] = len(bundle.X509Authorities())
+		}
+		if !maps.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
 	}
 }

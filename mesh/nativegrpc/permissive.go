@@ -31,6 +31,7 @@ type permissive struct {
 
 	relay *relay.Relay
 	conns *sniffedConns
+	peers *peers
 }
 
 // ServerHandshake accepts a connection.
@@ -38,16 +39,25 @@ func (p *permissive) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthIn
 	conn := p.conns.find(raw)
 	local, ok := raw.LocalAddr().(*net.TCPAddr)
 	if conn == nil || !ok || !p.relay.AcceptsPlaintext(uint32(local.Port)) {
-		return p.TransportCredentials.ServerHandshake(raw)
+		return p.handshake(raw)
 	}
 	isTLS, err := conn.sniff()
 	switch {
 	case err != nil:
 		return nil, nil, err
 	case isTLS:
-		return p.TransportCredentials.ServerHandshake(raw)
+		return p.handshake(raw)
 	}
 	return insecure.NewCredentials().ServerHandshake(raw)
+}
+
+// handshake is grpc-go's, whose peers are remembered.
+func (p *permissive) handshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, auth, err := p.TransportCredentials.ServerHandshake(raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	return conn, p.peers.note(auth), nil
 }
 
 // Clone returns credentials that share the connections.

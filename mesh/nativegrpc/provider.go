@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/credentials/tls/certprovider"
 
 	"github.com/inboardmesh/inboard/internal/relay"
@@ -113,14 +115,34 @@ func material(identity *meshtls.Identity, roots bool) (*certprovider.KeyMaterial
 	switch {
 	case !roots:
 		return m, nil
-	case identity.Federated != nil:
-		return nil, errors.New("native gRPC: trust domains that are federated are not supported: use mesh.DialOptions and mesh.ServerOptions")
 	case identity.Revocation != nil:
 		return nil, errors.New("native gRPC: certificates that were withdrawn are not supported: use mesh.DialOptions and mesh.ServerOptions")
+	case identity.Federated != nil:
+		bundles, err := bundleMap(identity)
+		if err != nil {
+			return nil, err
+		}
+		m.SPIFFEBundleMap = bundles
+		return m, nil
 	case identity.Roots == nil:
 		// To crypto/tls none would be the operating system's.
 		return nil, errors.New("native gRPC: the source has no roots")
 	}
 	m.Roots = identity.Roots
 	return m, nil
+}
+
+// bundleMap is the roots of each trust domain. grpc-go finds a peer's by the name in
+// its certificate, as the mesh does (gRFC A87), and refuses who has none. It is never
+// nil: grpc-go would then do without, and take the pool.
+func bundleMap(identity *meshtls.Identity) (map[string]*spiffebundle.Bundle, error) {
+	bundles := make(map[string]*spiffebundle.Bundle)
+	for name, roots := range identity.Bundles() {
+		domain, err := spiffeid.TrustDomainFromString(name)
+		if err != nil {
+			return nil, fmt.Errorf("native gRPC: trust domain %q is federated and has no name that grpc-go could look for: %w", name, err)
+		}
+		bundles[domain.Name()] = spiffebundle.FromX509Authorities(domain, roots)
+	}
+	return bundles, nil
 }
