@@ -15,6 +15,8 @@ type benchCase struct {
 	client, server kind
 	// proxy is the program of a pair of proxies between them; "" is none.
 	proxy string
+	// startOnly is a case of which nothing but the first call is measured.
+	startOnly bool
 }
 
 // kind is what a process is made of, beside its application.
@@ -36,6 +38,7 @@ const (
 	metricsOn      = "-metrics" // suffixes of mesh kinds
 	traces1        = "-traces1"
 	traces100      = "-traces100"
+	fromFiles      = "-files" // certificates from files and xDS in plaintext, as grpc-go's own has them here
 )
 
 const (
@@ -60,6 +63,7 @@ var cases = []benchCase{
 	{name: "Inboard, gRPC, telemetry off", baseline: baseGRPC, client: grpcMesh, server: grpcMesh},
 	{name: "Inboard, gRPC, metrics, traces 1 %", baseline: baseGRPC, client: grpcMesh + traces1, server: grpcMesh + traces1},
 	{name: "grpc-go's xDS, mTLS", baseline: baseGRPC, client: grpcXDS, server: grpcTLS},
+	{name: "Inboard, gRPC, files and plaintext xDS", baseline: baseGRPC, client: grpcMesh + fromFiles, server: grpcTLS, startOnly: true},
 	{name: "grpc-go, mTLS, otelgrpc 1 %", baseline: baseGRPC, client: grpcOTel, server: grpcOTel},
 	{name: "grpc-go, plaintext, two haproxy with mTLS", baseline: baseGRPC, client: grpcPlain, server: grpcPlain, proxy: "haproxy"},
 }
@@ -67,7 +71,11 @@ var cases = []benchCase{
 func chosen(s *settings) []*benchCase {
 	var list []*benchCase
 	for i := range cases {
-		if c := &cases[i]; c.baseline == "" || s.cases.MatchString(c.name) {
+		c := &cases[i]
+		if s.starts > 0 && c.proxy != "" || s.starts == 0 && c.startOnly {
+			continue // proxies do not start with the application
+		}
+		if c.baseline == "" || s.cases.MatchString(c.name) {
 			list = append(list, c)
 		}
 	}

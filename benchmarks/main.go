@@ -48,6 +48,7 @@ type settings struct {
 	cases        *regexp.Regexp
 	profiles     string
 	heap         int
+	starts       int
 }
 
 func parse(args []string) (*settings, error) {
@@ -58,6 +59,7 @@ func parse(args []string) (*settings, error) {
 	f.DurationVar(&s.time, "time", 2*time.Second, "how long each run is measured")
 	f.StringVar(&s.profiles, "profile", "", "write the CPU profile of each process into `DIRECTORY`, which must exist (go tool pprof -top FILE)")
 	f.IntVar(&s.heap, "heap", 0, "`MiB` that each client and server holds beside what the case needs, as an application does")
+	f.IntVar(&s.starts, "starts", 0, "measure nothing but first calls, so many of each case, in processes of their own")
 	callers := f.String("callers", "1,16,64", "how many callers call at the same time, separated by commas")
 	cases := f.String("cases", "", "a `REGEXP` of the cases to run; the baselines always do")
 	if err := f.Parse(args); err != nil {
@@ -75,6 +77,9 @@ func parse(args []string) (*settings, error) {
 	}
 	if s.heap < 0 {
 		return nil, fmt.Errorf("-heap: %d: there is no such heap", s.heap)
+	}
+	if s.starts < 0 {
+		return nil, fmt.Errorf("-starts: %d: nothing can be started so often", s.starts)
 	}
 	if s.rounds < 1 {
 		return nil, fmt.Errorf("-rounds: %d: there must be one at least", s.rounds)
@@ -96,6 +101,9 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer w.close()
+	if s.starts > 0 {
+		return printStarts(ctx, w, s, os.Stdout)
+	}
 	results := newTable(s)
 	for _, callers := range s.callers {
 		for round := range s.rounds {

@@ -38,6 +38,9 @@ func TestEveryCaseCanBeMeasured(t *testing.T) {
 			results.leaveOut(c, why)
 			continue
 		}
+		if c.startOnly {
+			continue
+		}
 		m, err := w.measure(t.Context(), c, s, 2)
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
@@ -50,8 +53,26 @@ func TestEveryCaseCanBeMeasured(t *testing.T) {
 	var out strings.Builder
 	results.print(io.MultiWriter(&out, testOutput{t}))
 	for i := range cases {
-		if !strings.Contains(out.String(), cases[i].name) {
+		if !cases[i].startOnly && !strings.Contains(out.String(), cases[i].name) {
 			t.Errorf("%q is not in the table", cases[i].name)
+		}
+	}
+}
+
+func TestFirstCallsCanBeMeasured(t *testing.T) {
+	w, err := newWorld(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.close)
+	s := &settings{starts: 1, cases: regexp.MustCompile("files|own xDS|grpc-go's xDS")}
+	var out strings.Builder
+	if err := printStarts(t.Context(), w, s, io.MultiWriter(&out, testOutput{t})); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range chosen(s) {
+		if !strings.Contains(out.String(), "| "+c.name+" |") {
+			t.Errorf("%q is not in the table", c.name)
 		}
 	}
 }
@@ -64,7 +85,7 @@ func (o testOutput) Write(p []byte) (int, error) {
 }
 
 func TestBadFlagsAreRefused(t *testing.T) {
-	for _, args := range [][]string{{"-callers", "many"}, {"-callers", "0"}, {"-rounds", "0"}, {"-cases", "("}, {"more"}} {
+	for _, args := range [][]string{{"-callers", "many"}, {"-callers", "0"}, {"-rounds", "0"}, {"-starts", "-1"}, {"-cases", "("}, {"more"}} {
 		if _, err := parse(args); err == nil {
 			t.Errorf("%q was accepted", args)
 		}

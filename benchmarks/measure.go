@@ -15,11 +15,7 @@ import (
 type listening struct{ Addr string }
 
 // warmedUp is what a client says when it is ready.
-type warmedUp struct {
-	// FirstCall is the time from nothing to the answer to the first call: of the
-	// mesh, a control plane's answers and a certificate are in it.
-	FirstCall time.Duration
-}
+type warmedUp struct{ began }
 
 // called is what a client says of a run.
 type called struct {

@@ -127,7 +127,11 @@ func runClient(ctx context.Context, k kind, target, callers, warmup string) erro
 	if strings.HasPrefix(string(k), "grpc") {
 		dial = dialGRPC
 	}
-	began := time.Now()
+	before, err := ownUsage()
+	if err != nil {
+		return err
+	}
+	start := time.Now()
 	call, err := dial(ctx, k, target)
 	if err != nil {
 		return err
@@ -135,7 +139,12 @@ func runClient(ctx context.Context, k kind, target, callers, warmup string) erro
 	if err := firstCall(call); err != nil {
 		return err
 	}
-	ready := warmedUp{FirstCall: time.Since(began)}
+	first := time.Since(start)
+	after, err := ownUsage()
+	if err != nil {
+		return err
+	}
+	ready := warmedUp{began{FirstCall: first, Used: after.since(before), Before: before}}
 	load(call, n, warm)
 	if err := reply(ready); err != nil {
 		return err

@@ -51,7 +51,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	w, err := newWorld(out, cancel)
+	w, err := newWorld(ctx, out, cancel)
 	if err != nil {
 		return err
 	}

@@ -62,11 +62,3 @@ func TestWrongFlags(t *testing.T) {
 		}
 	}
 }
-
-func TestFreeAddressIsFree(t *testing.T) {
-	t.Parallel()
-	address, port, err := freeAddress(t.Context())
-	if err != nil || address != "127.0.0.1:"+port {
-		t.Errorf("%s, %s, %v", address, port, err)
-	}
-}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,6 +38,7 @@ type payment struct {
 type world struct {
 	dir    string
 	config configDir
+	ports  *ports
 	out    io.Writer
 	// fail ends the story. keeping is true when that is over: then who ends a
 	// process does it on purpose.
@@ -55,16 +54,20 @@ type world struct {
 }
 
 // newWorld makes a directory for everything, below the system's directory for
-// temporary files. The caller calls close.
-func newWorld(out io.Writer, fail context.CancelCauseFunc) (*world, error) {
-	dir, err := os.MkdirTemp("", "inboard-demo-")
+// temporary files, and claims ports. The caller calls close.
+func newWorld(ctx context.Context, out io.Writer, fail context.CancelCauseFunc) (*world, error) {
+	ports, err := claimPorts(ctx)
 	if err != nil {
 		return nil, err
 	}
-	w := &world{dir: dir, config: configDir(filepath.Join(dir, "config")), out: out, fail: fail}
+	dir, err := os.MkdirTemp("", "inboard-demo-")
+	if err != nil {
+		return nil, errors.Join(err, ports.release())
+	}
+	w := &world{dir: dir, config: configDir(filepath.Join(dir, "config")), ports: ports, out: out, fail: fail}
 	for _, d := range []string{"bin", "config"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
-			return nil, errors.Join(err, os.RemoveAll(dir))
+			return nil, errors.Join(err, w.close())
 		}
 	}
 	for _, version := range []string{"v1-a", "v1-b", "v2-a"} {
@@ -74,8 +77,8 @@ func newWorld(out io.Writer, fail context.CancelCauseFunc) (*world, error) {
 	return w, nil
 }
 
-// close ends the processes, those first that call others, and removes the
-// directory.
+// close ends the processes, those first that call others, gives the ports back
+// and removes the directory.
 func (w *world) close() error {
 	var errs []error
 	processes := []*process{w.customer}
@@ -87,7 +90,7 @@ func (w *world) close() error {
 			errs = append(errs, p.stop())
 		}
 	}
-	return errors.Join(append(errs, os.RemoveAll(w.dir))...)
+	return errors.Join(append(errs, w.ports.release(), os.RemoveAll(w.dir))...)
 }
 
 // ended is told of a process that ended without being asked.
@@ -188,7 +191,7 @@ func (w *world) configure(ctx context.Context, r rules) error {
 	for _, p := range w.payments {
 		var ports [3]string
 		for i := range ports {
-			address, port, err := freeAddress(ctx)
+			address, port, err := w.ports.address(ctx)
 			if err != nil {
 				return err
 			}
@@ -199,29 +202,13 @@ func (w *world) configure(ctx context.Context, r rules) error {
 	return errors.Join(w.config.writeServices(endpoints), w.config.writeTraffic(r), w.config.writeSecurity())
 }
 
-// freeAddress returns an address on loopback that nobody listens on. Its port
-// is below those that systems give to outgoing connections and to listeners
-// that do not care, so that it stays free while its process is started again.
-func freeAddress(ctx context.Context) (address, port string, err error) {
-	const lowest, count, attempts = 20000, 10000, 100
-	for range attempts {
-		port = strconv.Itoa(lowest + rand.N(count))
-		address = net.JoinHostPort("127.0.0.1", port)
-		var ln net.Listener
-		if ln, err = new(net.ListenConfig).Listen(ctx, "tcp", address); err == nil {
-			return address, port, ln.Close()
-		}
-	}
-	return "", "", fmt.Errorf("no free port in %d attempts: %w", attempts, err)
-}
-
 // startPlane starts the control plane with its CA, on the addresses that it had
 // before if it is not the first time.
 func (w *world) startPlane(ctx context.Context) error {
 	for i := range w.planeAddresses {
 		if w.planeAddresses[i] == "" {
 			var err error
-			if w.planeAddresses[i], _, err = freeAddress(ctx); err != nil {
+			if w.planeAddresses[i], _, err = w.ports.address(ctx); err != nil {
 				return err
 			}
 		}

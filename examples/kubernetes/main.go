@@ -101,7 +101,10 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	}
 	probes := &http.Server{Handler: probesOf(m), ReadHeaderTimeout: time.Second}
 	httpServer := m.Server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(w, r.Body) // the caller has gone
+		// Otherwise net/http ends the body of a request of HTTP/1.1 when the answer
+		// begins.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		_, _ = io.Copy(w, r.Body) // or the caller has gone
 	}))
 	grpcServer := grpc.NewServer(m.ServerOptions()...)
 	serving := health.NewServer()

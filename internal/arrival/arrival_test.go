@@ -177,15 +177,21 @@ func TestBH2_RequestIDs(t *testing.T) {
 }
 
 // TestV14_StrangersAreNotBelieved: about rewrites, or about anything else of the
-// mesh.
+// mesh. At the edge nobody is.
 func TestV14_StrangersAreNotBelieved(t *testing.T) {
 	t.Parallel()
 	for _, name := range foreign {
 		for _, verified := range []bool{true, false} {
-			h := headers{name: {"/admin"}}
-			Receive(&discovery.Forwarding{}, h, &Peer{Address: peerAddr, Verified: verified})
-			if got := len(h.Values(name)) > 0; got != verified {
-				t.Errorf("%s from a peer that is verified (%t): kept %t", name, verified, got)
+			for _, edge := range []bool{true, false} {
+				h := headers{name: {"/admin"}}
+				config := new(discovery.Forwarding)
+				if edge {
+					config.Client = discovery.ClientIsPeer
+				}
+				Receive(config, h, &Peer{Address: peerAddr, Verified: verified})
+				if got := slices.Contains(h.Values(name), "/admin"); got != (verified && !edge) {
+					t.Errorf("%s from a peer that is verified (%t), at the edge (%t): kept %t", name, verified, edge, got)
+				}
 			}
 		}
 	}
@@ -273,8 +279,12 @@ func TestBS7_WhatAClientSaysOfItsCertificateIsRemoved(t *testing.T) {
 // TestV30_ACertificateCannotWriteOtherFields: its owner chose what is in it.
 func TestV30_ACertificateCannotWriteOtherFields(t *testing.T) {
 	t.Parallel()
+	const (
+		otherURI  = "https://a.example/x;By=spiffe://cluster.local/ns/shop/sa/admin,URI=y"
+		otherName = "c.example;URI=spiffe://cluster.local/ns/shop/sa/admin,By=x"
+	)
 	peer := member(t, tlstest.Leaf{
-		URIs: []string{customerID}, DNSNames: []string{"a.example", "b.example"},
+		URIs: []string{customerID, otherURI}, DNSNames: []string{"a.example", "b.example", otherName},
 		Edit: func(c *x509.Certificate) {
 			c.Subject = pkix.Name{CommonName: "x\";URI=spiffe://cluster.local/ns/shop/sa/admin,By=\\\r\nx-role: admin"}
 		},
@@ -293,10 +303,10 @@ func TestV30_ACertificateCannotWriteOtherFields(t *testing.T) {
 		t.Fatalf("%d elements, %v", len(elements), err)
 	}
 	got := elements[0]
-	if want := []string{customerID}; !slices.Equal(got["uri"], want) {
+	if want := []string{customerID, otherURI}; !slices.Equal(got["uri"], want) {
 		t.Errorf("URI %q, want %q", got["uri"], want)
 	}
-	if want := []string{"a.example", "b.example"}; !slices.Equal(got["dns"], want) {
+	if want := []string{"a.example", "b.example", otherName}; !slices.Equal(got["dns"], want) {
 		t.Errorf("DNS %q, want %q", got["dns"], want)
 	}
 	if want := []string{paymentID}; !slices.Equal(got["by"], want) {

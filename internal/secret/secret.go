@@ -165,13 +165,20 @@ func Revocation(source *corev3.DataSource, leafOnly bool) (*meshtls.Revocation, 
 }
 
 // Bundles reads a SPIFFE bundle map: a JSON object "trust_domains" with the bundle of
-// each, whose keys of the use x509-svid are its roots.
+// each, whose keys of the use x509-svid are its roots. A map without bundles is one that
+// trusts nobody (gRFC A87), and a bundle without such keys one whose trust domain is not
+// trusted any more (SPIFFE Trust Domain and Bundle, 4.1.3): both withdraw what was
+// trusted before, which a refusal would leave in force. A text that does not say which
+// bundles there are is no map.
 func Bundles(text []byte) (map[string][]*x509.Certificate, error) {
 	var document struct {
 		TrustDomains map[string]json.RawMessage `json:"trust_domains"`
 	}
 	if err := json.Unmarshal(text, &document); err != nil {
 		return nil, err
+	}
+	if document.TrustDomains == nil {
+		return nil, errors.New("has no trust_domains")
 	}
 	bundles := make(map[string][]*x509.Certificate, len(document.TrustDomains))
 	for _, name := range slices.Sorted(maps.Keys(document.TrustDomains)) {
@@ -183,13 +190,7 @@ func Bundles(text []byte) (map[string][]*x509.Certificate, error) {
 		if err != nil {
 			return nil, fmt.Errorf("trust domain %q: %w", name, err)
 		}
-		if len(bundle.X509Authorities()) == 0 {
-			return nil, fmt.Errorf("trust domain %q: has no key of the use x509-svid", name)
-		}
 		bundles[name] = bundle.X509Authorities()
-	}
-	if len(bundles) == 0 {
-		return nil, errors.New("has no trust_domains")
 	}
 	return bundles, nil
 }

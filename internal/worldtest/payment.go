@@ -82,7 +82,7 @@ func (w *World) PaymentAt(instance string, labels map[string]string, httpInner, 
 	w.tb.Helper()
 	p := &Payment{Instance: instance, arrivals: &w.arrivals}
 	p.Mesh, p.leave = w.join("shop", "payment", labels, options...)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	httpLn, err := p.Mesh.Serve(ctx, httpInner)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,11 +52,18 @@ type World struct {
 // New starts a control plane that serves the given YAML.
 func New(tb testing.TB, yaml string) *World {
 	tb.Helper()
-	return newWorld(tb, yaml, ca.Config{})
+	return newWorld(tb, yaml, ca.Config{}, nil)
 }
 
 // NewSignedBy is [New] with a CA that tests can have any certificate from.
 func NewSignedBy(tb testing.TB, root *tlstest.CA, yaml string) *World {
+	tb.Helper()
+	return NewLogged(tb, root, yaml, nil)
+}
+
+// NewLogged is [NewSignedBy] with a log of the test's own; nil is the test's output,
+// from warnings on.
+func NewLogged(tb testing.TB, root *tlstest.CA, yaml string, log slog.Handler) *World {
 	tb.Helper()
 	dir := tb.TempDir()
 	certificate, key := root.PEM(tb)
@@ -64,17 +72,20 @@ func NewSignedBy(tb testing.TB, root *tlstest.CA, yaml string) *World {
 			tb.Fatal(err)
 		}
 	}
-	return newWorld(tb, yaml, ca.Config{Dir: dir})
+	return newWorld(tb, yaml, ca.Config{Dir: dir}, log)
 }
 
-func newWorld(tb testing.TB, yaml string, config ca.Config) *World {
+func newWorld(tb testing.TB, yaml string, config ca.Config, log slog.Handler) *World {
 	tb.Helper()
 	authority, err := ca.New(config)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	w := &World{tb: tb, dir: tb.TempDir(), CA: authority, API: bootstrap.APIDelta, files: files(yaml)}
-	w.logger = slog.New(slog.NewTextHandler(logWriter{tb}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	if log == nil {
+		log = slog.NewTextHandler(logWriter{tb}, &slog.HandlerOptions{Level: slog.LevelWarn})
+	}
+	w.logger = slog.New(log)
 	if err := os.WriteFile(filepath.Join(w.dir, "root.pem"), authority.RootsPEM(), 0o600); err != nil {
 		tb.Fatal(err)
 	}
@@ -163,6 +174,9 @@ func (w *World) TryApply(yaml string) error {
 // Status is what the control plane says of itself. It must run.
 func (w *World) Status() controlplane.Status { return w.server.Status() }
 
+// StatusHandler is how the control plane tells it over HTTP. It must run.
+func (w *World) StatusHandler() http.Handler { return w.server.StatusHandler() }
+
 // Bootstrap is the bootstrap of a workload.
 func (w *World) Bootstrap(namespace, serviceAccount string, labels map[string]string) *bootstrap.Config {
 	w.tb.Helper()
@@ -245,7 +259,7 @@ func (w *World) Join(namespace, serviceAccount string, labels map[string]string,
 // join is Join, and how to close the mesh before.
 func (w *World) join(namespace, serviceAccount string, labels map[string]string, options ...mesh.Option) (m *mesh.Mesh, leave func()) {
 	w.tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	options = append([]mesh.Option{
 		mesh.WithBootstrap(w.Bootstrap(namespace, serviceAccount, labels)),
