@@ -110,15 +110,23 @@ func (a *Adapter) streamClient(
 		s.call.Finish(o)
 		return nil, s.result(o)
 	}
-	// An application that gives its stream up without reading to the end must
-	// cancel its context: then the call has ended too.
-	stop := context.AfterFunc(s.call.Context(), s.expire) //nolint:contextcheck // it is the caller's, bounded by the route
+	open = true
+	s.call.Lasts(true) // before it can end with its context, or it would be taken out first
+	s.watch()
+	return s, nil
+}
+
+// watch has the call end with its context: an application that gives its stream up
+// without reading to the end must cancel it.
+func (s *clientStream) watch() {
+	stop := context.AfterFunc(s.call.Context(), s.expire) // it is the caller's, bounded by the route
 	s.mu.Lock()
 	s.stop = stop
+	ended := s.ended // the mesh was closed
 	s.mu.Unlock()
-	open = true
-	s.call.Lasts(true)
-	return s, nil
+	if ended {
+		stop()
+	}
 }
 
 // Copy has copies of the stream opened.
