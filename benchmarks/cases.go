@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"os/exec"
 	"slices"
+	"strings"
 )
 
 // benchCase is one way for a customer to call a payment.
@@ -15,12 +16,18 @@ type benchCase struct {
 	client, server kind
 	// proxy is the program of a pair of proxies between them; "" is none.
 	proxy string
+	// policy is what the control plane has of the service; "" is [everything].
+	policy string
+	// above is the case of which this one is a layer more; "" for one that is none.
+	above string
 	// startOnly is a case of which nothing but the first call is measured.
 	startOnly bool
 }
 
 // kind is what a process is made of, beside its application.
 type kind string
+
+func (k kind) isGRPC() bool { return strings.HasPrefix(string(k), "grpc") }
 
 const (
 	httpPlain kind = "http-plain" // plaintext, behind a proxy
@@ -66,12 +73,22 @@ var cases = []benchCase{
 	{name: "Inboard, gRPC, files and plaintext xDS", baseline: baseGRPC, client: grpcMesh + fromFiles, server: grpcTLS, startOnly: true},
 	{name: "grpc-go, mTLS, otelgrpc 1 %", baseline: baseGRPC, client: grpcOTel, server: grpcOTel},
 	{name: "grpc-go, plaintext, two haproxy with mTLS", baseline: baseGRPC, client: grpcPlain, server: grpcPlain, proxy: "haproxy"},
+	{name: "grpc-go, plaintext, two nginx with mTLS", baseline: baseGRPC, client: grpcPlain, server: grpcPlain, proxy: "nginx"},
+}
+
+// all are the cases that the settings are about.
+func (s *settings) all() []benchCase {
+	if s.layers {
+		return layerCases()
+	}
+	return cases
 }
 
 func chosen(s *settings) []*benchCase {
 	var list []*benchCase
-	for i := range cases {
-		c := &cases[i]
+	all := s.all()
+	for i := range all {
+		c := &all[i]
 		if s.starts > 0 && c.proxy != "" || s.starts == 0 && c.startOnly {
 			continue // proxies do not start with the application
 		}

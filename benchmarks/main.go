@@ -9,12 +9,16 @@
 // with one kilobyte. In each round every case runs once, in an order of its own,
 // so that what else the machine does hits all alike; the table has the medians of
 // the rounds with their ranges, and ratios that are paired within each round.
+// With -layers it measures what each layer of the mesh adds to the one below it, and
+// with -starts first calls.
+//
 // Proxies are used if haproxy and nginx are installed (apt-get install haproxy
 // nginx); the table says which cases were left out.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -49,6 +53,7 @@ type settings struct {
 	profiles     string
 	heap         int
 	starts       int
+	layers       bool
 }
 
 func parse(args []string) (*settings, error) {
@@ -60,6 +65,7 @@ func parse(args []string) (*settings, error) {
 	f.StringVar(&s.profiles, "profile", "", "write the CPU profile of each process into `DIRECTORY`, which must exist (go tool pprof -top FILE)")
 	f.IntVar(&s.heap, "heap", 0, "`MiB` that each client and server holds beside what the case needs, as an application does")
 	f.IntVar(&s.starts, "starts", 0, "measure nothing but first calls, so many of each case, in processes of their own")
+	f.BoolVar(&s.layers, "layers", false, "measure what each layer of the mesh adds to the one below it")
 	callers := f.String("callers", "1,16,64", "how many callers call at the same time, separated by commas")
 	cases := f.String("cases", "", "a `REGEXP` of the cases to run; the baselines always do")
 	if err := f.Parse(args); err != nil {
@@ -77,6 +83,9 @@ func parse(args []string) (*settings, error) {
 	}
 	if s.heap < 0 {
 		return nil, fmt.Errorf("-heap: %d: there is no such heap", s.heap)
+	}
+	if s.starts > 0 && s.layers {
+		return nil, errors.New("-layers and -starts are measured one at a time")
 	}
 	if s.starts < 0 {
 		return nil, fmt.Errorf("-starts: %d: nothing can be started so often", s.starts)
@@ -123,6 +132,10 @@ func run(ctx context.Context, args []string) error {
 				results.add(c, callers, round, m)
 			}
 		}
+	}
+	if s.layers {
+		results.printLayers(os.Stdout)
+		return nil
 	}
 	results.print(os.Stdout)
 	return nil

@@ -59,6 +59,33 @@ func TestEveryCaseCanBeMeasured(t *testing.T) {
 	}
 }
 
+func TestEveryLayerCanBeMeasured(t *testing.T) {
+	w, err := newWorld(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.close)
+	s := &settings{rounds: 1, layers: true, warmup: time.Millisecond, time: 50 * time.Millisecond, callers: []int{2}, cases: regexp.MustCompile("")}
+	results := newTable(s)
+	for _, c := range chosen(s) {
+		m, err := w.measure(t.Context(), c, s, 2)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if m.failed > 0 || m.clientCPU <= 0 || m.clientCPU > m.cpu {
+			t.Errorf("%s: %+v", c.name, m)
+		}
+		results.add(c, 2, 0, m)
+	}
+	var out strings.Builder
+	results.printLayers(io.MultiWriter(&out, testOutput{t}))
+	for _, c := range chosen(s) {
+		if !strings.Contains(out.String(), "| "+c.name+" |") {
+			t.Errorf("%q is not in the table", c.name)
+		}
+	}
+}
+
 func TestFirstCallsCanBeMeasured(t *testing.T) {
 	w, err := newWorld(t.Context())
 	if err != nil {
@@ -85,7 +112,7 @@ func (o testOutput) Write(p []byte) (int, error) {
 }
 
 func TestBadFlagsAreRefused(t *testing.T) {
-	for _, args := range [][]string{{"-callers", "many"}, {"-callers", "0"}, {"-rounds", "0"}, {"-starts", "-1"}, {"-cases", "("}, {"more"}} {
+	for _, args := range [][]string{{"-callers", "many"}, {"-callers", "0"}, {"-rounds", "0"}, {"-starts", "-1"}, {"-starts", "1", "-layers"}, {"-cases", "("}, {"more"}} {
 		if _, err := parse(args); err == nil {
 			t.Errorf("%q was accepted", args)
 		}

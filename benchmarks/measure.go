@@ -65,7 +65,7 @@ func (w *world) measure(ctx context.Context, c *benchCase, s *settings, callers 
 		defer pair.stop()
 		target = pair.addr
 	case needsControlPlane(c.client):
-		if err := w.point(ready.Addr, c.client); err != nil {
+		if err := w.point(ready.Addr, c); err != nil {
 			return nil, err
 		}
 		target = w.target(c.client)

@@ -39,7 +39,7 @@ func (w *world) startProxies(ctx context.Context, c *benchCase, server string) (
 		} else {
 			bindTLS = "yes"
 		}
-		h2 := strings.HasPrefix(string(c.client), "grpc")
+		h2 := c.client.isGRPC()
 		file := w.path(fmt.Sprintf("%s-%d.conf", c.proxy, i))
 		if err := os.WriteFile(file, []byte(config(w, side.account, side.listen, side.to, bindTLS != "", serverTLS != "", h2)), 0o600); err != nil {
 			return nil, err
@@ -146,30 +146,39 @@ func alpn(h2 bool) string {
 	return "http/1.1"
 }
 
-// nginxConfig is one worker, HTTP/1.1 between the two.
-func nginxConfig(w *world, account, listen, to string, bindTLS, serverTLS, _ bool) string {
-	bind, scheme, tls := "", "http", ""
+// nginxConfig is one worker. Between the two it speaks HTTP/1.1, and HTTP/2 for gRPC, of
+// which it carries one call at a time on a connection to a server.
+func nginxConfig(w *world, account, listen, to string, bindTLS, serverTLS, h2 bool) string {
+	bind, scheme, tls, pass := "", "http", "", "proxy"
+	if h2 {
+		scheme, pass = "grpc", "grpc"
+		bind = " http2"
+	}
 	if bindTLS {
-		bind = " ssl"
+		bind = " ssl" + bind
 		tls = fmt.Sprintf("ssl_certificate %s; ssl_certificate_key %s; ssl_client_certificate %s; ssl_verify_client on;\n",
 			w.path(account+".pem"), w.path(account+".key"), w.path("root.pem"))
 	}
 	if serverTLS {
-		scheme = "https"
-		tls = fmt.Sprintf("proxy_ssl_certificate %s; proxy_ssl_certificate_key %s; proxy_ssl_trusted_certificate %s; proxy_ssl_verify on; proxy_ssl_name payment; proxy_ssl_server_name on;\n",
+		scheme += "s"
+		tls = fmt.Sprintf("PASS_ssl_certificate %s; PASS_ssl_certificate_key %s; PASS_ssl_trusted_certificate %s; PASS_ssl_verify on; PASS_ssl_name payment; PASS_ssl_server_name on;\n",
 			w.path(account+".pem"), w.path(account+".key"), w.path("root.pem"))
 	}
-	return fmt.Sprintf(`daemon off; master_process off; worker_processes 1; pid %s; error_log stderr error;
+	location := fmt.Sprintf(`proxy_pass %s://out; proxy_http_version 1.1; proxy_set_header Connection "";`, scheme)
+	if h2 {
+		location = fmt.Sprintf("grpc_pass %s://out;", scheme)
+	}
+	return strings.ReplaceAll(fmt.Sprintf(`daemon off; master_process off; worker_processes 1; pid %s; error_log stderr error;
 events { worker_connections 4096; }
 http {
   access_log off; client_body_temp_path %s; proxy_temp_path %s; fastcgi_temp_path %s; uwsgi_temp_path %s; scgi_temp_path %s;
-  keepalive_requests 1000000000;
+  keepalive_requests 1000000000; http2_max_concurrent_streams 1000;
   upstream out { server %s; keepalive 256; keepalive_requests 1000000000; }
   server {
     listen %s%s;
     %s
-    location / { proxy_pass %s://out; proxy_http_version 1.1; proxy_set_header Connection ""; }
+    location / { %s }
   }
 }
-`, w.path(account+".nginx.pid"), w.path("b"), w.path("p"), w.path("f"), w.path("u"), w.path("s"), to, listen, bind, tls, scheme)
+`, w.path(account+".nginx.pid"), w.path("b"), w.path("p"), w.path("f"), w.path("u"), w.path("s"), to, listen, bind, tls, location), "PASS", pass)
 }

@@ -79,7 +79,7 @@ func runServer(ctx context.Context, k kind) error {
 		return err
 	}
 	serve := serveHTTP
-	if strings.HasPrefix(string(k), "grpc") {
+	if k.isGRPC() {
 		serve = serveGRPC
 	}
 	if err := serve(ctx, k, ln); err != nil {
@@ -124,7 +124,7 @@ func runClient(ctx context.Context, k kind, target, callers, warmup string) erro
 		return err
 	}
 	dial := dialHTTP
-	if strings.HasPrefix(string(k), "grpc") {
+	if k.isGRPC() {
 		dial = dialGRPC
 	}
 	before, err := ownUsage()

@@ -32,7 +32,7 @@ func (w *world) measureStart(ctx context.Context, c *benchCase, s *settings) (*b
 	defer server.stop()
 	target := ready.Addr
 	if needsControlPlane(c.client) {
-		if err := w.point(ready.Addr, c.client); err != nil {
+		if err := w.point(ready.Addr, c); err != nil {
 			return nil, err
 		}
 		target = w.target(c.client)

@@ -24,6 +24,8 @@ type measurement struct {
 func (m *measurement) rate() float64       { return float64(m.calls) / m.elapsed.Seconds() }
 func (m *measurement) cpuPerCall() float64 { return m.perCall(float64(m.cpu) / 1e3) }
 
+func (m *measurement) clientCPUPerCall() float64 { return m.perCall(float64(m.clientCPU) / 1e3) }
+
 func (m *measurement) perCall(total float64) float64 { return total / float64(max(m.calls, 1)) }
 
 type key struct {
@@ -69,10 +71,6 @@ func (t *table) print(w io.Writer) {
 }
 
 func (t *table) row(w io.Writer, c *benchCase, callers int) {
-	failed := 0
-	for round := range t.settings.rounds {
-		failed += t.runs[key{c.name, callers, round}].failed
-	}
 	column := func(format string, value func(*measurement) float64) string {
 		return t.median(c, callers, format, func(m, _ *measurement) float64 { return value(m) })
 	}
@@ -90,7 +88,15 @@ func (t *table) row(w io.Writer, c *benchCase, callers int) {
 		column("%.0f", func(m *measurement) float64 { return m.perCall(float64(m.clientAllocs)) }),
 		column("%.0f", func(m *measurement) float64 { return m.perCall(float64(m.serverAllocs)) }),
 		ratio((*measurement).cpuPerCall), ratio((*measurement).rate),
-		ratio(func(m *measurement) float64 { return float64(m.p99) }), failed)
+		ratio(func(m *measurement) float64 { return float64(m.p99) }), t.failed(c, callers))
+}
+
+// failed is how many calls of a case failed, in all rounds.
+func (t *table) failed(c *benchCase, callers int) (n int) {
+	for round := range t.settings.rounds {
+		n += t.runs[key{c.name, callers, round}].failed
+	}
+	return n
 }
 
 // printMemory writes what the processes of the cases hold, and how long they take to
@@ -129,14 +135,19 @@ func (t *table) printMemory(w io.Writer) {
 // median is the middle of the rounds, with the range behind it. base is the run
 // of the baseline in the same round.
 func (t *table) median(c *benchCase, callers int, format string, value func(m, base *measurement) float64) string {
+	return t.paired(c, c.baseline, callers, format, value)
+}
+
+// paired is median for another case than the baseline, "" for none.
+func (t *table) paired(c *benchCase, other string, callers int, format string, value func(m, other *measurement) float64) string {
 	var values []float64
 	for round := range t.settings.rounds {
 		m := t.runs[key{c.name, callers, round}]
-		base := m
-		if c.baseline != "" {
-			base = t.runs[key{c.baseline, callers, round}]
+		beside := m
+		if other != "" {
+			beside = t.runs[key{other, callers, round}]
 		}
-		values = append(values, value(m, base))
+		values = append(values, value(m, beside))
 	}
 	slices.Sort(values)
 	middle := fmt.Sprintf(format, values[len(values)/2])

@@ -15,12 +15,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/inboardmesh/inboard/controlplane"
 	"github.com/inboardmesh/inboard/controlplane/ca"
-	"github.com/inboardmesh/inboard/controlplane/istio"
 )
 
 // world is what all cases share: certificates, and a control plane in this
@@ -82,7 +80,7 @@ func (w *world) startControlPlane(ctx context.Context) error {
 		}
 		_ = w.server.Close() // the process ends
 	}
-	return w.apply("127.0.0.1:1", "grpc")
+	return w.apply("127.0.0.1:1", "grpc", everything)
 }
 
 func (w *world) close() {
@@ -94,75 +92,6 @@ func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
 
 func (w *world) write(name string, data []byte) error { return os.WriteFile(w.path(name), data, 0o600) }
 
-// all policy that a production service has: limits, a timeout, retries, outlier
-// detection, an error-rate breaker and STRICT mutual TLS.
-const policy = `
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: payment, namespace: shop}
-spec:
-  hosts: [payment.shop.svc.cluster.local]
-  location: MESH_INTERNAL
-  resolution: STATIC
-  ports: [{number: 80, name: PROTOCOL, protocol: PROTOCOL, targetPort: PORT}]
-  endpoints: [{address: 127.0.0.1, serviceAccount: payment}]
----
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata:
-  name: payment
-  namespace: shop
-  annotations:
-    inboard.breaker: '{"failureRatio": 0.5, "minimumRequests": 100, "window": "10s", "openTime": "5s"}'
-spec:
-  host: payment.shop.svc.cluster.local
-  trafficPolicy:
-    connectionPool: {tcp: {maxConnections: 1000}, http: {http2MaxRequests: 10000, http1MaxPendingRequests: 1000}}
-    outlierDetection: {consecutive5xxErrors: 5}
-    loadBalancer: {simple: LEAST_REQUEST}
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: payment, namespace: shop}
-spec:
-  hosts: [payment.shop.svc.cluster.local]
-  http:
-  - match: [{headers: {x-tester: {exact: "yes"}}}]
-    route: [{destination: {host: payment.shop.svc.cluster.local}}]
-  - route: [{destination: {host: payment.shop.svc.cluster.local}}]
-    timeout: 5s
-    retries: {attempts: 2, perTryTimeout: 2s}
----
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: default, namespace: istio-system}
-spec: {mtls: {mode: STRICT}}
-`
-
-// point makes the mesh's payment the server at an address.
-func (w *world) point(addr string, client kind) error {
-	protocol := "http"
-	switch {
-	case strings.HasPrefix(string(client), "grpc"):
-		protocol = "grpc"
-	case strings.HasPrefix(string(client), string(http2Mesh)):
-		protocol = "http2"
-	}
-	return w.apply(addr, protocol)
-}
-
-func (w *world) apply(addr, protocol string) error {
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return err
-	}
-	yaml := strings.NewReplacer("PORT", port, "PROTOCOL", protocol).Replace(policy)
-	if problems := w.server.Update([]istio.File{{Name: "payment.yaml", Data: []byte(yaml)}}); len(problems) > 0 {
-		return fmt.Errorf("configuration refused: %v", problems)
-	}
-	return nil
-}
-
 const service = "payment.shop.svc.cluster.local:80"
 
 // target is what a client of the mesh calls.
@@ -170,7 +99,7 @@ func (w *world) target(client kind) string {
 	switch {
 	case client == grpcXDS:
 		return "xds:///" + service
-	case strings.HasPrefix(string(client), "grpc"):
+	case client.isGRPC():
 		return "mesh:///" + service
 	}
 	return "http://" + service
