@@ -34,7 +34,7 @@ func ReadDir(fsys fs.FS) ([]File, error) {
 			}
 			return nil
 		}
-		if entry.IsDir() || !isConfigName(name) {
+		if entry.IsDir() || !IsConfigName(name) {
 			return nil
 		}
 		data, err := readRegular(fsys, name)
@@ -80,7 +80,8 @@ func readRegular(fsys fs.FS, name string) ([]byte, error) {
 	return data, nil
 }
 
-func isConfigName(name string) bool {
+// IsConfigName reports whether [ReadDir] reads a file of this name, for its extension.
+func IsConfigName(name string) bool {
 	switch strings.ToLower(path.Ext(name)) {
 	case ".yaml", ".yml", ".json":
 		return true
