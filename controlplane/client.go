@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -13,7 +14,6 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
-	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -28,9 +28,6 @@ const (
 	maxTypes     = 16
 	maxNames     = 100_000
 	maxNameBytes = 16 << 20
-	// rejectionsLogged is how many reasons of rejections of a type one stream can have
-	// logged at once; then it is one a minute.
-	rejectionsLogged = 10
 )
 
 // client is one ADS stream. To go-control-plane's stream loop it is both the
@@ -49,6 +46,8 @@ type client struct {
 	// silent is closed by first if no request has come when that is over.
 	silent chan struct{}
 	first  *time.Timer
+	// told is that the log has the client's arrival, and is to have its end.
+	told atomic.Bool
 
 	// pinned is the node of the first request. Later ones cannot change it,
 	// because it was compared with the identity of the caller.
@@ -71,10 +70,8 @@ type typeState struct {
 	waiting    bool   // for an answer to it
 	resources  uint64 // sent so far
 	rejections uint64
-	acked      string        // version that the client took last
-	nack       *NACK         // the last one
-	logged     *rate.Limiter // of reasons of rejections; nil before the first
-	unlogged   uint64        // reasons since the last that was logged
+	acked      string // version that the client took last
+	nack       *NACK  // the last one
 }
 
 var (
@@ -271,25 +268,24 @@ func (c *client) accept(node *core.Node, said feedback) error {
 }
 
 // logRejection logs a reason that was not logged before, unless the client has given
-// too many of them: the last one is in the [Status] anyway.
+// too many of them for the type, on whatever streams: the last one is in the [Status]
+// anyway.
 func (c *client) logRejection(typeURL string, nack *NACK) {
-	c.mu.Lock()
-	state := c.types[typeURL]
-	if state.logged == nil {
-		state.logged = rate.NewLimiter(rate.Every(time.Minute), rejectionsLogged)
-	}
-	logged := state.logged.Allow()
-	unlogged := state.unlogged
-	if logged {
-		state.unlogged = 0
-	} else {
-		state.unlogged++
-	}
-	c.mu.Unlock()
-	if logged {
+	if logged, unlogged := c.server.rejected.allow(c.who() + "\x00" + typeURL); logged {
 		c.logger().Warn("client rejected configuration",
 			"type", shortType(typeURL), "version", nack.Version, "error", nack.Error, "unlogged", unlogged)
 	}
+}
+
+// who is the client of the stream, the same one when it comes again.
+func (c *client) who() string {
+	who := hostOf(c.peer)
+	if c.caller != nil {
+		who = c.caller.Identity.String()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return who + "\x00" + c.node.ID
 }
 
 // identify takes the node of the first request, if it is the caller's.
@@ -311,15 +307,11 @@ func (c *client) identify(node *core.Node) error {
 	c.mu.Lock()
 	c.node = who
 	c.mu.Unlock()
-	c.logger().Info("client connected", "protocol", c.protocol)
+	if logged, unlogged := c.server.arrived.allow(c.who()); logged {
+		c.told.Store(true)
+		c.logger().Info("client connected", "protocol", c.protocol, "unlogged", unlogged)
+	}
 	return nil
-}
-
-// identified reports whether the first request has come.
-func (c *client) identified() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.node.ID != ""
 }
 
 // note keeps what a request says of the last response. It returns a NACK if

@@ -9,7 +9,10 @@
 // resources that changed; a bad one changes nothing and is reported, once,
 // with file, line and field, in the log and in [Server.Status]. So is a file that has
 // become empty, and a directory without a file: who wants that removes the file, or
-// starts the control plane anew. [Server.Push] serves
+// starts the control plane anew. A file that is replaced at once, by a rename or a link,
+// is read after 50 ms; one that is written where it is when nobody has written for a
+// second, or for five if documents are gone; and none later than 10 s after it began to
+// change. [Server.Push] serves
 // resources that a program made instead.
 //
 // # What is served
@@ -34,6 +37,10 @@
 // accepted or not; what changes meanwhile is in the next one, as it is then. So a
 // client that is slow holds up nobody and has nothing queued, and one that says
 // nothing for two minutes is told to come again.
+//
+// The listeners of [Server.Serve] have bounds on streams and on connections
+// ([Config.MaxStreams], [Config.MaxConnections]): who connects and says nothing makes
+// room for others.
 //
 // [Server.Status] shows each client, what it is subscribed to, and what it rejects:
 // which resource, and why. [Server.StatusHandler] serves that, counts for Prometheus,

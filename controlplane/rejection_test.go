@@ -95,7 +95,7 @@ func TestNACKsAreShownByClientAndResource(t *testing.T) {
 				t.Errorf("%s: %+v of %+v, want %+v", account, state.NACK, state, want[account])
 			}
 		}
-		if got, want := status.Totals, (Totals{Streams: 3, Resources: 6, NACKs: 2}); got != want {
+		if got, want := status.Totals, (Totals{Streams: 3, Connections: 1, Resources: 6, NACKs: 2}); got != want {
 			t.Errorf("totals %+v, want %+v", got, want)
 		}
 

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 )
 
@@ -19,10 +21,9 @@ const (
 	shutdownGrace = 2 * time.Second
 	// handshakeTimeout bounds how long a connection may take to become one.
 	handshakeTimeout = 10 * time.Second
-	// maxIdle is how long a connection may be open without a call.
-	maxIdle = 5 * time.Minute
-	// maxStreams bounds the calls on one connection. A client has one stream.
-	maxStreams = 1000
+	// maxCalls bounds the calls on one connection. A client has one stream; fewer than
+	// this would be less than RFC 9113 recommends.
+	maxCalls = 100
 	// maxRequest bounds a request. One with every name of a large mesh is
 	// well under a megabyte.
 	maxRequest = 4 << 20
@@ -54,6 +55,7 @@ func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
 	if err := s.check(listeners); err != nil {
 		return err
 	}
+	s.fitFiles(listeners)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
@@ -70,23 +72,26 @@ func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
 		stops = append(stops, stop)
 	}
 	if listeners.Secure != nil {
-		server := grpc.NewServer(append(serverOptions(), grpc.Creds(s.secureCredentials()), grpc.UnaryInterceptor(plainPeer))...)
+		server := grpc.NewServer(s.serverOptions(s.secureCredentials(), plainPeer)...)
 		s.register(ctx, server, true)
-		run("secure", listeners.Secure, server.Serve, func() { stopGRPC(server) })
+		run("secure", bounded{listeners.Secure, s.connections}, server.Serve, func() { stopGRPC(server) })
 	}
 	if listeners.Plaintext != nil {
-		server := grpc.NewServer(serverOptions()...)
+		server := grpc.NewServer(s.serverOptions(insecure.NewCredentials())...)
 		s.register(ctx, server, false)
-		run("plaintext", listeners.Plaintext, server.Serve, func() { stopGRPC(server) })
+		run("plaintext", bounded{listeners.Plaintext, s.connections}, server.Serve, func() { stopGRPC(server) })
 	}
 	if listeners.Status != nil {
 		server := &http.Server{
 			Handler:           s.StatusHandler(),
 			ReadHeaderTimeout: handshakeTimeout,
-			IdleTimeout:       time.Minute,
+			ReadTimeout:       handshakeTimeout,
+			WriteTimeout:      time.Minute,
+			IdleTimeout:       maxIdle,
+			ConnState:         countHTTP,
 			ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
 		}
-		run("status", listeners.Status, server.Serve, func() { stopHTTP(server) })
+		run("status", bounded{listeners.Status, newConnections(maxStatusConnections, s.logger)}, server.Serve, func() { stopHTTP(server) })
 	}
 
 	select {
@@ -120,8 +125,26 @@ func (l Listeners) close() {
 	}
 }
 
-func serverOptions() []grpc.ServerOption {
+// fitFiles sees to it that connections leave files for everything else.
+func (s *Server) fitFiles(listeners Listeners) {
+	for _, listener := range []net.Listener{listeners.Secure, listeners.Plaintext} {
+		if _, ok := listener.(*net.TCPListener); !ok {
+			continue // in memory, or nobody knows
+		}
+		if files, known := openFiles(); known {
+			if most, lowered := s.connections.fit(files); lowered {
+				s.logger.Warn("fewer connections are allowed than are configured: the process may not have as many files open", "connections", most, "files", files)
+			}
+		}
+		return
+	}
+}
+
+func (s *Server) serverOptions(creds credentials.TransportCredentials, unary ...grpc.UnaryServerInterceptor) []grpc.ServerOption {
 	return []grpc.ServerOption{
+		grpc.Creds(counted{creds}),
+		grpc.ChainUnaryInterceptor(append([]grpc.UnaryServerInterceptor{countUnary}, unary...)...),
+		grpc.StreamInterceptor(s.connections.countStream),
 		// Clients ping every 30 s; grpc-go closes a connection with pings
 		// more often than every 5 minutes unless it is told.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
@@ -129,7 +152,7 @@ func serverOptions() []grpc.ServerOption {
 		// without a call is asked to go: who needs it makes another one.
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: maxIdle, Time: 30 * time.Second, Timeout: 20 * time.Second}),
 		grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxConcurrentStreams(maxCalls),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxSendMsgSize(maxResponse),
 		grpc.WaitForHandlers(true),

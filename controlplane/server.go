@@ -57,6 +57,17 @@ type Config struct {
 	// further one is refused with RESOURCE_EXHAUSTED, and those that are there are not
 	// disturbed. Zero: [DefaultMaxStreams].
 	MaxStreams int
+	// MaxConnections bounds how many connections to the listeners of [Server.Serve] may
+	// be open at once, the secure and the plaintext one together; a client has one or
+	// two. When there are as many, one that has had no call for a second or more makes
+	// room for the next one, the longest first; without such a one the next one is
+	// closed at once, and those that are there are not disturbed. Zero: MaxStreams and a
+	// quarter more, 1,000 more at least. It is lowered to 256 less than the files that the
+	// process may have open (RLIMIT_NOFILE).
+	//
+	// Whatever the bound, a connection must be one for xDS within 10 s, its TLS handshake
+	// included, and ends when it is without a call for 90 s.
+	MaxConnections int
 	// Logger gets what happens. Nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -78,11 +89,15 @@ type Server struct {
 	health      *health.Server
 	nacks       seen
 	maxStreams  int
+	connections *connections
 	stalls      atomic.Uint64 // streams that were ended because nobody read
 	silent      atomic.Uint64 // streams that were ended because no request came
 	pushed      atomic.Uint64 // resources that were sent
 	rejections  atomic.Uint64
 	announced   seen
+	rejected    paced // lines of the log about what clients reject
+	arrived     paced // that they have connected
+	unsecured   paced // that they cannot be spoken to
 
 	// ctx ends when the server is closed.
 	ctx    context.Context
@@ -135,6 +150,9 @@ func New(config Config) (*Server, error) {
 		health:     health.NewServer(),
 		clients:    make(map[*client]struct{}),
 		maxStreams: config.MaxStreams,
+
+		connections: newConnections(config.MaxConnections, config.Logger),
+		arrived:     paced{alone: true},
 	}
 	if config.Check != nil {
 		s.checks.ask = config.Check
@@ -176,6 +194,12 @@ func (c *Config) complete() error {
 		errs = append(errs, fmt.Errorf("MaxStreams %d is negative", c.MaxStreams))
 	case c.MaxStreams == 0:
 		c.MaxStreams = DefaultMaxStreams
+	}
+	switch {
+	case c.MaxConnections < 0:
+		errs = append(errs, fmt.Errorf("MaxConnections %d is negative", c.MaxConnections))
+	case c.MaxConnections == 0:
+		c.MaxConnections = c.MaxStreams + max(c.MaxStreams/4, 1000)
 	}
 	if c.TrustDomain != "" {
 		if _, err := spiffeid.TrustDomainFromString(c.TrustDomain); err != nil {

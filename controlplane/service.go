@@ -124,7 +124,7 @@ func (a *aggregated) open(ctx context.Context, protocol string) (*client, func()
 		s.mu.Lock()
 		delete(s.clients, c)
 		s.mu.Unlock()
-		if c.identified() {
+		if c.told.Load() {
 			c.logger().Info("client disconnected")
 		}
 		done()

@@ -9,18 +9,28 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/inboardmesh/inboard/controlplane/istio"
 )
 
 func TestAStreamWithoutARequestIsEnded(t *testing.T) {
-	bubble(t, func(t *testing.T, s *Server, dialled func() *deltaClient) {
-		served := dialled()
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := mustNew(t, Config{Files: []istio.File{service("payment", "10.0.0.1")}})
+		network := serveMemory(t, s)
+		served := newDelta(t, dial(t, network, "plaintext:1"), node("shop", "customer"))
 		served.subscribe(eds, cluster("payment"))
 		served.want(eds, []string{cluster("payment")}, nil)
 		silent := make([]*deltaClient, 100)
+		var conn *grpc.ClientConn
 		for i := range silent {
-			silent[i] = dialled()
+			if i%maxCalls == 0 {
+				conn = dial(t, network, "plaintext:1")
+			}
+			silent[i] = newDelta(t, conn, node("shop", "customer"))
 		}
 		time.Sleep(firstRequestTime - time.Second)
 		synctest.Wait()
@@ -38,7 +48,7 @@ func TestAStreamWithoutARequestIsEnded(t *testing.T) {
 		if got := s.Status(); len(got.Clients) != 1 || got.Totals.Silent != 100 {
 			t.Errorf("%d streams, %+v", len(got.Clients), got.Totals)
 		}
-	}, service("payment", "10.0.0.1"))
+	})
 }
 
 func TestStreamsAreBounded(t *testing.T) {
@@ -101,8 +111,8 @@ func TestTheRejectionsOfAClientAreLoggedAtARate(t *testing.T) {
 			synctest.Wait()
 		}
 		reject(1000)
-		if got := strings.Count(log.String(), "client rejected configuration"); got != rejectionsLogged {
-			t.Errorf("%d lines for 1000 rejections, want %d", got, rejectionsLogged)
+		if got := strings.Count(log.String(), "client rejected configuration"); got != linesOfOne {
+			t.Errorf("%d lines for 1000 rejections, want %d", got, linesOfOne)
 		}
 		time.Sleep(time.Minute)
 		reject(1)

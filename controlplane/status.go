@@ -17,9 +17,19 @@ import (
 // Status is what a [Server] does at one moment. It marshals to the JSON of
 // the status page. The caller owns it.
 type Status struct {
-	Config  ConfigStatus   `json:"config"`
-	Totals  Totals         `json:"totals"`
-	Clients []ClientStatus `json:"clients"`
+	Config ConfigStatus `json:"config"`
+	// Connections is how many are open to the listeners of [Server.Serve], but for that
+	// of the status.
+	Connections int            `json:"connections"`
+	Limits      Limits         `json:"limits"`
+	Totals      Totals         `json:"totals"`
+	Clients     []ClientStatus `json:"clients"`
+}
+
+// Limits are how many may be open at once: see [Config].
+type Limits struct {
+	Streams     int `json:"streams"`
+	Connections int `json:"connections"`
 }
 
 // Totals count what has happened since the server was made.
@@ -31,6 +41,13 @@ type Totals struct {
 	Stalled uint64 `json:"stalled"`
 	Silent  uint64 `json:"silent"`
 	Refused uint64 `json:"refused"`
+	// Connections is how many were taken in, ConnectionsIdle how many of them had to be
+	// closed because they had no call and did not go by themselves, or because another
+	// one needed the room.
+	// ConnectionsRefused is how many were closed at once because there were too many.
+	Connections        uint64 `json:"connections"`
+	ConnectionsIdle    uint64 `json:"connectionsIdle"`
+	ConnectionsRefused uint64 `json:"connectionsRefused"`
 	// Resources is how many were sent, NACKs how many responses were rejected.
 	Resources uint64 `json:"resources"`
 	NACKs     uint64 `json:"nacks"`
@@ -158,8 +175,18 @@ func (s *Server) Status() Status {
 		config.Routes[i].Conditions = slices.Clone(config.Routes[i].Conditions)
 	}
 	slices.SortFunc(clients, func(a, b *client) int { return cmp.Compare(a.number, b.number) })
-	totals := Totals{Streams: opened, Stalled: s.stalls.Load(), Silent: s.silent.Load(), Refused: refused, Resources: s.pushed.Load(), NACKs: s.rejections.Load()}
-	result := Status{Config: config, Totals: totals, Clients: make([]ClientStatus, 0, len(clients))}
+	open, most, counts := s.connections.state()
+	result := Status{
+		Config:      config,
+		Connections: open,
+		Limits:      Limits{Streams: s.maxStreams, Connections: most},
+		Totals: Totals{
+			Streams: opened, Stalled: s.stalls.Load(), Silent: s.silent.Load(), Refused: refused,
+			Connections: counts.total, ConnectionsIdle: counts.idle, ConnectionsRefused: counts.refused,
+			Resources: s.pushed.Load(), NACKs: s.rejections.Load(),
+		},
+		Clients: make([]ClientStatus, 0, len(clients)),
+	}
 	for _, c := range clients {
 		result.Clients = append(result.Clients, c.status())
 	}

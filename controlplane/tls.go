@@ -61,7 +61,7 @@ func (c *certificate) current() (*tls.Certificate, error) {
 // each sees the roots and the certificate of its time, and no session is
 // resumed that an older trust bundle allowed.
 func (s *Server) secureCredentials() credentials.TransportCredentials {
-	return &expiring{logger: s.logger, TransportCredentials: credentials.NewTLS(&tls.Config{
+	return &expiring{logger: s.logger, paced: &s.unsecured, TransportCredentials: credentials.NewTLS(&tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			cert, err := s.certificate.current()
@@ -91,11 +91,12 @@ const expiryGrace = time.Second
 type expiring struct {
 	credentials.TransportCredentials
 	logger *slog.Logger
+	paced  *paced
 }
 
 // Clone implements [credentials.TransportCredentials].
 func (e *expiring) Clone() credentials.TransportCredentials {
-	return &expiring{logger: e.logger, TransportCredentials: e.TransportCredentials.Clone()}
+	return &expiring{logger: e.logger, paced: e.paced, TransportCredentials: e.TransportCredentials.Clone()}
 }
 
 // ServerHandshake implements [credentials.TransportCredentials].
@@ -105,7 +106,10 @@ func (e *expiring) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo
 		// gRPC drops the error. Whoever connects and says nothing, as a TCP
 		// health check does, is not worth a line.
 		if !errors.Is(err, io.EOF) {
-			e.logger.Warn("connection refused", "peer", raw.RemoteAddr().String(), "error", err)
+			peer := raw.RemoteAddr().String()
+			if logged, unlogged := e.paced.allow(hostOf(peer)); logged {
+				e.logger.Warn("connection refused", "peer", peer, "error", err, "unlogged", unlogged)
+			}
 		}
 		return nil, nil, err
 	}
