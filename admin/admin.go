@@ -8,7 +8,8 @@
 //	ln, err := net.Listen("tcp", "127.0.0.1:15021")
 //	go http.Serve(ln, admin.Handler(m))
 //
-// "inboard explain --admin http://127.0.0.1:15021 METHOD URL" asks it. There are no
+// "inboard explain --admin http://127.0.0.1:15021 METHOD URL" asks it, and "inboard
+// status --admin http://127.0.0.1:15021" prints how the process is. There are no
 // keys and no tokens in the answers, nor values of headers that sound like secrets;
 // there are the names and addresses of what the process calls. It authenticates
 // nobody.
@@ -40,9 +41,10 @@ const (
 //     is JSON, {"method": "GET", "url": "http://payment.shop/", "headers": {"x-user":
 //     ["ann"]}}, or with "grpc": true, "method": "/package.Service/Method" and "url":
 //     "mesh:///HOST:PORT". The answer is JSON, or a text for "Accept: text/plain".
-//   - GET /config: where the configuration is from, the state of every xDS resource
-//     and that of the services that filters call, as JSON, see
-//     [mesh.Mesh.ConfigSource], [mesh.Mesh.Resources] and [mesh.Mesh.Services].
+//   - GET /config: where the configuration is from, the streams to the control plane,
+//     the identities, the state of every xDS resource and that of the services that
+//     filters call, as JSON, see [mesh.Mesh.ConfigSource], [mesh.Mesh.Streams],
+//     [mesh.Mesh.Identities], [mesh.Mesh.Resources] and [mesh.Mesh.Services].
 //   - GET /csds: the same with the contents of each resource, as the client status
 //     discovery service has it, see [mesh.Mesh.ClientStatusJSON].
 //   - GET /readyz: 200, or 503 with the reasons, see [mesh.Mesh.Ready].
@@ -67,7 +69,7 @@ type handler struct{ mesh *mesh.Mesh }
 func (h *handler) index(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	fmt.Fprint(w, "POST /explain  where a request would go, and why\n"+
-		"GET  /config   the state of every xDS resource, and of services that filters call\n"+
+		"GET  /config   streams, identities, the state of every xDS resource and of services that filters call\n"+
 		"GET  /csds     the same with their contents, as CSDS has it\n"+
 		"GET  /readyz   whether the process is ready\n")
 }
@@ -120,7 +122,10 @@ func (h *handler) config(w http.ResponseWriter, _ *http.Request) {
 		}
 		resources = append(resources, one)
 	}
-	write(w, http.StatusOK, dump{Source: sourceOf(h.mesh.ConfigSource()), Resources: resources, Services: servicesOf(h.mesh.Services()), Guests: guestsOf(h.mesh.Guests())})
+	write(w, http.StatusOK, dump{
+		Source: sourceOf(h.mesh.ConfigSource()), Streams: streamsOf(h.mesh.Streams()), Identities: identitiesOf(h.mesh.Identities()),
+		Resources: resources, Services: servicesOf(h.mesh.Services()), Guests: guestsOf(h.mesh.Guests()),
+	})
 }
 
 // source is a [mesh.ConfigSource] as JSON.
@@ -174,10 +179,12 @@ func fail(w http.ResponseWriter, status int, err error) {
 // What is answered, beside explanations.
 type (
 	dump struct {
-		Source    source     `json:"source"`
-		Resources []resource `json:"resources"`
-		Services  []service  `json:"services,omitempty"`
-		Guests    []guest    `json:"guests,omitempty"`
+		Source     source     `json:"source"`
+		Streams    []stream   `json:"streams,omitempty"`
+		Identities []identity `json:"identities,omitempty"`
+		Resources  []resource `json:"resources"`
+		Services   []service  `json:"services,omitempty"`
+		Guests     []guest    `json:"guests,omitempty"`
 	}
 	readiness struct {
 		Ready bool `json:"ready"`

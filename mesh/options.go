@@ -43,6 +43,7 @@ type settings struct {
 	hooks          *observe.Hooks
 	telemetry      *meshotel.Telemetry // nil if hooks are the application's
 	services       *services
+	streams        *streams
 	tracers        trace.TracerProvider
 	meters         metric.MeterProvider
 	logger         *slog.Logger
@@ -202,6 +203,7 @@ func newSettings(options []Option) (*settings, error) {
 		s.logRefusals()
 		s.logDrains()
 		s.watchServices()
+		s.watchStreams()
 	}
 	return s, errors.Join(errs...)
 }

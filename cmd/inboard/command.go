@@ -53,7 +53,7 @@ func commands() []command {
 		{"validate", "check Istio YAML", validate},
 		{"explain", "say where a request would go, and why", explain},
 		{"diff", "say which recorded requests a change would affect", diff},
-		{"status", "show what a control plane serves, and what clients reject", showStatus},
+		{"status", "show what a control plane serves and clients reject, or how a process is", showStatus},
 		{"token", "issue a token for a workload", token},
 		{"bootstrap", "print the bootstrap of a workload", printBootstrap},
 		{"version", "print the version", version},

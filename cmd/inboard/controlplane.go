@@ -31,6 +31,7 @@ type planeFlags struct {
 	listen, plaintext, status                 string
 	readyFile                                 string
 	maxTTL                                    time.Duration
+	maxStreams, maxConnections                int
 	serverNames                               list
 }
 
@@ -48,6 +49,8 @@ SIGINT or SIGTERM.`)
 	f.StringVar(&opts.trustDomain, "trust-domain", "", "the trust `DOMAIN` of a new CA; an old one knows its own (default "+ca.DefaultTrustDomain+")")
 	f.StringVar(&opts.rootNamespace, "root-namespace", "istio-system", "the `NAMESPACE` of mesh-wide policies")
 	f.DurationVar(&opts.maxTTL, "max-certificate-ttl", ca.DefaultTTL, "how long a certificate lives at most")
+	f.IntVar(&opts.maxStreams, "max-streams", controlplane.DefaultMaxStreams, "how many xDS streams may be open at once; a further one is refused")
+	f.IntVar(&opts.maxConnections, "max-connections", 0, "how many connections may be open at once, TLS and plaintext; a further one is closed, unless one without a call can make room. 0 is a quarter more than --max-streams, 1000 more at least")
 	f.Var(&opts.serverNames, "server-name", "`NAME` or IP address by which clients reach the TLS listener, beside those of this host; repeatable")
 	f.StringVar(&opts.readyFile, "ready-file", "", "`FILE` to write the addresses to when it listens; removed at the end")
 	dir := f.caDir()
@@ -61,6 +64,12 @@ SIGINT or SIGTERM.`)
 	if opts.maxTTL < time.Second {
 		return usagef("--max-certificate-ttl %v: want at least 1s", opts.maxTTL)
 	}
+	if opts.maxStreams < 1 {
+		return usagef("--max-streams %d: want at least 1", opts.maxStreams)
+	}
+	if opts.maxConnections < 0 {
+		return usagef("--max-connections %d: want at least 1, or 0 for as many as --max-streams needs", opts.maxConnections)
+	}
 	if opts.listen != "" {
 		if err := f.required("ca-dir"); err != nil {
 			return err
@@ -72,11 +81,13 @@ SIGINT or SIGTERM.`)
 func (o *planeFlags) serve(ctx context.Context, call *invocation) (err error) {
 	logger := slog.New(slog.NewTextHandler(call.stderr, nil))
 	config := controlplane.Config{
-		Dir:           o.config,
-		TrustDomain:   o.trustDomain,
-		RootNamespace: o.rootNamespace,
-		Check:         xds.Check,
-		Logger:        logger,
+		Dir:            o.config,
+		TrustDomain:    o.trustDomain,
+		RootNamespace:  o.rootNamespace,
+		Check:          xds.Check,
+		MaxStreams:     o.maxStreams,
+		MaxConnections: o.maxConnections,
+		Logger:         logger,
 	}
 	if o.listen != "" {
 		if config.CA, err = ca.New(ca.Config{Dir: o.caDir, TrustDomain: o.trustDomain, MaxTTL: o.maxTTL, Logger: logger}); err != nil {

@@ -77,6 +77,8 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{[]string{"control-plane", "--config", dir, "--ca-dir", dir + "/ca", "--server-name", "control.test:15012"}, exitFailed, `server name "control.test:15012": want a DNS name`},
 		{[]string{"control-plane", "--config", dir + "/none", "--ca-dir", dir + "/ca"}, exitFailed, "none\": read configuration"},
 		{[]string{"control-plane", "--config", dir, "--max-certificate-ttl", "10ms"}, exitUsage, "--max-certificate-ttl 10ms: want at least 1s"},
+		{[]string{"control-plane", "--config", dir, "--max-streams", "0"}, exitUsage, "--max-streams 0: want at least 1"},
+		{[]string{"control-plane", "--config", dir, "--max-connections", "-1"}, exitUsage, "--max-connections -1: want at least 1"},
 		{[]string{"validate"}, exitUsage, "want DIR, got 0 arguments"},
 		{[]string{"validate", dir + "/none"}, exitFailed, "no such file or directory"},
 		{[]string{"token", "--ca-dir", dir + "/ca", "--namespace", "shop"}, exitUsage, "missing --service-account"},

@@ -22,11 +22,23 @@ wrong with it, each client with what it is subscribed to, and what clients have
 rejected, by resource, with their reasons; and which listeners they are refused,
 because the configuration has another workload at the address. It exits with 1 if the
 last change of the configuration is not served, a client rejects something, or is
-refused a listener.`)
+refused a listener.
+
+With --admin it asks a process of the mesh that mounts the handler of package admin:
+whether it is ready, where its configuration is from, its streams to the control
+plane, its identities and until when they hold, and the services that its filters
+call. It exits with 1 if something is wrong with any of that, or with a resource.`)
 	address := f.String("control-plane", "http://127.0.0.1:15014", "`URL` of the status listener of the control plane")
+	admin := f.String("admin", "", "`URL` of the handler of a process, as http://127.0.0.1:15021")
 	output := f.output()
 	if err := f.parse(); err != nil {
 		return err
+	}
+	if *admin != "" {
+		if f.firstSet("control-plane") != "" {
+			return usagef("give either --admin, to ask a process, or --control-plane")
+		}
+		return showProcess(ctx, call, *admin, *output)
 	}
 	found, err := askControlPlane(ctx, *address)
 	if err != nil {
@@ -38,6 +50,24 @@ refused a listener.`)
 		err = writeStatus(call.stdout, found)
 	}
 	if err == nil && troubled(found) {
+		return errFound
+	}
+	return err
+}
+
+// showProcess shows how a process of the mesh is.
+func showProcess(ctx context.Context, call *invocation, admin string, output format) error {
+	found, err := askState(ctx, admin)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	if output == outputJSON {
+		err = writeJSON(call.stdout, found)
+	} else {
+		err = found.write(call.stdout, now)
+	}
+	if err == nil && len(found.troubles(now)) > 0 {
 		return errFound
 	}
 	return err
@@ -97,8 +127,12 @@ func writeStatus(to io.Writer, s *controlplane.Status) error {
 	for _, warning := range s.Config.Warnings {
 		fmt.Fprintf(&b, "  warning: %s\n", printable(warning))
 	}
-	fmt.Fprintf(&b, "since the start: %d streams, %d of them ended for silence; %d resources sent, %d responses rejected\n",
-		s.Totals.Streams, s.Totals.Stalled, s.Totals.Resources, s.Totals.NACKs)
+	fmt.Fprintf(&b, "now: %d streams of at most %d, %d connections of at most %d\n",
+		len(s.Clients), s.Limits.Streams, s.Connections, s.Limits.Connections)
+	fmt.Fprintf(&b, "since the start: %d streams, %d of them ended for silence, %d more refused; %d connections, %d of them closed without a call, %d more refused; %d resources sent, %d responses rejected\n",
+		s.Totals.Streams, s.Totals.Stalled+s.Totals.Silent, s.Totals.Refused,
+		s.Totals.Connections, s.Totals.ConnectionsIdle, s.Totals.ConnectionsRefused,
+		s.Totals.Resources, s.Totals.NACKs)
 	if len(s.Clients) == 0 {
 		b.WriteString("no client is connected\n")
 		_, err := io.WriteString(to, b.String())

@@ -3,7 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
@@ -118,6 +122,67 @@ func TestStatusShowsWhatAClientIsRefused(t *testing.T) {
 	for _, want := range []string{"REFUSED", "web-1 is refused:", `  Listener "` + name + `": the workload at 10.0.0.1:8080 has the service account "payment" of namespace "shop"`, `the node is "web" of "shop"`} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
+
+// TestStatusCountsStreamsAndConnections: those that were refused, too.
+func TestStatusCountsStreamsAndConnections(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "payment.yaml"), fmt.Sprintf(goodYAML, "10.0.0.1"))
+	where, stop := plane(t, "--config", dir, "--listen", "", "--plaintext-listen", "127.0.0.1:0", "--status", "127.0.0.1:0", "--max-streams", "1", "--max-connections", "1")
+	defer stop()
+	conn, err := grpc.NewClient(where.Plaintext, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for range 2 {
+		stream, err := discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Send(&discovery.DeltaDiscoveryRequest{
+			Node: &core.Node{Id: "web-1"}, TypeUrl: "type.googleapis.com/envoy.config.cluster.v3.Cluster", ResourceNamesSubscribe: []string{"none"},
+		}); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		_, _ = stream.Recv() // the second one is refused
+	}
+	other, err := new(net.Dialer).DialContext(ctx, "tcp", where.Plaintext)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	_, _ = other.Read(make([]byte, 1)) // it is closed
+	code, out, errs := call(t, "status", "--control-plane", "http://"+where.Status)
+	if code != exitOK || errs != "" {
+		t.Errorf("code %d: %q", code, errs)
+	}
+	for _, want := range []string{
+		"now: 1 streams of at most 1, 1 connections of at most 1\n",
+		"since the start: 1 streams, 0 of them ended for silence, 1 more refused; 1 connections, 0 of them closed without a call, 1 more refused;",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	resp, err := http.Get("http://" + where.Status + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	metrics, err := io.ReadAll(resp.Body)
+	for _, want := range []string{
+		"inboard_control_plane_connections 1", "inboard_control_plane_connections_limit 1", "inboard_control_plane_connections_refused_total 1",
+		"inboard_control_plane_connections_total 1", "inboard_control_plane_connections_idle_total 0",
+		"inboard_control_plane_streams_limit 1", "inboard_control_plane_streams_refused_total 1",
+	} {
+		if err != nil || !strings.Contains(string(metrics), want+"\n") {
+			t.Errorf("%v: no %q in\n%s", err, want, metrics)
 		}
 	}
 }

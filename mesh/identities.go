@@ -1,0 +1,43 @@
+package mesh
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// IdentityState is an identity of this process, as it is now.
+type IdentityState struct {
+	// Name is that of the certificate provider, as the bootstrap and the control plane
+	// call it.
+	Name string
+	// ID is the SPIFFE ID of the certificate, "" without one. NotAfter is when the
+	// certificate expires; zero without a certificate, for roots may be all that there
+	// is.
+	ID       string
+	NotAfter time.Time
+	// Err is why there is no identity, nil if there is.
+	Err error
+}
+
+// Identities is the state of every identity of the process, sorted by name: whether it
+// has a certificate, for whom, and until when. There are none without certificate
+// providers in the bootstrap and without [WithIdentity]. Keys are not in it. Safe for
+// concurrent use.
+func (m *Mesh) Identities() []IdentityState {
+	states := make([]IdentityState, 0, len(m.identities))
+	for _, name := range slices.Sorted(maps.Keys(m.identities)) {
+		state := IdentityState{Name: name}
+		identity, err := m.identities[name].Identity()
+		if err != nil {
+			state.Err = err
+		} else {
+			state.NotAfter = identity.NotAfter
+			if !identity.ID.IsZero() {
+				state.ID = identity.ID.String()
+			}
+		}
+		states = append(states, state)
+	}
+	return states
+}
