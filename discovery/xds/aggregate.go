@@ -70,6 +70,17 @@ func (s clusters) aggregatesLocked() bool {
 	return false
 }
 
+// troubledLocked are those with which something is wrong.
+func (s clusters) troubledLocked() map[string]struct{} {
+	troubled := make(map[string]struct{})
+	for name, c := range s {
+		if c.troubled() {
+			troubled[name] = struct{}{}
+		}
+	}
+	return troubled
+}
+
 // aggregate works out what an aggregate cluster comes to. Clusters that cannot be
 // used are left out; while one of them may still come, there is nothing new. A tree
 // that cannot be resolved, because it is part of itself, say, replaces nothing that

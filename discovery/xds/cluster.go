@@ -28,6 +28,8 @@ type cluster struct {
 	result  discovery.ClusterResult
 	told    bool
 	pending bool
+	// changed is whether it is among those that changed since the target was published.
+	changed bool
 	// defect is what keeps the newest config from being put into force, if that is a
 	// mistake of its own and another version works.
 	defect error

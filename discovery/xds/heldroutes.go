@@ -27,10 +27,13 @@ type heldRoute struct {
 func (t *target) holdLocked(p *plan, before *discovery.RouteTable) {
 	var held []heldRoute
 	if before != nil && !t.publisher.strict && !t.usableLocked(p.clusters) {
+		hosts := make(map[string]*discovery.VirtualHost, len(before.VirtualHosts))
+		for _, old := range slices.Backward(before.VirtualHosts) { // the first of a name is the last to be noted
+			hosts[old.Name] = old
+		}
 		for _, host := range p.table.VirtualHosts {
-			i := slices.IndexFunc(before.VirtualHosts, func(old *discovery.VirtualHost) bool { return old.Name == host.Name })
-			if i >= 0 {
-				held = t.holdRoutesLocked(held, host, before.VirtualHosts[i])
+			if old := hosts[host.Name]; old != nil {
+				held = t.holdRoutesLocked(held, host, old)
 			}
 		}
 	}
@@ -48,6 +51,7 @@ func (t *target) holdLocked(p *plan, before *discovery.RouteTable) {
 
 // holdRoutesLocked adds those of one virtual host.
 func (t *target) holdRoutesLocked(held []heldRoute, host, before *discovery.VirtualHost) []heldRoute {
+	var byPath map[string][]*discovery.Route // of thousands not each must be compared with all
 	for _, route := range host.Routes {
 		if route.Forward == nil {
 			continue
@@ -56,13 +60,20 @@ func (t *target) holdRoutesLocked(held []heldRoute, host, before *discovery.Virt
 		if t.usableLocked(names) {
 			continue
 		}
-		i := slices.IndexFunc(before.Routes, func(old *discovery.Route) bool { return sameMatch(&old.Match, &route.Match) })
-		if i < 0 || before.Routes[i].Forward == nil || !t.usableLocked(clustersOfRoute(before.Routes[i])) {
+		if byPath == nil {
+			byPath = make(map[string][]*discovery.Route, len(before.Routes))
+			for _, old := range before.Routes {
+				byPath[old.Match.Path.Value] = append(byPath[old.Match.Path.Value], old)
+			}
+		}
+		olds := byPath[route.Match.Path.Value]
+		i := slices.IndexFunc(olds, func(old *discovery.Route) bool { return sameMatch(&old.Match, &route.Match) })
+		if i < 0 || olds[i].Forward == nil || !t.usableLocked(clustersOfRoute(olds[i])) {
 			continue // there is nothing better
 		}
 		broken := slices.IndexFunc(names, func(name string) bool { return !t.clusters[name].works() })
 		held = append(held, heldRoute{
-			route: route, before: before.Routes[i].Forward,
+			route: route, before: olds[i].Forward,
 			why: fmt.Errorf("route %q of virtual host %q forwards as before: cluster %q cannot be used: %w",
 				route.Name, host.Name, names[broken], referenced(t.clusters[names[broken]].result.Err)),
 		})

@@ -36,9 +36,14 @@ type target struct {
 	next     *plan                            // guarded by Mutex; not ready yet, or nil
 	// aggregated is true if any of the clusters is, or was, an aggregate.
 	aggregated bool // guarded by Mutex
-	// mayTrouble is false if nothing is wrong with any of the clusters: of thousands
-	// that come one after the other not each must look at all.
-	mayTrouble bool // guarded by Mutex
+	// troubled are the clusters with which something is wrong, and changed those whose
+	// result may not be the one that was published; anew is whether that can be any. Of
+	// thousands that change one after the other not each must look at all.
+	troubled map[string]struct{} // guarded by Mutex
+	changed  []*cluster          // guarded by Mutex
+	anew     bool                // guarded by Mutex
+	// rehold is whether what is held may be something else by now.
+	rehold bool // guarded by Mutex
 	// unready is the index of a cluster of next that was not ready, all before
 	// it having been.
 	unready int // guarded by Mutex
@@ -83,34 +88,38 @@ func (t *target) stop() {
 
 // updateLocked works out what an event means.
 func (t *target) updateLocked() {
-	t.mayTrouble = true
 	t.planLocked()
 	t.followClustersLocked()
 	t.advanceLocked()
+	t.reholdLocked()
 	t.publisher.add(t)
 }
 
-// advanceLocked puts the next plan into force if it is ready, and what is held of the
-// one in force if it can be used now.
+// advanceLocked puts the next plan into force if it is ready.
 func (t *target) advanceLocked() {
-	switch {
-	case t.next != nil && t.readyLocked():
-		var before *discovery.RouteTable
-		if t.current != nil {
-			before = t.current.enforced
-		}
-		t.current, t.next = t.next, nil
-		t.holdLocked(t.current, before)
-	case t.current != nil && len(t.current.held) > 0:
-		before := t.current.enforced
-		t.holdLocked(t.current, before)
-		if t.current.enforced == before {
-			return
-		}
-	default:
+	if t.next == nil || !t.readyLocked() {
 		return
 	}
+	var before *discovery.RouteTable
+	if t.current != nil {
+		before = t.current.enforced
+	}
+	t.current, t.next = t.next, nil
+	t.holdLocked(t.current, before)
 	t.followClustersLocked()
+}
+
+// reholdLocked puts into force what is held of the plan in force and can be used now.
+func (t *target) reholdLocked() {
+	t.rehold = false
+	if t.current == nil || len(t.current.held) == 0 {
+		return
+	}
+	before := t.current.enforced
+	t.holdLocked(t.current, before)
+	if t.current.enforced != before {
+		t.followClustersLocked()
+	}
 }
 
 // clusterLocked works out what an event of a cluster means. Of thousands of
@@ -122,8 +131,20 @@ func (t *target) clusterLocked(c *cluster) {
 		t.updateLocked() // others may consist of it
 		return
 	}
+	worked, was := c.works(), c.result.Err
 	c.updateLocked(t.client, t)
-	t.mayTrouble = t.mayTrouble || c.troubled()
+	if t.current != nil && len(t.current.held) > 0 && (worked != c.works() || !sameError(was, c.result.Err)) {
+		t.rehold = true // which looks at all routes: not each of many that change has its own look
+	}
+	if c.troubled() {
+		t.troubled[c.config.name] = struct{}{}
+	} else {
+		delete(t.troubled, c.config.name)
+	}
+	if !t.anew && !c.changed {
+		c.changed = true
+		t.changed = append(t.changed, c)
+	}
 	t.advanceLocked()
 	if t.current != nil || c.waitingFor() != nil {
 		t.publisher.add(t) // or it is on its way
@@ -214,6 +235,8 @@ func (t *target) followClustersLocked() {
 	t.clusters.followLocked(t.client, t, wanted)
 	t.clusters = slim.Fit(t.clusters, &t.most)
 	t.aggregated = t.clusters.aggregatesLocked()
+	t.troubled = t.clusters.troubledLocked()
+	t.anew = true
 }
 
 // readyLocked reports whether next can be put into force. It begins with the
@@ -260,6 +283,9 @@ func (t *target) news() (update discovery.Update[*discovery.Target], ok bool, he
 	case t.stopped:
 		return update, false, nil
 	case t.current != nil:
+		if t.rehold {
+			t.reholdLocked()
+		}
 		update.Value = t.assembleLocked()
 		update.Err, held = t.ambientLocked()
 	default:
@@ -278,13 +304,23 @@ func (t *target) news() (update discovery.Update[*discovery.Target], ok bool, he
 // assembleLocked returns the plan in force as a Target: the one that was
 // published if it is still the same.
 func (t *target) assembleLocked() *discovery.Target {
+	last := t.last.Value
+	anew := t.anew || last == nil
+	changed := t.changed
+	t.changed, t.anew = nil, false
+	for _, c := range changed {
+		c.changed = false
+		anew = anew || c.config.name == t.local // it is left out while it cannot be used
+	}
+	if !anew {
+		return withChanged(last, changed)
+	}
 	assembled := &discovery.Target{
 		Name:     t.name,
 		Listener: t.current.listener,
 		Routes:   t.current.enforced,
 		Clusters: make(map[string]discovery.ClusterResult, len(t.current.used)),
 	}
-	last := t.last.Value
 	t.clusters.assemble(t.current.used, assembled.Clusters)
 	if c := t.clusters[t.local]; c != nil && c.told && c.result.Err == nil {
 		t.clusters.assemble([]string{t.local}, assembled.Clusters) // nobody waits for it
@@ -296,6 +332,25 @@ func (t *target) assembleLocked() *discovery.Target {
 	return assembled
 }
 
+// withChanged returns a target with the newest results of some of the clusters, if they
+// are its own: itself if nothing is new.
+func withChanged(last *discovery.Target, changed []*cluster) *discovery.Target {
+	next := last
+	for _, c := range changed {
+		was, used := last.Clusters[c.config.name]
+		if !used || sameResult(was, c.result) {
+			continue
+		}
+		if next == last {
+			renewed := *last
+			renewed.Clusters = maps.Clone(last.Clusters)
+			next = &renewed
+		}
+		next.Clusters[c.config.name] = c.result
+	}
+	return next
+}
+
 // reasonLocked returns why nothing can be used, nil if it is on its way.
 func (t *target) reasonLocked() error {
 	if t.listener.value == nil {
@@ -304,12 +359,22 @@ func (t *target) reasonLocked() error {
 	if t.routes != nil && t.routes.value == nil {
 		return unusable(referenced(t.routes.err))
 	}
-	for _, name := range slices.Sorted(maps.Keys(t.clusters)) {
+	for _, name := range t.awaitedLocked() {
 		if err := t.clusters[name].waitingFor(); err != nil && name != t.local {
 			return referenced(err)
 		}
 	}
 	return nil
+}
+
+// awaitedLocked are the clusters without which nothing can be used, in order. Those
+// that were found to be ready come last: of thousands without endpoints each is a reason,
+// and none of them must look for the first one among all.
+func (t *target) awaitedLocked() []string {
+	if t.aggregated { // what it consists of is no part of the plan
+		return slices.Sorted(maps.Keys(t.clusters))
+	}
+	return t.next.clusters[t.unready:]
 }
 
 // ambientLocked returns what is wrong although the plan is in force, and what of it
@@ -324,17 +389,7 @@ func (t *target) ambientLocked() (err, held error) {
 	if t.routes != nil {
 		found.add(referenced(t.routes.err))
 	}
-	var troubled []string
-	if t.mayTrouble {
-		for name, c := range t.clusters {
-			if c.troubled() {
-				troubled = append(troubled, name)
-			}
-		}
-		t.mayTrouble = len(troubled) > 0
-	}
-	slices.Sort(troubled)
-	for _, name := range troubled {
+	for _, name := range slices.Sorted(maps.Keys(t.troubled)) {
 		t.clusters[name].ambient(&found)
 		back.add(t.clusters[name].defect)
 		if name == t.local {

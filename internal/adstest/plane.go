@@ -310,8 +310,9 @@ func (s *planeStream) answer(typeURL string) {
 	}
 	t := s.types[typeURL]
 	var fresh, gone []string
-	for _, name := range slices.Sorted(maps.Keys(t.asked)) {
-		now, exists := p.resources[typeURL][name]
+	resources := p.resources[typeURL]
+	for name := range t.asked {
+		now, exists := resources[name]
 		was, sent := t.sent[name]
 		switch {
 		case exists && (!sent || was != now.version):
@@ -320,6 +321,8 @@ func (s *planeStream) answer(typeURL string) {
 			gone = append(gone, name)
 		}
 	}
+	slices.Sort(fresh)
+	slices.Sort(gone)
 	full := !s.stream.Delta && (typeURL == listenerURL || typeURL == clusterURL)
 	if len(fresh) == 0 && (len(gone) == 0 || !s.stream.Delta && !full) {
 		p.mu.Unlock()

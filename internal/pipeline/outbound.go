@@ -235,6 +235,10 @@ type Config struct {
 	filtersErr error
 }
 
+func (c *Config) compileFilters(build filter.Build) {
+	c.filters, c.filtersErr = filter.Compile(c.Target.Listener.Filters, c.Target.Routes, build)
+}
+
 // Name is the target's name.
 func (t *Target) Name() string { return t.name }
 
@@ -250,15 +254,27 @@ func (t *Target) update(u discovery.Update[*discovery.Target]) {
 		return // only the ambient error changed
 	default:
 		next := &Config{Target: u.Value}
-		if old != nil && old.Target.Routes == u.Value.Routes {
-			next.Routes = old.Routes
-		} else {
+		switch {
+		case old == nil || old.Target.Routes != u.Value.Routes:
 			next.Routes = route.Compile(u.Value.Routes)
+			next.compileFilters(t.out.buildFilter)
+		case old.Target.Listener != u.Value.Listener:
+			next.Routes = old.Routes
+			next.compileFilters(t.out.buildFilter)
+		default:
+			next.Routes, next.filters, next.filtersErr = old.Routes, old.filters, old.filtersErr
 		}
-		next.filters, next.filtersErr = filter.Compile(u.Value.Listener.Filters, u.Value.Routes, t.out.buildFilter)
-		next.Clusters = t.out.upstreams.Hold(u.Value.Clusters)
+		renewed := old != nil && t.out.upstreams.Renew(old.Clusters, u.Value.Clusters)
+		if renewed {
+			next.Clusters = old.Clusters
+		} else {
+			next.Clusters = t.out.upstreams.Hold(u.Value.Clusters)
+		}
 		t.config.Store(next)
 		t.state.Store(targetState{config: next})
+		if renewed {
+			return
+		}
 	}
 	if old != nil {
 		// Only now, so that a cluster in both is never without a holder.

@@ -3,7 +3,9 @@ package upstream
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -66,6 +68,14 @@ type clusterState struct {
 	throttle  *retry.Throttle // nil without one
 	leaves    []*Cluster      // of an aggregate, in order
 	local     *discovery.Assignment
+	secrets   discovery.Secrets
+}
+
+// is reports whether the state is what would come of applying these, so that there is
+// nothing to do. After an error everything is to be applied anew.
+func (s *clusterState) is(r *discovery.ClusterResult, leaves []*Cluster, local *discovery.Assignment) bool {
+	return s.err == nil && r.Err == nil && s.config != nil && s.config == r.Cluster && s.endpoints == r.Endpoints &&
+		(s.local == local || s.config.Balancer.ZoneAware == nil) && slices.Equal(s.leaves, leaves) && maps.Equal(s.secrets, r.Secrets)
 }
 
 func newCluster(m *Manager, name string) *Cluster {
@@ -81,14 +91,17 @@ func newCluster(m *Manager, name string) *Cluster {
 
 // apply takes over a new configuration, with the leaves of an aggregate and the
 // endpoints of the cluster that the caller is of. Parts that did not change, which are
-// the same pointers, cost nothing.
-func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster, local *discovery.Assignment) {
+// the same pointers, cost nothing. It reports whether there was anything to do.
+func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster, local *discovery.Assignment) (applied bool) {
 	var ended []balancer.Ejection
 	defer func() { c.ejectionsChanged(ended) }() // without the lock
 	c.applyMu.Lock()
 	defer c.applyMu.Unlock()
-	c.left.Store(false)
 	old := c.state.Load()
+	if old.is(&r, leaves, local) {
+		return false
+	}
+	c.left.Store(false)
 	if r.Err != nil || r.Cluster == nil {
 		if r.Err == nil {
 			r.Err = errors.New("no configuration")
@@ -96,10 +109,10 @@ func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster, local *dis
 		next := *old
 		next.err, next.leaves = r.Err, nil // which nobody holds for it any more
 		c.state.Store(&next)
-		return
+		return true
 	}
 	next := &clusterState{
-		config: r.Cluster, endpoints: r.Endpoints, leaves: leaves, local: local,
+		config: r.Cluster, endpoints: r.Endpoints, leaves: leaves, local: local, secrets: r.Secrets,
 		tls: old.tls, matches: old.matches, transport: old.transport, errorRate: old.errorRate, throttle: old.throttle,
 	}
 	if next.endpoints == nil {
@@ -126,7 +139,7 @@ func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster, local *dis
 		c.reconfigure(connectionsDiffer(old.config, next.config))
 	}
 	if next.err != nil {
-		return
+		return true
 	}
 	config := c.zoneAware(next.config.Balancer, local)
 	if changed || old.endpoints != next.endpoints || config.ZoneAware != nil && old.local != local {
@@ -142,6 +155,7 @@ func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster, local *dis
 	for e := range c.Made {
 		e.followBreaker()
 	}
+	return true
 }
 
 // updateEndpoints takes over the endpoints of a state and returns the ejections that

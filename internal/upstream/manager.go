@@ -118,19 +118,44 @@ func (m *Manager) Hold(results map[string]discovery.ClusterResult) map[string]*C
 		c.holders++
 		held[name] = c
 	}
+	m.mu.Unlock()
+	m.apply(held, results)
+	return held
+}
+
+// Renew applies the newest configuration of clusters that are held, if they are those
+// of the results: they stay held as often as they are. Otherwise it reports false, and
+// they are to be replaced, by Hold and Release. Of thousands of which one has changed
+// it costs a look at each.
+func (m *Manager) Renew(held map[string]*Cluster, results map[string]discovery.ClusterResult) bool {
+	if len(held) != len(results) {
+		return false
+	}
+	for name := range results {
+		if held[name] == nil {
+			return false
+		}
+	}
+	m.apply(held, results)
+	return true
+}
+
+// apply gives each of the clusters its newest configuration.
+func (m *Manager) apply(held map[string]*Cluster, results map[string]discovery.ClusterResult) {
+	m.mu.Lock()
 	if r := results[m.options.LocalCluster]; r.Err == nil && r.Endpoints != nil {
 		m.local = r.Endpoints
 	}
 	local := m.local
 	m.mu.Unlock()
 	n := 0
-	for name, c := range held {
-		c.apply(results[name], leavesOf(held, results[name].Leaves), local)
-		if n++; n%yieldAfter == 0 {
-			runtime.Gosched()
+	for name, result := range results {
+		if held[name].apply(result, leavesOf(held, result.Leaves), local) {
+			if n++; n%yieldAfter == 0 {
+				runtime.Gosched()
+			}
 		}
 	}
-	return held
 }
 
 // yieldAfter is after how many of many clusters those who wait for a processor go
