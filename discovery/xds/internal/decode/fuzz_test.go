@@ -9,6 +9,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
 )
 
@@ -150,17 +151,30 @@ func FuzzCluster(f *testing.F) {
 }
 
 func FuzzAssignment(f *testing.F) {
-	seed(f, fromJSON[endpointv3.ClusterLoadAssignment](f, assignmentFixture), bigAssignment(8))
+	seed(f, fromJSON[endpointv3.ClusterLoadAssignment](f, assignmentFixture), bigAssignment(8),
+		&endpointv3.ClusterLoadAssignment{ClusterName: "without weights", Endpoints: []*endpointv3.LocalityLbEndpoints{{}, {Priority: 1}}})
 	f.Fuzz(func(t *testing.T, value []byte) {
 		sameBothWays(t, value)
 		a := sameAgain(t, value, Assignment)
 		if a == nil {
 			return
 		}
+		// Who says nothing of weights is used, and who says 0 is not.
+		weightless := make(map[localityKey]bool)
+		m := new(endpointv3.ClusterLoadAssignment)
+		if err := proto.Unmarshal(value, m); err != nil {
+			t.Fatalf("accepted, and cannot be read: %v", err)
+		}
+		for _, l := range m.GetEndpoints() {
+			if l.GetLoadBalancingWeight() == nil {
+				at := l.GetLocality()
+				weightless[localityKey{balancer.Locality{Region: at.GetRegion(), Zone: at.GetZone(), SubZone: at.GetSubZone()}, l.GetPriority()}] = true
+			}
+		}
 		seen := make(map[string]bool)
 		for _, l := range a.Localities {
-			if l.Weight == 0 {
-				t.Fatalf("a locality without weight: %+v", l)
+			if (l.Weight == 0) != weightless[localityKey{l.Locality, l.Priority}] {
+				t.Fatalf("a locality of another weight than it was given: %+v", l)
 			}
 			for _, e := range l.Endpoints {
 				if seen[e.Address] {
