@@ -238,7 +238,8 @@ type ExplainedEndpoint struct {
 	// Warmth is how much of its weight slow start leaves it now, in percent; 0 is that
 	// it leaves all.
 	Warmth float64 `json:"warmth,omitempty"`
-	// Unreachable is whether connecting failed a moment ago.
+	// Unreachable is whether connecting failed a moment ago, or the endpoint takes no
+	// requests over HTTP/2 for now (MAX_CONCURRENT_STREAMS is 0).
 	Unreachable bool `json:"unreachable,omitempty"`
 	// Active is how many requests are in flight to it.
 	Active int64 `json:"active"`

@@ -275,7 +275,8 @@ type Endpoint struct {
 	// Warmth is how much of its weight slow start leaves it now, in percent; 0 is that
 	// it leaves all.
 	Warmth float64
-	// Unreachable is whether connecting failed a moment ago.
+	// Unreachable is whether connecting failed a moment ago, or the endpoint takes no
+	// requests over HTTP/2 for now (MAX_CONCURRENT_STREAMS is 0).
 	Unreachable bool
 	// Active is how many requests are in flight to it.
 	Active int64

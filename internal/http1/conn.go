@@ -119,17 +119,14 @@ const freshTime = time.Second
 // cannot have thought it idle.
 func (c *Conn) freshLocked() bool { return c.requests == 0 && time.Since(c.opened) < freshTime }
 
-// quietLocked returns why an idle connection cannot be used, nil if nothing has
-// come over it.
+// quietLocked returns why an idle connection cannot be used, nil if nothing has come over
+// it, or nothing but what TLS itself has to say before the first request.
 func (c *Conn) quietLocked() error {
 	if c.br.Buffered() > 0 {
 		return errUnsolicited
 	}
-	if c.tls && c.freshLocked() {
-		// What a server sends after its handshake, such as session tickets, is read
-		// with its first answer. A connection with tickets that is not used soon is
-		// given up: they cannot be told from an end.
-		return nil
+	if c.requests == 0 && c.records != nil && c.prober != nil {
+		return c.unasked()
 	}
 	if c.prober != nil {
 		if readable, _ := c.prober.Readable(); readable {

@@ -27,7 +27,7 @@ func (e *Error) Unwrap() error { return e.Err }
 
 var (
 	errClosed      = errors.New("http1: the connection is closed")
-	errClosedIdle  = errors.New("http1: the peer closed the idle connection")
+	errClosedIdle  = errors.New("http1: the peer closed the idle connection, or sent something over it")
 	errUnsolicited = errors.New("http1: the peer sent bytes on the idle connection")
 	errBusy        = errors.New("http1: the connection is in use")
 	errUpgraded    = errors.New("http1: the connection was upgraded")

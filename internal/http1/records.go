@@ -15,6 +15,8 @@ type Records interface {
 	// Hold has reads fail at once with [os.ErrDeadlineExceeded], until it is called with
 	// false.
 	Hold(on bool)
+	// Admit lets one read pass that Hold would have failed.
+	Admit()
 }
 
 // recordsOf finds the Records below a connection, nil if there are none.
@@ -52,4 +54,25 @@ func (c *Conn) silent() bool {
 	}
 	_, err := c.br.Peek(1)
 	return errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// unasked returns why a connection over TLS cannot carry its first request, nil if it can.
+// What a server sends behind its handshake, such as session tickets, is read meanwhile.
+// What it says to nobody would be taken for the answer. It waits for nothing: there is
+// either more in the socket, or in TLS.
+func (c *Conn) unasked() error {
+	c.records.Hold(true)
+	defer c.records.Hold(false)
+	for {
+		switch _, err := c.br.Peek(1); {
+		case err == nil:
+			return errUnsolicited
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return errClosedIdle
+		}
+		if readable, _ := c.prober.Readable(); !readable {
+			return nil
+		}
+		c.records.Admit()
+	}
 }

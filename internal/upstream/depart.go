@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 )
@@ -64,7 +65,7 @@ func (p *pool) unsent(c *conn) error {
 	case c.requests == 0 && c.cc.leaving():
 		return &connectError{errGoneAway}
 	case c.cc.Err() != nil && c.uselessLocked():
-		return &connectError{errGoneAtOnce}
+		return &connectError{fmt.Errorf("%w: %w", errGoneAtOnce, c.cc.Err())}
 	}
 	return nil
 }
@@ -80,5 +81,5 @@ const uselessTime = time.Second
 // so without a pause for as long as the call lasts.
 var (
 	errGoneAway   = errors.New("http2: the peer said GOAWAY before the first request")
-	errGoneAtOnce = errors.New("the peer closed the new connection before the first request")
+	errGoneAtOnce = errors.New("the new connection was over before the first request")
 )

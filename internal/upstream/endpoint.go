@@ -39,6 +39,7 @@ type Endpoint struct {
 	failures int               // guarded by mu; connects failed in a row
 	retry    *time.Timer       // guarded by mu; makes the host reachable again
 	trying   int               // guarded by mu; connections that HTTP is making
+	doors    int               // guarded by mu; pools whose peer takes no requests
 
 	// life ends when the endpoint has left its cluster, or the cluster ends.
 	life context.Context
@@ -170,7 +171,7 @@ func (e *Endpoint) backOff() {
 func (e *Endpoint) retryNow() {
 	e.mu.Lock()
 	e.retry = nil
-	e.host.SetReachable(e.trying == 0)
+	e.host.SetReachable(e.trying == 0 && e.doors == 0)
 	var pools []*pool
 	if e.host.Standby() && !e.draining {
 		pools = e.poolsLocked()
@@ -197,7 +198,7 @@ func (e *Endpoint) connecting() (ended func()) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if e.trying--; e.trying == 0 && e.retry == nil {
-			e.host.SetReachable(true) // connected, or a back-off has ended meanwhile
+			e.host.SetReachable(e.doors == 0) // connected, or a back-off has ended meanwhile
 		}
 	}
 }
@@ -216,7 +217,16 @@ func (e *Endpoint) reachableLocked() {
 		e.retry.Stop()
 		e.retry = nil
 	}
-	e.host.SetReachable(true)
+	e.host.SetReachable(e.doors == 0)
+}
+
+// shut counts a pool more or less whose peer takes no requests: the endpoint is avoided
+// while others can be reached.
+func (e *Endpoint) shut(doors int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.doors += doors
+	e.host.SetReachable(e.doors == 0 && e.trying == 0 && e.retry == nil)
 }
 
 // pool returns the connections of one protocol and priority.

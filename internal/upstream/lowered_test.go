@@ -145,6 +145,7 @@ func TestBN3_CallsThatAreAboutToBeSentKeepToALimitThatIsLowered(t *testing.T) {
 				c, e := w.one(func(c *discovery.Cluster) {
 					speakHTTP2(c)
 					c.Limits[0].MaxConnections = 1
+					c.ConnectTimeout = 2 * time.Minute // bounds the wait for a stream, too
 				})
 				lowered := make(chan struct{})
 				begin := time.Now()

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -37,6 +38,7 @@ type pool struct {
 	ended    bool               // guarded by mu; after close
 	expiry   expiry             // guarded by mu
 	checking *time.Timer        // guarded by mu; see checkIdle
+	door     door               // guarded by mu
 }
 
 // conn is one HTTP connection. Its fields are guarded by pool.mu unless they
@@ -63,13 +65,6 @@ type conn struct {
 
 // busyLocked reports whether a call has the connection, or is about to.
 func (c *conn) busyLocked() bool { return c.promised > 0 || c.cc.InFlight() > 0 }
-
-// closedDoorLocked reports whether the peer of an HTTP/2 connection takes no request at
-// all, as one with too much to do may say (RFC 9113, section 6.5.2). Another
-// connection would be no better: it is waited for until it takes some.
-func (c *conn) closedDoorLocked() bool {
-	return c.http2 && c.offered && !c.draining && !c.busyLocked() && c.cc.Available() <= 0 && c.cc.Err() == nil
-}
 
 type waiter struct {
 	ready chan acquired // buffered: a hand-over never blocks
@@ -276,6 +271,9 @@ func (p *pool) missingLocked() int {
 // that: the waiters then get connections that other calls give back.
 func (p *pool) dialMissingLocked() (overflow bool) {
 	want := p.missingLocked()
+	if want == 0 && len(p.waiters) > 0 {
+		p.boundWaitLocked()
+	}
 	for p.dialing < want {
 		if limit := p.hostLimit(); limit > 0 && len(p.conns)+p.dialing >= limit {
 			return true
@@ -376,6 +374,7 @@ func (p *pool) changed(c *conn) {
 		return
 	}
 	p.arrivedLocked(c)
+	p.openedLocked()
 	if !c.draining && c.cc.leaving() {
 		c.draining = true
 		if c.requests == 0 { // the next would go, too
@@ -384,7 +383,7 @@ func (p *pool) changed(c *conn) {
 	}
 	broken, busy := c.cc.Err() != nil, c.busyLocked()
 	if broken && c.uselessLocked() {
-		p.failDialLocked(errGoneAtOnce)
+		p.failDialLocked(fmt.Errorf("%w: %w", errGoneAtOnce, c.cc.Err()))
 	}
 	switch {
 	case broken || !busy && (c.draining || p.draining && len(p.waiters) == 0):
@@ -504,6 +503,7 @@ func (p *pool) discard(c *conn) {
 	if c.listed {
 		p.idle = slices.DeleteFunc(p.idle, func(other *conn) bool { return other == c })
 	}
+	p.openedLocked()
 	p.mu.Unlock()
 	err := c.cc.Err()
 	_ = c.cc.Close()
@@ -540,6 +540,7 @@ func (p *pool) close() {
 	}
 	p.expiry.stop()
 	p.stopCheckingLocked()
+	p.door.stop()
 	p.mu.Unlock()
 	for _, c := range conns {
 		p.discard(c)

@@ -11,8 +11,9 @@ import (
 // [http1.Records]. Read is called by TLS only.
 type recordsConn struct {
 	net.Conn
-	held  atomic.Bool
-	ahead atomic.Bool
+	held     atomic.Bool
+	admitted atomic.Bool
+	ahead    atomic.Bool
 
 	// header is what was read of the next record's header, of which there are have bytes;
 	// body is what is left of the record that is being read.
@@ -32,12 +33,16 @@ func (c *recordsConn) NetConn() net.Conn { return c.Conn }
 // goes on afterwards.
 func (c *recordsConn) Hold(on bool) { c.held.Store(on) }
 
+// Admit lets the next Read through although it is held: the caller knows that it does not
+// wait.
+func (c *recordsConn) Admit() { c.admitted.Store(true) }
+
 // Ahead reports whether the last Read may have given more than the record that TLS was
 // waiting for. It reads when it has no whole record, so that what came before is used up.
 func (c *recordsConn) Ahead() bool { return c.ahead.Load() }
 
 func (c *recordsConn) Read(p []byte) (int, error) {
-	if c.held.Load() {
+	if c.held.Load() && !c.admitted.Swap(false) {
 		return 0, os.ErrDeadlineExceeded
 	}
 	n, err := c.Conn.Read(p)

@@ -171,8 +171,8 @@ func TestAServerThatTakesNoStreamIsNotDialedAgainAndAgain(t *testing.T) {
 		w.expectConnections(1, 0)
 		for _, call := range calls {
 			<-call.done
-			if call.failure == nil || call.failure.Kind != outcome.Canceled || call.failure.Sent {
-				t.Errorf("got %+v, want the end of its time, not sent", call.failure)
+			if call.failure == nil || call.failure.Kind != outcome.ConnectFailure || call.failure.Sent || !strings.Contains(call.failure.Err.Error(), "MAX_CONCURRENT_STREAMS is 0") {
+				t.Errorf("got %+v, want a failure to connect", call.failure)
 			}
 		}
 		w.expectConnections(1, 0)
@@ -203,7 +203,7 @@ func TestAServerThatTakesStreamsLaterGetsThemThen(t *testing.T) {
 					})
 				}
 				opened.Do(func() {
-					time.Sleep(time.Minute)
+					time.Sleep(4 * time.Second)
 					_ = f.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 10})
 				})
 			}
