@@ -47,6 +47,7 @@ type connections struct {
 	open    int        // guarded by mu
 	idle    list.List  // guarded by mu; of *connection without a call, the longest first
 	watches int        // guarded by mu; calls that watch the health
+	short   int        // guarded by mu; calls that are no streams
 	counts  connCounts // guarded by mu
 	// toldFull is when it was last logged that one was refused.
 	toldFull time.Time // guarded by mu
@@ -175,7 +176,8 @@ type connection struct {
 	net.Conn
 	all *connections
 
-	calls   int           // guarded by all.mu
+	calls   int           // guarded by all.mu; of which there is more than the headers
+	short   int           // guarded by all.mu; calls that are no streams
 	since   time.Time     // guarded by all.mu; without a call since
 	waiting *list.Element // guarded by all.mu; nil with a call, or when it is closed
 	timer   *time.Timer   // guarded by all.mu

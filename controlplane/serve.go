@@ -143,6 +143,7 @@ func (s *Server) fitFiles(listeners Listeners) {
 func (s *Server) serverOptions(creds credentials.TransportCredentials, unary ...grpc.UnaryServerInterceptor) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(counted{creds}),
+		grpc.InTapHandle(s.connections.tap),
 		grpc.ChainUnaryInterceptor(append([]grpc.UnaryServerInterceptor{countUnary}, unary...)...),
 		grpc.StreamInterceptor(s.connections.countStream),
 		// Clients ping every 30 s; grpc-go closes a connection with pings
