@@ -96,6 +96,7 @@ func TestBN3_AStreamTooManyIsItsOwnFailure(t *testing.T) {
 						t.Errorf("stream %d: got %+v, want %v", 2*i+1, failure, want)
 					}
 				}
+				synctest.Wait() // the streams' places are free
 				get(t, e)
 				synctest.Wait()
 				if opened, _ := w.connections(); opened != tt.connections {
