@@ -86,8 +86,8 @@ func (s clusters) troubledLocked() map[string]struct{} {
 // that cannot be resolved, because it is part of itself, say, replaces nothing that
 // works: it is a mistake, and no word that the cluster is to serve no more.
 func (s clusters) aggregate(c *cluster, config *discovery.Cluster) {
-	r := resolution{clusters: s}
-	err := r.visit(c.config.name, nil)
+	r := resolution{clusters: s, heights: make(map[string]int)}
+	_, err := r.visit(c.config.name, nil)
 	switch {
 	case err == nil && r.waiting:
 		if c.works() && !s.hold(c) {
@@ -147,31 +147,49 @@ func (s clusters) hold(c *cluster) bool {
 // resolution is what an aggregate cluster comes to.
 type resolution struct {
 	clusters clusters
-	leaves   []string
-	waiting  bool  // for one that may come
-	missing  error // why the first one is left out
+	// heights are how many clusters are within each other from one on, itself
+	// included, of those that were visited. Each is visited once: there are more
+	// ways through a few of them than can be walked.
+	heights map[string]int
+	leaves  []string
+	added   map[string]struct{} // leaves
+	waiting bool                // for one that may come
+	missing error               // why the first one is left out
 }
 
-// visit adds what a cluster comes to. path are those that it is within. A cluster
-// that comes by twice counts where it comes first.
-func (r *resolution) visit(name string, path []string) error {
+// visit adds what a cluster comes to, and returns its height. path are those that
+// it is within. A cluster that comes by twice counts where it comes first (gRFC A37).
+func (r *resolution) visit(name string, path []string) (height int, err error) {
 	if slices.Contains(path, name) {
-		return fmt.Errorf("cluster %q is part of itself: by way of %q", name, path)
+		return 0, fmt.Errorf("cluster %q is part of itself: by way of %q", name, path)
 	}
-	if len(path) == maxAggregateDepth {
-		return fmt.Errorf("more than %d clusters are within each other: %q and further", maxAggregateDepth, path)
+	height, visited := r.heights[name]
+	if len(path)+max(height, 1) > maxAggregateDepth {
+		return 0, fmt.Errorf("more than %d clusters are within each other: %q and further", maxAggregateDepth, path)
 	}
-	c := r.clusters[name]
-	if config := c.config.value; config != nil && len(config.Aggregate) > 0 {
+	if visited {
+		return height, nil
+	}
+	if config := r.clusters[name].config.value; config != nil && len(config.Aggregate) > 0 {
 		path = append(slices.Clip(path), name)
 		for _, child := range config.Aggregate {
-			if err := r.visit(child, path); err != nil {
-				return err
+			below, err := r.visit(child, path)
+			if err != nil {
+				return 0, err
 			}
+			height = max(height, below)
 		}
-		return nil
+	} else {
+		r.leaf(name)
 	}
-	switch {
+	height++
+	r.heights[name] = height
+	return height, nil
+}
+
+// leaf adds a cluster that is no aggregate now.
+func (r *resolution) leaf(name string) {
+	switch c := r.clusters[name]; {
 	case !c.ready():
 		r.waiting = true
 	case c.result.Err != nil:
@@ -185,13 +203,17 @@ func (r *resolution) visit(name string, path []string) error {
 	default:
 		r.add(name)
 	}
-	return nil
 }
 
 func (r *resolution) add(leaf string) {
-	if !slices.Contains(r.leaves, leaf) {
-		r.leaves = append(r.leaves, leaf)
+	if _, ok := r.added[leaf]; ok {
+		return
 	}
+	if r.added == nil {
+		r.added = make(map[string]struct{})
+	}
+	r.added[leaf] = struct{}{}
+	r.leaves = append(r.leaves, leaf)
 }
 
 // assemble adds the results in force of the named clusters to those of a target,

@@ -125,6 +125,54 @@ func TestX71_NotMoreThan16ClustersAreWithinEachOther(t *testing.T) {
 	}
 }
 
+// That a cluster was visited already does not make those within it fewer.
+func TestX71_TheLongestWayToAClusterCounts(t *testing.T) {
+	t.Parallel()
+	for depth, works := range map[int]bool{13: true, 14: false} {
+		clusters := append(nested(depth), aggregate("all", "level0", "way"), aggregate("way", "level0"))
+		_, published := routedTo(t, "all", clusters...)
+		result := published.one(t).Value.Clusters["all"]
+		if works && (result.Err != nil || !slices.Equal(result.Leaves, []string{"end"})) {
+			t.Errorf("%d: %+v, want the last one", depth, result)
+		}
+		if !works && (result.Err == nil || !strings.Contains(result.Err.Error(), "more than 16")) {
+			t.Errorf("%d: %+v, want an error", depth, result)
+		}
+	}
+}
+
+// Fifteen layers of four clusters, each of which consists of all four of the next,
+// have a thousand million ways from the first to the last.
+func TestX71_ClustersThatNameOneAnotherOftenAreWalkedOnce(t *testing.T) {
+	t.Parallel()
+	const layers, width = 15, 4
+	var clusters []*discovery.Cluster
+	names := []string{"l", "k", "j"}
+	for _, leaf := range names {
+		clusters = append(clusters, staticCluster(leaf))
+	}
+	below := names
+	for layer := range layers - 1 {
+		var these []string
+		for i := range width {
+			these = append(these, fmt.Sprintf("layer%d-%d", layer, i))
+			clusters = append(clusters, aggregate(these[i], below...))
+		}
+		below = these
+	}
+	w, published := routedTo(t, "all", append(clusters, aggregate("all", below...))...)
+	if result := published.one(t).Value.Clusters["all"]; result.Err != nil || !slices.Equal(result.Leaves, names) {
+		t.Fatalf("%+v, want the leaves %q", result, names)
+	}
+	w.set(aggregate("layer0-0", "all"))
+	w.set(aggregate("layer0-1", "j", "l"))
+	w.set(aggregate("layer0-0", "j", "j"))
+	w.pump()
+	if result := published.one(t).Value.Clusters["all"]; result.Err != nil || !slices.Equal(result.Leaves, []string{"j", "l", "k"}) {
+		t.Errorf("%+v, want the leaves in the order in which they come first", result)
+	}
+}
+
 func TestX71_AnAggregateIsReplacedWhenItsNewLeavesAreThere(t *testing.T) {
 	t.Parallel()
 	w, published := routedTo(t, "all", aggregate("all", "a"), staticCluster("a"))

@@ -44,7 +44,7 @@ func (d *decoder) aggregateCluster(at path, m *clusterv3.Cluster) *discovery.Clu
 				d.refusef(in.element("clusters", i), "%q is the cluster itself", name)
 			}
 		}
-		c.Aggregate = config.GetClusters()
+		c.Aggregate = firstOfEach(config.GetClusters())
 	}
 	if p := m.GetLbPolicy(); p != clusterv3.Cluster_CLUSTER_PROVIDED && p != clusterv3.Cluster_ROUND_ROBIN {
 		d.refusef(at.field("lb_policy"), "%s is not supported for an aggregate cluster: set it in the clusters that it consists of", p)
@@ -69,6 +69,20 @@ func (d *decoder) aggregateCluster(at path, m *clusterv3.Cluster) *discovery.Clu
 		}
 	}
 	return c
+}
+
+// firstOfEach leaves out what was there before: a cluster that comes by twice counts
+// where it comes first (gRFC A37).
+func firstOfEach(names []string) []string {
+	var once []string
+	seen := make(map[string]struct{}, len(names))
+	for _, name := range names {
+		if _, ok := seen[name]; !ok {
+			seen[name] = struct{}{}
+			once = append(once, name)
+		}
+	}
+	return once
 }
 
 // onlyRetries refuses the limits that an aggregate cluster does not have.

@@ -27,6 +27,14 @@ func TestAnAggregateClusterIsDecoded(t *testing.T) {
 	}
 }
 
+func TestX71_AClusterThatIsNamedTwiceCountsWhereItComesFirst(t *testing.T) {
+	t.Parallel()
+	c := decodeCluster(t, aggregateOf(`"b", "a", "b", "c", "a"`, ""))
+	if want := []string{"b", "a", "c"}; !slices.Equal(c.Aggregate, want) {
+		t.Errorf("clusters %q, want %q", c.Aggregate, want)
+	}
+}
+
 func TestWhatIsOfLeavesIsRefusedInAnAggregate(t *testing.T) {
 	t.Parallel()
 	for fields, want := range map[string]string{
