@@ -2,6 +2,7 @@ package xds
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 
 	"github.com/inboardmesh/inboard/discovery"
@@ -9,6 +10,10 @@ import (
 
 // maxAggregateDepth is how many clusters may be within each other (gRFC A37).
 const maxAggregateDepth = 16
+
+// yieldAfter is after how many of many clusters those who wait for a processor go
+// first: no call takes a follower's lock, but all need a processor.
+const yieldAfter = 32
 
 // clusters are those of a follower by name: the ones it refers to, and what the
 // aggregates among them consist of. They are guarded by the follower's lock.
@@ -30,13 +35,20 @@ func (s clusters) followLocked(client watchClient, f follower, names []string) {
 			c = newCluster(client, f, name)
 			s[name] = c
 		}
+		if i%yieldAfter == yieldAfter-1 {
+			runtime.Gosched()
+		}
 		// What is in force is followed until what is new can be used.
 		pending = append(pending, c.result.Leaves...)
 		if config := c.config.value; config != nil {
 			pending = append(pending, config.Aggregate...)
 		}
 	}
+	looked := 0
 	for name, c := range s {
+		if looked++; looked%yieldAfter == 0 {
+			runtime.Gosched()
+		}
 		if _, ok := wanted[name]; ok {
 			c.updateLocked(client, f)
 			continue

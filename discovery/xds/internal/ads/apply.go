@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -83,6 +84,9 @@ func (l *link) apply(lt *linkType, r *response, items []item) (answer reply, bro
 	present := make(map[string]struct{}, len(items))
 	blamed := make(map[string]bool)
 	for i := range items {
+		if i%yieldAfter == yieldAfter-1 {
+			runtime.Gosched() // no call needs the lock
+		}
 		it := &items[i]
 		present[it.name] = struct{}{}
 		err := it.err
