@@ -176,7 +176,7 @@ func parityPoolRows() []parityRow {
 		},
 		{
 			name: "connectionPool.http.useClientProtocol", routes: noRetries + toV2,
-			rule: "trafficPolicy: {connectionPool: {http: {useClientProtocol: true, h2UpgradePolicy: UPGRADE}}}",
+			rule: "trafficPolicy: {connectionPool: {http: {useClientProtocol: true}}}",
 			cases: []parityCase{{
 				name: "any call", want: by("v2"),
 				check: func(t *testing.T, p *parityProbe, r *parityResult) {

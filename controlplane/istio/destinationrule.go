@@ -128,6 +128,9 @@ func checkPool(pool *networking.ConnectionPoolSettings, a at) {
 		natural(http.MaxRequestsPerConnection, ha.field("maxRequestsPerConnection"))
 		natural(http.MaxRetries, ha.field("maxRetries"))
 		checkDuration(http.IdleTimeout, ha.field("idleTimeout"))
+		if http.UseClientProtocol && http.H2UpgradePolicy == networking.ConnectionPoolSettings_HTTPSettings_UPGRADE {
+			ha.field("useClientProtocol").errorf("contradicts h2UpgradePolicy: UPGRADE: remove one of the two")
+		}
 		natural(http.MaxConcurrentStreams, ha.field("maxConcurrentStreams"))
 		checkPings(http.Http2KeepAlive, ha.field("http2KeepAlive"))
 	}

@@ -491,6 +491,21 @@ spec:
 		`x.yaml:9:146: DestinationRule shop/a: spec.trafficPolicy.connectionPool.http.h2UpgradePolicy: "MAYBE" is not one of DEFAULT, DO_NOT_UPGRADE, UPGRADE`,
 		"x.yaml:10:28: DestinationRule shop/a: spec.trafficPolicy.retryBudget.percent: 101 is not in 0..100",
 	}},
+	{name: "two ways to choose the protocol", yaml: `
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: a, namespace: shop}
+spec:
+  host: payment
+  trafficPolicy:
+    connectionPool: {http: {useClientProtocol: true, h2UpgradePolicy: UPGRADE}}
+    portLevelSettings:
+    - {port: {number: 9090}, connectionPool: {http: {useClientProtocol: true, h2UpgradePolicy: DO_NOT_UPGRADE}}}
+    - {port: {number: 8080}, connectionPool: {http: {h2UpgradePolicy: UPGRADE, useClientProtocol: true}}}
+`, want: []string{
+		"x.yaml:7:48: DestinationRule shop/a: spec.trafficPolicy.connectionPool.http.useClientProtocol: contradicts h2UpgradePolicy: UPGRADE: remove one of the two",
+		"x.yaml:10:99: DestinationRule shop/a: spec.trafficPolicy.portLevelSettings[1].connectionPool.http.useClientProtocol: contradicts h2UpgradePolicy: UPGRADE: remove one of the two",
+	}},
 	{name: "outlier detection", yaml: `
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
