@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/inboardmesh/inboard/breaker"
+	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/outcome"
 )
@@ -115,6 +116,8 @@ func (p *picker) find(a *attempt) (*upstream.Endpoint, error) {
 				return nil, a.refused(kind, err)
 			}
 			return endpoint, nil
+		case pipeline.PickKind(err) == outcome.Overflow:
+			return nil, a.refused(outcome.Overflow, err)
 		case a.pipeline.Routed().Left():
 			return nil, a.refused(outcome.NoEndpoint, err) // nor will there be one
 		case !a.waitsForReady() || !p.policy.lookOut(a.pipeline.Routed(), err):

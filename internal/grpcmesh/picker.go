@@ -243,10 +243,11 @@ func (a *attempt) end() {
 // wait counts the attempt among those that wait for a connection, or returns a status
 // that says that there are too many. The caller holds picking.
 func (a *attempt) wait() error {
-	if a.pending != nil {
+	gate := a.pipeline.Cluster().Gate(a.pipeline.Priority())
+	if a.pending == gate {
 		return nil
 	}
-	gate := a.pipeline.Cluster().Gate(a.pipeline.Priority())
+	a.waitOver() // in another cluster of an aggregate
 	if !gate.TryPending() {
 		a.pipeline.Overflowed("pending")
 		_ = a.pickFailed(outcome.Overflow, errPending)

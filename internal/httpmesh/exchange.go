@@ -287,7 +287,7 @@ func (o *outgoing) Anew() bool { return o.anew }
 func (x *exchange) Attempt(ctx context.Context, a *pipeline.Attempt) outcome.Outcome {
 	endpoint, err := a.Pick()
 	if err != nil {
-		return outcome.Outcome{Kind: outcome.NoEndpoint, Err: err}
+		return outcome.Outcome{Kind: pipeline.PickKind(err), Err: err}
 	}
 	req := x.newRequest(ctx, a)
 	headers := a.Observed.Headers.(*outgoing)

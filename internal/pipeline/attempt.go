@@ -60,7 +60,7 @@ func (c *Call) begin() (a *Attempt, o outcome.Outcome, refused bool) {
 	} else {
 		a.pick = &c.pick
 	}
-	a.cluster = c.cluster.Leaf(a.pick)
+	a.choose()
 	a.Observed = observe.Attempt{Call: &c.Observed, Number: c.Observed.Attempts, Cluster: a.cluster.Name(), Start: c.now}
 	a.Observed.Hedge = c.hedging != nil && len(c.hedging.running) > 0
 	if o, refused := a.admit(); refused {
@@ -241,15 +241,16 @@ func (a *Attempt) Alone() bool { return a.call.hedging == nil }
 
 // Pick chooses an endpoint of the call's cluster. Calling it again chooses
 // another one, for when the first turned out not to be connectable before
-// anything was sent.
+// anything was sent. Of an aggregate the attempt may come to another cluster by it;
+// [PickKind] says what an error is.
 func (a *Attempt) Pick() (*upstream.Endpoint, error) {
 	if a.host != nil {
 		a.unpick()
-		if err := a.move(); err != nil {
+		if err := a.move(outcome.Failure); err != nil { // nothing there could be connected to
 			return nil, err
 		}
 	}
-	endpoint, permit, err := a.pickAdmitted()
+	endpoint, permit, err := a.pickAnywhere()
 	if err != nil {
 		return nil, err
 	}
@@ -259,7 +260,7 @@ func (a *Attempt) Pick() (*upstream.Endpoint, error) {
 // Elsewhere is Pick for an attempt whose endpoint has left its cluster. Without another
 // one it keeps that, which may still serve it.
 func (a *Attempt) Elsewhere() (*upstream.Endpoint, error) {
-	endpoint, permit, err := a.pickAdmitted()
+	endpoint, permit, err := a.pickAnywhere()
 	if err != nil {
 		return nil, err
 	}
@@ -302,14 +303,13 @@ func (a *Attempt) unpick() {
 	host.End()
 }
 
-// pickAdmitted chooses an endpoint whose own breaker lets the attempt pass. Those
-// that are open are chosen last; of those that probe, it may take some to find one.
-func (a *Attempt) pickAdmitted() (*upstream.Endpoint, breaker.Permit, error) {
+// pickAdmitted chooses an endpoint of a cluster whose own breaker lets the attempt pass.
+// Those that are open are chosen last; of those that probe, it may take some to find one.
+func (a *Attempt) pickAdmitted(cluster *upstream.Cluster, info balancer.PickInfo) (*upstream.Endpoint, breaker.Permit, error) {
 	const tries = 4
-	info := *a.pick
 	info.Now = a.Observed.Start
 	for try := 1; ; try++ {
-		endpoint, err := a.cluster.Pick(info)
+		endpoint, err := cluster.Pick(info)
 		if err != nil {
 			return nil, breaker.Permit{}, err
 		}
@@ -318,7 +318,7 @@ func (a *Attempt) pickAdmitted() (*upstream.Endpoint, breaker.Permit, error) {
 			return endpoint, permit, nil
 		}
 		if try == tries {
-			a.Overflowed("breaker")
+			a.call.overflowed(cluster, "breaker")
 			return nil, breaker.Permit{}, fmt.Errorf("endpoint %s: %w", endpoint.Address(), err)
 		}
 		info.Avoid = append(slices.Clip(info.Avoid), endpoint.Host())

@@ -91,13 +91,13 @@ func (a *Attempt) enter(next *upstream.Cluster) (in admitted, err error) {
 	if b := next.ErrorRate(); b != nil {
 		if in.errorRate, err = b.Allow(); err != nil {
 			a.call.overflowed(next, "breaker")
-			return admitted{}, err
+			return admitted{}, limited{err}
 		}
 	}
 	if in.gate = next.Gate(a.call.priority()); !in.gate.TryRequest() {
 		in.errorRate.Done(outcome.Ignored)
 		a.call.overflowed(next, "requests")
-		return admitted{}, errRequests
+		return admitted{}, limited{errRequests}
 	}
 	return in, nil
 }

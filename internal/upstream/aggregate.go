@@ -1,9 +1,13 @@
 package upstream
 
 import (
+	"cmp"
+	"maps"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/discovery"
 )
 
 // Leaf returns the cluster that an attempt goes to, of which the limits, the
@@ -83,6 +87,39 @@ func leavesOf(held map[string]*Cluster, names []string) []*Cluster {
 		}
 	}
 	return leaves
+}
+
+// applying is the order in which configurations that belong together are applied, so that
+// an aggregate has somewhere to send calls all the time: first the clusters that have
+// endpoints for calls, then the aggregates, then those that have none any more.
+func applying(results map[string]discovery.ClusterResult) []string {
+	rank := func(name string) int {
+		switch r := results[name]; {
+		case len(r.Leaves) > 0:
+			return 1
+		case r.Err == nil && r.Cluster != nil && serves(r.Endpoints):
+			return 0
+		}
+		return 2
+	}
+	names := slices.Collect(maps.Keys(results))
+	if slices.ContainsFunc(names, func(name string) bool { return rank(name) == 1 }) {
+		slices.SortFunc(names, func(a, b string) int { return cmp.Compare(rank(a), rank(b)) })
+	}
+	return names
+}
+
+// serves reports whether an assignment has an endpoint for calls.
+func serves(assignment *discovery.Assignment) bool {
+	if assignment == nil {
+		return false
+	}
+	fit := func(e balancer.Endpoint) bool {
+		return e.Health == balancer.Unknown || e.Health == balancer.Healthy || e.Health == balancer.Degraded
+	}
+	return slices.ContainsFunc(assignment.Localities, func(l discovery.LocalityEndpoints) bool {
+		return slices.ContainsFunc(l.Endpoints, fit)
+	})
 }
 
 // Exhausted reports whether the cluster has no endpoint left that can be reached

@@ -134,7 +134,16 @@ func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster, local *dis
 			next.tls, next.matches, next.transport = tls, matches, newTransports(c.manager)
 		}
 	}
-	c.state.Store(next)
+	handsOver := len(old.leaves) > 0 && len(leaves) == 0 && next.err == nil
+	if handsOver {
+		// It was an aggregate and is to have endpoints itself: calls go to the leaves until
+		// they are there.
+		interim := *next
+		interim.leaves = old.leaves
+		c.state.Store(&interim)
+	} else {
+		c.state.Store(next)
+	}
 	if changed && old.config != nil {
 		c.reconfigure(connectionsDiffer(old.config, next.config))
 	}
@@ -144,6 +153,9 @@ func (c *Cluster) apply(r discovery.ClusterResult, leaves []*Cluster, local *dis
 	config := c.zoneAware(next.config.Balancer, local)
 	if changed || old.endpoints != next.endpoints || config.ZoneAware != nil && old.local != local {
 		ended = c.updateEndpoints(next)
+	}
+	if handsOver {
+		c.state.Store(next)
 	}
 	c.reweigher.follow(&next.config.Balancer)
 	ended = append(ended, c.setOutlier(next.config.Outlier)...)

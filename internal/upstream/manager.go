@@ -149,8 +149,8 @@ func (m *Manager) apply(held map[string]*Cluster, results map[string]discovery.C
 	local := m.local
 	m.mu.Unlock()
 	n := 0
-	for name, result := range results {
-		if held[name].apply(result, leavesOf(held, result.Leaves), local) {
+	for _, name := range applying(results) {
+		if held[name].apply(results[name], leavesOf(held, results[name].Leaves), local) {
 			if n++; n%yieldAfter == 0 {
 				runtime.Gosched()
 			}
