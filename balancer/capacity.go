@@ -161,8 +161,26 @@ func (s *snapshot) comesTo(i int, end Part) bool {
 		}
 		before = s.choices[j].below
 	}
-	const rounding = 1e-6
 	return s.choices[i].degraded == end.Degraded && float64(begins)+rounding < end.At*float64(whole)
+}
+
+// rounding is what places may be off by.
+const rounding = 1e-6
+
+// whole is what the choices have together that a part is one of, in percent; 0 if it is of
+// all of them.
+func (s *snapshot) whole(of Part) (percent uint32) {
+	if of.At == 0 {
+		return 0
+	}
+	before := uint32(0)
+	for i := range s.choices {
+		if s.choices[i].degraded == of.Degraded {
+			percent += s.choices[i].below - before
+		}
+		before = s.choices[i].below
+	}
+	return percent
 }
 
 // Usable reports whether a pick would find a host that is reachable and not to be

@@ -23,8 +23,9 @@ type LocalityShare struct {
 }
 
 // Shares says how traffic with this match is divided now, in order; nil if nothing can
-// be picked. What a call prefers, and hosts that cannot be reached, are not considered.
-func (s *Set) Shares(m *Match) []Share {
+// be picked. Of end every place up to it counts, see [Parts]; the zero value is all. What a
+// call prefers, and hosts that cannot be reached, are not considered.
+func (s *Set) Shares(m *Match, end Part) []Share {
 	snapshot := s.snapshot.Load()
 	if snapshot.subsets != nil {
 		snapshot, _ = snapshot.subsets.find(m)
@@ -35,18 +36,26 @@ func (s *Set) Shares(m *Match) []Share {
 	if snapshot.levels != nil {
 		return []Share{snapshot.serving().share(100)}
 	}
+	all, counts := 100.0, func(*choice) bool { return true }
+	if whole := snapshot.whole(end); whole > 0 {
+		all, counts = end.At*float64(whole), func(c *choice) bool { return c.degraded == end.Degraded }
+	}
 	shares := make([]Share, 0, len(snapshot.choices))
-	before := uint32(0)
+	before, left := uint32(0), all
 	for i := range snapshot.choices {
 		c := &snapshot.choices[i]
-		shares = append(shares, c.share(c.below-before))
+		width := float64(c.below - before)
 		before = c.below
+		if given := min(width, left); counts(c) && given > rounding {
+			shares = append(shares, c.share(100*given/all))
+			left -= given
+		}
 	}
 	return shares
 }
 
-func (c *choice) share(percent uint32) Share {
-	share := Share{Priority: c.priority, Degraded: c.degraded, Percent: float64(percent)}
+func (c *choice) share(percent float64) Share {
+	share := Share{Priority: c.priority, Degraded: c.degraded, Percent: percent}
 	if len(c.groups) > 0 {
 		share.Priority = c.groups[0].hosts[0].Priority()
 	}

@@ -184,12 +184,12 @@ type ExplainedCluster struct {
 	// Endpoints are those.
 	Subsetting string `json:"subsetting,omitempty"`
 	// Shares are how the calls are divided among priorities and weighted localities, in
-	// words: "71% to priority 0: 80% in eu/a, 20% in us/a"; nil if they are not. An
-	// aggregate, and its leaves, have none.
+	// words: "71% to priority 0: 80% in eu/a, 20% in us/a"; nil if they are not. Those of an
+	// aggregate name the leaf: "71% to near, priority 0".
 	Shares []string `json:"shares,omitempty"`
 	// Leaves are the clusters that an aggregate consists of, in order; nil for others.
 	// They have the endpoints, and all of the above: what an aggregate has of its own are
-	// Drops and the limit of retries.
+	// Drops, Shares and the limit of retries.
 	Leaves []ExplainedLeaf `json:"leaves,omitempty"`
 }
 

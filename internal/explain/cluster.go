@@ -43,9 +43,9 @@ func clusterOf(from *upstream.Cluster, plan *pipeline.Plan, turns []upstream.Tur
 		picked = nil
 	}
 	looser := loosened(from, plan)
+	c.Shares = shares(from, plan.Pick.Match)
 	if len(leaves) == 0 {
 		c.Endpoints = append(c.Endpoints, endpoints(from, plan, picked, turns, looser)...)
-		c.Shares = shares(from.Shares(plan.Pick.Match))
 		for i := range turns { // there is one
 			c.Panic = panicking(&turns[i])
 		}

@@ -86,9 +86,9 @@ type looser struct {
 // loosened are the hosts for a call if less narrowed the pick.
 func loosened(from *upstream.Cluster, plan *pipeline.Plan) []looser {
 	var all []looser
-	info := plan.Pick
+	info, hashes := plan.Pick, plan.Hashes
 	add := func(why func(*balancer.Host, *Endpoint) string) {
-		all = append(all, looser{candidates(from.Turns(info)), why})
+		all = append(all, looser{candidates(from.Turns(info, hashes)), why})
 	}
 	if asked := info.Pinned; asked != "" {
 		info.Pinned, info.Strict = "", false
@@ -99,8 +99,8 @@ func loosened(from *upstream.Cluster, plan *pipeline.Plan) []looser {
 			return "the session asks for another endpoint"
 		})
 	}
-	if info.Hashed {
-		info.Hash, info.Hashed = 0, false
+	if info.Hashed || hashes != nil {
+		info.Hash, info.Hashed, hashes = 0, false, nil
 		add(func(*balancer.Host, *Endpoint) string { return "the hash leads to another endpoint" })
 	}
 	if there := info.Prefer; there != nil {
@@ -125,7 +125,7 @@ func turnsOf(cluster *upstream.Cluster, plan *pipeline.Plan) []upstream.Turn {
 	if plan.Answer != nil {
 		info.Pinned, info.Strict = "", false
 	}
-	return cluster.Turns(info)
+	return cluster.Turns(info, plan.Hashes)
 }
 
 // not says why an endpoint is not picked.

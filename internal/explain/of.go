@@ -171,7 +171,7 @@ func (q *Question) forward(ctx context.Context, e *Explanation, config *pipeline
 		e.Verdict, e.Reason = NoCluster, fmt.Sprintf("no route of this table names the cluster %q", name)
 		return
 	}
-	policies, chance := q.hashing(cluster, forward)
+	hashed := q.hashing(cluster, forward)
 	before := q.headerValues()
 	var sent *Sent
 	plan := config.Plan(ctx, &pipeline.Planned{
@@ -179,10 +179,10 @@ func (q *Question) forward(ctx context.Context, e *Explanation, config *pipeline
 		Routed: func() { sent = q.sent(d, before, config.Target.Listener.HideOriginals) },
 	})
 	q.ends = plan.Ends
-	of, drawn := hash(cluster, policies, chance, &plan)
+	of, drawn := hash(cluster, hashed, &plan)
 	turns := turnsOf(cluster, &plan)
 	e.Cluster = clusterOf(cluster, &plan, turns)
-	e.Cluster.HashOf, e.Cluster.Hash = of, hashed(&plan, turns, drawn)
+	e.Cluster.HashOf, e.Cluster.Hash = of, determined(&plan, turns, hashed, drawn)
 	session.tell(e, cluster, &plan, turns)
 	if _, all := dropped(cluster); plan.Answer != nil && !all {
 		e.Verdict, e.Reason, e.Answer, e.Mirrors = FilterAnswer, plan.Answer.Reason, q.answer(plan.Answer), nil

@@ -135,12 +135,17 @@ func subsetting(from *upstream.Cluster) string {
 }
 
 // shares says how calls are divided, nil if they are not.
-func shares(all []balancer.Share) []string {
+func shares(of *upstream.Cluster, m *balancer.Match) []string {
 	var said []string
+	all := of.Shares(m)
 	divided := len(all) > 1
 	for i := range all {
 		s := &all[i]
-		text := fmt.Sprintf("%.4g%% to priority %d", s.Percent, s.Priority)
+		text := fmt.Sprintf("%.4g%% to ", s.Percent)
+		if s.Cluster != of {
+			text += s.Cluster.Name() + ", "
+		}
+		text += fmt.Sprintf("priority %d", s.Priority)
 		if s.Degraded {
 			text += ", degraded"
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/filter"
 	"github.com/inboardmesh/inboard/internal/route"
+	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/retry"
 )
@@ -144,8 +145,10 @@ type Plan struct {
 	Priority discovery.RoutingPriority
 	// Pick is by what the endpoint of the first attempt is picked. Keyed is whether the
 	// application gives the key that is hashed.
-	Pick  balancer.PickInfo
-	Keyed bool
+	// Hashes are what the call is hashed to in the clusters of an aggregate that differ.
+	Pick   balancer.PickInfo
+	Keyed  bool
+	Hashes upstream.LeafHashes
 	// Answer is what the call gets because of its session, nil if it is forwarded.
 	Answer *filter.Answer
 	// Late is why nothing would be sent: too little of the call's time is left. Passed
@@ -192,7 +195,7 @@ func (c *Config) Plan(ctx context.Context, p *Planned) Plan {
 	defer call.timeout.Stop()
 	plan := Plan{
 		Limit: call.limit(c), MinTime: call.minTime, Policy: *call.policy, Hedge: call.hedge, Priority: call.routingPriority,
-		Pick: call.pick, Keyed: call.options.keyed(), Answer: answer, Passed: call.passed(), Ends: ends,
+		Pick: call.pick, Keyed: call.options.keyed(), Hashes: call.hashes, Answer: answer, Passed: call.passed(), Ends: ends,
 	}
 	if left, late := call.late(0); late {
 		plan.Late = call.tooLate(left.Round(time.Millisecond)) // the same, however long explaining takes

@@ -8,15 +8,18 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/filter"
 	"github.com/inboardmesh/inboard/internal/route"
+	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/outcome"
 )
 
 // steer finds out by what the call's endpoints are picked: the subset that the
-// route asks for, and the hash, if the cluster looks at one. A hash key of the
-// application goes before the configuration's policies. Envoy hashes a request before
-// its route changes the headers, so that this is called before Adapter.Routed.
+// route asks for, and the hash, if the cluster looks at one, or one of those that it
+// consists of. A hash key of the application goes before the configuration's policies.
+// Envoy hashes a request before its route changes the headers, so that this is called
+// before Adapter.Routed.
 func (c *Call) steer(req *route.Request) {
 	forward := c.Decision.Route.Forward
 	c.pick.Match = subsetOf(&c.Decision)
@@ -24,15 +27,47 @@ func (c *Call) steer(req *route.Request) {
 		c.pick.Hash, c.pick.Hashed = xxhash.Sum64String(c.options.HashKey), true
 		return
 	}
-	config := c.cluster.Config()
-	if config == nil || !config.Balancer.Policy.Hashes() {
-		return
+	if leaves := c.cluster.Leaves(); len(leaves) > 0 {
+		c.steerAmong(leaves, forward.Hash, req)
+	} else if policies, _, ok := c.cluster.HashPolicies(forward.Hash); ok {
+		c.pick.Hash, c.pick.Hashed, c.cookies = route.Hash(policies, req)
 	}
-	policies := config.Hash
-	if policies == nil {
-		policies = forward.Hash
+}
+
+// steerAmong finds out by what hash the clusters of an aggregate pick. What leads to an
+// endpoint leads to its cluster, too, so that callers stay where they are: Envoy draws
+// the cluster. That is by the first that looks at a hash, and finds one.
+func (c *Call) steerAmong(leaves []*upstream.Cluster, policies []discovery.HashPolicy, req *route.Request) {
+	var all upstream.LeafHashes
+	var routed upstream.LeafHash
+	hashed, differ := false, false
+	for _, leaf := range leaves {
+		own, isOwn, ok := leaf.HashPolicies(policies)
+		if !ok {
+			continue
+		}
+		found := upstream.LeafHash{Leaf: leaf}
+		if isOwn || !hashed {
+			var cookies []string
+			found.Hash, found.Hashed, cookies = route.Hash(own, req)
+			c.cookies = append(c.cookies, cookies...)
+		}
+		if isOwn {
+			differ = true
+		} else {
+			if !hashed { // once, for what it draws is the same in all
+				routed, hashed = found, true
+			}
+			found.Hash, found.Hashed = routed.Hash, routed.Hashed
+		}
+		if !c.pick.Hashed {
+			c.pick.Hash, c.pick.Hashed = found.Hash, found.Hashed
+		}
+		all = append(all, found)
 	}
-	c.pick.Hash, c.pick.Hashed, c.cookies = route.Hash(policies, req)
+	if differ {
+		c.hashes = all
+	}
 }
 
 // subsetOf is the subset that a decision asks for, nil for none: the cluster's before

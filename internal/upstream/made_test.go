@@ -48,7 +48,7 @@ func TestAnEndpointThatIsMadeAfterItHasLeftIsDraining(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		c := w.hold(result(nil, "10.0.0.1:80", "10.0.0.2:80"))
-		turn := c.Turns(balancer.PickInfo{})[0]
+		turn := c.Turns(balancer.PickInfo{}, nil)[0]
 		if turn.Err != nil {
 			t.Fatal(turn.Err)
 		}

@@ -59,9 +59,6 @@ func (c *Cluster) Parted() (used, all int) {
 	return used, len(addresses)
 }
 
-// Shares says how the traffic of a subset is divided, see [balancer.Set.Shares].
-func (c *Cluster) Shares(m *balancer.Match) []balancer.Share { return c.set.Shares(m) }
-
 // Warmth is the share of its weight that slow start leaves a host now; 1 if nobody calls
 // the cluster.
 func (c *Cluster) Warmth(h *balancer.Host) float64 {
@@ -85,17 +82,19 @@ type Turn struct {
 // Turns are the clusters that [Cluster.Leaf] may choose for a first attempt now, with
 // what Pick takes one of: c alone, or of an aggregate those that traffic comes to. What
 // a session or a hash determines is not left to chance. Of info it looks at Prefer, Match,
-// Pinned, Strict, Hash and Hashed.
-func (c *Cluster) Turns(info balancer.PickInfo) []Turn {
+// Pinned, Strict, Hash and Hashed, and of the hashes at what they are in the cluster.
+func (c *Cluster) Turns(info balancer.PickInfo, hashes LeafHashes) []Turn {
 	leaves := c.Leaves()
 	if len(leaves) == 0 || info.Hashed || pinning(leaves, &info) >= 0 {
 		leaf := c.Leaf(&info)
+		hashes.In(leaf, &info)
 		return []Turn{leaf.turn(info)}
 	}
 	var turns []Turn
 	add := func(leaf *Cluster, part balancer.Part) {
 		narrowed := info
 		narrowed.Part = part
+		hashes.In(leaf, &narrowed)
 		next := leaf.turn(narrowed)
 		at := slices.IndexFunc(turns, func(t Turn) bool { return t.Cluster == leaf })
 		if at < 0 {
