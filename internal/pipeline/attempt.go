@@ -308,7 +308,9 @@ func (a *Attempt) unpick() {
 func (a *Attempt) pickAdmitted(cluster *upstream.Cluster, info balancer.PickInfo) (*upstream.Endpoint, breaker.Permit, error) {
 	const tries = 4
 	info.Now = a.Observed.Start
-	a.call.hashes.In(cluster, &info)
+	if hashes := a.call.hashes; hashes != nil {
+		hashes.In(cluster, &info)
+	}
 	for try := 1; ; try++ {
 		endpoint, err := cluster.Pick(info)
 		if err != nil {

@@ -95,8 +95,9 @@ type Call struct {
 	now time.Time
 	// pick is what endpoints are picked by; its Avoid are the hosts tried.
 	pick balancer.PickInfo
-	// hashes are what it is hashed to in the clusters of an aggregate that differ in that.
-	hashes upstream.LeafHashes
+	// hashes are what it is hashed to in the clusters of an aggregate that differ in that;
+	// nil for nearly all calls, which have no room to spare.
+	hashes *upstream.LeafHashes
 	// cookies are Set-Cookie headers that the response must carry.
 	cookies []string
 	// priorities are those that attempts went to, if the policy looks at them.

@@ -195,7 +195,10 @@ func (c *Config) Plan(ctx context.Context, p *Planned) Plan {
 	defer call.timeout.Stop()
 	plan := Plan{
 		Limit: call.limit(c), MinTime: call.minTime, Policy: *call.policy, Hedge: call.hedge, Priority: call.routingPriority,
-		Pick: call.pick, Keyed: call.options.keyed(), Hashes: call.hashes, Answer: answer, Passed: call.passed(), Ends: ends,
+		Pick: call.pick, Keyed: call.options.keyed(), Answer: answer, Passed: call.passed(), Ends: ends,
+	}
+	if call.hashes != nil {
+		plan.Hashes = *call.hashes
 	}
 	if left, late := call.late(0); late {
 		plan.Late = call.tooLate(left.Round(time.Millisecond)) // the same, however long explaining takes

@@ -66,7 +66,7 @@ func (c *Call) steerAmong(leaves []*upstream.Cluster, policies []discovery.HashP
 		all = append(all, found)
 	}
 	if differ {
-		c.hashes = all
+		c.hashes = &all
 	}
 }
 
