@@ -195,6 +195,37 @@ func TestG13_TheLastOfAHundredUpdatesASecondWins(t *testing.T) {
 	})
 }
 
+// Many control planes push everything when anything has changed.
+func TestG13_X32_WhatIsPushedAgainDoesNotDelayTheLastUpdate(t *testing.T) {
+	t.Parallel()
+	onGround(t, func(g *ground) {
+		for number := range 2 {
+			g.payment(number)
+		}
+		g.plane.Set(tree(0)...)
+		g.works()
+		calls := g.traffic(20)
+		for n := range int(planeUpdates.Seconds()) * 20 {
+			g.plane.Touch(listenerURL)
+			g.plane.Touch(routeURL)
+			g.plane.Touch(clusterURL)
+			g.plane.Set(assignment("80", groundHTTP, 1+n%2, 0))
+			time.Sleep(50 * time.Millisecond)
+			g.plane.Requests() // or they pile up
+		}
+		g.plane.Set(groundEndpoints(1)...)
+		settled := time.Now().Add(time.Second)
+		time.Sleep(5 * time.Second)
+		if at := calls.lastCall(0); at.After(settled) {
+			g.t.Errorf("the endpoint before was called %v after the last update", time.Second+at.Sub(settled))
+		}
+		if slowest := g.plane.Answers().Slowest; slowest > time.Second {
+			g.t.Errorf("an answer took %v", slowest)
+		}
+		calls.report(int(planeUpdates.Seconds() * 19))
+	})
+}
+
 // hugeRoutes has a route for each of many clusters: "/c-17".
 func hugeRoutes(names []string) *routev3.RouteConfiguration {
 	routes := make([]string, 0, len(names)+1)

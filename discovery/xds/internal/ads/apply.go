@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"time"
 
-	"golang.org/x/time/rate"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 
@@ -19,35 +18,41 @@ import (
 // answer.
 func (l *link) handle(ctx context.Context, r *response) error {
 	c := l.client
+	begun := time.Now()
 	lt := l.started(r.typeURL)
 	if lt == nil {
 		l.logger.Debug("ignored an xDS response of a type that was not asked for", "type_url", r.typeURL)
-		l.slowDown(ctx, l.useless)
+		rest(ctx, begun)
 		return nil
 	}
 	answer, news := l.apply(lt, r, l.decode(lt, r))
-	switch news {
-	case nothing:
-		l.slowDown(ctx, l.useless)
-	case newReason:
-		l.slowDown(ctx, l.rejected)
-	case change:
-	}
 	c.mu.Lock()
 	lt.sub.nonce = r.nonce
-	lt.sub.replies = append(lt.sub.replies, answer)
+	lt.answerLocked(answer, news)
 	waiting := len(lt.sub.replies)
 	c.mu.Unlock()
 	l.poke()
+	switch news {
+	case nothing:
+		rest(ctx, begun)
+	case newReason:
+		l.slowDown(ctx)
+	case change:
+	}
 	if waiting > maxReplies {
 		return errNotReading
 	}
 	return nil
 }
 
-// slowDown waits for its turn after a response that brought nothing.
-func (l *link) slowDown(ctx context.Context, pace *rate.Limiter) {
-	if err := pace.Wait(ctx); err != nil {
+// rest waits for as long as a response took that brought nothing: however fast they
+// come, half of a processor is left, and what stands behind them is not late by more
+// than the work that they are.
+func rest(ctx context.Context, begun time.Time) { sleep(ctx, time.Since(begun)) }
+
+// slowDown waits for the turn of a response that was rejected.
+func (l *link) slowDown(ctx context.Context) {
+	if err := l.rejected.Wait(ctx); err != nil {
 		// The stream is over; recv says why.
 		l.logger.Debug("xDS stream ended while it was held back", "error", err)
 	}

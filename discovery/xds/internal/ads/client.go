@@ -22,11 +22,12 @@ import (
 var features = [...]string{"xds.config.resource-in-sotw", "xds.config.supports-resource-ttl"}
 
 // Responses that bring nothing new (repetitions of what is in force, or of what was
-// rejected last) are answered at this rate, so that a server that sends in a loop
-// cannot keep the process busy. The figures are the defaults of Envoy's
-// RateLimitSettings. What is bad in ever new ways is no loop of this kind, and what
-// mends it stands behind it in the stream: that has a rate which no server reaches
-// that means well.
+// rejected last) are answered at this rate, so that a server that sends again when it
+// is answered cannot keep the process busy. The figures are the defaults of Envoy's
+// RateLimitSettings. They are read at once: what a server sends again together with
+// what is new must not be in its way. What is bad in ever new ways is no loop of this
+// kind, and what mends it stands behind it in the stream: that has a rate which no
+// server reaches that means well.
 const (
 	uselessBurst      = 100
 	uselessPerSecond  = 10

@@ -29,7 +29,7 @@ func (d *delta) recv() (*response, error) {
 func (d *delta) nextLocked(lt *linkType, node *corev3.Node) (proto.Message, []string) {
 	// An answer goes alone: some servers drop everything in a request whose
 	// nonce is not the latest.
-	if r := lt.takeReplyLocked(); r != nil {
+	if r := lt.takeReplyLocked(false); r != nil {
 		return &discoveryv3.DeltaDiscoveryRequest{
 			Node:          node,
 			TypeUrl:       lt.URL,

@@ -25,7 +25,8 @@ type link struct {
 	client *Client
 	server ServerConfig
 	logger *slog.Logger
-	// useless and rejected pace responses that change nothing.
+	// useless paces the answers to responses that bring nothing, and rejected the
+	// responses that are bad in a new way.
 	useless, rejected *rate.Limiter
 	// authorities are all that may ask the server. It never changes after
 	// NewClient.

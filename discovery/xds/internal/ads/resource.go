@@ -84,6 +84,8 @@ type reply struct {
 	version string
 	nonce   string
 	err     error
+	// due is when it may be sent. Only the last one of a type may have to wait.
+	due time.Time
 }
 
 // collectionsLocked returns the watched collections that a name is part of: the

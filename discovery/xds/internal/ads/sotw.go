@@ -32,8 +32,10 @@ func (s *sotw) nextLocked(lt *linkType, node *corev3.Node) (proto.Message, []str
 	version := lt.version
 	_, wildcard := lt.sub.sent[Wildcard]
 	subscribe, unsubscribe := lt.reconcileLocked()
-	r := lt.takeReplyLocked()
-	if r == nil && len(subscribe) == 0 && len(unsubscribe) == 0 {
+	changed := len(subscribe) > 0 || len(unsubscribe) > 0
+	// With the nonce of the latest response every request answers it.
+	r := lt.takeReplyLocked(changed)
+	if r == nil && !changed {
 		return nil, nil
 	}
 	request := &discoveryv3.DiscoveryRequest{

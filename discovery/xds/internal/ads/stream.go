@@ -119,6 +119,8 @@ func (l *link) sendAll(ctx context.Context, s *stream) error {
 	idle := time.NewTimer(idleTimeout)
 	defer idle.Stop()
 	idling := true
+	held := time.NewTimer(idleTimeout)
+	defer held.Stop()
 	for {
 		if !l.used() {
 			return errIdle // a preferred server is back
@@ -143,8 +145,14 @@ func (l *link) sendAll(ctx context.Context, s *stream) error {
 			idle.Reset(idleTimeout)
 			idling = true
 		}
+		if due := l.heldUntil(); due.IsZero() {
+			held.Stop()
+		} else {
+			held.Reset(time.Until(due))
+		}
 		select {
 		case <-l.wake:
+		case <-held.C:
 		case <-settled.C:
 			l.recovered()
 		case <-idle.C:
@@ -222,17 +230,4 @@ func (lt *linkType) reconcileLocked() (subscribe, unsubscribe []string) {
 	lt.pending = make(map[string]struct{}) // a map that is cleared keeps its size
 	lt.sub.sent = slim.Fit(lt.sub.sent, &lt.sub.mostSent)
 	return subscribe, unsubscribe
-}
-
-// takeReplyLocked returns the oldest answer that is due, nil if there is none.
-func (lt *linkType) takeReplyLocked() *reply {
-	if len(lt.sub.replies) == 0 {
-		return nil
-	}
-	r := lt.sub.replies[0]
-	lt.sub.replies = lt.sub.replies[1:]
-	if len(lt.sub.replies) == 0 {
-		lt.sub.replies = nil
-	}
-	return &r
 }
