@@ -36,6 +36,7 @@ type Conn struct {
 	state    state       // guarded by mu
 	err      error       // guarded by mu; set once the connection cannot be used
 	taken    bool        // guarded by mu; an upgrade took it over
+	rested   bool        // guarded by mu; see Rest
 	requests int         // guarded by mu; so far
 	hook     func(*Conn) // guarded by mu
 }
@@ -136,6 +137,14 @@ func (c *Conn) quietLocked() error {
 	return nil
 }
 
+// Rest tells that the connection waits for its first request, which came too late for it to
+// count as new.
+func (c *Conn) Rest() {
+	c.mu.Lock()
+	c.rested = true
+	c.mu.Unlock()
+}
+
 // Release gives back a reservation that is not used.
 func (c *Conn) Release() {
 	c.mu.Lock()
@@ -232,7 +241,7 @@ func (c *Conn) begin() (stale bool, err error) {
 		return false, errBusy
 	}
 	c.state = inFlight
-	stale = !c.freshLocked()
+	stale = c.rested || !c.freshLocked()
 	c.requests++
 	return stale, nil
 }

@@ -47,7 +47,7 @@ func TestAConnectionThatACallDoesNotWantAnyMoreIsForTheNext(t *testing.T) {
 					time.Sleep(time.Second)
 				}}
 				close(ctx.done)
-				if got, err := p.get(ctx, false); got != nil || err != context.Canceled {
+				if got, err := p.get(ctx, wanting{}); got != nil || err != context.Canceled {
 					t.Fatalf("got %v, %v", got, err)
 				}
 				expectIdle(t, c, 1)

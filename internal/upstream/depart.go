@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -18,24 +19,35 @@ type Departure interface {
 	Anew() bool
 }
 
+// wanting is what a call needs of a connection.
+type wanting struct {
+	// anew is for a request that is made anew: no HTTP/1.1 connection will do that has
+	// carried another. Its server may be about to close it, as it has closed the one
+	// before. In HTTP/2 pings find out.
+	anew bool
+	// since is how many dials had begun when the call came.
+	since uint64
+}
+
 // depart returns a connection with a place for the request, which may be sent over it
 // now: departure has been told. If the first connection goes away before anything was
-// sent over it, one more is tried: its server is being replaced.
+// sent over it, one more is tried: its server is being replaced. Those that were there
+// before the call are tried besides, whatever has become of them.
 func (p *pool) depart(req *http.Request, departure Departure) (*conn, *Failure) {
-	anew := departure != nil && departure.Anew()
+	want := wanting{anew: departure != nil && departure.Anew(), since: p.dials.Load()}
 	for again := true; ; {
-		c, err := p.get(req.Context(), anew)
+		c, err := p.get(req.Context(), want)
 		if err == nil {
 			if departure != nil {
 				if refused := departure.Depart(); refused != nil {
-					_ = p.release(c) // the call ends anyway
+					_ = p.release(c, want) // the call ends anyway
 					return nil, fail(req, refused.Kind, refused.Err)
 				}
 			}
 			if !c.cc.refuses() {
 				return c, nil
 			}
-			err = p.release(c)
+			err = p.release(c, want)
 		}
 		switch {
 		case err == nil: // the peer allows fewer streams than before
@@ -49,29 +61,56 @@ func (p *pool) depart(req *http.Request, departure Departure) (*conn, *Failure) 
 
 // release gives back a connection that get has returned, and over which nothing was
 // sent. It fails as unsent does.
-func (p *pool) release(c *conn) error {
+func (p *pool) release(c *conn, want wanting) error {
 	c.cc.Release()
-	return p.unsent(c)
+	return p.unsent(c, want)
 }
 
 // unsent takes note of a request that was not sent over the connection that it was given.
-// It fails if the connection goes and none ever was.
-func (p *pool) unsent(c *conn) error {
+// It fails if the connection goes, none ever was, and it was made since the call came.
+func (p *pool) unsent(c *conn, want wanting) error {
 	p.changed(c)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c.requests--
 	switch {
-	case c.requests == 0 && c.cc.leaving():
+	case !c.uselessLocked(want):
+		return nil
+	case c.cc.leaving():
 		return &connectError{errGoneAway}
-	case c.cc.Err() != nil && c.uselessLocked():
+	case c.cc.Err() != nil:
 		return &connectError{fmt.Errorf("%w: %w", errGoneAtOnce, c.cc.Err())}
 	}
 	return nil
 }
 
-// uselessLocked reports whether a connection that has ended was made for nothing.
-func (c *conn) uselessLocked() bool { return c.requests == 0 && time.Since(c.opened) < uselessTime }
+// uselessLocked reports whether a connection was made for nothing, if it ends now, as far
+// as a call is concerned that came before its dial began. Any other was idle, or was made
+// for somebody else: it says nothing of what the next dial will do, and there are no more
+// of them than there were when the call came.
+func (c *conn) uselessLocked(want wanting) bool {
+	return c.requests == 0 && c.number > want.since && time.Since(c.opened) < uselessTime
+}
+
+// failUselessLocked ends the wait of those for whom a connection that ends was made, none
+// if others are on their way to all who wait. In HTTP/2 it was made for all.
+func (p *pool) failUselessLocked(c *conn, err error) {
+	n := len(p.waiters)
+	if p.key.protocol == wireHTTP1 {
+		n = min(1, max(0, n-p.dialing))
+	}
+	for i := 0; n > 0 && i < len(p.waiters); {
+		w := p.waiters[i]
+		if !c.uselessLocked(w.wanting) {
+			i++
+			continue
+		}
+		p.waiters = slices.Delete(p.waiters, i, i+1)
+		p.leftLocked()
+		w.ready <- acquired{err: &connectError{err}}
+		n--
+	}
+}
 
 // uselessTime is for how long a connection that nothing was sent over must have been
 // open for its end not to be a failure to connect: servers end what is idle.

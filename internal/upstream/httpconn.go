@@ -26,6 +26,9 @@ type httpConn interface {
 	// refuses reports whether the peer takes no request any more for which a place is
 	// reserved, or not all of them.
 	refuses() bool
+	// rest tells that the connection is idle before its first request: its peer may
+	// close it as any other.
+	rest()
 	// check closes an idle connection that its peer has closed, if it has not
 	// noticed yet.
 	check()
@@ -38,6 +41,7 @@ var _ httpConn = standardConn{}
 
 func (c standardConn) onChange(f func()) { c.SetStateHook(func(*http.ClientConn) { f() }) }
 func (standardConn) check()              {}
+func (standardConn) rest()               {}
 func (standardConn) leaving() bool       { return false }
 func (standardConn) refuses() bool       { return false }
 
@@ -48,6 +52,7 @@ var _ httpConn = directConn{}
 
 func (c directConn) onChange(f func()) { c.SetStateHook(func(*http1.Conn) { f() }) }
 func (c directConn) check()            { _ = c.Check() }
+func (c directConn) rest()             { c.Rest() }
 func (directConn) leaving() bool       { return false }
 func (directConn) refuses() bool       { return false }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/inboardmesh/inboard/breaker"
@@ -34,6 +35,7 @@ type pool struct {
 	waiters  []*waiter          // guarded by mu; first come first served
 	dialing  int                // guarded by mu
 	arriving int                // guarded by mu; HTTP/1.1, made and not offered yet
+	dials    atomic.Uint64      // how many have begun so far; written with mu held
 	draining bool               // guarded by mu
 	ended    bool               // guarded by mu; after close
 	expiry   expiry             // guarded by mu
@@ -48,6 +50,7 @@ type conn struct {
 	pool   *pool
 	gated  bool // holds a permit of the connection limit
 	opened time.Time
+	number uint64 // of its dial
 
 	// promised counts the calls that were given the connection and have not
 	// reserved their place on it yet. With the requests in flight they make it
@@ -67,8 +70,8 @@ type conn struct {
 func (c *conn) busyLocked() bool { return c.promised > 0 || c.cc.InFlight() > 0 }
 
 type waiter struct {
+	wanting
 	ready chan acquired // buffered: a hand-over never blocks
-	anew  bool          // no HTTP/1.1 connection will do that has carried a request
 }
 
 type acquired struct {
@@ -83,12 +86,10 @@ func newPool(e *Endpoint, key poolKey, draining bool) *pool {
 	}
 }
 
-// get returns a connection with a reservation for one request. For one that is made
-// anew, none will do that has carried another: its server may be about to close it, as
-// it has closed the one before. In HTTP/2 pings find out.
-func (p *pool) get(ctx context.Context, anew bool) (*conn, error) {
+// get returns a connection with a reservation for one request.
+func (p *pool) get(ctx context.Context, want wanting) (*conn, error) {
 	for {
-		c, err := p.next(ctx, anew)
+		c, err := p.next(ctx, want)
 		if err != nil {
 			return nil, err
 		}
@@ -109,21 +110,21 @@ func (p *pool) get(ctx context.Context, anew bool) (*conn, error) {
 		if !c.http2 || c.cc.Err() != nil {
 			p.discard(c)
 		}
-		if err := p.unsent(c); err != nil {
+		if err := p.unsent(c, want); err != nil {
 			return nil, err
 		}
 	}
 }
 
 // next takes an available connection or waits for one.
-func (p *pool) next(ctx context.Context, anew bool) (*conn, error) {
+func (p *pool) next(ctx context.Context, want wanting) (*conn, error) {
 	security := p.endpoint.Security()
 	p.mu.Lock()
 	if p.ended {
 		p.mu.Unlock()
 		return nil, ErrClosed
 	}
-	if anew && p.replaceIdleLocked() {
+	if want.anew && p.replaceIdleLocked() {
 		// It waits for a connection that is made.
 	} else if c := p.availableLocked(security); c != nil {
 		p.promiseLocked(c)
@@ -137,7 +138,7 @@ func (p *pool) next(ctx context.Context, anew bool) (*conn, error) {
 		return nil, &overflowError{"pending requests"}
 	}
 	defer p.gate.ReleasePending()
-	w := &waiter{ready: make(chan acquired, 1), anew: anew}
+	w := &waiter{wanting: want, ready: make(chan acquired, 1)}
 	p.waiters = append(p.waiters, w)
 	overflow := p.dialMissingLocked()
 	p.anticipateLocked()
@@ -284,10 +285,7 @@ func (p *pool) dialMissingLocked() (overflow bool) {
 			// its calls would wait for ever (as in Envoy's connection pools).
 			return true
 		}
-		p.dialing++
-		if !p.endpoint.cluster.manager.background(func() { p.dial(gated) }) {
-			p.dialing--
-			p.releaseGate(gated)
+		if !p.startLocked(gated) {
 			p.failLocked(ErrClosed, len(p.waiters))
 			return false
 		}
@@ -302,17 +300,24 @@ func (p *pool) reconnect() {
 	if p.ended || p.draining || len(p.conns)+p.dialing > 0 {
 		return
 	}
-	gated := p.gate.TryConnection()
+	p.startLocked(p.gate.TryConnection())
+}
+
+// startLocked begins to make a connection. It reports false if the manager is closed.
+func (p *pool) startLocked(gated bool) bool {
 	p.dialing++
-	if !p.endpoint.cluster.manager.background(func() { p.dial(gated) }) {
+	number := p.dials.Add(1)
+	if !p.endpoint.cluster.manager.background(func() { p.dial(gated, number) }) {
 		p.dialing--
 		p.releaseGate(gated)
+		return false
 	}
+	return true
 }
 
 // dial opens one connection and hands it to those who wait. It ends with the
 // connect timeout, or when the manager is closed.
-func (p *pool) dial(gated bool) {
+func (p *pool) dial(gated bool, number uint64) {
 	start := time.Now()
 	cluster := p.endpoint.cluster
 	defer p.endpoint.connecting()()
@@ -335,7 +340,7 @@ func (p *pool) dial(gated bool) {
 		return
 	}
 	p.endpoint.Connected()
-	c := &conn{dialed: *d, pool: p, gated: gated, opened: time.Now()}
+	c := &conn{dialed: *d, pool: p, gated: gated, opened: time.Now(), number: number}
 	p.mu.Lock()
 	p.dialing--
 	if p.ended || !cluster.manager.opened(c) {
@@ -377,13 +382,11 @@ func (p *pool) changed(c *conn) {
 	p.openedLocked()
 	if !c.draining && c.cc.leaving() {
 		c.draining = true
-		if c.requests == 0 { // the next would go, too
-			p.failLocked(&connectError{errGoneAway}, len(p.waiters))
-		}
+		p.failUselessLocked(c, errGoneAway) // the next would go, too
 	}
 	broken, busy := c.cc.Err() != nil, c.busyLocked()
-	if broken && c.uselessLocked() {
-		p.failDialLocked(fmt.Errorf("%w: %w", errGoneAtOnce, c.cc.Err()))
+	if broken {
+		p.failUselessLocked(c, fmt.Errorf("%w: %w", errGoneAtOnce, c.cc.Err()))
 	}
 	switch {
 	case broken || !busy && (c.draining || p.draining && len(p.waiters) == 0):
@@ -428,6 +431,9 @@ func (p *pool) offerLocked(c *conn) {
 		return
 	}
 	c.idleSince = time.Now()
+	if c.requests == 0 {
+		c.cc.rest()
+	}
 	p.idle, c.listed = append(p.idle, c), true
 	p.checkIdleLaterLocked()
 }
@@ -462,7 +468,7 @@ func (p *pool) failLocked(err error, n int) {
 }
 
 // failDialLocked ends the wait of those who have waited for a connection that could not be
-// made, or was of no use.
+// made.
 func (p *pool) failDialLocked(err error) {
 	n := min(1, max(0, len(p.waiters)-p.dialing)) // none, if others are on their way to all who wait
 	if p.key.protocol != wireHTTP1 {

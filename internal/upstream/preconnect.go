@@ -36,10 +36,7 @@ func (p *pool) anticipateLocked() {
 		if !p.gate.TryConnection() {
 			return
 		}
-		p.dialing++
-		if !p.endpoint.cluster.manager.background(func() { p.dial(true) }) {
-			p.dialing--
-			p.releaseGate(true)
+		if !p.startLocked(true) {
 			return
 		}
 	}

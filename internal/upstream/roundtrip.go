@@ -231,7 +231,7 @@ func exchangeFailure(err error) *Failure {
 	case e.Unsendable:
 		return &Failure{Kind: outcome.BodyFailure, Sent: true, Err: err}
 	case !e.Written:
-		return &Failure{Kind: outcome.ResetBeforeRequest, Err: err}
+		return &Failure{Kind: outcome.ResetBeforeRequest, Stale: e.Stale, Err: err}
 	}
 	return &Failure{Kind: outcome.Reset, Sent: true, Stale: e.Stale, Err: err}
 }
