@@ -35,6 +35,7 @@ type pool struct {
 	waiters  []*waiter          // guarded by mu; first come first served
 	dialing  int                // guarded by mu
 	arriving int                // guarded by mu; HTTP/1.1, made and not offered yet
+	upgraded int                // guarded by mu; open, and not in conns any more
 	dials    atomic.Uint64      // how many have begun so far; written with mu held
 	draining bool               // guarded by mu
 	ended    bool               // guarded by mu; after close
@@ -62,6 +63,7 @@ type conn struct {
 	arriving  bool   // is one of pool.arriving
 	draining  bool
 	removed   bool
+	counted   bool // is one of pool.upgraded
 	upgraded  bool // guarded by the manager's mu: an upgrade took it over
 	idleSince time.Time
 }
@@ -240,78 +242,6 @@ func (p *pool) replaceIdleLocked() bool {
 	c := p.idle[last]
 	p.idle, c.listed = p.idle[:last], false
 	p.retireLocked(c)
-	return true
-}
-
-// missingLocked is how many connections those who wait need.
-func (p *pool) missingLocked() int {
-	waiting := max(len(p.waiters)-p.arriving, 0)
-	if p.key.protocol == wireHTTP1 || waiting == 0 {
-		return waiting
-	}
-	for c := range p.conns {
-		if c.closedDoorLocked() {
-			return 0
-		}
-		// Calls that are about to reserve their places may have done so already:
-		// whether those who wait have one is known when these are through, and when
-		// a new connection has been offered.
-		if c.http2 && (c.promised > 0 || !c.offered) && !c.draining {
-			waiting -= max(p.unreservedLocked(c), 0)
-		}
-	}
-	limit := p.endpoint.cluster.MaxStreams()
-	if limit == 0 || p.key.protocol == wireALPN {
-		return min(max(waiting, 0), 1) // one HTTP/2 connection serves many
-	}
-	return (max(waiting, 0) + limit - 1) / limit
-}
-
-// dialMissingLocked starts as many dials as there are waiters that nothing
-// under way will serve. It reports whether the connection limit kept it from
-// that: the waiters then get connections that other calls give back.
-func (p *pool) dialMissingLocked() (overflow bool) {
-	want := p.missingLocked()
-	if want == 0 && len(p.waiters) > 0 {
-		p.boundWaitLocked()
-	}
-	for p.dialing < want {
-		if limit := p.hostLimit(); limit > 0 && len(p.conns)+p.dialing >= limit {
-			return true
-		}
-		gated := p.gate.TryConnection()
-		if !gated && len(p.conns)+p.dialing > 0 {
-			// A pool without any connection gets one in spite of the limit, or
-			// its calls would wait for ever (as in Envoy's connection pools).
-			return true
-		}
-		if !p.startLocked(gated) {
-			p.failLocked(ErrClosed, len(p.waiters))
-			return false
-		}
-	}
-	return false
-}
-
-// reconnect makes a connection that nobody waits for, if there is none.
-func (p *pool) reconnect() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.ended || p.draining || len(p.conns)+p.dialing > 0 {
-		return
-	}
-	p.startLocked(p.gate.TryConnection())
-}
-
-// startLocked begins to make a connection. It reports false if the manager is closed.
-func (p *pool) startLocked(gated bool) bool {
-	p.dialing++
-	number := p.dials.Add(1)
-	if !p.endpoint.cluster.manager.background(func() { p.dial(gated, number) }) {
-		p.dialing--
-		p.releaseGate(gated)
-		return false
-	}
 	return true
 }
 
@@ -496,7 +426,7 @@ func (p *pool) abandon(w *waiter) {
 }
 
 // discard closes a connection and forgets it. One that an upgrade took over is
-// the caller's to close, and counts until then.
+// the caller's to close, and until then it counts and binds as one that is in use.
 func (p *pool) discard(c *conn) {
 	p.mu.Lock()
 	if c.removed {
@@ -506,6 +436,9 @@ func (p *pool) discard(c *conn) {
 	c.removed = true
 	p.arrivedLocked(c)
 	delete(p.conns, c)
+	if c.counted = c.cc.Err() != nil && c.raw.open(); c.counted {
+		p.upgraded++
+	}
 	if c.listed {
 		p.idle = slices.DeleteFunc(p.idle, func(other *conn) bool { return other == c })
 	}
@@ -525,6 +458,9 @@ func (p *pool) closed(c *conn, err error) {
 	p.endpoint.host.Closed()
 	p.endpoint.cluster.manager.gone(c)
 	p.mu.Lock()
+	if c.counted {
+		p.upgraded--
+	}
 	p.dialMissingLocked()
 	p.mu.Unlock()
 	if hook := p.endpoint.cluster.manager.options.Hooks.ConnClosed; hook != nil {
@@ -556,14 +492,6 @@ func (p *pool) close() {
 func (p *pool) maxRequests() uint32 {
 	if config := p.endpoint.cluster.Config(); config != nil {
 		return config.MaxRequestsPerConnection
-	}
-	return 0
-}
-
-// hostLimit is how many connections the endpoint may have, 0 without a limit.
-func (p *pool) hostLimit() int {
-	if config := p.endpoint.cluster.Config(); config != nil {
-		return int(config.HostConnections[p.key.priority])
 	}
 	return 0
 }

@@ -30,7 +30,7 @@ func (p *pool) anticipateLocked() {
 		want = max(p.missingLocked(), min(want, 1)) // one HTTP/2 connection serves many
 	}
 	for p.dialing < want {
-		if limit := p.hostLimit(); limit > 0 && len(p.conns)+p.dialing >= limit {
+		if limit := p.hostLimit(); limit > 0 && p.openLocked() >= limit {
 			return
 		}
 		if !p.gate.TryConnection() {

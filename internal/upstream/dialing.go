@@ -1,0 +1,89 @@
+package upstream
+
+// missingLocked is how many connections those who wait need.
+func (p *pool) missingLocked() int {
+	waiting := max(len(p.waiters)-p.arriving, 0)
+	if p.key.protocol == wireHTTP1 || waiting == 0 {
+		return waiting
+	}
+	for c := range p.conns {
+		if c.closedDoorLocked() {
+			return 0
+		}
+		// Calls that are about to reserve their places may have done so already:
+		// whether those who wait have one is known when these are through, and when
+		// a new connection has been offered.
+		if c.http2 && (c.promised > 0 || !c.offered) && !c.draining {
+			waiting -= max(p.unreservedLocked(c), 0)
+		}
+	}
+	limit := p.endpoint.cluster.MaxStreams()
+	if limit == 0 || p.key.protocol == wireALPN {
+		return min(max(waiting, 0), 1) // one HTTP/2 connection serves many
+	}
+	return (max(waiting, 0) + limit - 1) / limit
+}
+
+// dialMissingLocked starts as many dials as there are waiters that nothing
+// under way will serve. It reports whether the connection limit kept it from
+// that: the waiters then get connections that other calls give back.
+func (p *pool) dialMissingLocked() (overflow bool) {
+	want := p.missingLocked()
+	if want == 0 && len(p.waiters) > 0 {
+		p.boundWaitLocked()
+	}
+	for p.dialing < want {
+		open := p.openLocked()
+		if limit := p.hostLimit(); limit > 0 && open >= limit {
+			return true
+		}
+		gated := p.gate.TryConnection()
+		if !gated && open > 0 {
+			// A pool without any connection gets one in spite of the limit, or
+			// its calls would wait for ever (as in Envoy's connection pools).
+			return true
+		}
+		if !p.startLocked(gated) {
+			p.failLocked(ErrClosed, len(p.waiters))
+			return false
+		}
+	}
+	return false
+}
+
+// reconnect makes a connection that nobody waits for, if there is none.
+func (p *pool) reconnect() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended || p.draining || len(p.conns)+p.dialing > 0 {
+		return
+	}
+	gated := p.gate.TryConnection()
+	if gated || p.upgraded == 0 {
+		p.startLocked(gated)
+	}
+}
+
+// startLocked begins to make a connection. It reports false if the manager is closed.
+func (p *pool) startLocked(gated bool) bool {
+	p.dialing++
+	number := p.dials.Add(1)
+	if !p.endpoint.cluster.manager.background(func() { p.dial(gated, number) }) {
+		p.dialing--
+		p.releaseGate(gated)
+		return false
+	}
+	return true
+}
+
+// openLocked is how many connections there are, or will be soon. An upgraded one is as
+// good as in use, for as long as it is open.
+func (p *pool) openLocked() int { return len(p.conns) + p.dialing + p.upgraded }
+
+// hostLimit is how many connections the endpoint may have, 0 without a limit.
+func (p *pool) hostLimit() int {
+	if config := p.endpoint.cluster.Config(); config != nil {
+		return int(config.HostConnections[p.key.priority])
+	}
+	return 0
+}
