@@ -28,6 +28,19 @@ func TestTheNamesOfAClientAreBoundedInBytes(t *testing.T) {
 	})
 }
 
+// What a stream may have at all it may also ask for at once, as each request of the
+// state of the world does.
+func TestARequestMayHaveAsManyBytesAsTheNamesOfAClient(t *testing.T) {
+	bubble(t, func(t *testing.T, _ *Server, dialled func() *deltaClient) {
+		c := dialled()
+		c.subscribe(eds, strings.Repeat("x", maxNameBytes-2), strings.Repeat("y", 3))
+		synctest.Wait()
+		if got := status.Convert(c.end()); got.Code() != codes.ResourceExhausted || !strings.Contains(got.Message(), "names of one type with more than") {
+			t.Errorf("the stream ended with %v, want the bound of names and not of the request", got)
+		}
+	})
+}
+
 // That a text was logged is remembered, and not the text. It is no parallel test,
 // because the others have memory of their own.
 func TestTextsOfClientsAreNotKept(t *testing.T) {

@@ -24,9 +24,9 @@ const (
 	// maxCalls bounds the calls on one connection. A client has one stream; fewer than
 	// this would be less than RFC 9113 recommends.
 	maxCalls = 100
-	// maxRequest bounds a request. One with every name of a large mesh is
-	// well under a megabyte.
-	maxRequest = 4 << 20
+	// maxRequest bounds a request: one of the state of the world has every name that a
+	// stream may have of a type, and what there is beside them.
+	maxRequest = maxNameBytes + 4<<20
 	// maxResponse is what Inboard's clients take.
 	maxResponse = 256 << 20
 )

@@ -11,6 +11,11 @@ import (
 	"github.com/inboardmesh/inboard/discovery"
 )
 
+// maxRequest bounds the names and versions of a request: the rest goes with the next
+// one. A gRPC server accepts 4 MiB by default, and refuses more whenever it is tried
+// again.
+const maxRequest = 3 << 20
+
 // delta is the incremental variant: requests carry what changed.
 type delta struct {
 	stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
@@ -37,7 +42,14 @@ func (d *delta) nextLocked(lt *linkType, node *corev3.Node) (proto.Message, []st
 			ErrorDetail:   detail(r.err),
 		}, nil
 	}
-	subscribe, unsubscribe := lt.reconcileLocked()
+	first := !lt.sub.started
+	subscribe, unsubscribe := lt.reconcileLocked(maxRequest, func(name string) int {
+		cost := sizeOf(name)
+		if e := lt.entries[name]; first && e != nil && e.held {
+			cost += sizeOf(name) + sizeOf(e.version)
+		}
+		return cost
+	})
 	if len(subscribe) == 0 && len(unsubscribe) == 0 {
 		return nil, nil
 	}
@@ -49,7 +61,7 @@ func (d *delta) nextLocked(lt *linkType, node *corev3.Node) (proto.Message, []st
 		ResourceNamesSubscribe:   subscribe,
 		ResourceNamesUnsubscribe: unsubscribe,
 	}
-	if !lt.sub.started {
+	if first {
 		lt.sub.started = true
 		request.InitialResourceVersions = lt.versionsLocked()
 		if len(subscribe) == 1 && subscribe[0] == Wildcard {
@@ -60,18 +72,38 @@ func (d *delta) nextLocked(lt *linkType, node *corev3.Node) (proto.Message, []st
 	return request, subscribe
 }
 
+// sizeOf is how much of a request a text takes at most, the tags around it included.
+func sizeOf(text string) int { return len(text) + 8 }
+
 // versionsLocked are the versions in force that the server has sent. What it has
 // removed is left out although it is kept: if it exists again, the server has to
 // say so. So is everything of an authority that has fallen back to another
-// server: what this one sends shows that it is back.
+// server: what this one sends shows that it is back. Of what has not been subscribed
+// yet there is nothing, and no more of collections than a request may hold: a server
+// sends again what it is not told of.
 func (lt *linkType) versionsLocked() map[string]string {
 	var versions map[string]string
+	room := maxRequest
+	for name := range lt.sub.sent {
+		if e := lt.entries[name]; e != nil && e.held {
+			room -= 2*sizeOf(name) + sizeOf(e.version)
+		} else {
+			room -= sizeOf(name)
+		}
+	}
 	for name, e := range lt.entries {
 		if !e.held || e.source != lt.link || e.version == "" || errors.Is(e.err, discovery.ErrNotFound) {
 			continue
 		}
 		if used := e.authority.inUseLocked(); used[len(used)-1] != lt.link {
 			continue
+		}
+		if _, told := lt.sub.sent[name]; !told {
+			size := sizeOf(name) + sizeOf(e.version)
+			if len(e.collectionsLocked()) == 0 || size > room {
+				continue
+			}
+			room -= size
 		}
 		if versions == nil {
 			versions = make(map[string]string)

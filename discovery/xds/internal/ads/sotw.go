@@ -31,7 +31,7 @@ func (s *sotw) nextLocked(lt *linkType, node *corev3.Node) (proto.Message, []str
 	// the request that unsubscribes still belongs to it.
 	version := lt.version
 	_, wildcard := lt.sub.sent[Wildcard]
-	subscribe, unsubscribe := lt.reconcileLocked()
+	subscribe, unsubscribe := lt.reconcileLocked(1, func(string) int { return 0 }) // all: each request has every name
 	changed := len(subscribe) > 0 || len(unsubscribe) > 0
 	// With the nonce of the latest response every request answers it.
 	r := lt.takeReplyLocked(changed)

@@ -195,13 +195,19 @@ func (l *link) asked(s *stream, lt *linkType, names []string) {
 }
 
 // reconcileLocked compares what is watched with what the server was told, and
-// notes the difference as told.
-func (lt *linkType) reconcileLocked() (subscribe, unsubscribe []string) {
+// notes the difference as told. It ends when cost, of what is told so far, comes to
+// room, and goes on the next time.
+func (lt *linkType) reconcileLocked(room int, cost func(name string) int) (subscribe, unsubscribe []string) {
 	if len(lt.pending) == 0 {
 		return nil, nil
 	}
 	c := lt.link.client
+	left := false
 	for name := range lt.pending {
+		if room <= 0 {
+			left = true
+			break
+		}
 		e := lt.entries[name]
 		wanted := e != nil && len(e.watchers) > 0 && e.authority.usesLocked(lt.link)
 		_, told := lt.sub.sent[name]
@@ -211,6 +217,7 @@ func (lt *linkType) reconcileLocked() (subscribe, unsubscribe []string) {
 		case wanted && !told:
 			lt.sub.sent[name] = struct{}{}
 			subscribe = append(subscribe, name)
+			room -= cost(name)
 			if e.omittedBy == lt.link {
 				e.omittedBy = nil
 			}
@@ -221,13 +228,16 @@ func (lt *linkType) reconcileLocked() (subscribe, unsubscribe []string) {
 		case told:
 			delete(lt.sub.sent, name)
 			unsubscribe = append(unsubscribe, name)
+			room -= cost(name)
 		}
+		delete(lt.pending, name)
 		if e != nil && !wanted {
-			delete(lt.pending, name)
 			c.releaseLocked(e)
 		}
 	}
-	lt.pending = make(map[string]struct{}) // a map that is cleared keeps its size
+	if !left {
+		lt.pending = make(map[string]struct{}) // a map that is cleared keeps its size
+	}
 	lt.sub.sent = slim.Fit(lt.sub.sent, &lt.sub.mostSent)
 	return subscribe, unsubscribe
 }
