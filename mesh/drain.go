@@ -44,8 +44,11 @@ type DrainPolicy struct {
 //   - Listeners stay open, for callers that have not heard yet: see
 //     [DrainPolicy.Listen].
 //   - Peers are asked to end their connections: with "Connection: close" in a
-//     response of HTTP/1.1, with a GOAWAY behind a response of HTTP/2, with a GOAWAY
-//     at any time over a connection of a gRPC server with [Mesh.ServerOptions].
+//     response of HTTP/1.1, with a GOAWAY that excludes no stream over a connection of
+//     HTTP/2 to a server of [Mesh.Server], or to a gRPC server with
+//     [Mesh.ServerOptions] (RFC 9113, section 6.8). A server of HTTP/2 that is the
+//     application's own says its GOAWAY behind a response: a request that is on its
+//     way is excluded, and lost if its body cannot be sent again.
 //   - Then the listeners are closed, and what runs is finished: requests, streams,
 //     connections that were upgraded, and those of applications that use a listener
 //     by themselves. Peers that have nothing under way are given 5 s to close their

@@ -4,7 +4,10 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"sync"
 	"time"
+
+	"github.com/inboardmesh/inboard/internal/httpmesh"
 )
 
 // The limits of [Mesh.Server].
@@ -29,8 +32,9 @@ const (
 // Content-Length beside Transfer-Encoding is refused with 400, and nothing behind it is
 // read (RFC 9112, section 6.1). Where it does not learn that, behind another listener or
 // for a server of the application's own, a connection ends with the answer to each
-// request in chunks, because it could be one of those. The caller may change the server
-// before it serves, and closes it:
+// request in chunks, because it could be one of those. In the same way it comes that
+// [Mesh.Drain] loses no request that is on its way over a connection of HTTP/2. The
+// caller may change the server before it serves, and closes it:
 //
 //	server := m.Server(mux)
 //	err := server.Serve(listener)
@@ -39,7 +43,8 @@ func (m *Mesh) Server(next http.Handler) *http.Server {
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
-	return &http.Server{
+	var once sync.Once // of several listeners
+	server := &http.Server{
 		Handler:           m.Handler(next),
 		ReadHeaderTimeout: readHeaderTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
@@ -48,9 +53,11 @@ func (m *Mesh) Server(next http.Handler) *http.Server {
 		// OPTIONS * is for policies to decide, too.
 		DisableGeneralOptionsHandler: true,
 		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxConcurrentStreams},
-		BaseContext: func(ln net.Listener) context.Context {
-			m.inbound.Follow(ln)
-			return context.Background()
-		},
 	}
+	server.BaseContext = func(ln net.Listener) context.Context {
+		m.inbound.Follow(ln)
+		once.Do(func() { httpmesh.PartGracefully(server) })
+		return context.Background()
+	}
+	return server
 }

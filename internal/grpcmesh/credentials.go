@@ -155,8 +155,8 @@ func (s *serverCredentials) accept(raw net.Conn) (net.Conn, credentials.AuthInfo
 
 // farewell lets the peer be asked to go while the mesh drains.
 func (s *serverCredentials) farewell(conn net.Conn) net.Conn {
-	c := &goAwayConn{Conn: conn}
-	inbound.SetFarewell(conn, c.goAway)
+	c := &inbound.GoAwayConn{Conn: conn}
+	inbound.SetFarewell(conn, c.GoAway)
 	return c
 }
 

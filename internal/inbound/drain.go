@@ -358,17 +358,20 @@ func (ln *Listener) Serves() {
 	}
 }
 
-// Leaving reports whether a response over the connection of a peer is to end it.
+// Leaving reports whether a response over the connection of a peer is to end it. One of
+// HTTP/2 is ended by a response only if its peer was asked to go, and does not answer.
 func (ln *Listener) Leaving(remote string) bool {
 	d := ln.owner.drain.Load()
 	if d == nil {
 		return false
 	}
-	if d.closed.Load() != 0 {
-		return true
-	}
 	c := ln.known.find(remote)
-	return c == nil || time.Now().UnixNano() >= c.leaves.Load()
+	if c != nil {
+		if p := c.parting.Load(); p != nil {
+			return p.overdue()
+		}
+	}
+	return d.closed.Load() != 0 || c == nil || time.Now().UnixNano() >= c.leaves.Load()
 }
 
 // Upgraded notes that a connection is not for requests any more. As no request asks for

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"sync/atomic"
 )
 
 // errFraming ends the reading of a connection behind a request that can be read in
@@ -41,8 +42,9 @@ type framing struct {
 	size                  uint64
 	bad, unknown          bool // refuse with 400; let net/http refuse
 	last                  field
-	// preface counts the lines of HTTP/2's preface that were read.
-	preface int
+	// preface counts the lines of HTTP/2's preface that were read; behind it, beyond is
+	// how much of what was read with its end is no part of it.
+	preface, beyond int
 }
 
 // versionEnding is how the first line of a request ends.
@@ -77,6 +79,7 @@ func (f *framing) read(p []byte, n int) int {
 	for i := 0; i < n; {
 		switch f.in {
 		case notHTTP:
+			f.beyond = n - i
 			return n
 		case inBody, inChunk:
 			taken := min(f.left, uint64(n-i))
@@ -237,19 +240,50 @@ func (f *framing) afterData() position {
 	return inRequestLine
 }
 
-// framedConn is a connection in plaintext whose requests are followed.
+// http2 reports whether the preface of HTTP/2 has been read.
+func (f *framing) http2() bool { return f.in == notHTTP && f.preface == 2 }
+
+// framedConn is a connection in plaintext whose requests are followed, or those of
+// HTTP/2 its frames.
 type framedConn struct {
 	net.Conn
 	reader framedReader
+	// parting is set when the preface of HTTP/2 has been read, which a server of HTTP/2
+	// reads before it writes.
+	parting atomic.Pointer[partingConn]
 }
 
-func (c *framedConn) Read(p []byte) (int, error) { return c.reader.read(c.Conn, p) }
+func (c *framedConn) Read(p []byte) (int, error) {
+	if parting := c.parting.Load(); parting != nil {
+		return parting.Read(p)
+	}
+	n, err := c.reader.read(c.Conn, p)
+	if n > 0 && c.reader.framing.http2() {
+		parting := partingOf(c.Conn)
+		parting.follow(p[n-c.reader.framing.beyond : n])
+		c.parting.Store(parting)
+	}
+	return n, err
+}
+
+func (c *framedConn) Write(p []byte) (int, error) {
+	if parting := c.parting.Load(); parting != nil {
+		return parting.Write(p)
+	}
+	return c.Conn.Write(p)
+}
 
 // NetConn is the connection below, as of a [crypto/tls.Conn].
 func (c *framedConn) NetConn() net.Conn { return c.Conn }
 
-// ReadFrom keeps the short ways that a TCP connection has for files.
-func (c *framedConn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
+// ReadFrom keeps the short ways that a TCP connection has for files, which HTTP/2 does
+// not take.
+func (c *framedConn) ReadFrom(r io.Reader) (int64, error) {
+	if parting := c.parting.Load(); parting != nil {
+		return io.Copy(parting, r)
+	}
+	return io.Copy(c.Conn, r)
+}
 
 // CloseWrite half-closes the connection, if it can be.
 func (c *framedConn) CloseWrite() error {

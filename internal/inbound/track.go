@@ -69,6 +69,9 @@ type trackedConn struct {
 	leaves   atomic.Int64
 	farewell atomic.Pointer[func()]
 	asked    atomic.Bool
+	// parting is set if it is one of HTTP/2 to net/http's server, whose responses must
+	// not end it before its peer knows.
+	parting atomic.Pointer[partingConn]
 	// served is set when Accept has returned the connection, upgraded when it is not
 	// for requests any more.
 	served, upgraded atomic.Bool

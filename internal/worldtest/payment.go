@@ -93,11 +93,8 @@ func (w *World) PaymentAt(instance string, labels map[string]string, httpInner, 
 		w.tb.Fatal(err)
 	}
 	p.HTTP, p.GRPC = httpLn.Addr().String(), grpcLn.Addr().String()
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
-	protocols.SetUnencryptedHTTP2(true)
-	p.httpServer = &http.Server{Handler: rememberCaller(p.Mesh.Handler(p)), Protocols: protocols, ReadHeaderTimeout: 10 * time.Second}
+	p.httpServer = p.Mesh.Server(p)
+	p.httpServer.Handler = rememberCaller(p.httpServer.Handler)
 	service := &grpcPayment{payment: p}
 	p.grpcServer = grpc.NewServer(append(p.Mesh.ServerOptions(), grpc.UnknownServiceHandler(service.anyMethod))...)
 	grpc_testing.RegisterTestServiceServer(p.grpcServer, service)

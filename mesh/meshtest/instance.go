@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"time"
 
 	"google.golang.org/grpc"
 
@@ -334,16 +333,10 @@ func (i *Instance) run() (_ *running, err error) {
 }
 
 func (r *running) serveHTTP(i *Instance, ln net.Listener, handler http.Handler) {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
-	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{
-		Handler: i.faults.arrival(r.member.mesh.Handler(i.faults.handler(handler))), Protocols: protocols,
-		ReadHeaderTimeout: 10 * time.Second,
-		ConnState:         i.served.changed,
-		ErrorLog:          slog.NewLogLogger(r.world.logger.Handler(), slog.LevelWarn),
-	}
+	server := r.member.mesh.Server(i.faults.handler(handler))
+	server.Handler = i.faults.arrival(server.Handler)
+	server.ConnState = i.served.changed
+	server.ErrorLog = slog.NewLogLogger(r.world.logger.Handler(), slog.LevelWarn)
 	r.serve(i, func() error { return server.Serve(ln) }, func() { _ = server.Close() }) // the mesh's listener may be closed already
 }
 

@@ -1,4 +1,4 @@
-package grpcmesh
+package inbound
 
 import (
 	"bytes"
@@ -16,8 +16,8 @@ import (
 	"github.com/inboardmesh/inboard/internal/memnet"
 )
 
-// frames are what gRPC might write: settings first.
-func frames(tb testing.TB, sizes ...int) []byte {
+// written is what a server might write: settings first.
+func written(tb testing.TB, sizes ...int) []byte {
 	tb.Helper()
 	var out bytes.Buffer
 	f := http2.NewFramer(&out, nil)
@@ -32,8 +32,8 @@ func frames(tb testing.TB, sizes ...int) []byte {
 	return out.Bytes()
 }
 
-// read returns the kinds of the frames of a stream, and fails if it is damaged.
-func read(tb testing.TB, r io.Reader) (kinds []http2.FrameType, goAways int) {
+// framesOf returns the kinds of the frames of a stream, and fails if it is damaged.
+func framesOf(tb testing.TB, r io.Reader) (kinds []http2.FrameType, goAways int) {
 	tb.Helper()
 	f := http2.NewFramer(io.Discard, r)
 	f.SetMaxReadFrameSize(1 << 20)
@@ -59,14 +59,14 @@ func read(tb testing.TB, r io.Reader) (kinds []http2.FrameType, goAways int) {
 // written, and never before the settings.
 func TestBD3_AGoAwayStandsBetweenFrames(t *testing.T) {
 	t.Parallel()
-	data := frames(t, 0, 1, 300, 2000)
+	data := written(t, 0, 1, 300, 2000)
 	for _, piece := range []int{1, 2, 8, 9, 10, 17, 1000, len(data)} {
 		for at := 0; at <= len(data); at += max(1, len(data)/97) {
 			var sent sink
-			c := &goAwayConn{Conn: &sent}
+			c := &GoAwayConn{Conn: &sent}
 			for done := 0; done < len(data); {
 				if done <= at && at < min(done+piece, len(data)) {
-					c.goAway()
+					c.GoAway()
 				}
 				n := min(piece, len(data)-done)
 				if _, err := c.Write(data[done : done+n]); err != nil {
@@ -75,9 +75,9 @@ func TestBD3_AGoAwayStandsBetweenFrames(t *testing.T) {
 				done += n
 			}
 			if at >= len(data) {
-				c.goAway()
+				c.GoAway()
 			}
-			kinds, n := read(t, &sent.Buffer)
+			kinds, n := framesOf(t, &sent.Buffer)
 			if n != 1 || len(kinds) != 6 || kinds[0] != http2.FrameSettings {
 				t.Fatalf("pieces of %d, asked at %d: %v", piece, at, kinds)
 			}
@@ -101,20 +101,20 @@ func TestAGoAwayIsNotMissedBesideWrites(t *testing.T) {
 	t.Parallel()
 	for range 300 {
 		var sent sink
-		c := &goAwayConn{Conn: &sent}
-		if _, err := c.Write(frames(t)); err != nil {
+		c := &GoAwayConn{Conn: &sent}
+		if _, err := c.Write(written(t)); err != nil {
 			t.Fatal(err)
 		}
-		one := frames(t, 100)[len(frames(t)):]
+		one := written(t, 100)[len(written(t)):]
 		var both sync.WaitGroup
 		both.Go(func() {
 			for range 3 {
 				_, _ = c.Write(one)
 			}
 		})
-		both.Go(c.goAway)
+		both.Go(c.GoAway)
 		both.Wait()
-		if _, n := read(t, &sent.Buffer); n != 1 {
+		if _, n := framesOf(t, &sent.Buffer); n != 1 {
 			t.Fatalf("%d GOAWAYs", n)
 		}
 	}
@@ -126,11 +126,11 @@ func TestAGoAwayToAPeerThatDoesNotReadIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := memnet.Pipe()
 		defer far.Close()
-		c := &goAwayConn{Conn: near}
-		if _, err := c.Write(frames(t)); err != nil {
+		c := &GoAwayConn{Conn: near}
+		if _, err := c.Write(written(t)); err != nil {
 			t.Fatal(err)
 		}
-		// The peer's buffer is filled below gRPC's back.
+		// The peer's buffer is filled below its back.
 		_ = near.SetWriteDeadline(time.Now().Add(time.Millisecond))
 		for {
 			if _, err := near.Write(make([]byte, 1)); err != nil {
@@ -138,7 +138,7 @@ func TestAGoAwayToAPeerThatDoesNotReadIsGivenUp(t *testing.T) {
 			}
 		}
 		begun := time.Now()
-		c.goAway()
+		c.GoAway()
 		if took := time.Since(begun); took != farewellTime {
 			t.Errorf("it took %v", took)
 		}
@@ -149,7 +149,7 @@ func TestAGoAwayToAPeerThatDoesNotReadIsGivenUp(t *testing.T) {
 }
 
 func BenchmarkWriteBesideGoAway(b *testing.B) {
-	data := frames(b, 10, 1024, 10)[len(frames(b)):]
+	data := written(b, 10, 1024, 10)[len(written(b)):]
 	b.Run("without", func(b *testing.B) {
 		b.ReportAllocs()
 		c := net.Conn(&nowhere{})
@@ -159,7 +159,7 @@ func BenchmarkWriteBesideGoAway(b *testing.B) {
 	})
 	b.Run("with", func(b *testing.B) {
 		b.ReportAllocs()
-		c := &goAwayConn{Conn: &nowhere{}}
+		c := &GoAwayConn{Conn: &nowhere{}}
 		for b.Loop() {
 			_, _ = c.Write(data)
 		}
