@@ -15,7 +15,11 @@ import (
 //	m, err := mesh.New(ctx, mesh.Network{Dial: tunnel.DialContext})
 type Network struct {
 	// Dial opens the connections to endpoints, for HTTP and gRPC. network is
-	// "tcp". The default is a [net.Dialer] with TCP keep-alive.
+	// "tcp". The default is a [net.Dialer] with TCP keep-alive. What a connection has
+	// read and not given yet, as a [crypto/tls.Conn] does, a Read must give although its
+	// deadline has passed: before each further HTTP/1.1 request the mesh reads so, to
+	// see that nothing is there that would be taken for the answer. One that returns
+	// an error from SetReadDeadline carries one request.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Lookup finds the addresses of host names, for endpoints that the control
 	// plane tells the names of (STRICT_DNS and LOGICAL_DNS clusters, ServiceEntries

@@ -18,9 +18,9 @@ import (
 // methods are safe for concurrent use.
 type Conn struct {
 	conn    net.Conn
-	prober  Prober // nil if nobody knows; guarded by mu
-	tls     bool
-	records Records // nil in the clear, and if nobody knows
+	prober  Prober  // nil if nobody knows; guarded by mu, or belongs to who has reserved
+	records Records // nil in the clear, and if the connection is opaque
+	opaque  bool    // only a look tells what it holds
 	opened  time.Time
 	options *Options
 	// cancel ends the connection with the context of its request. It is made once.
@@ -53,10 +53,10 @@ const (
 // and which must be made and, if it is to be, secured already. options must not
 // change.
 func New(conn net.Conn, options *Options) *Conn {
-	c := &Conn{conn: conn, prober: ProberOf(conn), opened: time.Now(), options: options}
+	c := &Conn{conn: conn, prober: ProberOf(conn), opaque: opaque(conn), opened: time.Now(), options: options}
 	c.cancel = func() { _ = c.fail(context.Canceled) } // the request knows why
-	if _, c.tls = conn.(*tls.Conn); c.tls {
-		c.records = recordsOf(conn)
+	if secured, ok := conn.(*tls.Conn); ok && !c.opaque {
+		c.records = recordsOf(secured.NetConn())
 	}
 	c.in = limitedReader{conn: conn, left: math.MaxInt64}
 	c.br = bufio.NewReaderSize(&c.in, options.readBuffer())
@@ -77,15 +77,22 @@ func (c *Conn) SetStateHook(f func(*Conn)) {
 // connection is in use, or if the peer has closed it or sent something meanwhile.
 func (c *Conn) Reserve() error {
 	c.mu.Lock()
-	err := c.checkLocked()
+	err, first := c.err, c.requests == 0
 	switch {
-	case err == nil && c.state != idle:
+	case err != nil:
+	case c.state != idle:
 		c.mu.Unlock()
 		return errBusy
-	case err == nil:
+	case !c.opaque:
+		err = c.quietLocked()
+	}
+	if err == nil {
 		c.state = reserved
 	}
 	c.mu.Unlock()
+	if err == nil && c.opaque {
+		err = c.look(first)
+	}
 	if err != nil {
 		_ = c.fail(err)
 	}

@@ -28,6 +28,8 @@ func (e *Error) Unwrap() error { return e.Err }
 var (
 	errClosed      = errors.New("http1: the connection is closed")
 	errClosedIdle  = errors.New("http1: the peer closed the idle connection, or sent something over it")
+	errDeaf        = errors.New("http1: the connection does not keep to its read deadline: have the dialer return one that does")
+	errNoDeadlines = errors.New("http1: the connection has no deadlines, and may hold more than the answer")
 	errUnsolicited = errors.New("http1: the peer sent bytes on the idle connection")
 	errBusy        = errors.New("http1: the connection is in use")
 	errUpgraded    = errors.New("http1: the connection was upgraded")

@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"crypto/tls"
 	"net"
 	"syscall"
 )
@@ -39,6 +40,34 @@ func ProberOf(conn net.Conn) Prober {
 		return newSocket(c)
 	}
 	return nil
+}
+
+// Transparent is a network connection of the mesh's own around another one. It reads no
+// more of that than it is asked for, or is [Records].
+type Transparent interface{ Around() net.Conn }
+
+// opaque reports whether a connection may have read what it has not given yet, and nobody
+// knows whether it has: one that an application's dialer has made, such as a
+// [crypto/tls.Conn], or whatever has a connection and a buffer of its own. A look at the
+// socket below does not tell of those.
+func opaque(conn net.Conn) bool {
+	if secured, ok := conn.(*tls.Conn); ok {
+		if conn = secured.NetConn(); recordsOf(conn) == nil {
+			return true
+		}
+	}
+	for {
+		around, ok := conn.(Transparent)
+		if !ok {
+			break
+		}
+		conn = around.Around()
+	}
+	switch conn.(type) {
+	case *net.TCPConn, *net.UnixConn, Prober:
+		return false
+	}
+	return true
 }
 
 // Usable reports whether a [Conn] can be made of a connection: it must be

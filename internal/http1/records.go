@@ -4,11 +4,10 @@ import (
 	"errors"
 	"net"
 	"os"
-	"time"
 )
 
 // Records is a network connection below TLS that knows what TLS has read and not given
-// yet. A [Conn] over TLS has one, or else asks TLS after each response.
+// yet. A [Conn] over TLS has one, or else is looked at before each request.
 type Records interface {
 	// Ahead reports whether TLS may have more than it has given.
 	Ahead() bool
@@ -19,39 +18,26 @@ type Records interface {
 	Admit()
 }
 
-// recordsOf finds the Records below a connection, nil if there are none.
+// recordsOf is the Records that a connection below TLS is, nil if it is none.
 func recordsOf(conn net.Conn) Records {
-	for {
-		if r, ok := conn.(Records); ok {
-			return r
-		}
-		above, ok := conn.(interface{ NetConn() net.Conn })
-		if !ok {
-			return nil
-		}
-		conn = above.NetConn()
-	}
+	r, _ := conn.(Records)
+	return r
 }
 
-// silent reports whether nothing has come behind a response that has ended. In the clear
-// that is seen in the buffer and in the socket, when the connection is used again. TLS
-// reads more than it gives: what it holds would be taken for the answer to the next
-// request.
+// silent reports whether nothing has come behind a response that has ended. In the clear,
+// and if it is opaque, that is seen when the connection is used again. TLS reads more than
+// it gives: what it holds would be taken for the answer to the next request.
 func (c *Conn) silent() bool {
 	switch {
-	case !c.tls:
+	case c.records == nil:
 		return true
 	case c.br.Buffered() > 0:
 		return false
-	case c.records == nil:
-		_ = c.conn.SetReadDeadline(time.Unix(1, 0)) // on a closed connection reads fail anyway
-		defer func() { _ = c.conn.SetReadDeadline(c.deadline) }()
 	case !c.records.Ahead() && !c.in.filled:
 		return true
-	default:
-		c.records.Hold(true)
-		defer c.records.Hold(false)
 	}
+	c.records.Hold(true)
+	defer c.records.Hold(false)
 	_, err := c.br.Peek(1)
 	return errors.Is(err, os.ErrDeadlineExceeded)
 }

@@ -56,6 +56,9 @@ func (c *rawConn) afterClose(f func()) {
 // NetConn is the connection below, as of a [crypto/tls.Conn].
 func (c *rawConn) NetConn() net.Conn { return c.Conn }
 
+// Around is as [http1.Transparent] has it.
+func (c *rawConn) Around() net.Conn { return c.Conn }
+
 // ReadFrom keeps the short ways that a TCP connection has for files.
 func (c *rawConn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
 

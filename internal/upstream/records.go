@@ -29,6 +29,9 @@ const recordHeader = 5
 // NetConn is the connection below, as of a [crypto/tls.Conn].
 func (c *recordsConn) NetConn() net.Conn { return c.Conn }
 
+// Around is as [http1.Transparent] has it.
+func (c *recordsConn) Around() net.Conn { return c.Conn }
+
 // Hold keeps Read from reading, and from waiting. TLS takes its error for a deadline's and
 // goes on afterwards.
 func (c *recordsConn) Hold(on bool) { c.held.Store(on) }
