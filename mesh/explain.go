@@ -126,6 +126,7 @@ func explainedCluster(c explain.Cluster) ExplainedCluster {
 		MutualTLS: c.MutualTLS, Peers: c.Peers,
 		Endpoints: each(c.Endpoints, func(e explain.Endpoint) ExplainedEndpoint { return ExplainedEndpoint(e) }),
 		Limits:    pointed(c.Limits, explainedLimits),
+		Pool:      c.Pool,
 		Breaker:   c.Breaker,
 		Drops:     each(c.Drops, func(d explain.Drop) ExplainedDrop { return ExplainedDrop(d) }),
 		Outlier:   c.Outlier, Detectors: c.Detectors, SlowStart: c.SlowStart, Checks: c.Checks, Panic: c.Panic,
@@ -134,6 +135,7 @@ func explainedCluster(c explain.Cluster) ExplainedCluster {
 			return ExplainedLeaf{
 				Name: l.Name, Error: l.Error, Policy: l.Policy, Protocol: l.Protocol, ZoneAware: l.ZoneAware,
 				Limits:  pointed(l.Limits, explainedLimits),
+				Pool:    l.Pool,
 				Breaker: l.Breaker,
 				Drops:   each(l.Drops, func(d explain.Drop) ExplainedDrop { return ExplainedDrop(d) }),
 				Outlier: l.Outlier, Detectors: l.Detectors, SlowStart: l.SlowStart, Checks: l.Checks, Panic: l.Panic,

@@ -154,6 +154,9 @@ func (c *ExplainedCluster) write(w *writer) {
 	default:
 		w.field("limits", "%s, retries %s", l, l.Retries)
 	}
+	if c.Pool != "" {
+		w.field("connections", "%s", c.Pool)
+	}
 	w.state(c.Breaker, c.Drops)
 	for i := range c.Leaves {
 		c.Leaves[i].write(w, c.Endpoints)
@@ -186,6 +189,9 @@ func (l *ExplainedLeaf) write(w *writer, endpoints []ExplainedEndpoint) {
 		}
 	}
 	w.field("limits", "%s", l.Limits)
+	if l.Pool != "" {
+		w.field("connections", "%s", l.Pool)
+	}
 	w.state(l.Breaker, l.Drops)
 	if l.Refuses != "" {
 		w.field("refuses", "%s", l.Refuses)

@@ -160,6 +160,11 @@ type ExplainedCluster struct {
 	// Endpoints are all of them; those with Candidate are picked from.
 	Endpoints []ExplainedEndpoint `json:"endpoints"`
 	Limits    *ExplainedLimits    `json:"limits,omitempty"`
+	// Pool is how connections are shared and when they are closed, in words: "at most 2 to
+	// an endpoint; closed behind 100 calls; closed after 1m0s without a call". "" is as
+	// usual: without bounds, and closed after an hour without a call. The limit to an
+	// endpoint and connections made ahead are for HTTP only, not for gRPC.
+	Pool string `json:"pool,omitempty"`
 	// Breaker is the state of the error-rate breaker: "closed", "half-open",
 	// "open", "" without one.
 	Breaker string `json:"breaker,omitempty"`
@@ -203,6 +208,7 @@ type ExplainedLeaf struct {
 	Protocol  string           `json:"protocol"`
 	ZoneAware string           `json:"zoneAware,omitempty"`
 	Limits    *ExplainedLimits `json:"limits,omitempty"`
+	Pool      string           `json:"pool,omitempty"`
 	Breaker   string           `json:"breaker,omitempty"`
 	Drops     []ExplainedDrop  `json:"drops,omitempty"`
 	Outlier   bool             `json:"outlierDetection"`

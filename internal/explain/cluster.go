@@ -27,7 +27,7 @@ func clusterOf(from *upstream.Cluster, plan *pipeline.Plan, turns []upstream.Tur
 	c.Policy, c.Protocol, c.ZoneAware, c.Outlier = own.Policy, own.Protocol, own.ZoneAware, own.Outlier
 	c.Limits, c.Breaker, c.Drops = own.Limits, own.Breaker, own.Drops
 	c.Detectors, c.SlowStart, c.Checks = own.Detectors, own.SlowStart, own.Checks
-	c.PanicThreshold, c.Subsetting = own.PanicThreshold, own.Subsetting
+	c.Pool, c.PanicThreshold, c.Subsetting = own.Pool, own.PanicThreshold, own.Subsetting
 	leaves := from.Leaves()
 	for _, running := range leaves {
 		leaf := leafOf(running, plan)
@@ -53,7 +53,7 @@ func clusterOf(from *upstream.Cluster, plan *pipeline.Plan, turns []upstream.Tur
 		c.Policy, c.Protocol = aggregatePolicy, ""
 		c.Limits.Connections, c.Limits.Pending, c.Limits.Requests = unlimited, unlimited, unlimited
 		c.Breaker, c.ZoneAware, c.Outlier = "", "", false
-		c.Detectors, c.SlowStart, c.Checks = "", "", ""
+		c.Detectors, c.SlowStart, c.Checks, c.Pool = "", "", "", ""
 	}
 	for _, leaf := range leaves {
 		all := endpoints(leaf, plan, picked, turns, looser)
@@ -83,7 +83,7 @@ func leafOf(from *upstream.Cluster, plan *pipeline.Plan) Leaf {
 		return l
 	}
 	l.Policy, l.Protocol = policyName(config.Balancer), protocolName(config.Protocol)
-	l.ZoneAware = from.ZoneRouting()
+	l.ZoneAware, l.Pool = from.ZoneRouting(), pool(config, plan.Priority)
 	l.Outlier, l.Detectors = config.Outlier.Ejects(), detectors(config.Outlier)
 	l.SlowStart, l.Checks = slowStart(&config.Balancer), checks(config.HealthCheck)
 	l.PanicThreshold, l.Subsetting = config.Balancer.PanicThreshold, subsetting(from)

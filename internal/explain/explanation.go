@@ -197,6 +197,9 @@ type Cluster struct {
 	// Endpoints are all of them; those with Candidate are picked from.
 	Endpoints []Endpoint
 	Limits    *Limits
+	// Pool is how connections are shared and when they are closed, in words; ""
+	// if as usual.
+	Pool string
 	// Breaker is the state of the error-rate breaker: "closed", "half-open",
 	// "open", "" without one.
 	Breaker string
@@ -240,6 +243,7 @@ type Leaf struct {
 	Protocol  string
 	ZoneAware string
 	Limits    *Limits
+	Pool      string
 	Breaker   string
 	Drops     []Drop
 	Outlier   bool

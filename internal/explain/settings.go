@@ -4,11 +4,35 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/health"
 	"github.com/inboardmesh/inboard/internal/upstream"
 )
+
+// defaultIdle is after how long an idle connection is closed unless configured (Envoy's
+// idle_timeout), which is not said.
+const defaultIdle = time.Hour
+
+// pool says how connections to the endpoints are shared, and when they are closed.
+func pool(c *discovery.Cluster, priority discovery.RoutingPriority) string {
+	var all []string
+	add := func(has bool, format string, args ...any) {
+		if has {
+			all = append(all, fmt.Sprintf(format, args...))
+		}
+	}
+	add(c.HostConnections[priority] > 0, "at most %d to an endpoint", c.HostConnections[priority])
+	add(c.HTTP2.MaxStreams > 0 && c.Protocol != discovery.HTTP1, "%d calls at a time over one of HTTP/2", c.HTTP2.MaxStreams)
+	add(c.MaxRequestsPerConnection > 0, "closed behind %d calls", c.MaxRequestsPerConnection)
+	add(c.IdleTimeout > 0 && c.IdleTimeout != defaultIdle, "closed after %v without a call", c.IdleTimeout)
+	add(c.IdleTimeout <= 0, "kept however long they are idle")
+	add(c.MaxConnectionDuration > 0, "closed when %v old", c.MaxConnectionDuration)
+	add(c.PreconnectRatio > 1, "made ahead: %.4g for each call", c.PreconnectRatio)
+	return strings.Join(all, "; ")
+}
 
 // panicking says what becomes of the calls that come to priorities with too few fit
 // endpoints, "" if none do.

@@ -1,0 +1,45 @@
+package mesh_test
+
+import (
+	"testing"
+	"testing/synctest"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+)
+
+func TestExplainKnowsHowConnectionsAreShared(t *testing.T) {
+	t.Parallel()
+	const options = `"typedExtensionProtocolOptions": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+		"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+		"explicitHttpConfig": {"http2ProtocolOptions": {"maxConcurrentStreams": 100}}, "commonHttpProtocolOptions": {`
+	synctest.Test(t, func(t *testing.T) {
+		l := newLeavesWorld(t)
+		for _, leaf := range []bool{false, true} {
+			for more, want := range map[string]string{
+				"":                                     "",
+				options + `"idleTimeout": "3600s"}}},`: "100 calls at a time over one of HTTP/2",
+				options + `"idleTimeout": "0s"}}},`:    "100 calls at a time over one of HTTP/2; kept however long they are idle",
+				`"circuitBreakers": {"perHostThresholds": [{"maxConnections": 4}]}, "preconnectPolicy": {"perUpstreamPreconnectRatio": 1.5},` +
+					options + `"idleTimeout": "60s", "maxRequestsPerConnection": 2, "maxConnectionDuration": "7200s"}}},`: "at most 4 to an endpoint; 100 calls at a time over one of HTTP/2; closed behind 2 calls; " +
+					"closed after 1m0s without a call; closed when 2h0m0s old; made ahead: 1.5 for each call",
+			} {
+				l.pushAlone(t, leaf, func(name string, at []string) *clusterv3.Cluster {
+					return leafCluster(name, more, []string{leafEndpoint(at[0], "HEALTHY")})
+				})
+				for _, host := range leavesHosts {
+					e := l.explain(t, host)
+					got := e.Cluster.Pool
+					if leaf {
+						got = e.Cluster.Leaves[0].Pool
+					}
+					if got != want {
+						t.Errorf("%s, a leaf: %t: %q, want %q", host, leaf, got, want)
+					}
+					if want != "" {
+						says(t, e, "connections   "+want+"\n")
+					}
+				}
+			}
+		}
+	})
+}
