@@ -93,12 +93,9 @@ func (c *conn) uselessLocked(want wanting) bool {
 }
 
 // failUselessLocked ends the wait of those for whom a connection that ends was made, none
-// if others are on their way to all who wait. In HTTP/2 it was made for all.
+// if others are on their way to all who wait.
 func (p *pool) failUselessLocked(c *conn, err error) {
-	n := len(p.waiters)
-	if p.key.protocol == wireHTTP1 {
-		n = min(1, max(0, n-p.dialing))
-	}
+	n := p.unservedLocked()
 	for i := 0; n > 0 && i < len(p.waiters); {
 		w := p.waiters[i]
 		if !c.uselessLocked(w.wanting) {

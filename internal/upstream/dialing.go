@@ -1,5 +1,7 @@
 package upstream
 
+import "math"
+
 // missingLocked is how many connections those who wait need.
 func (p *pool) missingLocked() int {
 	waiting := max(len(p.waiters)-p.arriving, 0)
@@ -14,14 +16,36 @@ func (p *pool) missingLocked() int {
 		// whether those who wait have one is known when these are through, and when
 		// a new connection has been offered.
 		if c.http2 && (c.promised > 0 || !c.offered) && !c.draining {
-			waiting -= max(p.unreservedLocked(c), 0)
+			places := p.unreservedLocked(c)
+			if limit := p.maxRequests(); limit > 0 {
+				places = min(places, int(limit)-int(c.requests))
+			}
+			waiting -= max(places, 0)
 		}
 	}
-	limit := p.endpoint.cluster.MaxStreams()
-	if limit == 0 || p.key.protocol == wireALPN {
-		return min(max(waiting, 0), 1) // one HTTP/2 connection serves many
+	capacity := p.capacityLocked()
+	return (max(waiting, 0) + capacity - 1) / capacity
+}
+
+// capacityLocked is how many of those who wait a connection will serve that is being made:
+// as many streams as the cluster allows, and the peer, which says so over each connection,
+// and as many requests as one may carry. Before the peer has said anything that is any
+// number, or what HTTP/1.1 has if that is settled by the handshake.
+func (p *pool) capacityLocked() int {
+	if p.key.protocol == wireHTTP1 {
+		return 1
 	}
-	return (max(waiting, 0) + limit - 1) / limit
+	capacity := math.MaxInt32
+	if p.places > 0 {
+		capacity = p.places
+	}
+	if limit := p.endpoint.cluster.MaxStreams(); limit > 0 && p.key.protocol == wireHTTP2 {
+		capacity = min(capacity, limit)
+	}
+	if limit := p.maxRequests(); limit > 0 {
+		capacity = min(capacity, int(min(limit, math.MaxInt32)))
+	}
+	return capacity
 }
 
 // dialMissingLocked starts as many dials as there are waiters that nothing

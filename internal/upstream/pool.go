@@ -35,6 +35,7 @@ type pool struct {
 	waiters  []*waiter          // guarded by mu; first come first served
 	dialing  int                // guarded by mu
 	arriving int                // guarded by mu; HTTP/1.1, made and not offered yet
+	places   int                // guarded by mu; requests that the last new connection took at a time
 	upgraded int                // guarded by mu; open, and not in conns any more
 	dials    atomic.Uint64      // how many have begun so far; written with mu held
 	draining bool               // guarded by mu
@@ -281,6 +282,7 @@ func (p *pool) dial(gated bool, number uint64) {
 		return
 	}
 	p.conns[c] = struct{}{}
+	p.places = c.cc.Available()
 	if !c.http2 {
 		c.arriving = true
 		p.arriving++
@@ -400,11 +402,14 @@ func (p *pool) failLocked(err error, n int) {
 // failDialLocked ends the wait of those who have waited for a connection that could not be
 // made.
 func (p *pool) failDialLocked(err error) {
-	n := min(1, max(0, len(p.waiters)-p.dialing)) // none, if others are on their way to all who wait
-	if p.key.protocol != wireHTTP1 {
-		n = len(p.waiters)
-	}
-	p.failLocked(&connectError{err}, n)
+	p.failLocked(&connectError{err}, p.unservedLocked())
+}
+
+// unservedLocked is for how many of those who wait a connection was made that does not
+// come: none, if others are on their way to all of them.
+func (p *pool) unservedLocked() int {
+	capacity := p.capacityLocked()
+	return min(capacity, max(0, len(p.waiters)-p.dialing*capacity))
 }
 
 // abandon takes a waiter out, giving back what it may have been handed.
