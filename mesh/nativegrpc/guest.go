@@ -64,11 +64,13 @@ func newGuest(r *relay.Relay) (*Guest, error) {
 
 // DialOptions are the options of a channel to "xds:///HOST:PORT": where its
 // configuration comes from, and credentials that do TLS as the configuration says,
-// or none if it says so. Options of the application may follow; transport
-// credentials of its own take the place of the mesh's certificates. The
-// application closes the channel, before the mesh.
+// or none if it says so. The channel does not idle (grpc.WithIdleTimeout is 0, where
+// grpc-go's default is 30 minutes): one that idles gives its configuration up, and if
+// the control plane is away by the next call, nobody can give it again. Options of the
+// application may follow; transport credentials of its own take the place of the
+// mesh's certificates. The application closes the channel, before the mesh.
 func (g *Guest) DialOptions() []grpc.DialOption {
-	return []grpc.DialOption{grpc.WithResolvers(g.resolver), grpc.WithTransportCredentials(g.client)}
+	return []grpc.DialOption{grpc.WithResolvers(g.resolver), grpc.WithTransportCredentials(g.client), grpc.WithIdleTimeout(0)}
 }
 
 // ServerOptions are the options of xds.NewGRPCServer, as [Guest.DialOptions] are

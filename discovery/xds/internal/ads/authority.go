@@ -17,6 +17,8 @@ type authority struct {
 	active int
 	// watches is how many are not cancelled.
 	watches int
+	// kept is how many resources are kept without a watch, see [Client.keepLocked].
+	kept int
 	// known is how many entries there are of each type.
 	known map[*typeState]int
 }

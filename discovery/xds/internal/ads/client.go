@@ -52,8 +52,12 @@ type Client struct {
 	wg          sync.WaitGroup
 
 	mu     sync.Mutex
-	closed bool         // guarded by mu
-	order  []*typeState // guarded by mu; in the order of the first watch
+	closed bool // guarded by mu
+	// kept are the resources that nobody watches and nobody could be asked for anew,
+	// each until the alarm.
+	kept     map[*entry]*alarm // guarded by mu
+	mostKept int               // guarded by mu; how many there were, see [slim.Fit]
+	order    []*typeState      // guarded by mu; in the order of the first watch
 }
 
 // NewClient returns a client that connects to a server when the first watch
@@ -80,6 +84,7 @@ func NewClient(options Options) (*Client, error) {
 		types:       make(map[string]*typeState),
 		serial:      newSerializer(),
 		authorities: make(map[string]*authority),
+		kept:        make(map[*entry]*alarm),
 		cancel:      cancel,
 	}
 	for _, t := range options.Types {
@@ -156,6 +161,7 @@ func (c *Client) Watch(typeURL, name string, w Watcher) (cancel func()) {
 	if e == nil {
 		e = ts.addLocked(&parsed, a)
 	}
+	c.unkeepLocked(e)
 	e.watchers = append(e.watchers, registered)
 	if len(e.watchers) == 1 {
 		e.markLocked()
@@ -210,6 +216,9 @@ func (c *Client) Close() error {
 				e.timer.stopLocked(c)
 				e.expiry.stopLocked(c)
 			}
+		}
+		for _, until := range c.kept {
+			until.stopLocked(c)
 		}
 	}
 	var connected []string

@@ -86,7 +86,7 @@ func (c *Client) Dump() []ResourceState {
 	for _, ts := range c.order {
 		for _, name := range slices.Sorted(maps.Keys(ts.entries)) {
 			e := ts.entries[name]
-			if e.collective() {
+			if _, kept := c.kept[e]; kept || e.collective() {
 				continue
 			}
 			states = append(states, ResourceState{

@@ -217,6 +217,7 @@ func (r *fuzzRun) play(s *fuzzServer, response *response) {
 	response.failed = nil
 	before := r.snapshot()
 	notFoundBefore, _ := r.heard()
+	s.answered()
 	if err := s.handle(context.Background(), response); err != nil {
 		r.t.Fatalf("handle: %v", err)
 	}

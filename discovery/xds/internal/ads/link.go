@@ -42,6 +42,8 @@ type link struct {
 	// mode is the variant that the server is spoken to in: ModeAuto until it
 	// is known.
 	mode Mode // guarded by Client.mu
+	// answers is true if the server has answered on the stream, or held it for a while.
+	answers bool // guarded by Client.mu
 	// connErr is why there has been no answer since the last connect; nil
 	// while all is well.
 	connErr   error // guarded by Client.mu
@@ -210,11 +212,12 @@ func (l *link) awaitWatch(ctx context.Context) bool {
 	return ctx.Err() == nil
 }
 
-// watched reports whether anything is watched that the server is asked for.
+// watched reports whether anything is watched that the server is asked for, or kept
+// until it can be.
 func (l *link) watched() bool {
 	l.client.mu.Lock()
 	defer l.client.mu.Unlock()
-	return slices.ContainsFunc(l.authorities, func(a *authority) bool { return a.watches > 0 && a.usesLocked(l) })
+	return slices.ContainsFunc(l.authorities, func(a *authority) bool { return a.watches+a.kept > 0 && a.usesLocked(l) })
 }
 
 // used reports whether the server may be asked at all.
@@ -255,7 +258,7 @@ func (l *link) disconnected(end sessionEnd, idle bool) {
 	if c.closed {
 		return
 	}
-	l.stream, l.conn = nil, nil
+	l.stream, l.conn, l.answers = nil, nil, false
 	err := end.err
 	if idle {
 		err = nil

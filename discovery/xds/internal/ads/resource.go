@@ -191,7 +191,9 @@ func (c *Client) releaseLocked(e *entry) {
 	} else if e.held && len(e.collectionsLocked()) > 0 {
 		return
 	}
-	c.forgetLocked(e)
+	if !c.keepLocked(e) {
+		c.forgetLocked(e)
+	}
 }
 
 // toldOfLocked reports whether a server believes that the entry is wanted, or
@@ -214,6 +216,7 @@ func (e *entry) toldOfLocked() bool {
 
 func (c *Client) forgetLocked(e *entry) {
 	e.timer.stopLocked(c)
+	c.unkeepLocked(e)
 	e.dropLocked(c)
 	if e.ts.entries[e.name] != e {
 		return

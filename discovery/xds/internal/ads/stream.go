@@ -96,6 +96,7 @@ func (l *link) receiveAll(ctx context.Context, s *stream) (responded bool, err e
 		if !responded && !r.sotw && !r.named && l.server.DeltaOnlyNamed {
 			return false, errForgetful
 		}
+		l.answered()
 		err = l.handle(ctx, r)
 		if !responded {
 			responded = true
@@ -154,6 +155,7 @@ func (l *link) sendAll(ctx context.Context, s *stream) error {
 		case <-l.wake:
 		case <-held.C:
 		case <-settled.C:
+			l.answered()
 			l.recovered()
 		case <-idle.C:
 			if !l.watched() {

@@ -51,6 +51,7 @@ func (c *Client) greetLocked(e *entry, w *watch) {
 	if e.collective() {
 		for _, other := range e.ts.entries {
 			if other.held && slices.Contains(other.collectionsLocked(), e) {
+				c.unkeepLocked(other)
 				c.greetOneLocked(other, w)
 				e.shown = true
 			}
