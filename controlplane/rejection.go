@@ -1,8 +1,8 @@
 package controlplane
 
 import (
-	"cmp"
 	"slices"
+	"strconv"
 	"strings"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -54,71 +54,98 @@ func (r *response) resources() []string {
 	return names
 }
 
-// rejected returns which resources of a response a rejection names, each with what
-// is said of it. Clients have no form for that but to write the names: Envoy as they
-// are, grpc-go and Inboard in quotes. What stands between a name and the next one is
-// the reason.
+// rejected returns which resources of a response a rejection names, each with what is
+// said of it. A name counts where a client puts that of the resource that it rejects,
+// and nowhere else: reasons name other resources. So what is written in a form that is
+// not known here names none, and stands in [NACK.Error] alone.
 func (r *response) rejected(text string) []RejectedResource {
-	type mention struct {
-		name     string
-		from, to int
+	names := r.resources()
+	known := make(map[string]bool, len(names))
+	for _, name := range names {
+		known[name] = name != ""
 	}
-	var found []mention
-	for _, name := range r.resources() {
-		if name == "" {
+	if known[text] {
+		return []RejectedResource{{Name: clip(text), Reason: clip(text)}}
+	}
+	form, list := formOf(text)
+	all := make([]RejectedResource, 0)
+	var reason strings.Builder
+	end := func() {
+		if len(all) > 0 {
+			all[len(all)-1].Reason = clip(strings.Trim(reason.String(), " ;,\n"))
+		}
+		reason.Reset()
+	}
+	for i, part := range strings.Split(list, form.between) {
+		name, said, ok := form.named(part)
+		switch {
+		case !ok || !known[name]: // it goes on with a reason
+			if i > 0 {
+				reason.WriteString(form.between)
+			}
+			reason.WriteString(part)
 			continue
+		case len(all) == maxRejected:
+			end()
+			return all
 		}
-		at, length := strings.Index(text, `"`+name+`"`), len(name)+2
-		if at < 0 {
-			at, length = word(text, name), len(name)
-		}
-		if at >= 0 {
-			found = append(found, mention{name, at, at + length})
-		}
+		end()
+		known[name] = false // what comes once more is said by a reason
+		all = append(all, RejectedResource{Name: clip(name)})
+		reason.WriteString(said)
 	}
-	slices.SortFunc(found, func(a, b mention) int { return cmp.Compare(a.from, b.from) })
-	found = found[:min(len(found), maxRejected)]
-	all := make([]RejectedResource, 0, len(found))
-	for i, m := range found {
-		reason := text[m.to:]
-		if i+1 < len(found) && found[i+1].from >= m.to {
-			// What introduces the next one belongs to that.
-			reason, _ = cutLast(text[m.to:found[i+1].from], ";")
-		}
-		reason = strings.Trim(reason, " :;,\n")
-		if reason == "" {
-			reason = text
-		}
-		all = append(all, RejectedResource{Name: clip(m.name), Reason: clip(reason)})
-	}
+	end()
 	return all
 }
 
-func cutLast(s, sep string) (before string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], true
-	}
-	return s, false
+// form is how a client writes what it rejects.
+type form struct {
+	// between is what is between two resources.
+	between string
+	// named takes what is said of a resource apart.
+	named func(part string) (name, reason string, ok bool)
 }
 
-// word finds a name that is not a part of a longer one.
-func word(text, name string) int {
-	for from := 0; ; {
-		at := strings.Index(text[from:], name)
-		if at < 0 {
-			return -1
-		}
-		at += from
-		end := at + len(name)
-		if (at == 0 || !partOfName(text[at-1])) && (end == len(text) || !partOfName(text[end])) {
-			return at
-		}
-		from = end
+// formOf finds the form of a rejection by how it begins, and returns what follows that.
+// Envoy has one for each of the types of which a response may be rejected in part; it
+// rejects others as a whole. Other clients are only believed a name that begins a line.
+func formOf(text string) (f form, list string) {
+	if list, ok := strings.CutPrefix(text, "Error adding/updating cluster(s) "); ok {
+		return form{", ", plain}, list
 	}
+	if list, ok := strings.CutPrefix(text, "Error adding/updating listener(s) "); ok {
+		return form{"\n", plain}, list
+	}
+	if strings.HasPrefix(text, "error parsing ") { // grpc-go
+		if _, list, ok := strings.Cut(text, " response: "); ok {
+			return form{";\n", quoted}, list
+		}
+	}
+	if strings.HasPrefix(text, "rejected ") { // Inboard
+		if _, list, ok := strings.Cut(text, " resources: "); ok {
+			return form{"; ", quoted}, list
+		}
+	}
+	return form{"\n", plain}, text
 }
 
-// partOfName reports whether a byte beside a name makes it another one. A full stop
-// or a colon can end what is said of it.
-func partOfName(b byte) bool {
-	return b == '-' || b == '_' || b == '|' || b == '/' || b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z'
+// plain is a name, a colon and the reason.
+func plain(part string) (name, reason string, ok bool) { return strings.Cut(part, ": ") }
+
+// quoted is "resource", for Inboard its index, the quoted name, a colon and the reason.
+func quoted(part string) (name, reason string, ok bool) {
+	part, ok = strings.CutPrefix(part, "resource ")
+	if !ok {
+		return "", "", false
+	}
+	literal, err := strconv.QuotedPrefix(strings.TrimLeft(strings.TrimLeft(part, "0123456789"), " "))
+	if err != nil {
+		return "", "", false
+	}
+	if name, err = strconv.Unquote(literal); err != nil {
+		return "", "", false
+	}
+	_, reason, _ = strings.Cut(part, literal)
+	reason, ok = strings.CutPrefix(reason, ": ")
+	return name, reason, ok
 }
