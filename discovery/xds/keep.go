@@ -51,6 +51,11 @@ type keeper struct {
 	versions  map[lastgood.Key]string
 	// These and the two below are how many there were, see [slim.Fit].
 	mostResources, mostVersions int
+	// heard is whether the control plane has said anything since its stream began, silent
+	// whether it has been waited for in vain since it last did: then it is not waited for
+	// again for each resource that those from disk lead to. Both belong to the client's
+	// goroutine.
+	heard, silent bool
 
 	mu                 sync.Mutex
 	lent               map[lastgood.Key]string   // guarded by mu; the versions of what is lent
@@ -122,6 +127,7 @@ func (k *keeper) note(hooks observe.Hooks) observe.Hooks {
 	}
 	hooks.StreamChanged = func(e observe.StreamEvent) {
 		k.store.Connected(e.Server, e.Connected)
+		k.heard = false
 		if changed != nil {
 			changed(e)
 		}
@@ -166,8 +172,7 @@ func (w *keptWatch) begin() {
 		k.resources[w.key] = w.resource
 	}
 	w.resource.watches++
-	if w.resource.lent {
-		w.lend(errSilent)
+	if (w.resource.lent || k.silent) && w.lend(errSilent) {
 		return
 	}
 	if _, ok := k.store.Kept(w.key); ok {
@@ -177,10 +182,13 @@ func (w *keptWatch) begin() {
 
 // impatient lends what is on disk unless there is something better.
 func (w *keptWatch) impatient() {
-	if w.given == nil && !w.cancelled.Load() {
-		w.lend(errSilent)
+	if w.given == nil && !w.cancelled.Load() && w.lend(errSilent) {
+		w.keeper.silent = !w.keeper.heard
 	}
 }
+
+// hear notes that the control plane has said something.
+func (k *keeper) hear() { k.heard, k.silent = true, false }
 
 func (w *keptWatch) end() {
 	if w.silent != nil {
@@ -258,6 +266,7 @@ func (k *keeper) decode(typeURL string, raw []byte) (value any, err error) {
 // force, and no word that it is back.
 func (w *keptWatch) Changed(resource any) {
 	k, r := w.keeper, w.resource
+	k.hear()
 	from := resource.(*decoded)
 	if r.from != from || r.removed && w.given != nil {
 		if r.value == nil || !bytes.Equal(r.raw, from.raw) {
@@ -296,6 +305,9 @@ func (k *keeper) keep(r *keptResource) {
 func (w *keptWatch) ResourceError(err error) {
 	k, r := w.keeper, w.resource
 	gone := isWithdrawn(err) && !errors.Is(err, ads.ErrUnanswered)
+	if !isOffline(err) && !errors.Is(err, ads.ErrUnanswered) {
+		k.hear()
+	}
 	if gone && k.strict {
 		k.store.Drop(r.key)
 	}
@@ -361,7 +373,11 @@ func (k *keeper) settle(key lastgood.Key, version string, lent, live bool) {
 	status := k.store.Status()
 	switch {
 	case before == 0:
-		k.logger.Warn("the control plane does not answer: last known good configuration from disk is used", "file", status.File, "saved", status.Saved)
+		saved := []any{"file", status.File, "saved", status.Saved}
+		if status.Saved.IsZero() { // it is what this process was sent itself
+			saved = saved[:2]
+		}
+		k.logger.Warn("the control plane does not answer: last known good configuration from disk is used", saved...)
 	case after == 0:
 		k.logger.Info("no configuration from disk is used any more")
 	}
