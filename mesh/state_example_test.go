@@ -34,7 +34,7 @@ func ExampleMesh_Streams() {
 	check(err)
 	config, err := shop.bootstrap("payment")
 	check(err)
-	m, err := mesh.New(ctx, mesh.WithBootstrap(config))
+	m, err := mesh.New(ctx, mesh.WithBootstrap(config), mesh.WithOutboundPolicy(mesh.RegistryOnly))
 	check(err)
 	defer closeMesh(m)
 	show := func(what string, until func(mesh.StreamState) bool) {
