@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -154,6 +155,9 @@ func (t *table) paired(c *benchCase, other string, callers int, format string, v
 	low, high := fmt.Sprintf(format, values[0]), fmt.Sprintf(format, values[len(values)-1])
 	if low == high {
 		return middle
+	}
+	if strings.HasPrefix(format, "%+") {
+		return fmt.Sprintf("%s [%s to %s]", middle, low, high)
 	}
 	return fmt.Sprintf("%s [%s-%s]", middle, low, high)
 }
