@@ -246,9 +246,15 @@ type alarm struct {
 	over  bool // guarded by Client.mu; ran or was stopped
 }
 
-// alarmLocked sets an alarm. The client waits for it in Close.
+// alarmLocked sets an alarm. The client waits for it in Close, which has stopped all
+// that there are: the goroutine of a link that looks at the watches once more after
+// that sets none.
 func (c *Client) alarmLocked(d time.Duration, ringLocked func()) *alarm {
 	a := new(alarm)
+	if c.closed {
+		a.over = true
+		return a
+	}
 	c.wg.Add(1)
 	a.timer = time.AfterFunc(d, func() {
 		defer c.wg.Done()

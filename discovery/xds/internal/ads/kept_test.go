@@ -182,3 +182,26 @@ func TestX90_WhatIsKeptExpiresAsItWould(t *testing.T) {
 		}
 	})
 }
+
+// What is released while the server is looked for anew is kept. At the end of the client
+// nothing is: Close would wait until it may be forgotten.
+func TestX26_NothingIsKeptByAClientThatIsClosed(t *testing.T) {
+	t.Parallel()
+	for range 20 { // of the two that are woken, the link's goroutine must be the second
+		both(t, func(h *harness) {
+			_, a := h.startWith(cds, "a", "1")
+			h.server.Stop()
+			time.Sleep(time.Second)
+			h.server.Restart()
+			h.server.Accept().RecvType(cds)
+			begun := time.Now()
+			a.cancel()
+			if err := h.client.Close(); err != nil {
+				h.t.Error(err)
+			}
+			if took := time.Since(begun); took > 0 {
+				h.t.Errorf("Close took %v", took)
+			}
+		})
+	}
+}
