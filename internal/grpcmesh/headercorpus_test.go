@@ -8,11 +8,10 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"cel.dev/cel-go/cel"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/inboardmesh/inboard/discovery"
-	"github.com/inboardmesh/inboard/internal/condition"
+	"github.com/inboardmesh/inboard/internal/calltest"
 )
 
 // roleCorpus are ways to say that somebody is an admin, as fields of HTTP/2.
@@ -26,27 +25,6 @@ var roleCorpus = [][][2]string{
 	{{"x-role ", "admin"}}, {{"x-role\x00", "admin"}},
 	append(slices.Repeat([][2]string{{"x-role", "user"}}, 100), [2]string{"x-role", "admin"}),
 	append([][2]string{{"x-role", "admin"}}, slices.Repeat([][2]string{{"x-role", "user"}}, 100)...),
-}
-
-func expression(t *testing.T, text string) *condition.Condition {
-	t.Helper()
-	env, err := cel.NewEnv()
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, issues := env.Parse(text)
-	if issues.Err() != nil {
-		t.Fatal(issues.Err())
-	}
-	tree, err := cel.AstToParsedExpr(parsed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := condition.Compile(tree.GetExpr(), true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
 
 // TestV06_V08_D6_HeaderCorpusOfCalls: every way to write metadata that is denied,
@@ -89,7 +67,7 @@ func TestV06_V08_D6_HeaderCorpusOfCalls(t *testing.T) {
 				}}
 				policy := discovery.RBACPolicy{Permissions: []discovery.RBACRule{tt.permission}, Principals: []discovery.RBACRule{anything}}
 				if tt.condition != "" {
-					policy.Condition = expression(t, tt.condition)
+					policy.Condition = calltest.Condition(t, tt.condition)
 				}
 				in := plaintext(endpoint)
 				in.Chains[0].Filters = []discovery.HTTPFilter{{Name: "rbac", Config: &discovery.RBAC{Rules: &discovery.RBACRules{

@@ -2,7 +2,6 @@ package grpcmesh_test
 
 import (
 	"context"
-	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -19,28 +18,10 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/inboardmesh/inboard/discovery"
-	"github.com/inboardmesh/inboard/internal/racing"
+	"github.com/inboardmesh/inboard/internal/calltest"
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/retry"
 )
-
-// manyCalls is for shares within 1.6 points, which the race detector need not see.
-func manyCalls() int {
-	if racing.Enabled {
-		return 1_000
-	}
-	return 16_000
-}
-
-// share fails the test if a part of all calls is further from its share than chance
-// explains: five standard deviations are one failure in 1.7 million runs.
-func share(t *testing.T, what string, part, all int, want float64) {
-	t.Helper()
-	got := float64(part) / float64(all)
-	if tolerance := 5 * math.Sqrt(want*(1-want)/float64(all)); math.Abs(got-want) > tolerance {
-		t.Errorf("%s: %.4f of the calls, want %.4f ± %.4f", what, got, want, tolerance)
-	}
-}
 
 func empty(ctx context.Context, client grpc_testing.TestServiceClient, opts ...grpc.CallOption) error {
 	_, err := client.EmptyCall(ctx, &grpc_testing.Empty{}, opts...)
@@ -52,7 +33,7 @@ func empty(ctx context.Context, client grpc_testing.TestServiceClient, opts ...g
 func TestS15_WeightedClustersGetTheirSharesAndKeepTheirRetries(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		calls := manyCalls()
+		calls := calltest.Many()
 		f := newFixture(t)
 		var mu sync.Mutex
 		seen := make(map[string][]string, calls) // clusters by call
@@ -90,7 +71,7 @@ func TestS15_WeightedClustersGetTheirSharesAndKeepTheirRetries(t *testing.T) {
 				canaries++
 			}
 		}
-		share(t, "v2", canaries, calls, 0.2)
+		calltest.Share(t, "v2", canaries, calls, 0.2)
 	})
 }
 
@@ -208,7 +189,7 @@ func TestS24_AServerSeesThePausesBetweenRetries(t *testing.T) {
 func TestS28_FaultsOverGRPC(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		calls := manyCalls()
+		calls := calltest.Many()
 		f := newFixture(t)
 		b := &backend{}
 		f.serve(endpoint, b)
@@ -235,9 +216,9 @@ func TestS28_FaultsOverGRPC(t *testing.T) {
 				both++
 			}
 		}
-		share(t, "aborted", aborted, calls, 0.5)
-		share(t, "delayed", delayed, calls, 0.05)
-		share(t, "both", both, calls, 0.025)
+		calltest.Share(t, "aborted", aborted, calls, 0.5)
+		calltest.Share(t, "delayed", delayed, calls, 0.05)
+		calltest.Share(t, "both", both, calls, 0.025)
 		if got := int(b.calls.Load()); got != calls-aborted {
 			t.Errorf("%d of %d calls were aborted, %d arrived", aborted, calls, got)
 		}

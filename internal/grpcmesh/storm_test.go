@@ -23,67 +23,18 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/inboardmesh/inboard/internal/calltest"
 	"github.com/inboardmesh/inboard/outcome"
 	"github.com/inboardmesh/inboard/outcome/meshfail"
 	"github.com/inboardmesh/inboard/retry"
 )
 
-// dying is servers of gRPC that do to their streams and connections whatever they may:
-// streams are refused at every point, fewer or none are allowed for a while, connections
-// go with a GOAWAY that excludes some of their streams. If it is cruel, streams and
-// connections end that were not certified to be unprocessed, too.
-type dying struct {
-	cruel   bool
-	serving sync.WaitGroup
-
-	mu        sync.Mutex
-	random    *rand.Rand     // guarded by mu
-	processed map[string]int // guarded by mu; by the number of the call
-	deaths    map[string]int // guarded by mu; by how
-}
-
-// fate draws one of n, of which the test counts those that it names.
-func (d *dying) fate(n int, names ...string) string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	i := d.random.IntN(n)
-	if i >= len(names) {
-		return ""
-	}
-	d.deaths[names[i]]++
-	return names[i]
-}
-
-func (d *dying) pause(most time.Duration) {
-	d.mu.Lock()
-	n := time.Duration(d.random.Int64N(int64(most)))
-	d.mu.Unlock()
-	time.Sleep(n)
-}
-
-func (d *dying) serve(ln net.Listener) {
-	for {
-		conn, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		d.serving.Go(func() { newDyingConn(d, conn).serve() })
-	}
-}
-
-// dyingConn is one of their connections.
+// dyingConn is a connection of a server of gRPC that may do anything to it.
 type dyingConn struct {
-	*dying
+	*calltest.DyingConn
 
-	conn    net.Conn
-	answers sync.WaitGroup
-
-	writing sync.Mutex
-	framer  *http2.Framer  // its writes are guarded by writing
-	block   bytes.Buffer   // guarded by writing
-	encoder *hpack.Encoder // guarded by writing
-	last    uint32         // guarded by writing; the last stream that is served, 0 for all
-	highest uint32         // guarded by writing; of those that were processed
+	block   bytes.Buffer   // used while frames are written
+	encoder *hpack.Encoder // the same
 }
 
 // call is one that arrives.
@@ -95,124 +46,31 @@ type call struct {
 	over, answered bool   // refused or answered; an answer has begun
 }
 
-func newDyingConn(d *dying, conn net.Conn) *dyingConn {
-	c := &dyingConn{dying: d, conn: conn, framer: http2.NewFramer(conn, conn)}
-	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+func serveDying(d *calltest.Dying, conn net.Conn) {
+	c := &dyingConn{DyingConn: d.Conn(conn)}
 	c.encoder = hpack.NewEncoder(&c.block)
-	return c
-}
-
-func (c *dyingConn) say(f func(f *http2.Framer) error) {
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	_ = f(c.framer) // the peer may have gone
-}
-
-func (c *dyingConn) allow(streams uint32) {
-	c.say(func(f *http2.Framer) error {
-		return f.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: streams})
-	})
-}
-
-// goAway excludes the streams after the last one, but none that was processed. The client
-// ends the connection behind the others.
-func (c *dyingConn) goAway(last uint32) {
-	c.say(func(f *http2.Framer) error {
-		if c.last == 0 {
-			c.last = max(last, c.highest)
+	calls := map[uint32]*call{}
+	c.Serve(func(frame *http2.MetaHeadersFrame, number string) {
+		s := &call{id: frame.StreamID, path: frame.PseudoValue("path"), number: number}
+		calls[s.id] = s
+		s.over = c.Begin(s.id, c.Fate(20, calltest.Beginnings()...))
+	}, func(id uint32, piece []byte, end bool) {
+		c.data(calls[id], piece)
+		if end {
+			c.whole(calls[id])
 		}
-		return f.WriteGoAway(c.last, http2.ErrCodeNo, nil)
 	})
-}
-
-// process reports whether the call was not excluded, and is processed therefore.
-func (c *dyingConn) process(s *call) bool {
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	if c.last > 0 && s.id > c.last {
-		return false
-	}
-	c.highest = max(c.highest, s.id)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.processed[s.number]++
-	return true
 }
 
 func (c *dyingConn) refuse(s *call) {
 	s.over = true
-	c.say(func(f *http2.Framer) error { return f.WriteRSTStream(s.id, http2.ErrCodeRefusedStream) })
-}
-
-func (c *dyingConn) serve() {
-	defer func() { _ = c.conn.Close() }()
-	defer c.answers.Wait()
-	if _, err := io.ReadFull(c.conn, make([]byte, len(http2.ClientPreface))); err != nil {
-		return
-	}
-	c.allow(4)
-	c.say(func(f *http2.Framer) error { return f.WriteSettingsAck() })
-	calls := map[uint32]*call{}
-	for {
-		frame, err := c.framer.ReadFrame()
-		if err != nil {
-			return
-		}
-		switch frame := frame.(type) {
-		case *http2.PingFrame:
-			if !frame.IsAck() {
-				c.say(func(f *http2.Framer) error { return f.WritePing(true, frame.Data) })
-			}
-		case *http2.MetaHeadersFrame:
-			s := &call{id: frame.StreamID, path: frame.PseudoValue("path")}
-			for _, field := range frame.RegularFields() {
-				if field.Name == "x-number" {
-					s.number = field.Value
-				}
-			}
-			calls[s.id] = s
-			c.begin(s)
-		case *http2.DataFrame:
-			s := calls[frame.StreamID]
-			if n := frame.Length; n > 0 {
-				c.say(func(f *http2.Framer) error {
-					return errors.Join(f.WriteWindowUpdate(0, n), f.WriteWindowUpdate(s.id, n))
-				})
-			}
-			c.data(s, frame.Data())
-			if frame.StreamEnded() {
-				c.whole(s)
-			}
-		}
-	}
-}
-
-// begin is the beginning of a call, for which the connection may be about to change.
-func (c *dyingConn) begin(s *call) {
-	switch c.fate(20, "refused at its headers", "GOAWAY without the stream", "GOAWAY with the stream", "no more streams for a while", "fewer streams", "more streams") {
-	case "refused at its headers":
-		c.refuse(s)
-	case "GOAWAY without the stream":
-		c.goAway(max(s.id, 7) - 6)
-	case "GOAWAY with the stream":
-		c.goAway(s.id)
-	case "no more streams for a while":
-		c.allow(0)
-		c.answers.Go(func() {
-			c.pause(50 * time.Millisecond)
-			c.allow(3)
-		})
-	case "fewer streams":
-		c.allow(1)
-	case "more streams":
-		c.allow(6)
-	}
+	c.Reset(s.id, http2.ErrCodeRefusedStream)
 }
 
 // data is a piece of the messages of a call. Those of a stream in both directions are
 // answered one by one.
 func (c *dyingConn) data(s *call, piece []byte) {
-	if !s.over && !s.answered && c.fate(20, "refused between its messages") != "" {
+	if !s.over && !s.answered && c.Fate(20, "refused between its messages") != "" {
 		c.refuse(s)
 	}
 	if s.over {
@@ -240,9 +98,9 @@ func (c *dyingConn) whole(s *call) {
 	if s.over {
 		return
 	}
-	c.answers.Go(func() {
-		c.pause(20 * time.Millisecond)
-		if !s.answered && c.fate(20, "refused behind its messages") != "" {
+	c.Answers.Go(func() {
+		c.Pause(20 * time.Millisecond)
+		if !s.answered && c.Fate(20, "refused behind its messages") != "" {
 			c.refuse(s)
 			return
 		}
@@ -257,7 +115,7 @@ func (c *dyingConn) whole(s *call) {
 				if !c.answer(s, output(body)) {
 					return
 				}
-				c.pause(10 * time.Millisecond)
+				c.Pause(10 * time.Millisecond)
 			}
 		}
 		c.end(s)
@@ -267,28 +125,28 @@ func (c *dyingConn) whole(s *call) {
 // answer sends a message and reports whether the call goes on: it may have been excluded
 // before anything was sent, and ends in cruelty otherwise.
 func (c *dyingConn) answer(s *call, m proto.Message) bool {
-	if s.over || !s.answered && !c.process(s) {
+	if s.over || !s.answered && !c.Process(s.id, s.number) {
 		s.over = true
 		return false
 	}
 	first := !s.answered
 	s.answered = true
-	if c.cruel {
-		switch c.fate(30, "reset when it was processed", "connection closed when it was processed") {
+	if c.Cruel {
+		switch c.Fate(30, "reset when it was processed", "connection closed when it was processed") {
 		case "reset when it was processed":
 			s.over = true
-			c.say(func(f *http2.Framer) error { return f.WriteRSTStream(s.id, http2.ErrCodeInternal) })
+			c.Reset(s.id, http2.ErrCodeInternal)
 			return false
 		case "connection closed when it was processed":
 			s.over = true
-			_ = c.conn.Close()
+			c.Close()
 			return false
 		}
 	}
 	encoded, err := proto.Marshal(m)
-	c.say(func(f *http2.Framer) error {
+	c.Say(func(f *http2.Framer) error {
 		if first {
-			err = errors.Join(err, c.headersLocked(s, false, ":status", "200", "content-type", "application/grpc"))
+			err = errors.Join(err, c.headers(f, s, false, ":status", "200", "content-type", "application/grpc"))
 		}
 		prefix := endian.BigEndian.AppendUint32([]byte{0}, uint32(len(encoded)))
 		return errors.Join(err, f.WriteData(s.id, false, append(prefix, encoded...)))
@@ -301,22 +159,22 @@ func (c *dyingConn) end(s *call) {
 		return
 	}
 	s.over = true
-	c.say(func(*http2.Framer) error {
+	c.Say(func(f *http2.Framer) error {
 		if !s.answered {
-			return c.headersLocked(s, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "0")
+			return c.headers(f, s, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "0")
 		}
-		return c.headersLocked(s, true, "grpc-status", "0")
+		return c.headers(f, s, true, "grpc-status", "0")
 	})
 }
 
-func (c *dyingConn) headersLocked(s *call, end bool, pairs ...string) error {
+func (c *dyingConn) headers(f *http2.Framer, s *call, end bool, pairs ...string) error {
 	c.block.Reset()
 	for i := 0; i < len(pairs); i += 2 {
 		if err := c.encoder.WriteField(hpack.HeaderField{Name: pairs[i], Value: pairs[i+1]}); err != nil {
 			return err
 		}
 	}
-	return c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: s.id, BlockFragment: c.block.Bytes(), EndHeaders: true, EndStream: end})
+	return f.WriteHeaders(http2.HeadersFrameParam{StreamID: s.id, BlockFragment: c.block.Bytes(), EndHeaders: true, EndStream: end})
 }
 
 // outputs is how many messages a stream sends in each direction.
@@ -426,15 +284,17 @@ func unlucky(err error) bool {
 
 func storm(t *testing.T, seed uint64, cruel bool) {
 	f := newFixture(t)
-	d := &dying{cruel: cruel, random: rand.New(rand.NewPCG(seed, 1)), processed: map[string]int{}, deaths: map[string]int{}}
+	d := calltest.NewDying(seed, cruel)
 	addresses := []string{"10.0.0.1:1", "10.0.0.2:1"}
+	var serving sync.WaitGroup
+	var listeners []net.Listener
 	for _, address := range addresses {
 		ln, err := f.network.Listen(address)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = ln.Close() }()
-		go d.serve(ln) // ends with the listener
+		listeners = append(listeners, ln)
+		serving.Go(func() { d.Serve(ln, func(conn net.Conn) { serveDying(d, conn) }) }) // ends with the listener
 	}
 	main := cluster("main", addresses...)
 	main.Cluster.Limits[0].MaxRetries = 100
@@ -461,16 +321,18 @@ func storm(t *testing.T, seed uint64, cruel bool) {
 				failures++
 				mu.Unlock()
 			}
-			d.mu.Lock()
-			if n := d.processed[number]; n > 1 || n == 0 && err == nil {
+			if n := d.Processed(number); n > 1 || n == 0 && err == nil {
 				t.Errorf("kind %d, %s was processed %d times", kind, number, n)
 			}
-			d.mu.Unlock()
 		}
 	})
 	_ = channel.Close()
-	d.serving.Wait()
-	if want := map[bool]int{false: 8, true: 10}[cruel]; len(d.deaths) != want || failures > callers*calls/2 {
-		t.Errorf("there were %v, want %d kinds, and %d calls failed", d.deaths, want, failures)
+	for _, ln := range listeners {
+		_ = ln.Close()
+	}
+	serving.Wait()
+	want := map[bool]int{false: 8, true: 10}[cruel]
+	if text, ways := d.Deaths(); ways != want || failures > callers*calls/2 {
+		t.Errorf("there were %s, want %d kinds, and %d calls failed", text, want, failures)
 	}
 }

@@ -11,11 +11,11 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"cel.dev/cel-go/cel"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/calltest"
 	"github.com/inboardmesh/inboard/internal/condition"
 )
 
@@ -129,27 +129,6 @@ func roleIs(value string) discovery.RBACRule {
 	return discovery.RBACRule{Kind: discovery.RBACHeader, Header: discovery.HeaderMatch{Name: "x-role", String: discovery.StringMatch{Value: value}}}
 }
 
-func expression(t *testing.T, text string) *condition.Condition {
-	t.Helper()
-	env, err := cel.NewEnv()
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, issues := env.Parse(text)
-	if issues.Err() != nil {
-		t.Fatal(issues.Err())
-	}
-	tree, err := cel.AstToParsedExpr(parsed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := condition.Compile(tree.GetExpr(), true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
 // rolePolicies keep admins out, each in its own way, and let users in.
 func rolePolicies(t *testing.T) map[string]*discovery.RBACRules {
 	policy := func(action discovery.RBACAction, permission discovery.RBACRule, condition *condition.Condition) *discovery.RBACRules {
@@ -168,9 +147,9 @@ func rolePolicies(t *testing.T) map[string]*discovery.RBACRules {
 		"ALLOW of another value":            policy(discovery.RBACAllow, roleIs("user"), nil),
 		"ALLOW of what it is not":           policy(discovery.RBACAllow, notAdmin, nil),
 		"ALLOW of a value, inverted":        policy(discovery.RBACAllow, inverted, nil),
-		"DENY by an expression":             policy(discovery.RBACDeny, anything, expression(t, `"x-role" in request.headers && request.headers["x-role"] == "admin"`)),
-		"ALLOW by an expression":            policy(discovery.RBACAllow, anything, expression(t, `request.headers["X-Role"] == "user"`)),
-		"ALLOW by what an expression isn't": policy(discovery.RBACAllow, anything, expression(t, `!("x-role" in request.headers) || request.headers["x-role"] != "admin"`)),
+		"DENY by an expression":             policy(discovery.RBACDeny, anything, calltest.Condition(t, `"x-role" in request.headers && request.headers["x-role"] == "admin"`)),
+		"ALLOW by an expression":            policy(discovery.RBACAllow, anything, calltest.Condition(t, `request.headers["X-Role"] == "user"`)),
+		"ALLOW by what an expression isn't": policy(discovery.RBACAllow, anything, calltest.Condition(t, `!("x-role" in request.headers) || request.headers["x-role"] != "admin"`)),
 	}
 }
 

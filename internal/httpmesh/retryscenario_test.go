@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"maps"
-	"math"
 	"net"
 	"net/http"
 	"slices"
@@ -20,29 +19,11 @@ import (
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
-	"github.com/inboardmesh/inboard/internal/racing"
+	"github.com/inboardmesh/inboard/internal/calltest"
 	"github.com/inboardmesh/inboard/outcome"
 	"github.com/inboardmesh/inboard/outcome/meshfail"
 	"github.com/inboardmesh/inboard/retry"
 )
-
-// manyCalls is for shares within 1.6 points, which the race detector need not see.
-func manyCalls() int {
-	if racing.Enabled {
-		return 1_000
-	}
-	return 16_000
-}
-
-// share fails the test if a part of all calls is further from its share than chance
-// explains: five standard deviations are one failure in 1.7 million runs.
-func share(t *testing.T, what string, part, all int, want float64) {
-	t.Helper()
-	got := float64(part) / float64(all)
-	if tolerance := 5 * math.Sqrt(want*(1-want)/float64(all)); math.Abs(got-want) > tolerance {
-		t.Errorf("%s: %.4f of the calls, want %.4f ± %.4f", what, got, want, tolerance)
-	}
-}
 
 // secondCluster adds the cluster "v2" at otherAddress, with this weight of a hundred.
 func secondCluster(weight uint32) func(*discovery.Target) {
@@ -61,7 +42,7 @@ func secondCluster(weight uint32) func(*discovery.Target) {
 func TestS15_WeightedClustersGetTheirSharesAndKeepTheirRetries(t *testing.T) {
 	t.Parallel()
 	onBothProtocols(t, func(t *testing.T, protocol func(*discovery.Target)) {
-		calls := manyCalls()
+		calls := calltest.Many()
 		var mu sync.Mutex
 		seen := make(map[string][]string, calls) // clusters by call
 		retried := func(call string) bool { return strings.HasSuffix(call, "0") }
@@ -95,7 +76,7 @@ func TestS15_WeightedClustersGetTheirSharesAndKeepTheirRetries(t *testing.T) {
 				canaries++
 			}
 		}
-		share(t, "v2", canaries, calls, 0.2)
+		calltest.Share(t, "v2", canaries, calls, 0.2)
 		w.idle()
 	})
 }
@@ -307,7 +288,7 @@ func TestS25_HangingHostsOverHTTP(t *testing.T) {
 func TestS28_FaultsOverHTTP(t *testing.T) {
 	t.Parallel()
 	onBothProtocols(t, func(t *testing.T, protocol func(*discovery.Target)) {
-		calls := manyCalls()
+		calls := calltest.Many()
 		w := newWorld(t, newTarget(protocol, func(target *discovery.Target) {
 			target.Listener.Filters = []discovery.HTTPFilter{{Name: "fault", Config: &discovery.Fault{
 				Delay: &discovery.FaultDelay{Fixed: time.Second, PerMillion: 50_000},
@@ -330,9 +311,9 @@ func TestS28_FaultsOverHTTP(t *testing.T) {
 				both++
 			}
 		}
-		share(t, "aborted", aborted, calls, 0.5)
-		share(t, "delayed", delayed, calls, 0.05)
-		share(t, "both", both, calls, 0.025)
+		calltest.Share(t, "aborted", aborted, calls, 0.5)
+		calltest.Share(t, "delayed", delayed, calls, 0.05)
+		calltest.Share(t, "both", both, calls, 0.025)
 		if got := int(w.served.Load()); got != calls-aborted {
 			t.Errorf("%d of %d calls were aborted, %d arrived", aborted, calls, got)
 		}

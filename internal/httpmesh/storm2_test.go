@@ -15,10 +15,10 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/calltest"
 	"github.com/inboardmesh/inboard/internal/memnet"
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/upstream"
@@ -28,105 +28,8 @@ import (
 	"github.com/inboardmesh/inboard/retry"
 )
 
-// dying2 is servers of HTTP/2 that do to their streams and connections whatever they may:
-// streams are refused at every point, fewer or none are allowed for a while, connections
-// go with a GOAWAY that excludes some of their streams. If it is cruel, streams and
-// connections end that were not certified to be unprocessed, too.
-type dying2 struct {
-	cruel   bool
-	network memnet.Network
-	serving sync.WaitGroup
-
-	mu        sync.Mutex
-	random    *rand.Rand     // guarded by mu
-	processed map[string]int // guarded by mu; by the number of the request
-	deaths    map[string]int // guarded by mu; by how
-}
-
-// fate draws one of n, of which the test counts those that it names.
-func (d *dying2) fate(n int, names map[int]string) string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	name := names[d.random.IntN(n)]
-	if name != "" {
-		d.deaths[name]++
-	}
-	return name
-}
-
-func (d *dying2) pause(most time.Duration) {
-	d.mu.Lock()
-	n := time.Duration(d.random.Int64N(int64(most)))
-	d.mu.Unlock()
-	time.Sleep(n)
-}
-
-func (d *dying2) serve(address string) (stop func()) {
-	ln, err := d.network.Listen(address)
-	if err != nil {
-		panic(err)
-	}
-	d.serving.Go(func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			d.serving.Go(func() { (&dying2Conn{dying2: d, conn: conn}).serve() })
-		}
-	})
-	return func() { _ = ln.Close() }
-}
-
-// dying2Conn is one of their connections.
-type dying2Conn struct {
-	*dying2
-
-	conn    net.Conn
-	streams sync.WaitGroup
-
-	writing sync.Mutex
-	framer  *http2.Framer // its writes are guarded by writing
-	last    uint32        // guarded by writing; the last stream that is served, 0 for all
-	highest uint32        // guarded by writing; of those that were processed
-}
-
-func (c *dying2Conn) say(f func(f *http2.Framer) error) {
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	_ = f(c.framer) // the peer may have gone
-}
-
-func (c *dying2Conn) allow(streams uint32) {
-	c.say(func(f *http2.Framer) error {
-		return f.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: streams})
-	})
-}
-
-// goAway excludes the streams after the last one, but none that was processed, and ends the
-// connection with the others.
-func (c *dying2Conn) goAway(last uint32) {
-	c.say(func(f *http2.Framer) error {
-		if c.last == 0 {
-			c.last = max(last, c.highest)
-		}
-		return f.WriteGoAway(c.last, http2.ErrCodeNo, nil)
-	})
-}
-
-// process reports whether the stream was not excluded, and is processed therefore.
-func (c *dying2Conn) process(s *stream2) bool {
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	if c.last > 0 && s.id > c.last {
-		return false
-	}
-	c.highest = max(c.highest, s.id)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.processed[s.number]++
-	return true
-}
+// dying2Conn is a connection of a server of HTTP/2 that may do anything to it.
+type dying2Conn struct{ *calltest.DyingConn }
 
 // stream2 is a request that arrives.
 type stream2 struct {
@@ -135,83 +38,33 @@ type stream2 struct {
 	over   bool // it was refused, or answered
 }
 
-func (c *dying2Conn) serve() {
-	defer func() { _ = c.conn.Close() }()
-	defer c.streams.Wait()
-	if _, err := io.ReadFull(c.conn, make([]byte, len(http2.ClientPreface))); err != nil {
-		return
-	}
-	c.framer = http2.NewFramer(c.conn, c.conn)
-	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	c.allow(4)
-	c.say(func(f *http2.Framer) error { return f.WriteSettingsAck() })
+func serveDying2(d *calltest.Dying, conn net.Conn) {
+	c := &dying2Conn{d.Conn(conn)}
 	open := map[uint32]*stream2{}
-	for {
-		frame, err := c.framer.ReadFrame()
-		if err != nil {
-			return
+	c.Serve(func(frame *http2.MetaHeadersFrame, number string) {
+		s := &stream2{id: frame.StreamID, number: number}
+		open[s.id] = s
+		const early = "answered before its body"
+		fate := c.Fate(24, append(calltest.Beginnings(), early)...)
+		s.over = c.Begin(s.id, fate)
+		if fate == early {
+			c.answer(s)
+			c.Reset(s.id, http2.ErrCodeNo)
 		}
-		switch frame := frame.(type) {
-		case *http2.MetaHeadersFrame:
-			s := &stream2{id: frame.StreamID}
-			for _, field := range frame.RegularFields() {
-				if field.Name == "x-number" {
-					s.number = field.Value
-				}
-			}
-			open[s.id] = s
-			c.headers(s)
-			if frame.StreamEnded() {
-				c.whole(s)
-			}
-		case *http2.DataFrame:
-			n := uint32(len(frame.Data()))
-			if n > 0 {
-				c.say(func(f *http2.Framer) error { return f.WriteWindowUpdate(0, n) })
-			}
-			s := open[frame.StreamID]
-			c.data(s)
-			if frame.StreamEnded() {
-				c.whole(s)
-			}
+	}, func(id uint32, piece []byte, end bool) {
+		s := open[id]
+		if len(piece) > 0 && !s.over && c.Fate(24, "refused in its body") != "" {
+			c.refuse(s)
 		}
-	}
-}
-
-// headers is the beginning of a request, for which the connection may be about to change.
-func (c *dying2Conn) headers(s *stream2) {
-	switch c.fate(24, map[int]string{0: "refused at its headers", 1: "GOAWAY without the stream", 2: "GOAWAY with the stream", 3: "no more streams for a while", 4: "fewer streams", 5: "more streams", 6: "answered before its body"}) {
-	case "refused at its headers":
-		c.refuse(s)
-	case "GOAWAY without the stream":
-		c.goAway(max(s.id, 7) - 6)
-	case "GOAWAY with the stream":
-		c.goAway(s.id)
-	case "no more streams for a while":
-		c.allow(0)
-		c.streams.Go(func() {
-			c.pause(50 * time.Millisecond)
-			c.allow(3)
-		})
-	case "fewer streams":
-		c.allow(1)
-	case "more streams":
-		c.allow(6)
-	case "answered before its body":
-		c.answer(s)
-		c.say(func(f *http2.Framer) error { return f.WriteRSTStream(s.id, http2.ErrCodeNo) })
-	}
-}
-
-func (c *dying2Conn) data(s *stream2) {
-	if !s.over && c.fate(24, map[int]string{0: "refused in its body"}) != "" {
-		c.refuse(s)
-	}
+		if end {
+			c.whole(s)
+		}
+	})
 }
 
 func (c *dying2Conn) refuse(s *stream2) {
 	s.over = true
-	c.say(func(f *http2.Framer) error { return f.WriteRSTStream(s.id, http2.ErrCodeRefusedStream) })
+	c.Reset(s.id, http2.ErrCodeRefusedStream)
 }
 
 // whole is the end of a request, which is answered soon unless it is refused.
@@ -220,26 +73,23 @@ func (c *dying2Conn) whole(s *stream2) {
 		return
 	}
 	s.over = true
-	c.streams.Go(func() {
-		c.pause(20 * time.Millisecond)
-		if c.fate(24, map[int]string{0: "refused behind its body"}) != "" {
+	c.Answers.Go(func() {
+		c.Pause(20 * time.Millisecond)
+		if c.Fate(24, "refused behind its body") != "" {
 			c.refuse(s)
 			return
 		}
-		if c.cruel {
-			how := c.fate(24, map[int]string{0: "reset when it was processed", 1: "connection closed when it was processed", 2: "reset in its answer"})
-			if how != "" && c.process(s) {
+		if c.Cruel {
+			how := c.Fate(24, "reset when it was processed", "connection closed when it was processed", "reset in its answer")
+			if how != "" && c.Process(s.id, s.number) {
 				c.end(s, how)
 				return
 			}
 		}
 		c.answer(s)
-		c.writing.Lock()
-		last := c.last == s.id
-		c.writing.Unlock()
-		if last { // those before it may be under way
-			c.pause(50 * time.Millisecond)
-			_ = c.conn.SetReadDeadline(time.Now())
+		if c.IsLast(s.id) { // those before it may be under way
+			c.Pause(50 * time.Millisecond)
+			c.StopReading()
 		}
 	})
 }
@@ -247,10 +97,10 @@ func (c *dying2Conn) whole(s *stream2) {
 // end ends a stream that was processed.
 func (c *dying2Conn) end(s *stream2, how string) {
 	if how == "connection closed when it was processed" {
-		_ = c.conn.Close()
+		c.Close()
 		return
 	}
-	c.say(func(f *http2.Framer) error {
+	c.Say(func(f *http2.Framer) error {
 		if how == "reset in its answer" {
 			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: s.id, BlockFragment: []byte{0x88}, EndHeaders: true})
 		}
@@ -261,10 +111,10 @@ func (c *dying2Conn) end(s *stream2, how string) {
 // answer answers with the number of the request.
 func (c *dying2Conn) answer(s *stream2) {
 	s.over = true
-	if !c.process(s) {
+	if !c.Process(s.id, s.number) {
 		return
 	}
-	c.say(func(f *http2.Framer) error {
+	c.Say(func(f *http2.Framer) error {
 		return errors.Join(
 			f.WriteHeaders(http2.HeadersFrameParam{StreamID: s.id, BlockFragment: []byte("\x08\x03103"), EndHeaders: true}),
 			f.WriteHeaders(http2.HeadersFrameParam{StreamID: s.id, BlockFragment: []byte{0x88}, EndHeaders: true}), // :status 200
@@ -288,12 +138,19 @@ func TestBN10_BR12_NothingIsLostOrDoubledWhileStreamsAreRefused(t *testing.T) {
 }
 
 func storm2(t *testing.T, seed uint64, cruel bool) {
-	d := &dying2{cruel: cruel, random: rand.New(rand.NewPCG(seed, 1)), processed: map[string]int{}, deaths: map[string]int{}}
+	d := calltest.NewDying(seed, cruel)
+	var network memnet.Network
+	var serving sync.WaitGroup
+	var listeners []net.Listener
 	addresses := []string{"10.0.0.1:80", "10.0.0.2:80"}
-	var stops []func()
 	var endpoints []balancer.Endpoint
 	for _, a := range addresses {
-		stops = append(stops, d.serve(a))
+		ln, err := network.Listen(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		listeners = append(listeners, ln)
+		serving.Go(func() { d.Serve(ln, func(conn net.Conn) { serveDying2(d, conn) }) }) // ends with the listener
 		endpoints = append(endpoints, balancer.Endpoint{Address: a, Weight: 1, Health: balancer.Healthy})
 	}
 	certified := retry.Policy{On: retry.OnRefusedStream | retry.OnResetBeforeRequest | retry.OnConnectFailure, MaxRetries: 20}
@@ -303,7 +160,7 @@ func storm2(t *testing.T, seed uint64, cruel bool) {
 		v1.Cluster.Limits[0].MaxRetries = 100
 		t.Clusters["v1"] = v1
 	})
-	upstreams := upstream.NewManager(upstream.Options{Dial: d.network.DialContext, Hooks: &observe.Hooks{}})
+	upstreams := upstream.NewManager(upstream.Options{Dial: network.DialContext, Hooks: &observe.Hooks{}})
 	outbound := pipeline.NewOutbound(&fixed{target: target}, upstreams, &observe.Hooks{})
 	transport := NewTransport(outbound, nil)
 	const callers, calls = 8, 40
@@ -342,22 +199,21 @@ func storm2(t *testing.T, seed uint64, cruel bool) {
 					failures++
 					mu.Unlock()
 				}
-				d.mu.Lock()
-				if n := d.processed[number]; n > 1 || n == 0 && err == nil {
+				if n := d.Processed(number); n > 1 || n == 0 && err == nil {
 					t.Errorf("%s %s was processed %d times", method, number, n)
 				}
-				d.mu.Unlock()
 			}
 		})
 	}
 	all.Wait()
 	outbound.Close()
 	upstreams.Close()
-	for _, stop := range stops {
-		stop()
+	for _, ln := range listeners {
+		_ = ln.Close()
 	}
-	d.serving.Wait()
-	if want := map[bool]int{false: 9, true: 12}[cruel]; len(d.deaths) != want || failures > callers*calls/3 {
-		t.Errorf("there were %v, want %d kinds, and %d calls failed", d.deaths, want, failures)
+	serving.Wait()
+	want := map[bool]int{false: 9, true: 12}[cruel]
+	if text, ways := d.Deaths(); ways != want || failures > callers*calls/3 {
+		t.Errorf("there were %s, want %d kinds, and %d calls failed", text, want, failures)
 	}
 }

@@ -14,7 +14,7 @@ import (
 // programs are what has the process to itself, and what only tests use.
 var programs = map[string]bool{
 	".git": true, ".cache": true, "cmd": true, "examples": true, "benchmarks": true, "interop": true, "tools": true,
-	"internal/tokentest": true, "controlplane/istio/internal/kubeapi/generate": true, "controlplane/istio/internal/gatewayapi/generate": true,
+	"internal/calltest": true, "internal/tokentest": true, "controlplane/istio/internal/kubeapi/generate": true, "controlplane/istio/internal/gatewayapi/generate": true,
 }
 
 // eachLibraryFile parses every file that ends up in programs of others.

@@ -9,33 +9,11 @@ import (
 	"strings"
 	"testing"
 
-	"cel.dev/cel-go/cel"
-
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/calltest"
 	"github.com/inboardmesh/inboard/internal/condition"
 	"github.com/inboardmesh/inboard/internal/filter"
 )
-
-func conditionOf(t testing.TB, text string) *condition.Condition {
-	t.Helper()
-	env, err := cel.NewEnv()
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, issues := env.Parse(text)
-	if issues.Err() != nil {
-		t.Fatal(issues.Err())
-	}
-	tree, err := cel.AstToParsedExpr(parsed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := condition.Compile(tree.GetExpr(), true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
 
 // verdict is what an expression is in one reading of a request.
 type verdict uint8
@@ -135,7 +113,7 @@ func referenceConditions(t testing.TB) []*referenceCondition {
 		}},
 	}
 	for _, c := range all {
-		c.compiled = conditionOf(t, c.text)
+		c.compiled = calltest.Condition(t, c.text)
 	}
 	return all
 }
@@ -146,7 +124,7 @@ func TestAConditionIsAskedBesidesTheRules(t *testing.T) {
 	t.Parallel()
 	rules := func(action discovery.RBACAction, permission discovery.RBACRule, text string) *discovery.RBACRules {
 		return &discovery.RBACRules{Action: action, Policies: []discovery.RBACPolicy{{
-			Permissions: []discovery.RBACRule{permission}, Principals: []discovery.RBACRule{anything}, Condition: conditionOf(t, text),
+			Permissions: []discovery.RBACRule{permission}, Principals: []discovery.RBACRule{anything}, Condition: calltest.Condition(t, text),
 		}}}
 	}
 	for _, tt := range []struct {
