@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	registry "google.golang.org/grpc/xds/bootstrap"
+
+	"github.com/inboardmesh/inboard/internal/hangup"
 )
 
 // The types of credentials that are built in.
@@ -89,8 +91,15 @@ func (c Credentials) checkCall(found *problems, path string) {
 }
 
 // credentials returns the dial options for the server's channel and call
-// credentials.
-func (s *Server) credentials() (options []grpc.DialOption, release func(), err error) {
+// credentials, of a channel whose connections are to be among the lines, if there are
+// any.
+func (s *Server) credentials(lines *hangup.Lines) (options []grpc.DialOption, release func(), err error) {
+	secure := func(creds credentials.TransportCredentials) grpc.DialOption {
+		if lines != nil {
+			creds = lines.Secure(creds)
+		}
+		return grpc.WithTransportCredentials(creds)
+	}
 	var releases []func()
 	releaseAll := func() {
 		for _, f := range releases {
@@ -105,25 +114,29 @@ func (s *Server) credentials() (options []grpc.DialOption, release func(), err e
 	var found problems
 	switch s.ChannelCreds.Type {
 	case channelInsecure:
-		options = append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		options = append(options, secure(insecure.NewCredentials()))
 	case channelTLS:
 		config := parseTLS(&found, "channel_creds", s.ChannelCreds.Config)
-		secure := &fileTLS{files: config.certificateFiles}
+		files := &fileTLS{files: config.certificateFiles}
 		if config.instance != "" {
 			lookUp := s.Certificate
 			if lookUp == nil {
 				return nil, nil, fmt.Errorf("channel_creds: %s %q: nothing provides certificates: set Server.Certificate", keyInstance, config.instance)
 			}
-			secure.certificate = func() (*tls.Certificate, error) { return lookUp(config.instance) }
+			files.certificate = func() (*tls.Certificate, error) { return lookUp(config.instance) }
 		}
-		options = append(options, grpc.WithTransportCredentials(secure))
+		options = append(options, secure(files))
 	default:
 		bundle, free, err := s.ChannelCreds.registeredChannel()
 		if err != nil {
 			return nil, nil, fmt.Errorf("channel_creds %q: %w", s.ChannelCreds.Type, err)
 		}
 		releases = append(releases, free)
-		options = append(options, grpc.WithCredentialsBundle(bundle))
+		own := bundle
+		if lines != nil {
+			own = lines.Bundle(bundle)
+		}
+		options = append(options, grpc.WithCredentialsBundle(own))
 		if more, ok := bundle.(interface{ DialOptions() []grpc.DialOption }); ok {
 			options = append(options, more.DialOptions()...)
 		}

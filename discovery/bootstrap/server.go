@@ -9,6 +9,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/inboardmesh/inboard/internal/hangup"
 )
 
 // The server features that the mesh knows. Others are ignored, as gRFC A27
@@ -111,7 +113,7 @@ func (s *Server) CertificateInstance() string {
 // release frees what registered credentials hold. The caller calls it once,
 // after closing the channel.
 func (s *Server) Dial() (conn *grpc.ClientConn, release func(), err error) {
-	creds, release, err := s.credentials()
+	creds, release, err := s.credentials(hangup.Of(s.DialOptions))
 	if err != nil {
 		return nil, nil, fmt.Errorf("server %q: %w", s.URI, err)
 	}

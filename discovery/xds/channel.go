@@ -12,6 +12,7 @@ import (
 
 	"github.com/inboardmesh/inboard/discovery/bootstrap"
 	"github.com/inboardmesh/inboard/discovery/xds/internal/ads"
+	"github.com/inboardmesh/inboard/internal/hangup"
 )
 
 // channels are those of a source by the identity of their servers: a server that
@@ -30,13 +31,15 @@ func (c channels) servers(servers []bootstrap.Server, version string, maybeIstio
 			continue
 		}
 		if c[id] == nil {
-			server.DialOptions = append([]grpc.DialOption{grpc.WithUserAgent(userAgent + "/" + version)}, server.DialOptions...)
-			c[id] = &channel{server: server, maybeIstiod: maybeIstiod}
+			lines := new(hangup.Lines)
+			server.DialOptions = append([]grpc.DialOption{grpc.WithUserAgent(userAgent + "/" + version), hangup.Option{Lines: lines}}, server.DialOptions...)
+			c[id] = &channel{server: server, maybeIstiod: maybeIstiod, lines: lines}
 		}
 		configs = append(configs, ads.ServerConfig{
 			Name:                          server.URI,
 			ID:                            id,
 			Dial:                          c[id].dial,
+			Lines:                         c[id].lines,
 			Mode:                          modeOf(server.API),
 			DeltaOnlyNamed:                c[id].maybeIstiod,
 			FailOnDataErrors:              server.Has(bootstrap.FeatureFailOnDataErrors),
@@ -84,6 +87,7 @@ func modeOf(api bootstrap.APIType) ads.Mode {
 type channel struct {
 	server      bootstrap.Server
 	maybeIstiod bool
+	lines       *hangup.Lines
 
 	mu      sync.Mutex
 	release func() // guarded by mu; frees the credentials of the last connection

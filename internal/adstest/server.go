@@ -37,6 +37,9 @@ type Config struct {
 	Credentials credentials.TransportCredentials
 	// RefuseDelta makes the server answer UNIMPLEMENTED to delta streams.
 	RefuseDelta bool
+	// Window is how many bytes the server lets a client send that it has not read; 0
+	// means gRPC's default of 64 KiB, which a network holds that does not move.
+	Window int32
 	// Patience is how long the waiting methods wait before they fail the
 	// test; 0 means 5 minutes, which take no time in a synctest bubble.
 	Patience time.Duration
@@ -171,6 +174,9 @@ func (s *Server) Restart() {
 	options := []grpc.ServerOption{grpc.MaxRecvMsgSize(math.MaxInt32)}
 	if s.config.Credentials != nil {
 		options = append(options, grpc.Creds(s.config.Credentials))
+	}
+	if s.config.Window > 0 {
+		options = append(options, grpc.InitialWindowSize(s.config.Window), grpc.InitialConnWindowSize(s.config.Window))
 	}
 	server := grpc.NewServer(options...)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, handler{server: s})

@@ -37,6 +37,7 @@ var floors = map[string]place{
 	"internal/regularfile": {0, shared},
 	"internal/tlstest":     {0, shared},
 	"internal/faultproxy":  {0, shared},
+	"internal/hangup":      {0, dataPlane},
 	"internal/ping":        {0, dataPlane},
 	"internal/token":       {0, shared},
 	"internal/tokentest":   {0, shared},
@@ -140,7 +141,7 @@ var confinements = []confinement{
 	{
 		imported: "google.golang.org/grpc/...",
 		allowed: []string{
-			"discovery/...", "controlplane/...", "tls/istioca", "tls/spiffe", "tls/sds", "internal/adstest",
+			"discovery/...", "controlplane/...", "tls/istioca", "tls/spiffe", "tls/sds", "internal/adstest", "internal/hangup",
 			"outcome/meshfail", "internal/filter", "internal/pipeline", "internal/relay", "internal/grpcmesh", "internal/worldtest", "internal/ask", "internal/offline", "mesh/...", "admin", "cmd/...", "examples/...",
 		},
 		reason: "the leaves are neutral of the protocol and must not pull grpc-go in",

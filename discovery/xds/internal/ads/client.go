@@ -50,6 +50,7 @@ type Client struct {
 	authorities map[string]*authority
 	cancel      context.CancelFunc
 	wg          sync.WaitGroup
+	closing     sync.Once
 
 	mu     sync.Mutex
 	closed bool // guarded by mu
@@ -204,22 +205,25 @@ func (c *Client) unwatch(e *entry, w *watch) {
 	e.authority.poke()
 }
 
-// Close ends every watch and the connection and waits for all goroutines. It
+// Close ends every watch and the connections, and waits for all goroutines and for the
+// watcher or hook that is being called, for nothing else: no server is waited for. It
 // must not be called by a [Watcher]. Later calls wait as well.
 func (c *Client) Close() error {
+	c.closing.Do(c.close)
+	return nil
+}
+
+func (c *Client) close() {
 	c.mu.Lock()
-	first := !c.closed
 	c.closed = true
-	if first {
-		for _, ts := range c.order {
-			for _, e := range ts.entries {
-				e.timer.stopLocked(c)
-				e.expiry.stopLocked(c)
-			}
+	for _, ts := range c.order {
+		for _, e := range ts.entries {
+			e.timer.stopLocked(c)
+			e.expiry.stopLocked(c)
 		}
-		for _, until := range c.kept {
-			until.stopLocked(c)
-		}
+	}
+	for _, until := range c.kept {
+		until.stopLocked(c)
 	}
 	var connected []string
 	for _, l := range c.links {
@@ -230,13 +234,17 @@ func (c *Client) Close() error {
 	c.mu.Unlock()
 	c.cancel()
 	c.serial.close()
+	for _, l := range c.links {
+		if l.server.Lines != nil {
+			l.server.Lines.End()
+		}
+	}
 	c.wg.Wait()
-	if hook := c.hooks.StreamChanged; first && hook != nil {
+	if hook := c.hooks.StreamChanged; hook != nil {
 		for _, server := range connected {
 			hook(observe.StreamEvent{Server: server})
 		}
 	}
-	return nil
 }
 
 // alarm runs a function under the client's lock after a while. A nil alarm is

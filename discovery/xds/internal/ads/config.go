@@ -12,6 +12,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc"
 
+	"github.com/inboardmesh/inboard/internal/hangup"
 	"github.com/inboardmesh/inboard/observe"
 )
 
@@ -95,6 +96,9 @@ type ServerConfig struct {
 	// It should set keepalive so that a peer that vanished is noticed within
 	// 60 s, for example 30 s with a timeout of 20 s, and a connect timeout.
 	Dial func(ctx context.Context) (*grpc.ClientConn, error)
+	// Lines are the network connections of what Dial returns, which Close need not wait
+	// for then if the server does not read. Nil has Close wait for 5 s.
+	Lines *hangup.Lines
 	// Mode is ModeAuto by default.
 	Mode Mode
 	// DeltaOnlyNamed uses delta only with a server whose responses name a control

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -302,7 +304,9 @@ func fuzzEntry(typeURL, line string) *discoveryv3.Resource {
 // up a name, "~" reconnects, "<" loses a server that says nothing more, "#" sends
 // what follows as the raw bytes of a response, and everything else is a response
 // whose entries are separated by commas, "-name" being a removal. With two servers
-// (gRFC A71), "2" before any of the last ones makes it that of the second.
+// (gRFC A71), "2" before any of the last ones makes it that of the second. "!" lets a
+// while pass. However the script has ended, Close takes no time, and nothing comes of
+// what is released after it.
 func FuzzResponses(f *testing.F) {
 	for _, seed := range []string{
 		"+a\n+b\na=1,b=2\na=1\n\na=2,b=!x",
@@ -316,46 +320,80 @@ func FuzzResponses(f *testing.F) {
 		"+a\n<\n2~\n2-a\n2<\n~\na=1\n<\n+b\n2~\n2b=!,a=!\n-b\n~\na=1",
 		"+a\na=1\n\n<\n~\nb\na=1", // a removal is told again when the server is back
 		"+a\na=1\n<\n2~\n2a=2\n+b\n2~\n2#\x0a\x01v\n~\n2b=1",
+		"+a\n!\n+b\na=1\n<\n-a\n~\n-b",
+		"+a\n+b\na=1,b=1\n<\n~", // both are released before the server has answered
 	} {
 		for mode := range byte(8) {
 			f.Add(mode, []byte(seed))
 		}
 	}
 	f.Fuzz(func(t *testing.T, mode byte, script []byte) {
-		nobody := func(ctx context.Context) (*grpc.ClientConn, error) {
-			<-ctx.Done()
-			return nil, ctx.Err()
-		}
-		servers := []ServerConfig{{Name: "fuzz", Dial: nobody}}
-		if mode&4 != 0 {
-			servers = append(servers, ServerConfig{Name: "second", Dial: nobody})
-		}
-		client, err := NewClient(Options{
-			Servers: servers,
-			Types: []Type{
-				{URL: fuzzFull, Name: "Full", FullStateInSotW: true, Decode: fuzzDecode},
-				{URL: fuzzPartial, Name: "Partial", Decode: fuzzDecode},
-			},
-			Node: &corev3.Node{Id: "n"},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer client.Close()
-		typeURL := fuzzPartial
-		if mode&1 != 0 {
-			typeURL = fuzzFull
-		}
-		r := &fuzzRun{t: t, client: client, typeURL: typeURL, delta: mode&2 != 0, watchers: make(map[string]*fuzzWatcher)}
-		for _, l := range client.links {
-			r.servers = append(r.servers, &fuzzServer{link: l})
-		}
-		r.reconnect(r.servers[0])
-		lines := strings.Split(string(script), "\n")
-		for _, line := range lines[:min(len(lines), 60)] { // fewer than are slowed down
-			r.do(line)
-		}
+		synctest.Test(t, func(t *testing.T) { fuzzScript(t, mode, script) })
 	})
+}
+
+func fuzzScript(t *testing.T, mode byte, script []byte) {
+	nobody := func(ctx context.Context) (*grpc.ClientConn, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	servers := []ServerConfig{{Name: "fuzz", Dial: nobody}}
+	if mode&4 != 0 {
+		servers = append(servers, ServerConfig{Name: "second", Dial: nobody})
+	}
+	client, err := NewClient(Options{
+		Servers: servers,
+		Types: []Type{
+			{URL: fuzzFull, Name: "Full", FullStateInSotW: true, Decode: fuzzDecode},
+			{URL: fuzzPartial, Name: "Partial", Decode: fuzzDecode},
+		},
+		Node: &corev3.Node{Id: "n"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	typeURL := fuzzPartial
+	if mode&1 != 0 {
+		typeURL = fuzzFull
+	}
+	r := &fuzzRun{t: t, client: client, typeURL: typeURL, delta: mode&2 != 0, watchers: make(map[string]*fuzzWatcher)}
+	for _, l := range client.links {
+		r.servers = append(r.servers, &fuzzServer{link: l})
+	}
+	r.reconnect(r.servers[0])
+	lines := strings.Split(string(script), "\n")
+	for _, line := range lines[:min(len(lines), 60)] { // fewer than are slowed down
+		r.do(line)
+	}
+	r.close()
+}
+
+// close ends the client, once everything that is watched is released, or after that.
+func (r *fuzzRun) close() {
+	before := len(r.watchers)%2 == 0
+	release := func() {
+		for _, w := range r.watchers {
+			w.cancel()
+		}
+	}
+	if before {
+		release()
+	}
+	begun := time.Now()
+	if err := r.client.Close(); err != nil {
+		r.t.Fatal(err)
+	}
+	release()
+	for _, s := range r.servers { // the goroutine of a link may be this late
+		if s.stream != nil {
+			s.disconnected(sessionEnd{err: errEnded, opened: true}, false)
+			r.drain(s)
+		}
+	}
+	r.client.wg.Wait()
+	if took := time.Since(begun); took > 0 {
+		r.t.Fatalf("Close took %v", took)
+	}
 }
 
 // do carries out one line of a script.
@@ -376,6 +414,9 @@ func (r *fuzzRun) do(line string) {
 		r.watchers[line[1:]].cancel()
 		delete(r.watchers, line[1:])
 		r.drainAll()
+	case line == "!":
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
 	case line == "~":
 		r.reconnect(s)
 	case line == "<":
