@@ -142,7 +142,7 @@ func TestCloseEndsCallsWhereverTheyAre(t *testing.T) {
 						})
 					}
 				}
-				time.Sleep(time.Second)
+				time.Sleep(time.Millisecond) // a pause before a retry is drawn, from none on
 				synctest.Wait()
 				if n, want := s.count(), tt.sent*4; n != want {
 					t.Errorf("%d calls have arrived, want %d", n, want)

@@ -18,11 +18,16 @@ import (
 type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
 // direct is the transport of requests that pass round the mesh. It ends with the
-// mesh: its connections are closed, in use or not, and no more are made. Only
-// those of a template's own TLS dialer are net/http's to close, when they are
-// idle.
+// mesh: its connections are closed, in use or not, those that are being made are given
+// up, and no more are made. Only those of a template's own TLS dialer are net/http's to
+// close, when they are idle.
 type direct struct {
 	*http.Transport
+
+	// life ends with Close. net/http makes connections for requests that have ended,
+	// too, for as long as that takes.
+	life context.Context //nolint:containedctx // it bounds what no request's context does
+	end  context.CancelFunc
 
 	mu     sync.Mutex
 	conns  map[*directConn]struct{} // guarded by mu
@@ -31,7 +36,13 @@ type direct struct {
 
 func newDirect(template *http.Transport) *direct {
 	d := &direct{Transport: template.Clone(), conns: make(map[*directConn]struct{})}
+	d.life, d.end = context.WithCancel(context.Background())
 	tr := d.Transport
+	if secure := tr.DialTLSContext; secure != nil {
+		tr.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			return d.within(ctx, secure, network, address)
+		}
+	}
 	ownTLS := tr.DialTLSContext != nil || tr.DialTLS != nil //nolint:staticcheck // a template may have it
 	dial := dialFunc(tr.DialContext)
 	switch old := tr.Dial; { //nolint:staticcheck // a template may have it
@@ -53,7 +64,7 @@ func (d *direct) dial(ctx context.Context, dial dialFunc, network, address strin
 	if d.ended() {
 		return nil, closedError(address)
 	}
-	conn, err := dial(ctx, network, address)
+	conn, err := d.within(ctx, dial, network, address)
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +73,19 @@ func (d *direct) dial(ctx context.Context, dial dialFunc, network, address strin
 		return nil, errors.Join(closedError(address), conn.Close())
 	}
 	return c, nil
+}
+
+// within dials until the mesh is closed.
+func (d *direct) within(ctx context.Context, dial dialFunc, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(d.life, func() { cancel(upstream.ErrClosed) }) //nolint:contextcheck // the mesh's: it ends what no request's context does
+	defer stop()
+	conn, err := dial(ctx, network, address)
+	if err != nil && d.life.Err() != nil {
+		err = closedError(address)
+	}
+	return conn, err
 }
 
 func closedError(address string) error {
@@ -90,6 +114,7 @@ func (d *direct) Close() error {
 	d.closed = true
 	conns := slices.Collect(maps.Keys(d.conns))
 	d.mu.Unlock()
+	d.end()
 	for _, c := range conns {
 		_ = c.Close() // its request has failed, or net/http has closed it
 	}

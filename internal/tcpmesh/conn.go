@@ -111,7 +111,7 @@ func (d *Dialer) checkAlways() {
 	for {
 		select {
 		case <-tick.C:
-		case <-d.ended:
+		case <-d.life.Done():
 			return
 		}
 		for _, c := range d.connections() {
@@ -131,15 +131,14 @@ func (d *Dialer) checkAlways() {
 	}
 }
 
-// Close closes every connection. Later calls of Dial fail.
+// Close closes every connection, and ends the calls of Dial that are under way. Later
+// ones fail.
 func (d *Dialer) Close() error {
 	d.mu.Lock()
-	if !d.closed {
-		d.closed = true
-		close(d.ended)
-	}
+	d.closed = true
 	open := slices.Collect(maps.Keys(d.open))
 	d.mu.Unlock()
+	d.end()
 	for _, c := range open {
 		_ = c.Close() // it is the application's, which sees that it is closed
 	}

@@ -38,14 +38,19 @@ type Dialer struct {
 	open    map[*conn]struct{} // guarded by mu
 	checks  bool               // guarded by mu; somebody looks after them
 	closed  bool               // guarded by mu
-	ended   chan struct{}      // closed by Close
 	running sync.WaitGroup
+
+	// life ends with Close.
+	life context.Context //nolint:containedctx // it bounds what no caller's context does
+	end  context.CancelFunc
 }
 
 // NewDialer returns a dialer. around opens connections to hosts that the mesh does not
 // know; nil refuses them.
 func NewDialer(outbound *pipeline.Outbound, hooks *observe.Hooks, around func(ctx context.Context, network, address string) (net.Conn, error)) *Dialer {
-	return &Dialer{outbound: outbound, hooks: hooks, around: around, open: make(map[*conn]struct{}), ended: make(chan struct{})}
+	d := &Dialer{outbound: outbound, hooks: hooks, around: around, open: make(map[*conn]struct{})}
+	d.life, d.end = context.WithCancel(context.Background())
+	return d
 }
 
 // Dial opens a connection to "host:port". What fails is a *meshfail.Error, unless it
@@ -65,7 +70,7 @@ func (d *Dialer) Dial(ctx context.Context, network, address string) (net.Conn, e
 	switch {
 	case err == nil:
 	case errors.Is(err, discovery.ErrNotFound) && d.around != nil:
-		return d.around(ctx, network, address)
+		return d.dialAround(ctx, target.Name(), network, address)
 	case errors.Is(err, discovery.ErrNotFound):
 		return nil, &meshfail.Error{
 			Kind: outcome.UnknownHost, Target: target.Name(),
@@ -84,6 +89,28 @@ func (d *Dialer) Dial(ctx context.Context, network, address string) (net.Conn, e
 		return nil, c.fail(outcome.NoConfig, errors.New("no such cluster"))
 	}
 	return c.run(ctx)
+}
+
+// within returns a context that ends with the mesh, too. end must be called.
+func (d *Dialer) within(ctx context.Context) (bounded context.Context, end func()) {
+	bounded, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(d.life, func() { cancel(upstream.ErrClosed) })
+	return bounded, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// dialAround opens a connection to a host that the mesh does not know. It is the
+// caller's alone.
+func (d *Dialer) dialAround(ctx context.Context, target, network, address string) (net.Conn, error) {
+	bounded, end := d.within(ctx)
+	defer end()
+	conn, err := d.around(bounded, network, address)
+	if err != nil && d.life.Err() != nil && ctx.Err() == nil {
+		return nil, &meshfail.Error{Kind: outcome.Closed, Target: target, Err: upstream.ErrClosed}
+	}
+	return conn, err
 }
 
 // errRequests is a destination whose routes look at requests.
@@ -205,9 +232,14 @@ func (c *call) attempt(ctx context.Context, info *balancer.PickInfo) (_ net.Conn
 	}
 	a.host, a.load = endpoint.Host(), endpoint.Issued()
 	a.host.Begin()
-	stream, err := endpoint.Connect(ctx)
+	bounded, end := c.dialer.within(ctx)
+	defer end()
+	stream, err := endpoint.Connect(bounded)
 	switch {
 	case err == nil:
+	case c.dialer.life.Err() != nil && ctx.Err() == nil:
+		result = outcome.Outcome{Kind: outcome.Closed, Err: upstream.ErrClosed}
+		return nil, nil, c.fail(outcome.Closed, upstream.ErrClosed)
 	case ctx.Err() != nil: // the caller's own time
 		result.Err = context.Cause(ctx)
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
