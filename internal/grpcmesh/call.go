@@ -38,10 +38,14 @@ type clientCall struct {
 	// routed is the metadata as the configuration wants it. Each attempt sends
 	// a copy.
 	routed metadata.MD
+	// first is that of the first attempt.
+	first carrier
 	// method is the method to call, after the route's rewrite.
 	method string
 	// endpointHost is whether the authority is the endpoint's host name.
 	endpointHost bool
+	// bare is whether the application sends no metadata.
+	bare bool
 	// host is the authority, after the route's rewrite.
 	host string
 }
@@ -54,13 +58,14 @@ func (a *Adapter) describe(ctx context.Context, c *clientCall, cc *grpc.ClientCo
 		return nil, err
 	}
 	c.opts = opts
-	c.view, c.routed = requestOf(ctx, name, method, opts)
+	c.view, c.routed, c.bare = requestOf(ctx, name, method, opts)
 	c.view.Channel = a.channel(cc)
 	return a.options.Outbound.Target(name), nil
 }
 
-// requestOf is a call as routing sees it, and its metadata, which may be changed.
-func requestOf(ctx context.Context, name, method string, opts []grpc.CallOption) (route.Request, metadata.MD) {
+// requestOf is a call as routing sees it, and its metadata, which may be changed; bare is
+// whether the context has none.
+func requestOf(ctx context.Context, name, method string, opts []grpc.CallOption) (req route.Request, md metadata.MD, bare bool) {
 	md, ok := metadata.FromOutgoingContext(ctx)
 	if !ok {
 		md = metadata.MD{}
@@ -71,7 +76,7 @@ func requestOf(ctx context.Context, name, method string, opts []grpc.CallOption)
 			host = authority.Authority
 		}
 	}
-	return route.Request{Method: "POST", Scheme: "http", Host: host, Path: method, Header: header(md)}, md
+	return route.Request{Method: "POST", Scheme: "http", Host: host, Path: method, Header: header(md)}, md, !ok
 }
 
 // start makes c the call of an adapter and describes it for observers.
@@ -123,14 +128,19 @@ func (c *clientCall) Carrier(a *pipeline.Attempt) observe.Carrier {
 	if forward.TimeoutRetry && a.AfterTimeout() {
 		sending.Set("x-envoy-is-timeout-retry", "true")
 	}
-	return header(sending)
+	own := &c.first
+	if a.Observed.Number > 1 {
+		own = new(carrier) // gRPC and observers may still hold the last one
+	}
+	own.md = sending
+	return own
 }
 
 // Abandon has nothing to let go: gRPC ends an attempt with its context.
 func (c *clientCall) Abandon(*pipeline.Attempt) {}
 
 // sending is the metadata of an attempt.
-func sending(p *pipeline.Attempt) metadata.MD { return metadata.MD(p.Observed.Headers.(header)) }
+func sending(p *pipeline.Attempt) *carrier { return p.Observed.Headers.(*carrier) }
 
 // outcomeOf says how an attempt ended that returned err.
 func outcomeOf(a *attempt, err error, reply metadata.MD) outcome.Outcome {

@@ -26,7 +26,7 @@ func (a *Adapter) Explain(ctx context.Context, target, method string, opts ...gr
 	if !strings.HasPrefix(method, "/") || !ok || service == "" || short == "" {
 		return nil, fmt.Errorf("mesh: method %q: write it like \"/package.Service/Method\"", method)
 	}
-	req, md := requestOf(ctx, name, method, opts)
+	req, md, _ := requestOf(ctx, name, method, opts)
 	req.Source = a.options.Outbound.Caller()
 	q := &explain.Question{
 		Protocol: observe.GRPC, Target: name, Request: req, Headers: header(md),

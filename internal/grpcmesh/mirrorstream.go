@@ -179,7 +179,7 @@ func (s *mirrorStream) Attempt(ctx context.Context, p *pipeline.Attempt) outcome
 	defer cancel()
 	a := &attempt{pipeline: p}
 	defer a.end()
-	ctx = a.send(ctx, sending(p))
+	ctx = a.send(ctx, sending(p), s.bare)
 	stream, err := s.open(ctx)
 	if err != nil {
 		return s.outcomeOf(a, err, nil)

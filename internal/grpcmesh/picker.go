@@ -219,10 +219,11 @@ func (c *attemptContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// send is the context of the attempt with the metadata that it sends.
-func (a *attempt) send(ctx context.Context, md metadata.MD) context.Context {
+// send is the context of the attempt with the metadata that it sends; bare is whether
+// the application has none.
+func (a *attempt) send(ctx context.Context, md *carrier, bare bool) context.Context {
 	a.carried = attemptContext{ctx, a}
-	a.ctx = metadata.NewOutgoingContext(&a.carried, md)
+	a.ctx = md.outgoing(&a.carried, bare)
 	return a.ctx
 }
 

@@ -141,7 +141,7 @@ func (s *clientStream) Copy() {
 func (s *clientStream) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Outcome {
 	p.KeepPerTry = true
 	a := &attempt{pipeline: p, endpointHost: s.endpointHost, opts: s.opts}
-	stream, err := s.open(a.send(ctx, sending(p)), s.method, s.opts...)
+	stream, err := s.open(a.send(ctx, sending(p), s.bare), s.method, s.opts...)
 	if err != nil {
 		a.end()
 		return outcomeOf(a, err, nil)

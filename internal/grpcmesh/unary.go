@@ -20,7 +20,7 @@ type unaryCall struct {
 	cc                *grpc.ClientConn
 	invoker           grpc.UnaryInvoker
 
-	first unaryAttempt // what most calls need once, without an allocation
+	attempt unaryAttempt // what most calls need once, without an allocation
 	// hedged is whether attempts run beside each other, so that each needs a
 	// response of its own.
 	hedged bool
@@ -30,7 +30,7 @@ type unaryCall struct {
 type unaryAttempt struct {
 	attempt
 	reply    metadata.MD // if somebody reads it
-	peer     peer.Peer   // if the call is hedged
+	peer     *peer.Peer  // if the call is hedged and asks for it
 	response any
 	err      error // as gRPC returned it
 }
@@ -90,7 +90,7 @@ func (u *unaryCall) Copy() {
 // Attempt sends the request and waits for the reply. The picker chooses the
 // endpoint.
 func (u *unaryCall) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Outcome {
-	t := &u.first
+	t := &u.attempt
 	if p.Observed.Number > 1 {
 		t = new(unaryAttempt) // gRPC may still hold the last one
 	}
@@ -106,7 +106,7 @@ func (u *unaryCall) Attempt(ctx context.Context, p *pipeline.Attempt) outcome.Ou
 	}
 	t.opts = opts
 	defer t.end() // also if foreign code panics
-	t.err = u.invoker(t.send(ctx, sending(p)), u.method, u.request, t.response, u.cc, opts...)
+	t.err = u.invoker(t.send(ctx, sending(p), u.bare), u.method, u.request, t.response, u.cc, opts...)
 	t.end()
 	obey(t.endpoint(), t.reply)
 	if t.err != nil && t.reply == nil {
@@ -156,7 +156,10 @@ func (u *unaryCall) isolate(t *unaryAttempt) []grpc.CallOption {
 		switch o.(type) {
 		case grpc.HeaderCallOption, grpc.TrailerCallOption:
 		case grpc.PeerCallOption:
-			opts = append(opts, grpc.Peer(&t.peer))
+			if t.peer == nil {
+				t.peer = new(peer.Peer)
+			}
+			opts = append(opts, grpc.Peer(t.peer))
 		default:
 			opts = append(opts, o)
 		}
@@ -173,7 +176,7 @@ func (u *unaryCall) adopt(t *unaryAttempt) {
 		case grpc.TrailerCallOption:
 			*o.TrailerAddr = t.trailer()
 		case grpc.PeerCallOption:
-			*o.PeerAddr = t.peer
+			*o.PeerAddr = *t.peer
 		}
 	}
 	if t.err == nil {
