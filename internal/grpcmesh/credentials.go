@@ -155,7 +155,7 @@ func (s *serverCredentials) accept(raw net.Conn) (net.Conn, credentials.AuthInfo
 
 // farewell lets the peer be asked to go while the mesh drains.
 func (s *serverCredentials) farewell(conn net.Conn) net.Conn {
-	c := &inbound.GoAwayConn{Conn: conn}
+	c := inbound.Gathering(conn)
 	inbound.SetFarewell(conn, c.GoAway)
 	return c
 }
