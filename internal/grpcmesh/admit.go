@@ -81,7 +81,7 @@ func (a *admission) filter(ctx context.Context, ln *inbound.Listener, chain *inb
 	if chain.Filters.Idle(&a.decision) {
 		return nil, nil
 	}
-	headers, _ := a.view.Header.(header)
+	headers, _ := a.view.Header.(*incoming)
 	a.exchange = &filter.Exchange{
 		Request: a.view, Headers: headers, Facts: a.facts, TLS: a.tls, Listener: ln.Name(),
 		Routes: chain.Routes, Decision: a.decision,

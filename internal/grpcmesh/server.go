@@ -188,24 +188,22 @@ func (s *server) serve(ctx context.Context, method string, message any, handler 
 	s.listeners.Begin()
 	defer s.listeners.End()
 
-	md, ok := metadata.FromIncomingContext(ctx)
-	if !ok {
-		md = metadata.MD{}
-	}
-	if arrival.TooLarge(chain.Config.Headers, md, method) {
+	arrived := &arrivedCall{headers: incomingOf(ctx)}
+	headers, call := &arrived.headers, &arrived.call
+	if arrival.TooLarge(chain.Config.Headers, headers.md, method) {
 		return status.Error(codes.ResourceExhausted, "too many or too large headers")
 	}
-	stripControls(md)
-	call := &observe.Call{
+	stripControls(headers)
+	*call = observe.Call{
 		Direction: observe.Inbound, Protocol: observe.GRPC, Method: method, Path: method, Scheme: "http",
-		Headers: header(md), Target: ln.Name(), Attempts: 1, Streaming: streaming, Start: time.Now(),
-		Host: header(md).Get(":authority"), PeerAddress: remote,
+		Headers: headers, Target: ln.Name(), Attempts: 1, Streaming: streaming, Start: time.Now(),
+		Host: headers.Get(":authority"), PeerAddress: remote,
 	}
 	if isTLS {
 		call.Scheme = "https"
 		ctx = s.identify(ctx, &tlsInfo.State, call)
 	}
-	client := arrival.Receive(&chain.Config.Forwarding, header(md), &arrival.Peer{
+	client := arrival.Receive(&chain.Config.Forwarding, headers, &arrival.Peer{
 		Address: remote, TLS: secure, Verified: call.PeerID != "", Own: chain.Identity,
 	})
 	if s.hooks.CallStarted != nil {
@@ -237,9 +235,8 @@ func (s *server) serve(ctx context.Context, method string, message any, handler 
 		defer cancel()
 		ctx = bounded
 	}
-	// FromIncomingContext made a copy of the headers.
 	a := admission{
-		view:  route.Request{Method: "POST", Scheme: call.Scheme, Host: call.Host, Path: method, Header: header(md)},
+		view:  route.Request{Method: "POST", Scheme: call.Scheme, Host: call.Host, Path: method, Header: headers},
 		facts: factsOf(call, client, p.LocalAddr), message: message,
 	}
 	if isTLS && (chain.Filters != nil || chain.Guarded()) {
@@ -252,8 +249,8 @@ func (s *server) serve(ctx context.Context, method string, message any, handler 
 		return err
 	}
 	decision, facts := &a.decision, a.facts
-	decision.MutateRequest(header(md), &a.view, &facts)
-	ctx = metadata.NewIncomingContext(ctx, md)
+	decision.MutateRequest(headers, &a.view, &facts)
+	ctx = headers.context(ctx)
 	var reply *replyHeader
 	if decision.MutatesResponse() || a.exchange.Responds() {
 		kept, sent := a.decision, a.view // which most calls need not keep
@@ -271,11 +268,17 @@ func (s *server) serve(ctx context.Context, method string, message any, handler 
 	return err
 }
 
+// arrivedCall is what is kept of a call that arrives while it is served, in one object.
+type arrivedCall struct {
+	call    observe.Call
+	headers incoming
+}
+
 // stripControls takes out what callers may not say.
-func stripControls(md metadata.MD) {
-	for name := range md {
+func stripControls(in *incoming) {
+	for name := range in.md {
 		if pipeline.IsControl(name) {
-			delete(md, name)
+			in.Del(name)
 		}
 	}
 }
