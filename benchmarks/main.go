@@ -38,7 +38,7 @@ func main() {
 	} else {
 		err = run(ctx, os.Args[1:])
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "benchmarks:", err)
 		os.Exit(1)
 	}

@@ -71,6 +71,7 @@ type typeState struct {
 	resources  uint64 // sent so far
 	rejections uint64
 	acked      string // version that the client took last
+	current    bool   // there was nothing to send when it was looked at last
 	nack       *NACK  // the last one
 }
 
@@ -88,6 +89,7 @@ func (c *client) CreateWatch(request *cache.Request, from cache.Subscription, re
 	}
 	return c.server.watches.add(&pending{client: c, typeURL: s.typeURL, answer: func(current *snapshot) (bool, error) {
 		response, err := s.stateOfTheWorld(current, request)
+		c.looked(s.typeURL, response == nil && err == nil)
 		if response == nil || err != nil {
 			return false, err
 		}
@@ -103,6 +105,7 @@ func (c *client) CreateDeltaWatch(request *cache.DeltaRequest, from cache.Subscr
 	}
 	return c.server.watches.add(&pending{client: c, typeURL: s.typeURL, answer: func(current *snapshot) (bool, error) {
 		response, err := s.delta(current, request)
+		c.looked(s.typeURL, response == nil && err == nil)
 		if response == nil || err != nil {
 			return false, err
 		}
@@ -210,6 +213,15 @@ func (c *client) OnStreamResponse(_ context.Context, _ int64, _ *discovery.Disco
 // OnStreamDeltaResponse implements [delta.Callbacks].
 func (c *client) OnStreamDeltaResponse(_ int64, _ *discovery.DeltaDiscoveryRequest, r *discovery.DeltaDiscoveryResponse) {
 	c.sent(r.GetTypeUrl(), r.GetSystemVersionInfo(), r.GetNonce(), deltaResponse(r))
+}
+
+// looked notes whether there is nothing to send of a type.
+func (c *client) looked(typeURL string, current bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if state := c.types[typeURL]; state != nil {
+		state.current = current
+	}
 }
 
 func (c *client) sent(typeURL, version, nonce string, last response) {

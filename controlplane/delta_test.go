@@ -128,6 +128,11 @@ func TestDelta_ReconnectSendsOnlyWhatChangedMeanwhile(t *testing.T) {
 			InitialResourceVersions: known,
 		})
 		third.quiet()
+		for _, c := range s.Status().Clients {
+			if state := c.Types[eds]; state.Sent == "" && !state.Current {
+				t.Errorf("%+v, want a client that is up to date", state)
+			}
+		}
 	}, service("payment", "10.0.0.1"), service("ledger", "10.0.1.1"), service("gone", "10.0.2.1"))
 }
 

@@ -124,6 +124,10 @@ type TypeStatus struct {
 	// one that the client took.
 	Sent  string `json:"sent,omitempty"`
 	Acked string `json:"acked,omitempty"`
+	// Current says that there was nothing to send when the server looked last. With
+	// nothing in Sent, the client has come with all that there is, as after a restart of
+	// the server.
+	Current bool `json:"current,omitempty"`
 	// Resources is how many were sent on this stream.
 	Resources uint64 `json:"resources"`
 	// NACKs is how many responses were rejected on this stream, NACK the last one of
@@ -131,7 +135,7 @@ type TypeStatus struct {
 	NACKs uint64 `json:"nacks,omitempty"`
 	NACK  *NACK  `json:"nack,omitempty"`
 	// Refused are the listeners of servers that the client asks for and does not get
-	// because they are another workload's, at most maxRefused of them.
+	// because they are another workload's, at most 50 of them.
 	Refused []RefusedListener `json:"refused,omitempty"`
 }
 
@@ -213,6 +217,7 @@ func (c *client) status() ClientStatus {
 			Subscribed: state.subscribed,
 			Sent:       state.sent,
 			Acked:      state.acked,
+			Current:    state.current,
 			Resources:  state.resources,
 			NACKs:      state.rejections,
 			NACK:       state.nack,

@@ -158,13 +158,22 @@ func (m *Mesh) startIdentities(ctx context.Context) error {
 	for range waiting {
 		r := <-results
 		if r.err != nil {
-			errs = append(errs, fmt.Errorf("certificate provider %q: %w", r.name, r.err))
+			errs = append(errs, fmt.Errorf("certificate provider %q: %w%s", r.name, r.err, m.settings.withoutCA(r.name)))
 			continue
 		}
 		m.identities[r.name] = r.source
 		m.closers = append(m.closers, r.closer.Close)
 	}
 	return errors.Join(errs...)
+}
+
+// withoutCA says why a process with [LastKnownGood] did not start: it has been told to
+// do without the control plane, and its certificates are from there. It is "" otherwise.
+func (s *settings) withoutCA(provider string) string {
+	if s.lastKnownGood.Dir == "" || s.bootstrap.CertificateProviders[provider].Plugin != "istio_ca" {
+		return ""
+	}
+	return " (mesh.LastKnownGood keeps no certificates: a process that is to start while the CA is away has them from elsewhere, by file_watcher, spiffe_workload_api or sds)"
 }
 
 // around carries what does not go through the mesh, if the outbound policy

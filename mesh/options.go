@@ -79,14 +79,16 @@ func WithHooks(hooks *observe.Hooks) Option {
 	return option(func(s *settings) { s.hooks = hooks })
 }
 
-// WithTracerProvider makes spans with p. The default is OpenTelemetry's global
-// provider, which does nothing until the application installs an SDK.
+// WithTracerProvider makes spans with p, which the application shuts down, after
+// [Mesh.Close]. The default is OpenTelemetry's global provider, which does nothing until
+// the application installs an SDK.
 func WithTracerProvider(p trace.TracerProvider) Option {
 	return option(func(s *settings) { s.tracers = p })
 }
 
-// WithMeterProvider makes metrics with p. The default is OpenTelemetry's global
-// provider, which does nothing until the application installs an SDK.
+// WithMeterProvider makes metrics with p, which the application shuts down, after
+// [Mesh.Close]. The default is OpenTelemetry's global provider, which does nothing until
+// the application installs an SDK.
 func WithMeterProvider(p metric.MeterProvider) Option {
 	return option(func(s *settings) { s.meters = p })
 }

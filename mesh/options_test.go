@@ -1,6 +1,7 @@
 package mesh_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -67,6 +68,28 @@ func TestNewReportsTheMistakesOfTheBootstrapTogether(t *testing.T) {
 				t.Errorf("mistakes (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestLastKnownGoodSaysWhyItDoesNotStartWithoutTheCA: what is on disk is of no use to a
+// process whose certificates are the control plane's.
+func TestLastKnownGoodSaysWhyItDoesNotStartWithoutTheCA(t *testing.T) {
+	t.Parallel()
+	config := bootstrap.Config{
+		Servers: []bootstrap.Server{{URI: "127.0.0.1:1", ChannelCreds: bootstrap.Credentials{Type: "insecure"}}},
+		CertificateProviders: map[string]bootstrap.CertificateProvider{
+			"default": {Plugin: "istio_ca", Config: []byte(`{"server_uri": "127.0.0.1:1", "token_file": "/none"}`)},
+		},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	const remedy = "mesh.LastKnownGood keeps no certificates"
+	_, err := mesh.New(ctx, mesh.WithBootstrap(&config), mesh.LastKnownGood{Dir: t.TempDir()})
+	if err == nil || !strings.Contains(err.Error(), remedy) || !strings.Contains(err.Error(), "file_watcher, spiffe_workload_api or sds") {
+		t.Errorf("error %v, want the remedy", err)
+	}
+	if _, err := mesh.New(ctx, mesh.WithBootstrap(&config)); err == nil || strings.Contains(err.Error(), remedy) {
+		t.Errorf("error %v, want none that speaks of what was not asked for", err)
 	}
 }
 

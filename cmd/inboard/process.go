@@ -32,6 +32,7 @@ type processConfig struct {
 		LastKnownGood int       `json:"lastKnownGood"`
 		File          string    `json:"file"`
 		Saved         time.Time `json:"saved"`
+		Written       time.Time `json:"written"`
 		Refused       string    `json:"refused"`
 		NotWritten    string    `json:"notWritten"`
 	} `json:"source"`
@@ -201,8 +202,10 @@ func (p *process) write(to io.Writer, now time.Time) error {
 		fmt.Fprintf(&b, " (of %s)", stamp(p.is.Source.Saved))
 	}
 	b.WriteByte('\n')
-	if p.is.Source.File != "" {
-		fmt.Fprintf(&b, "kept in %s\n", printable(p.is.Source.File))
+	if file := printable(p.is.Source.File); file != "" && p.is.Source.Written.IsZero() {
+		fmt.Fprintf(&b, "to be kept in %s, not written yet\n", file)
+	} else if file != "" {
+		fmt.Fprintf(&b, "kept in %s, written %s\n", file, stamp(p.is.Source.Written))
 	}
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	if len(p.is.Streams) > 0 {

@@ -139,7 +139,7 @@ func writeStatus(to io.Writer, s *controlplane.Status) error {
 		return err
 	}
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NODE\tIDENTITY\tPROTOCOL\tTYPE\tNAMES\tSENT\tSTATE")
+	fmt.Fprintln(table, "NODE\tPEER\tIDENTITY\tPROTOCOL\tTYPE\tNAMES\tSENT\tSTATE")
 	for i := range s.Clients {
 		c := &s.Clients[i]
 		identity := c.Identity
@@ -148,7 +148,7 @@ func writeStatus(to io.Writer, s *controlplane.Status) error {
 		}
 		for _, typeURL := range slices.Sorted(maps.Keys(c.Types)) {
 			t := c.Types[typeURL]
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%d\t%s\n", printable(c.Node), printable(identity), c.Protocol,
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", printable(c.Node), printable(c.Peer), printable(identity), c.Protocol,
 				printable(typeURL[strings.LastIndexByte(typeURL, '.')+1:]), t.Subscribed, t.Resources, stateOf(&t))
 		}
 	}
@@ -168,6 +168,8 @@ func stateOf(t *controlplane.TypeStatus) string {
 		return "REJECTED"
 	case len(t.Refused) > 0:
 		return "REFUSED"
+	case t.Sent == "" && t.Current:
+		return "up to date" // it has come with all that there is
 	case t.Sent == "":
 		return "nothing sent"
 	case t.Acked == t.Sent:
@@ -185,7 +187,8 @@ func writeRejections(b *strings.Builder, s *controlplane.Status) {
 			if nack == nil || !nack.Active {
 				continue
 			}
-			fmt.Fprintf(b, "\n%s rejects:\n", printable(c.Node))
+			fmt.Fprintf(b, "\n%s at %s rejects what it is sent (%d times on this stream, the last at %s):\n",
+				printable(c.Node), printable(c.Peer), c.Types[typeURL].NACKs, nack.Time.Format(time.RFC3339))
 			for _, r := range nack.Resources {
 				fmt.Fprintf(b, "  %s %q: %s\n", printable(typeURL[strings.LastIndexByte(typeURL, '.')+1:]), r.Name, printable(r.Reason))
 			}
@@ -205,7 +208,7 @@ func writeRefusals(b *strings.Builder, s *controlplane.Status) {
 			if len(refused) == 0 {
 				continue
 			}
-			fmt.Fprintf(b, "\n%s is refused:\n", printable(c.Node))
+			fmt.Fprintf(b, "\n%s at %s is refused:\n", printable(c.Node), printable(c.Peer))
 			for _, r := range refused {
 				fmt.Fprintf(b, "  %s %q: %s\n", printable(typeURL[strings.LastIndexByte(typeURL, '.')+1:]), r.Name, printable(r.Reason))
 			}

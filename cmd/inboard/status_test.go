@@ -71,7 +71,7 @@ func TestStatusShowsWhatAClientRejects(t *testing.T) {
 	if code != exitFailed || errs != "" || strings.Contains(out, "\x1b") {
 		t.Errorf("code %d: %q", code, errs)
 	}
-	for _, want := range []string{"web-1", "delta", "Cluster", "REJECTED", `  Cluster "` + name + `": lb_policy: unknown`, "1 responses rejected"} {
+	for _, want := range []string{"web-1", "delta", "Cluster", "REJECTED", " at 127.0.0.1:", " rejects what it is sent (1 times on this stream, the last at ", `  Cluster "` + name + `": lb_policy: unknown`, "1 responses rejected"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
@@ -80,6 +80,20 @@ func TestStatusShowsWhatAClientRejects(t *testing.T) {
 	var found controlplane.Status
 	if err := json.Unmarshal([]byte(out), &found); err != nil || code != exitFailed || len(found.Clients) != 1 {
 		t.Errorf("code %d, %v: %s", code, err, out)
+	}
+}
+
+func TestStatusTellsWhoHasAllFromWhoWasSentNothing(t *testing.T) {
+	t.Parallel()
+	for want, state := range map[string]controlplane.TypeStatus{
+		"up to date":   {Subscribed: 4, Current: true},
+		"nothing sent": {Subscribed: 4},
+		"accepted":     {Subscribed: 4, Sent: "2", Acked: "2", Current: true},
+		"not answered": {Subscribed: 4, Sent: "2", Acked: "1", Current: true},
+	} {
+		if got := stateOf(&state); got != want {
+			t.Errorf("%+v is %q, want %q", state, got, want)
+		}
 	}
 }
 
@@ -119,7 +133,7 @@ func TestStatusShowsWhatAClientIsRefused(t *testing.T) {
 	if code != exitFailed || errs != "" {
 		t.Errorf("code %d: %q", code, errs)
 	}
-	for _, want := range []string{"REFUSED", "web-1 is refused:", `  Listener "` + name + `": the workload at 10.0.0.1:8080 has the service account "payment" of namespace "shop"`, `the node is "web" of "shop"`} {
+	for _, want := range []string{"REFUSED", "web-1 at 127.0.0.1:", " is refused:", `  Listener "` + name + `": the workload at 10.0.0.1:8080 has the service account "payment" of namespace "shop"`, `the node is "web" of "shop"`} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}

@@ -148,10 +148,23 @@ func (o object) lookalike(key string) string {
 }
 
 // similar reports whether a may be a misspelling of b: the same without case
-// and separators, or at most two edits away.
+// and separators, or a few edits away, the more the longer it is ("_name" may be
+// missing in the longest). Of a name so short that another one may be as near, only a
+// letter too many counts.
 func similar(a, b string) bool {
 	a, b = plain(a), plain(b)
-	return a == b || len(b) > 4 && len(a) < 2*len(b) && distance(a, b) <= 2
+	edits := 2
+	switch {
+	case a == b:
+		return true
+	case len(b) < 4:
+		return len(a) == len(b)+1 && strings.HasPrefix(a, b)
+	case len(b) == 4:
+		edits = 1
+	case len(b) > 30:
+		edits = 4
+	}
+	return len(a) < 2*len(b) && distance(a, b) <= edits
 }
 
 // plain is s in lower case without separators: "xdsServers" is "xdsservers".

@@ -157,6 +157,12 @@ func TestParseReportsMistakes(t *testing.T) {
 			`$.xds_servers[0].call_cred: is not a known key: did you mean "call_creds"?`,
 			`$.xds_servers[0].apiType: is not a known key: did you mean "api_type"?`,
 			`$.xds_servers[0].channel_creds[0].Config: is not a known key: did you mean "config"?`}},
+		{"short and long keys misspelled", `{"xds_servers": [{"server_uri": "x:1", "channel_creds": [{"type": "insecure"}]}], "ode": {}, "nodes": {},
+			"server_listener_resource_template": "x"}`, []string{
+			`bootstrap: $.nodes: is not a known key: did you mean "node"?`,
+			`$.server_listener_resource_template: is not a known key: did you mean "server_listener_resource_name_template"?`}},
+		{"an ID of the node misspelled", `{"xds_servers": [{"server_uri": "x:1", "channel_creds": [{"type": "insecure"}]}], "node": {"ip": "x", "idd": "x"}}`, []string{
+			`bootstrap: $.node.idd: is not a known key: did you mean "id"?`}},
 		{"keys of the node misspelled", `{"xds_servers": [{"server_uri": "x:1", "channel_creds": [{"type": "insecure"}]}],
 			"node": {"ID": "x", "metdata": {}, "locality": {"subZone": "a"}}}`, []string{
 			`bootstrap: $.node.ID: is not a known key: did you mean "id"?`,
@@ -177,7 +183,7 @@ func TestParseReportsMistakes(t *testing.T) {
 		{"no supported credentials", server(`"server_uri": "x:1", "channel_creds": [{"type": "google_moon_base"}, {"type": "alts"}]`), []string{
 			`bootstrap: $.xds_servers[0].channel_creds: expected one of "insecure", "tls" or a type registered with google.golang.org/grpc/xds/bootstrap, found only "google_moon_base", "alts"`}},
 		{"credentials with a misspelled type", server(`"server_uri": "x:1", "channel_creds": [{"typ": "tls"}]`), []string{
-			`bootstrap: $.xds_servers[0].channel_creds[0].type: is required: one of "insecure", "tls" or a type registered with google.golang.org/grpc/xds/bootstrap`}},
+			`bootstrap: $.xds_servers[0].channel_creds[0].type: is required: one of "insecure", "tls" or a type registered with google.golang.org/grpc/xds/bootstrap; found "typ": did you mean "type"?`}},
 		{"credentials that are an object", server(`"server_uri": "x:1", "channel_creds": {"type": "tls"}`), []string{
 			"bootstrap: $.xds_servers[0].channel_creds: expected a list, found an object"}},
 		{"a configuration of credentials that is a list", server(`"server_uri": "x:1", "channel_creds": [{"type": "tls", "config": []}]`), []string{

@@ -13,7 +13,7 @@ import (
 
 // Listener lets a native server accept plaintext beside mutual TLS where its
 // configuration does (PERMISSIVE); under any other configuration it changes
-// nothing. inner listens on TCP:
+// nothing. inner listens on TCP, and is closed with the listener that is returned:
 //
 //	srv.Serve(guest.Listener(inner))
 //
