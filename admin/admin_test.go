@@ -1,6 +1,8 @@
 package admin_test
 
 import (
+	"bytes"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,8 +13,10 @@ import (
 	"testing"
 
 	"github.com/inboardmesh/inboard/admin"
+	"github.com/inboardmesh/inboard/internal/tlstest"
 	"github.com/inboardmesh/inboard/mesh"
 	"github.com/inboardmesh/inboard/mesh/meshtest"
+	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
 func call(t *testing.T, h http.Handler, method, path, body string, header ...string) (*http.Response, string) {
@@ -127,6 +131,50 @@ func TestConfig(t *testing.T) {
 	for _, want := range []string{"Listener", "RouteConfiguration", "Cluster", "ClusterLoadAssignment"} {
 		if !types[want] {
 			t.Errorf("no %s in %s", want, body)
+		}
+	}
+}
+
+// TestBS2_TheTrustDomainsOfAnIdentityAreTold, if they are told apart: that there are none
+// is not that it makes no difference.
+func TestBS2_TheTrustDomainsOfAnIdentityAreTold(t *testing.T) {
+	t.Parallel()
+	ca := tlstest.NewCA(t)
+	for want, bundles := range map[string]map[string][]*x509.Certificate{
+		`["cluster.local","partner.example"]`: {"partner.example": {ca.Certificate}, "cluster.local": {ca.Certificate}},
+		`[]`:                                  {},
+		``:                                    nil,
+	} {
+		identity, err := meshtls.NewIdentity(ca.Workload(t, "spiffe://cluster.local/ns/shop/sa/customer"), []*x509.Certificate{ca.Certificate})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bundles != nil {
+			identity = identity.WithBundles(bundles)
+		}
+		m := meshtest.New(t).Workload("customer.shop", meshtest.Mesh(mesh.WithIdentity("default", meshtls.NewStatic(identity))))
+		_, body := call(t, admin.Handler(m), http.MethodGet, "/config", "")
+		var got struct {
+			Identities []struct {
+				Name         string          `json:"name"`
+				TrustDomains json.RawMessage `json:"trustDomains"`
+			} `json:"identities"`
+		}
+		if err := json.Unmarshal([]byte(body), &got); err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for _, i := range got.Identities {
+			var text bytes.Buffer
+			if i.TrustDomains != nil {
+				if err := json.Compact(&text, i.TrustDomains); err != nil {
+					t.Fatal(err)
+				}
+			}
+			found = found || i.Name == "default" && text.String() == want
+		}
+		if !found {
+			t.Errorf("want %s in %s", want, body)
 		}
 	}
 }

@@ -37,13 +37,16 @@ type identity struct {
 	Name     string    `json:"name"`
 	ID       string    `json:"id,omitempty"`
 	NotAfter time.Time `json:"notAfter,omitzero"`
-	Error    string    `json:"error,omitempty"`
+	// TrustDomains is absent where they are not told apart, and empty where nobody is
+	// verified.
+	TrustDomains []string `json:"trustDomains,omitzero"`
+	Error        string   `json:"error,omitempty"`
 }
 
 func identitiesOf(states []mesh.IdentityState) []identity {
 	identities := make([]identity, 0, len(states))
 	for _, s := range states {
-		one := identity{Name: s.Name, ID: s.ID, NotAfter: s.NotAfter}
+		one := identity{Name: s.Name, ID: s.ID, NotAfter: s.NotAfter, TrustDomains: s.TrustDomains}
 		if s.Err != nil {
 			one.Error = s.Err.Error()
 		}

@@ -2,10 +2,8 @@ package mesh_test
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -29,21 +27,16 @@ func bundleSocket(t *testing.T, bundles string) string {
 			"trustDomains": [{"name": "cluster.local"}], "trustBundles": {"inlineString": ` + string(text) + `}}}}}`
 }
 
-// bundleOf is the SPIFFE bundle of one root.
-func bundleOf(ca *tlstest.CA) string {
-	point := ca.Certificate.RawSubjectPublicKeyInfo[len(ca.Certificate.RawSubjectPublicKeyInfo)-64:]
-	encode := base64.RawURLEncoding.EncodeToString
-	return fmt.Sprintf(`{"keys": [{"kty": "EC", "use": "x509-svid", "crv": "P-256", "x": %q, "y": %q, "x5c": [%q]}]}`,
-		encode(point[:32]), encode(point[32:]), base64.StdEncoding.EncodeToString(ca.Certificate.Raw))
-}
-
 // TestBS2_TrustThatABundleMapWithdrawsEnds: for new connections and for those that are
 // open, also if the map or the bundle is empty afterwards, which is accepted; one that
 // cannot be read is refused, and leaves the one before in force.
 func TestBS2_TrustThatABundleMapWithdrawsEnds(t *testing.T) {
 	t.Parallel()
 	ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
-	good := `{"trust_domains": {"cluster.local": ` + bundleOf(ca) + `}}`
+	of := func(domain string, ca *tlstest.CA) string {
+		return tlstest.BundleMap(map[string][]*tlstest.CA{domain: {ca}})
+	}
+	good := of("cluster.local", ca)
 	for _, tt := range []struct {
 		name, next string
 		trusted    bool // afterwards
@@ -51,8 +44,8 @@ func TestBS2_TrustThatABundleMapWithdrawsEnds(t *testing.T) {
 	}{
 		{"an empty map", `{"trust_domains": {}}`, false, ""},
 		{"an empty bundle", `{"trust_domains": {"cluster.local": {"keys": []}}}`, false, ""},
-		{"a map of another trust domain", `{"trust_domains": {"elsewhere.org": ` + bundleOf(ca) + `}}`, false, ""},
-		{"another root", `{"trust_domains": {"cluster.local": ` + bundleOf(other) + `}}`, false, ""},
+		{"a map of another trust domain", of("elsewhere.org", ca), false, ""},
+		{"another root", of("cluster.local", other), false, ""},
 		{"no map", `{}`, true, "trust_bundles: has no trust_domains"},
 		{"half a map", good[:len(good)/2], true, "trust_bundles: unexpected end of JSON input"},
 	} {

@@ -16,14 +16,18 @@ type IdentityState struct {
 	// is.
 	ID       string
 	NotAfter time.Time
+	// TrustDomains are those whose members are verified, each by the roots of its own
+	// (a SPIFFE bundle map, or federation), sorted: empty if nobody is. nil is no such
+	// distinction: there is one set of roots, or none.
+	TrustDomains []string
 	// Err is why there is no identity, nil if there is.
 	Err error
 }
 
 // Identities is the state of every identity of the process, sorted by name: whether it
-// has a certificate, for whom, and until when. There are none without certificate
-// providers in the bootstrap and without [WithIdentity]. Keys are not in it. Safe for
-// concurrent use.
+// has a certificate, for whom, and until when, and whom it verifies. There are none
+// without certificate providers in the bootstrap and without [WithIdentity]. Keys are not
+// in it. Safe for concurrent use.
 func (m *Mesh) Identities() []IdentityState {
 	states := make([]IdentityState, 0, len(m.identities))
 	for _, name := range slices.Sorted(maps.Keys(m.identities)) {
@@ -33,6 +37,10 @@ func (m *Mesh) Identities() []IdentityState {
 			state.Err = err
 		} else {
 			state.NotAfter = identity.NotAfter
+			if bundles := identity.Bundles(); bundles != nil {
+				state.TrustDomains = slices.AppendSeq(make([]string, 0, len(bundles)), maps.Keys(bundles))
+				slices.Sort(state.TrustDomains)
+			}
 			if !identity.ID.IsZero() {
 				state.ID = identity.ID.String()
 			}

@@ -36,7 +36,7 @@ func TestThePageOfIdentitiesIsTrue(t *testing.T) {
 			}
 		}
 	}
-	if got, want := strings.Join(plugins, " "), "file_watcher spiffe_workload_api sds file_watcher"; got != want {
+	if got, want := strings.Join(plugins, " "), "file_watcher file_watcher spiffe_workload_api sds file_watcher"; got != want {
 		t.Errorf("plugins %s, want %s", got, want)
 	}
 }

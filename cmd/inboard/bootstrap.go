@@ -197,7 +197,7 @@ func (w *workload) completeWithoutCA() error {
 		return usagef("--ca-server and --certificate-lifetime have no use with --certificate-file, --workload-api or --sds")
 	case w.plaintext && w.tokenFile != "":
 		return usagef("--token-file has no use with --plaintext: a token is not sent in the clear")
-	case w.plaintext && w.rootFile != "" && w.identity.certificateFile == "":
+	case w.plaintext && w.rootFile != "" && (w.identity.certificateFile == "" || w.identity.bundleMapFile != ""):
 		return usagef("--root-file has no use with --plaintext: the source of the certificate has roots, too")
 	case !w.plaintext && w.rootFile == "":
 		return usagef("missing --root-file: it verifies the control plane (or use --plaintext)")
@@ -207,7 +207,7 @@ func (w *workload) completeWithoutCA() error {
 
 // absolute makes the paths absolute.
 func (w *workload) absolute() error {
-	for _, path := range []*string{&w.tokenFile, &w.rootFile, &w.identity.certificateFile, &w.identity.keyFile} {
+	for _, path := range []*string{&w.tokenFile, &w.rootFile, &w.identity.certificateFile, &w.identity.keyFile, &w.identity.bundleMapFile} {
 		if *path == "" {
 			continue
 		}

@@ -11,13 +11,14 @@ import (
 // identity says where a workload has its certificate from, if not from the CA's
 // service: one of three sources that need no token.
 type identity struct {
-	certificateFile, keyFile string
-	workloadAPI, sds         string
+	certificateFile, keyFile, bundleMapFile string
+	workloadAPI, sds                        string
 }
 
 func (i *identity) flags(f *flag.FlagSet) {
 	f.StringVar(&i.certificateFile, "certificate-file", "", "`FILE` with the workload's certificate chain, which somebody else renews, instead of a token; with --key-file and --root-file")
 	f.StringVar(&i.keyFile, "key-file", "", "`FILE` with the private key of --certificate-file")
+	f.StringVar(&i.bundleMapFile, "bundle-map-file", "", "`FILE` with a SPIFFE bundle map, by which peers are verified in the place of --root-file: the members of each trust domain by its own roots; with --certificate-file")
 	f.StringVar(&i.workloadAPI, "workload-api", "", "`SOCKET` of a SPIFFE Workload API, such as unix:///run/spire/sockets/agent.sock, to get the certificate from instead of by a token")
 	f.StringVar(&i.sds, "sds", "", "`SOCKET` of an agent's secret discovery service, such as unix:///var/run/secrets/workload-spiffe-uds/socket, to get the certificate from instead of by a token")
 }
@@ -26,12 +27,21 @@ func (i *identity) flags(f *flag.FlagSet) {
 func (i *identity) provider(rootFile string) (*bootstrapProvider, error) {
 	var found []*bootstrapProvider
 	if i.certificateFile != "" || i.keyFile != "" {
-		if i.certificateFile == "" || i.keyFile == "" || rootFile == "" {
-			return nil, usagef("--certificate-file, --key-file and --root-file: give all three: a certificate needs its key, and peers are verified by the roots")
+		if i.certificateFile == "" || i.keyFile == "" || rootFile == "" && i.bundleMapFile == "" {
+			return nil, usagef("--certificate-file, --key-file and --root-file: give all three: a certificate needs its key, and peers are verified by the roots (or by --bundle-map-file)")
 		}
-		found = append(found, &bootstrapProvider{Plugin: "file_watcher", Config: map[string]string{
-			"certificate_file": i.certificateFile, "private_key_file": i.keyFile, "ca_certificate_file": rootFile,
-		}})
+		p := &bootstrapProvider{Plugin: "file_watcher", Config: map[string]string{
+			"certificate_file": i.certificateFile, "private_key_file": i.keyFile,
+		}}
+		if i.bundleMapFile != "" {
+			// Alone: who does not know the map would trust more by the roots.
+			p.Config["spiffe_trust_bundle_map_file"] = i.bundleMapFile
+		} else {
+			p.Config["ca_certificate_file"] = rootFile
+		}
+		found = append(found, p)
+	} else if i.bundleMapFile != "" {
+		return nil, usagef("--bundle-map-file: give --certificate-file and --key-file, too: other sources of a certificate bring the roots of peers along")
 	}
 	for _, socket := range []struct {
 		flag, address, plugin string

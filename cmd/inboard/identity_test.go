@@ -23,12 +23,22 @@ func TestBootstrapSaysWhereTheCertificateIsFrom(t *testing.T) {
 		flags  []string
 		plugin string
 		config string // some of it
-		token  bool
-		wrong  string
+		// without is no part of it, if not "".
+		without string
+		token   bool
+		wrong   string
 	}{
 		"files": {
 			flags:  []string{"--certificate-file", "/c.pem", "--key-file", "/k.pem", "--root-file", "/r.pem"},
 			plugin: "file_watcher", config: `"private_key_file": "/k.pem"`,
+		},
+		"files with a bundle map": {
+			flags:  []string{"--certificate-file", "/c.pem", "--key-file", "/k.pem", "--bundle-map-file", "/b.json", "--root-file", "/r.pem"},
+			plugin: "file_watcher", config: `"spiffe_trust_bundle_map_file": "/b.json"`, without: "ca_certificate_file",
+		},
+		"files with a bundle map, in the clear": {
+			flags:  []string{"--certificate-file", "/c.pem", "--key-file", "/k.pem", "--bundle-map-file", "/b.json", "--plaintext"},
+			plugin: "file_watcher", config: `"spiffe_trust_bundle_map_file": "/b.json"`, without: "ca_certificate_file",
 		},
 		"the Workload API": {
 			flags:  []string{"--workload-api", "unix:///spire.sock", "--root-file", "/r.pem"},
@@ -46,15 +56,19 @@ func TestBootstrapSaysWhereTheCertificateIsFrom(t *testing.T) {
 			flags:  []string{"--sds", "unix:///agent.sock", "--plaintext"},
 			plugin: "sds", config: `"socket"`,
 		},
-		"a certificate without its key": {flags: []string{"--certificate-file", "/c.pem", "--root-file", "/r.pem"}, wrong: "give all three"},
-		"a key without its certificate": {flags: []string{"--key-file", "/k.pem", "--root-file", "/r.pem"}, wrong: "give all three"},
-		"files without roots":           {flags: []string{"--certificate-file", "/c.pem", "--key-file", "/k.pem", "--plaintext"}, wrong: "give all three"},
-		"two sources":                   {flags: []string{"--sds", "unix:///a", "--workload-api", "unix:///b", "--root-file", "/r.pem"}, wrong: "give one of them"},
-		"a socket that is none":         {flags: []string{"--workload-api", "127.0.0.1:80", "--root-file", "/r.pem"}, wrong: "--workload-api: spiffe_workload_api: socket:"},
-		"a CA beside a source":          {flags: []string{"--sds", "unix:///a", "--root-file", "/r.pem", "--ca-server", "ca:1"}, wrong: "--ca-server and --certificate-lifetime have no use"},
-		"no roots":                      {flags: []string{"--sds", "unix:///a"}, wrong: "missing --root-file"},
-		"a token in the clear":          {flags: []string{"--sds", "unix:///a", "--plaintext", "--token-file", "/t"}, wrong: "--token-file has no use with --plaintext"},
-		"roots for nothing":             {flags: []string{"--sds", "unix:///a", "--plaintext", "--root-file", "/r.pem"}, wrong: "--root-file has no use with --plaintext"},
+		"a certificate without its key":          {flags: []string{"--certificate-file", "/c.pem", "--root-file", "/r.pem"}, wrong: "give all three"},
+		"a key without its certificate":          {flags: []string{"--key-file", "/k.pem", "--root-file", "/r.pem"}, wrong: "give all three"},
+		"files without roots":                    {flags: []string{"--certificate-file", "/c.pem", "--key-file", "/k.pem", "--plaintext"}, wrong: "give all three"},
+		"a bundle map alone":                     {flags: []string{"--bundle-map-file", "/b.json", "--root-file", "/r.pem"}, wrong: "give --certificate-file and --key-file, too"},
+		"a bundle map beside an agent":           {flags: []string{"--sds", "unix:///a", "--bundle-map-file", "/b.json", "--root-file", "/r.pem"}, wrong: "give --certificate-file and --key-file, too"},
+		"a bundle map, no control plane's roots": {flags: []string{"--certificate-file", "/c.pem", "--key-file", "/k.pem", "--bundle-map-file", "/b.json"}, wrong: "missing --root-file"},
+		"a bundle map and roots in the clear":    {flags: []string{"--certificate-file", "/c.pem", "--key-file", "/k.pem", "--bundle-map-file", "/b.json", "--root-file", "/r.pem", "--plaintext"}, wrong: "--root-file has no use with --plaintext"},
+		"two sources":                            {flags: []string{"--sds", "unix:///a", "--workload-api", "unix:///b", "--root-file", "/r.pem"}, wrong: "give one of them"},
+		"a socket that is none":                  {flags: []string{"--workload-api", "127.0.0.1:80", "--root-file", "/r.pem"}, wrong: "--workload-api: spiffe_workload_api: socket:"},
+		"a CA beside a source":                   {flags: []string{"--sds", "unix:///a", "--root-file", "/r.pem", "--ca-server", "ca:1"}, wrong: "--ca-server and --certificate-lifetime have no use"},
+		"no roots":                               {flags: []string{"--sds", "unix:///a"}, wrong: "missing --root-file"},
+		"a token in the clear":                   {flags: []string{"--sds", "unix:///a", "--plaintext", "--token-file", "/t"}, wrong: "--token-file has no use with --plaintext"},
+		"roots for nothing":                      {flags: []string{"--sds", "unix:///a", "--plaintext", "--root-file", "/r.pem"}, wrong: "--root-file has no use with --plaintext"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, stdout, stderr := call(t, append([]string{"bootstrap", "--namespace", "shop", "--service-account", "payment"}, tt.flags...)...)
@@ -69,7 +83,8 @@ func TestBootstrapSaysWhereTheCertificateIsFrom(t *testing.T) {
 				t.Fatalf("code %d, %q, %v", code, stderr, err)
 			}
 			provider := config.CertificateProviders["default"]
-			if provider.Plugin != tt.plugin || !strings.Contains(string(provider.Config), tt.config) {
+			if provider.Plugin != tt.plugin || !strings.Contains(string(provider.Config), tt.config) ||
+				tt.without != "" && strings.Contains(string(provider.Config), tt.without) {
 				t.Errorf("provider %s %s", provider.Plugin, provider.Config)
 			}
 			if strings.Contains(stdout, "jwt_token_file") != tt.token {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -47,7 +48,9 @@ type processConfig struct {
 		Name     string    `json:"name"`
 		ID       string    `json:"id"`
 		NotAfter time.Time `json:"notAfter"`
-		Error    string    `json:"error"`
+		// TrustDomains is nil where they are not told apart.
+		TrustDomains []string `json:"trustDomains"`
+		Error        string   `json:"error"`
 	} `json:"identities"`
 	Resources []struct {
 		Type  string `json:"type"`
@@ -151,6 +154,8 @@ func (p *process) troubles(now time.Time) (lines []string) {
 			add("identity %q: %s", i.Name, i.Error)
 		case !i.NotAfter.IsZero() && !now.Before(i.NotAfter):
 			add("identity %q: the certificate has expired at %s", i.Name, stamp(i.NotAfter))
+		case i.TrustDomains != nil && len(i.TrustDomains) == 0:
+			add("identity %q: nobody is verified: its map of trust domains is empty", i.Name)
 		}
 	}
 	for _, s := range p.is.Services {
@@ -215,7 +220,7 @@ func (p *process) write(to io.Writer, now time.Time) error {
 		fmt.Fprintf(table, "%s\t%s\t%s\n", printable(s.Server), printable(s.State), stamp(s.Since))
 	}
 	if len(p.is.Identities) > 0 {
-		fmt.Fprintln(table, "IDENTITY\tSPIFFE ID\tCERTIFICATE UNTIL")
+		fmt.Fprintln(table, "IDENTITY\tSPIFFE ID\tCERTIFICATE UNTIL\tVERIFIES")
 	}
 	for _, i := range p.is.Identities {
 		until := "none"
@@ -225,7 +230,14 @@ func (p *process) write(to io.Writer, now time.Time) error {
 				until = stamp(i.NotAfter) + ", EXPIRED"
 			}
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\n", printable(i.Name), printable(i.ID), until)
+		verifies := "by one set of roots"
+		switch {
+		case i.Error != "":
+			verifies = "nobody"
+		case i.TrustDomains != nil:
+			verifies = cmp.Or(strings.Join(i.TrustDomains, ", "), "nobody")
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", printable(i.Name), printable(i.ID), until, printable(verifies))
 	}
 	if len(p.is.Services) > 0 {
 		fmt.Fprintln(table, "SERVICE OF FILTERS\tCLUSTER\tSTATE")

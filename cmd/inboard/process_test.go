@@ -72,6 +72,8 @@ func TestStatusOfAProcessThatIsNotWell(t *testing.T) {
 		"not kept":        {`"source": {"kind": "live", "notWritten": "full"}, "resources": []`, "the configuration is not kept on disk: full"},
 		"no identity":     {well + `, "identities": [{"name": "default", "error": "no token"}]`, `identity "default": no token`},
 		"an old identity": {well + `, "identities": [{"name": "default", "id": "spiffe://a/b", "notAfter": "2020-01-02T03:04:05Z"}]`, "the certificate has expired at 2020-01-02T03:04:05Z"},
+		"trust domains":   {well + `, "identities": [{"name": "default", "trustDomains": ["a"]}]`, ""},
+		"nobody trusted":  {well + `, "identities": [{"name": "default", "trustDomains": []}]`, `identity "default": nobody is verified: its map of trust domains is empty`},
 		"roots only":      {well + `, "identities": [{"name": "default"}]`, ""},
 		"keys": {
 			well + `, "services": [{"kind": "keys", "cluster": "c", "address": "http://k/", "state": "FAILING", "since": "2026-01-02T03:04:05Z", "failures": 2, "error": "status 500"}]`,

@@ -191,13 +191,15 @@ func TestParseReportsMistakes(t *testing.T) {
 		{"a root file under another name", server(`"server_uri": "x:1", "channel_creds": [{"type": "tls", "config": {"ca_certificates_file": "/secret-path"}}]`), []string{
 			`bootstrap: $.xds_servers[0].channel_creds[0].config.ca_certificates_file: is not a known key: did you mean "ca_certificate_file"?`}},
 		{"a SPIFFE bundle map", server(`"server_uri": "x:1", "channel_creds": [{"type": "tls", "config": {"spiffe_trust_bundle_map_file": "/b"}}]`), []string{
-			`bootstrap: $.xds_servers[0].channel_creds[0].config.spiffe_trust_bundle_map_file: is not a known key: expected one of certificate_file, private_key_file, ca_certificate_file, refresh_interval, certificate_provider_instance`}},
+			`bootstrap: $.xds_servers[0].channel_creds[0].config.spiffe_trust_bundle_map_file: is not supported here: every workload that the map verifies could be the server: use ca_certificate_file; the map is for $.certificate_providers`}},
+		{"a SPIFFE bundle map of a file_watcher that is a number", `{"xds_servers": [{` + ok + `}], "certificate_providers": {"a": {"plugin_name": "file_watcher", "config": {"ca_certificate_file": "/r", "spiffe_trust_bundle_map_file": 1}}}}`, []string{
+			`bootstrap: $.certificate_providers.a.config.spiffe_trust_bundle_map_file: expected a string, found a number`}},
 		{"a certificate from a provider and from a file", server(`"server_uri": "x:1", "channel_creds": [{"type": "tls", "config": {"certificate_provider_instance": "default", "certificate_file": "/c", "private_key_file": "/k"}}]`), []string{
 			`bootstrap: $.xds_servers[0].channel_creds[0].config.certificate_provider_instance: expected it, or certificate_file with private_key_file, found both`}},
 		{"a certificate provider instance without a name", server(`"server_uri": "x:1", "channel_creds": [{"type": "tls", "config": {"certificate_provider_instance": ""}}]`), []string{
 			`bootstrap: $.xds_servers[0].channel_creds[0].config.certificate_provider_instance: expected the name of a certificate provider instance, such as "default"`}},
 		{"a certificate provider instance for a file_watcher", `{"xds_servers": [{` + ok + `}], "certificate_providers": {"a": {"plugin_name": "file_watcher", "config": {"ca_certificate_file": "/r", "certificate_provider_instance": "b"}}}}`, []string{
-			`bootstrap: $.certificate_providers.a.config.certificate_provider_instance: is not a known key: expected one of certificate_file, private_key_file, ca_certificate_file, refresh_interval`}},
+			`bootstrap: $.certificate_providers.a.config.certificate_provider_instance: is not a known key: expected one of certificate_file, private_key_file, ca_certificate_file, refresh_interval, spiffe_trust_bundle_map_file`}},
 		{"a certificate without a key", server(`"server_uri": "x:1", "channel_creds": [{"type": "tls", "config": {"certificate_file": "/c"}}]`), []string{
 			`bootstrap: $.xds_servers[0].channel_creds[0].config.private_key_file: is required: the key of certificate_file`}},
 		{"a key without a certificate", server(`"server_uri": "x:1", "channel_creds": [{"type": "tls", "config": {"private_key_file": "/k"}}]`), []string{
@@ -226,7 +228,7 @@ func TestParseReportsMistakes(t *testing.T) {
 			`bootstrap: $.certificate_providers.a.plugin_name: is required: "file_watcher", or another certificate provider plugin`,
 			`$.certificate_providers.d.plugin_name: is required: "file_watcher", or another certificate provider plugin`,
 			`$.certificate_providers.e: expected an object, found a number`,
-			`$.certificate_providers["b c"].config: expected certificate_file with private_key_file, or ca_certificate_file, or all three`}},
+			`$.certificate_providers["b c"].config: expected certificate_file with private_key_file, ca_certificate_file or spiffe_trust_bundle_map_file: at least one`}},
 		{"keys that are given twice", `{"node": {"id": "a", "i\u0064": "b", "metadata": {"x": [1, {"y": 1, "y": 1, "z": 2}], "ok": {"x": 1}}}, "node": {}, "new": {"a b": 1, "a b": 1},
 			"xds_servers": [{` + ok + `}, {` + ok + `, "channel_creds": [{"type": "tls"}]}]}`, []string{
 			`bootstrap: $.node.id: the key "id" is given twice`,

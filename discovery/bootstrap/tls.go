@@ -36,8 +36,13 @@ type tlsConfig struct {
 	instance string
 }
 
-const keyInstance = "certificate_provider_instance"
+const (
+	keyInstance = "certificate_provider_instance"
+	// keyBundleMap is the file of a SPIFFE bundle map (gRFC A87).
+	keyBundleMap = "spiffe_trust_bundle_map_file"
+)
 
+// certificateKeys are those that both have.
 var certificateKeys = []string{"certificate_file", "private_key_file", "ca_certificate_file", "refresh_interval"}
 
 // parseTLS reads the configuration of "tls".
@@ -45,6 +50,12 @@ func parseTLS(found *problems, path string, config json.RawMessage) tlsConfig {
 	o, ok := readObject(found, path, config)
 	if !ok {
 		return tlsConfig{}
+	}
+	if o.has(keyBundleMap) {
+		// A control plane is found by its host name, which an SVID need not have; and
+		// whoever has an SVID of the trust domain could stand in for it.
+		found.addf(child(path, keyBundleMap), "is not supported here: every workload that the map verifies could be the server: use ca_certificate_file; the map is for $.certificate_providers")
+		delete(o.fields, keyBundleMap)
 	}
 	o.only(append(slices.Clip(certificateKeys), keyInstance)...)
 	c := tlsConfig{certificateFiles: o.certificateFiles(), instance: o.text(keyInstance)}
@@ -55,16 +66,6 @@ func parseTLS(found *problems, path string, config json.RawMessage) tlsConfig {
 		found.addf(child(path, keyInstance), "expected the name of a certificate provider instance, such as \"default\"")
 	}
 	return c
-}
-
-// parseFiles reads certificateFiles.
-func parseFiles(found *problems, path string, config json.RawMessage) certificateFiles {
-	o, ok := readObject(found, path, config)
-	if !ok {
-		return certificateFiles{}
-	}
-	o.only(certificateKeys...)
-	return o.certificateFiles()
 }
 
 // certificateFiles reads the fields of certificateFiles. A refresh_interval is
@@ -90,8 +91,14 @@ func (o object) certificateFiles() certificateFiles {
 
 // checkFileWatcher adds the mistakes of a "file_watcher" to found.
 func checkFileWatcher(found *problems, path string, config json.RawMessage) {
-	if files := parseFiles(found, path, config); files.certificate == "" && files.roots == "" {
-		found.addf(path, "expected certificate_file with private_key_file, or ca_certificate_file, or all three")
+	o, ok := readObject(found, path, config)
+	if !ok {
+		return
+	}
+	o.only(append(slices.Clip(certificateKeys), keyBundleMap)...)
+	bundles := o.text(keyBundleMap)
+	if files := o.certificateFiles(); files.certificate == "" && files.roots == "" && bundles == "" {
+		found.addf(path, "expected certificate_file with private_key_file, ca_certificate_file or spiffe_trust_bundle_map_file: at least one")
 	}
 }
 

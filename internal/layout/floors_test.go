@@ -34,6 +34,7 @@ var floors = map[string]place{
 	"internal/racing":      {0, shared},
 	"internal/cputime":     {0, shared},
 	"internal/strictjson":  {0, shared},
+	"internal/bundlemap":   {0, dataPlane},
 	"internal/regularfile": {0, shared},
 	"internal/tlstest":     {0, shared},
 	"internal/faultproxy":  {0, shared},

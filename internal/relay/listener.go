@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -220,7 +221,7 @@ func direct(f *discovery.Forwarding) bool {
 func (e *encoder) connectionPolicies(chain *discovery.FilterChain, plaintext bool, facts serverFacts) ([]*hcmv3.HttpFilter, error) {
 	f := &filters{}
 	if t := chain.TLS; t != nil && t.RequireClientCertificate {
-		sans, err := e.peers(t.RootInstance, t.SANs, nil)
+		sans, err := e.peers(cmp.Or(t.IdentityInstance, t.RootInstance), t.SANs, nil)
 		if err != nil {
 			return nil, err
 		}

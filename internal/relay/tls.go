@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -58,7 +59,7 @@ func (e *encoder) upstreamTLS(where string, t *discovery.UpstreamTLS) (*corev3.T
 	if t.SystemRoots {
 		return nil, errors.New("grpc-go has no system roots, unless an experiment is switched on: call with mesh.DialOptions instead")
 	}
-	sans, err := e.peers(t.RootInstance, t.SANs, t.Names)
+	sans, err := e.peers(cmp.Or(t.IdentityInstance, t.RootInstance), t.SANs, t.Names)
 	if err != nil {
 		return nil, err
 	}
@@ -76,8 +77,8 @@ func (e *encoder) upstreamTLS(where string, t *discovery.UpstreamTLS) (*corev3.T
 
 // peers writes which names peers may have. grpc-go compares names of all types
 // with each matcher, and takes any name if there is none: then the members of
-// the own trust domain are meant.
-func (e *encoder) peers(roots string, uris []discovery.StringMatch, names []discovery.NameMatch) ([]*matcherv3.StringMatcher, error) {
+// the own trust domain are meant, which is that of the source own.
+func (e *encoder) peers(own string, uris []discovery.StringMatch, names []discovery.NameMatch) ([]*matcherv3.StringMatcher, error) {
 	var sans []*matcherv3.StringMatcher
 	for i := range uris {
 		sans = append(sans, stringMatch(&uris[i]))
@@ -91,7 +92,7 @@ func (e *encoder) peers(roots string, uris []discovery.StringMatch, names []disc
 	if len(sans) > 0 {
 		return sans, nil
 	}
-	prefix, err := e.members(roots)
+	prefix, err := e.members(own)
 	if err != nil {
 		return nil, err
 	}

@@ -7,17 +7,13 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -162,49 +158,6 @@ func Revocation(source *corev3.DataSource, leafOnly bool) (*meshtls.Revocation, 
 		lists = append(lists, list)
 	}
 	return meshtls.NewRevocation(lists, leafOnly)
-}
-
-// Bundles reads a SPIFFE bundle map: a JSON object "trust_domains" with the bundle of
-// each, whose keys of the use x509-svid are its roots. A map without bundles is one that
-// trusts nobody (gRFC A87), and a bundle without such keys one whose trust domain is not
-// trusted any more (SPIFFE Trust Domain and Bundle, 4.1.3): both withdraw what was
-// trusted before, which a refusal would leave in force. A text that does not say which
-// bundles there are is no map.
-func Bundles(text []byte) (map[string][]*x509.Certificate, error) {
-	var document struct {
-		TrustDomains map[string]json.RawMessage `json:"trust_domains"`
-	}
-	if err := json.Unmarshal(text, &document); err != nil {
-		return nil, err
-	}
-	if document.TrustDomains == nil {
-		return nil, errors.New("has no trust_domains")
-	}
-	bundles := make(map[string][]*x509.Certificate, len(document.TrustDomains))
-	for _, name := range slices.Sorted(maps.Keys(document.TrustDomains)) {
-		domain, err := TrustDomain(name)
-		if err != nil {
-			return nil, err
-		}
-		bundle, err := spiffebundle.Parse(domain, document.TrustDomains[name])
-		if err != nil {
-			return nil, fmt.Errorf("trust domain %q: %w", name, err)
-		}
-		bundles[name] = bundle.X509Authorities()
-	}
-	return bundles, nil
-}
-
-// TrustDomain reads the name of a trust domain, and nothing that merely contains one.
-func TrustDomain(name string) (spiffeid.TrustDomain, error) {
-	domain, err := spiffeid.TrustDomainFromString(name)
-	if err != nil {
-		return domain, fmt.Errorf("trust domain %q: %w", name, err)
-	}
-	if domain.Name() != name {
-		return domain, fmt.Errorf("trust domain %q: must be its name, such as %q", name, domain.Name())
-	}
-	return domain, nil
 }
 
 // blocks are those of a text in PEM, which are all of one kind, at least one.

@@ -10,10 +10,15 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
+	"fmt"
+	"maps"
 	"math/big"
 	"net"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -181,6 +186,27 @@ func KeyPEM(tb TB, cert tls.Certificate) []byte {
 		tb.Fatal(err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
+
+// Key is the CA's certificate as a JSON Web Key of a SPIFFE bundle.
+func (ca *CA) Key() string {
+	point := ca.Certificate.RawSubjectPublicKeyInfo[len(ca.Certificate.RawSubjectPublicKeyInfo)-64:] // of an uncompressed key
+	encode := base64.RawURLEncoding.EncodeToString
+	return fmt.Sprintf(`{"kty": "EC", "use": "x509-svid", "crv": "P-256", "x": %q, "y": %q, "x5c": [%q]}`,
+		encode(point[:32]), encode(point[32:]), base64.StdEncoding.EncodeToString(ca.Certificate.Raw))
+}
+
+// BundleMap is the SPIFFE bundle map of the CAs of each trust domain.
+func BundleMap(domains map[string][]*CA) string {
+	bundles := make([]string, 0, len(domains))
+	for _, domain := range slices.Sorted(maps.Keys(domains)) {
+		keys := make([]string, 0, len(domains[domain]))
+		for _, ca := range domains[domain] {
+			keys = append(keys, ca.Key())
+		}
+		bundles = append(bundles, fmt.Sprintf(`%q: {"keys": [%s]}`, domain, strings.Join(keys, ", ")))
+	}
+	return `{"trust_domains": {` + strings.Join(bundles, ", ") + `}}`
 }
 
 func newKey(tb TB) *ecdsa.PrivateKey {

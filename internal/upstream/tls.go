@@ -193,14 +193,15 @@ func (t *clientTLS) versions() meshtls.Versions {
 
 // authorizer checks the peer's names against the cluster's list. A cluster
 // without a list accepts the members of the own trust domain, and nobody from
-// another one (data-plane decision D11).
+// another one (data-plane decision D11). Roots need not have one.
 func (t *clientTLS) authorizer() meshtls.Authorizer {
-	authorize := meshtls.AuthorizeOwnTrustDomain(t.roots)
-	switch {
-	case t.settings.Bundles != nil:
+	own := t.identity
+	if own == nil {
+		own = t.roots
+	}
+	authorize := meshtls.AuthorizeOwnTrustDomain(own)
+	if t.settings.Bundles != nil {
 		authorize = meshtls.AuthorizeAny() // whom the bundles verify
-	case t.settings.RootSecret != "" && t.identity != nil:
-		authorize = meshtls.AuthorizeOwnTrustDomain(t.identity) // the roots have none
 	}
 	if len(t.settings.SANs)+len(t.settings.Names) > 0 {
 		authorize = t.listed()

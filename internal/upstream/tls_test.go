@@ -184,6 +184,61 @@ func TestAPeerThatIsNotTrustedCannotBeConnectedTo(t *testing.T) {
 	}
 }
 
+// TestBS2_RootsOfASourceOfTheirOwnVerifyTheOwnTrustDomain, which is that of the
+// certificate that is presented: a source that holds roots only has none.
+func TestBS2_RootsOfASourceOfTheirOwnVerifyTheOwnTrustDomain(t *testing.T) {
+	t.Parallel()
+	const elsewhere = "spiffe://elsewhere.org/ns/shop/sa/payment"
+	for _, tt := range []struct {
+		name  string
+		peer  string
+		roots func(ca *tlstest.CA) (*meshtls.Identity, error)
+		works bool
+	}{
+		{"a member, by roots", paymentID, func(ca *tlstest.CA) (*meshtls.Identity, error) {
+			return meshtls.NewRoots([]*x509.Certificate{ca.Certificate})
+		}, true},
+		{"a member, by a bundle map", paymentID, func(ca *tlstest.CA) (*meshtls.Identity, error) {
+			return meshtls.NewBundles(map[string][]*x509.Certificate{"cluster.local": {ca.Certificate}})
+		}, true},
+		{"a stranger, by roots", elsewhere, func(ca *tlstest.CA) (*meshtls.Identity, error) {
+			return meshtls.NewRoots([]*x509.Certificate{ca.Certificate})
+		}, false},
+		{"a stranger, by a bundle map", elsewhere, func(ca *tlstest.CA) (*meshtls.Identity, error) {
+			return meshtls.NewBundles(map[string][]*x509.Certificate{"elsewhere.org": {ca.Certificate}})
+		}, false},
+		{"a member, by a bundle map of strangers", paymentID, func(ca *tlstest.CA) (*meshtls.Identity, error) {
+			return meshtls.NewBundles(map[string][]*x509.Certificate{"elsewhere.org": {ca.Certificate}})
+		}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				ca := tlstest.NewCA(t)
+				roots, err := tt.roots(ca)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.identities["default"] = meshtls.NewStatic(identity(t, ca, customerID, ca))
+				w.identities["roots"] = meshtls.NewStatic(roots)
+				w.serve(paymentAddress, answer, secure(t, meshtls.NewStatic(identity(t, ca, tt.peer, ca)), "http/1.1"))
+				_, e := w.one(func(c *discovery.Cluster) {
+					mutualTLS(c)
+					c.TLS.RootInstance = "roots"
+				})
+				resp, failure := e.RoundTrip(newRequest(t.Context(), t, http.MethodGet, nil), 0)
+				if (failure == nil) != tt.works {
+					t.Fatalf("got %+v", failure)
+				}
+				if failure == nil {
+					read(t, resp)
+				}
+			})
+		})
+	}
+}
+
 func TestBS4_WithoutItsIdentityAClusterIsNotUsable(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

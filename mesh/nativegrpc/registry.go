@@ -37,6 +37,7 @@ func init() {
 	for _, plugin := range []string{credentialsType, "istio_ca", "spiffe_workload_api", "sds"} {
 		certprovider.Register(providerBuilder{plugin: plugin})
 	}
+	certprovider.Register(fileBuilder{}) // in the place of grpc-go's, which has been registered before
 }
 
 // guests finds relays by the names that bootstraps have, since a bootstrap is

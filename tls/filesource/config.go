@@ -24,6 +24,12 @@ type Config struct {
 	// CACertificateFile (ca_certificate_file) is the roots in PEM. "" gives a
 	// source that only presents a certificate: it verifies no peer.
 	CACertificateFile string
+	// BundleMapFile (spiffe_trust_bundle_map_file) is a SPIFFE bundle map: in JSON, the
+	// roots of each trust domain, which verify its members and nobody else (gRFC A87). It
+	// takes the place of CACertificateFile, which is then not read, not even while there
+	// is no good map: a peer whose trust domain is not in it, or whose certificate has no
+	// SPIFFE ID, is refused, and an empty map verifies nobody. "" is no map.
+	BundleMapFile string
 	// RefreshInterval (refresh_interval, such as "600s") is the time between
 	// readings. 0 means DefaultRefreshInterval.
 	RefreshInterval time.Duration
@@ -45,13 +51,15 @@ type Config struct {
 //	  "refresh_interval": "600s"
 //	}
 //
-// The interval is a duration in protobuf's JSON form: seconds. Every mistake is
+// In the place of "ca_certificate_file", or beside it and preferred to it, it may have
+// "spiffe_trust_bundle_map_file" (gRFC A87). The interval is a duration in protobuf's JSON form: seconds. Every mistake is
 // reported, with the field's name; a field that is not known is a mistake.
 func ParseConfig(data []byte) (Config, error) {
 	var raw struct {
 		CertificateFile   string `json:"certificate_file"`
 		PrivateKeyFile    string `json:"private_key_file"`
 		CACertificateFile string `json:"ca_certificate_file"`
+		BundleMapFile     string `json:"spiffe_trust_bundle_map_file"`
 		RefreshInterval   string `json:"refresh_interval"`
 	}
 	if err := strictjson.Decode(data, &raw); err != nil {
@@ -61,6 +69,7 @@ func ParseConfig(data []byte) (Config, error) {
 		CertificateFile:   raw.CertificateFile,
 		PrivateKeyFile:    raw.PrivateKeyFile,
 		CACertificateFile: raw.CACertificateFile,
+		BundleMapFile:     raw.BundleMapFile,
 	}
 	var intervalErr error
 	if raw.RefreshInterval != "" {
@@ -93,8 +102,8 @@ func (c *Config) validate() error {
 		problems = append(problems, errors.New("file_watcher: private_key_file: is required with certificate_file"))
 	case c.CertificateFile == "" && c.PrivateKeyFile != "":
 		problems = append(problems, errors.New("file_watcher: certificate_file: is required with private_key_file"))
-	case c.CertificateFile == "" && c.CACertificateFile == "":
-		problems = append(problems, errors.New("file_watcher: certificate_file with private_key_file, or ca_certificate_file: one is required"))
+	case c.CertificateFile == "" && c.CACertificateFile == "" && c.BundleMapFile == "":
+		problems = append(problems, errors.New("file_watcher: certificate_file with private_key_file, ca_certificate_file or spiffe_trust_bundle_map_file: one is required"))
 	}
 	if c.RefreshInterval < 0 {
 		problems = append(problems, fmt.Errorf("file_watcher: refresh_interval: %s: must be positive", c.RefreshInterval))

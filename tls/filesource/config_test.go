@@ -10,12 +10,13 @@ import (
 func TestParseConfigReadsEveryField(t *testing.T) {
 	t.Parallel()
 	got, err := filesource.ParseConfig([]byte(`{
-		"certificate_file": "/c", "private_key_file": "/k", "ca_certificate_file": "/r", "refresh_interval": "900.5s"
+		"certificate_file": "/c", "private_key_file": "/k", "ca_certificate_file": "/r", "refresh_interval": "900.5s",
+		"spiffe_trust_bundle_map_file": "/m"
 	}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.CertificateFile != "/c" || got.PrivateKeyFile != "/k" || got.CACertificateFile != "/r" || got.RefreshInterval != 900500*time.Millisecond {
+	if got.CertificateFile != "/c" || got.PrivateKeyFile != "/k" || got.CACertificateFile != "/r" || got.BundleMapFile != "/m" || got.RefreshInterval != 900500*time.Millisecond {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -26,7 +27,7 @@ func TestParseConfigNamesTheField(t *testing.T) {
 	tests := []struct{ name, config, want string }{
 		{"roots alone", `{` + roots + `}`, ""},
 		{"a certificate alone", `{"certificate_file": "/c", "private_key_file": "/k"}`, ""},
-		{"nothing to read", `{}`, `file_watcher: certificate_file with private_key_file, or ca_certificate_file: one is required`},
+		{"nothing to read", `{}`, `file_watcher: certificate_file with private_key_file, ca_certificate_file or spiffe_trust_bundle_map_file: one is required`},
 		{"no key", `{"certificate_file": "/c", ` + roots + `}`, `file_watcher: private_key_file: is required with certificate_file`},
 		{"no certificate", `{"private_key_file": "/k", ` + roots + `}`, `file_watcher: certificate_file: is required with private_key_file`},
 		{"an interval in minutes", `{` + roots + `, "refresh_interval": "10m"}`, `file_watcher: refresh_interval: "10m": want seconds such as "600s"`},
@@ -40,7 +41,9 @@ func TestParseConfigNamesTheField(t *testing.T) {
 			"two mistakes", `{"private_key_file": "/k", "refresh_interval": "1h"}`,
 			`file_watcher: certificate_file: is required with private_key_file` + "\n" + `file_watcher: refresh_interval: "1h": want seconds such as "600s"`,
 		},
-		{"a bundle map, which is not supported", `{"spiffe_trust_bundle_map_file": "/m"}`, `file_watcher: spiffe_trust_bundle_map_file: unknown field`},
+		{"a bundle map alone", `{"spiffe_trust_bundle_map_file": "/m"}`, ""},
+		{"a bundle map beside roots", `{"spiffe_trust_bundle_map_file": "/m", ` + roots + `}`, ""},
+		{"a bundle map in the place of its name", `{"spiffe_trust_bundle_map_file": {"trust_domains": {}}}`, `file_watcher: spiffe_trust_bundle_map_file: want a string, got object`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -68,10 +71,11 @@ func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(`{"certificate_file": "/c", "private_key_file": "/k", "ca_certificate_file": "/r", "refresh_interval": "600s"}`))
 	f.Add([]byte(`{"ca_certificate_file": "/r", "refresh_interval": "1e9s"}`))
 	f.Add([]byte(`{"ca_certificate_file": "/r", "refresh_interval": ".s"}`))
+	f.Add([]byte(`{"spiffe_trust_bundle_map_file": "/m"}`))
 	f.Add([]byte(`null`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		config, err := filesource.ParseConfig(data)
-		if err == nil && (config.RefreshInterval < 0 || config.CertificateFile == "" && config.CACertificateFile == "") {
+		if err == nil && (config.RefreshInterval < 0 || config.CertificateFile == "" && config.CACertificateFile == "" && config.BundleMapFile == "") {
 			t.Fatalf("got %+v without an error", config)
 		}
 	})

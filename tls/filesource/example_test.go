@@ -34,6 +34,37 @@ func ExampleNew() {
 	// Output: spiffe://cluster.local/ns/shop/sa/payment <nil>
 }
 
+// Members of each trust domain are verified by its own roots.
+func ExampleNew_bundleMap() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "bundles.json")
+	bundles := tlstest.BundleMap(map[string][]*tlstest.CA{
+		"cluster.local": {tlstest.NewCA(must{})}, "partner.example": {tlstest.NewCA(must{}), tlstest.NewCA(must{})},
+	})
+	if err := os.WriteFile(file, []byte(bundles), 0o600); err != nil {
+		fmt.Println(err)
+		return
+	}
+	source, err := filesource.New(context.Background(), filesource.Config{BundleMapFile: file})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer source.Close()
+	identity, err := source.Identity()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(len(identity.Bundles()["cluster.local"]), len(identity.Bundles()["partner.example"]))
+	// Output: 1 2
+}
+
 func ExampleParseConfig() {
 	config, err := filesource.ParseConfig([]byte(`{
 		"certificate_file": "/certs/cert.pem",

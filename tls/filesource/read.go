@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/inboardmesh/inboard/internal/bundlemap"
 	"github.com/inboardmesh/inboard/internal/regularfile"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
@@ -16,19 +17,27 @@ import (
 // material is the last good reading of each part.
 type material struct {
 	cert  tls.Certificate
-	roots []*x509.Certificate
+	trust trust
+}
+
+// trust is whom the material verifies: everybody whom the roots do, or with bundles the
+// members of each trust domain by the roots of its own. It is the zero value before the
+// first good reading.
+type trust struct {
+	roots   []*x509.Certificate
+	bundles map[string][]*x509.Certificate
 }
 
 // contents is what the files hold at one time, or why they cannot be read.
 // What is not configured is nil.
 type contents struct {
 	cert, key         []byte
-	roots             []byte
-	certErr, rootsErr error
+	trust             []byte
+	certErr, trustErr error
 }
 
 func (c *contents) equal(d *contents) bool {
-	return bytes.Equal(c.cert, d.cert) && bytes.Equal(c.key, d.key) && bytes.Equal(c.roots, d.roots)
+	return bytes.Equal(c.cert, d.cert) && bytes.Equal(c.key, d.key) && bytes.Equal(c.trust, d.trust)
 }
 
 // read returns the files' contents as of one time. Files have no transactions:
@@ -47,6 +56,7 @@ func (c *Config) read() (*contents, error) {
 
 func (c *Config) readOnce() *contents {
 	var now contents
+	field, path, _ := c.trustFile()
 	read := func(field, path string, err *error) []byte {
 		if path == "" || *err != nil {
 			return nil
@@ -59,7 +69,7 @@ func (c *Config) readOnce() *contents {
 	}
 	now.cert = read("certificate_file", c.CertificateFile, &now.certErr)
 	now.key = read("private_key_file", c.PrivateKeyFile, &now.certErr)
-	now.roots = read("ca_certificate_file", c.CACertificateFile, &now.rootsErr)
+	now.trust = read(field, path, &now.trustErr)
 	return &now
 }
 
@@ -70,7 +80,7 @@ func (c *Config) update(old material, now time.Time) (material, error) {
 	if err != nil {
 		return old, err
 	}
-	certErr, rootsErr := text.certErr, text.rootsErr
+	certErr, trustErr := text.certErr, text.trustErr
 	if c.CertificateFile != "" && certErr == nil {
 		var cert tls.Certificate
 		if cert, certErr = parsePair(text.cert, text.key, now); certErr == nil {
@@ -79,26 +89,49 @@ func (c *Config) update(old material, now time.Time) (material, error) {
 			certErr = fmt.Errorf("certificate_file %q with private_key_file %q: %w", c.CertificateFile, c.PrivateKeyFile, certErr)
 		}
 	}
-	if c.CACertificateFile != "" && rootsErr == nil {
-		var roots []*x509.Certificate
-		if roots, rootsErr = parseRoots(text.roots); rootsErr == nil {
-			old.roots = roots
+	if field, path, parse := c.trustFile(); path != "" && trustErr == nil {
+		var verified trust
+		if verified, trustErr = parse(text.trust); trustErr == nil {
+			old.trust = verified
 		} else {
-			rootsErr = fmt.Errorf("ca_certificate_file %q: %w", c.CACertificateFile, rootsErr)
+			trustErr = fmt.Errorf("%s %q: %w", field, path, trustErr)
 		}
 	}
-	return old, errors.Join(certErr, rootsErr)
+	return old, errors.Join(certErr, trustErr)
+}
+
+// trustFile is the one file that says whom to trust, and how it is read; "" is none. A
+// bundle map is preferred to roots, which would verify members of every trust domain:
+// they are not looked at, whatever becomes of the map (gRFC A87).
+func (c *Config) trustFile() (field, path string, parse func([]byte) (trust, error)) {
+	if c.BundleMapFile != "" {
+		return "spiffe_trust_bundle_map_file", c.BundleMapFile, func(text []byte) (t trust, err error) {
+			t.bundles, err = bundlemap.Parse(text)
+			return t, err
+		}
+	}
+	return "ca_certificate_file", c.CACertificateFile, func(text []byte) (t trust, err error) {
+		t.roots, err = parseRoots(text)
+		return t, err
+	}
 }
 
 // identity returns what m amounts to, nil if a configured part was never good.
 func (c *Config) identity(m material) (*meshtls.Identity, error) {
+	_, path, _ := c.trustFile()
 	switch {
-	case c.CertificateFile != "" && len(m.cert.Certificate) == 0, c.CACertificateFile != "" && m.roots == nil:
+	case c.CertificateFile != "" && len(m.cert.Certificate) == 0, path != "" && m.trust.roots == nil && m.trust.bundles == nil:
 		return nil, nil
+	case c.CertificateFile == "" && m.trust.bundles != nil:
+		return meshtls.NewBundles(m.trust.bundles)
 	case c.CertificateFile == "":
-		return meshtls.NewRoots(m.roots)
+		return meshtls.NewRoots(m.trust.roots)
 	}
-	return meshtls.NewIdentity(m.cert, m.roots)
+	identity, err := meshtls.NewIdentity(m.cert, m.trust.roots)
+	if err != nil || m.trust.bundles == nil {
+		return identity, err
+	}
+	return identity.WithBundles(m.trust.bundles), nil
 }
 
 func parsePair(certPEM, keyPEM []byte, now time.Time) (tls.Certificate, error) {

@@ -164,6 +164,20 @@ func ExampleNewStatic() {
 	// spiffe://cluster.local/ns/shop/sa/customer <nil>
 }
 
+// Each trust domain is verified by roots of its own.
+func ExampleIdentity_WithBundles() {
+	ca, partner := tlstest.NewCA(must{}), tlstest.NewCA(must{})
+	own, err := meshtls.NewIdentity(ca.Workload(must{}, paymentID), nil)
+	if err != nil {
+		panic(err)
+	}
+	federated := own.WithBundles(map[string][]*x509.Certificate{
+		"cluster.local": {ca.Certificate}, "partner.example": {partner.Certificate},
+	})
+	fmt.Println(federated.ID, len(federated.Bundles()))
+	// Output: spiffe://cluster.local/ns/shop/sa/payment 2
+}
+
 func exampleIdentities() (customer, payment *meshtls.Identity) {
 	ca := tlstest.NewCA(must{})
 	var identities []*meshtls.Identity

@@ -117,7 +117,7 @@ func NewBundles(roots map[string][]*x509.Certificate) (*Identity, error) {
 	if _, ok := roots[""]; ok {
 		return nil, errors.New("bundles: a trust domain has no name")
 	}
-	return (&Identity{}).WithFederated(roots), nil
+	return (&Identity{}).WithBundles(roots), nil
 }
 
 // String says whose identity it is. It keeps fmt, logs and JSON from the key.
@@ -155,6 +155,20 @@ func (i *Identity) WithFederated(roots map[string][]*x509.Certificate) *Identity
 	}
 	federated.RootsKey = hex.EncodeToString(digest.Sum(nil))
 	return &federated
+}
+
+// WithBundles returns a copy of the identity that verifies the members of each trust
+// domain, its own among them, by the roots of that trust domain, and nobody else: a
+// SPIFFE bundle map (gRFC A87) in the place of Roots. A trust domain without roots and
+// the empty name are left out; an empty map, or nil, verifies nobody.
+func (i *Identity) WithBundles(roots map[string][]*x509.Certificate) *Identity {
+	own := *i
+	own.roots = slices.Clone(roots[i.ID.TrustDomain()])
+	if i.ID.IsZero() {
+		own.roots = nil
+	}
+	own.Roots, own.RootsKey = rootPool(own.roots)
+	return own.WithFederated(roots)
 }
 
 // Bundles returns the roots of each trust domain whose members the identity

@@ -47,7 +47,11 @@ func (v *verifier) verify(state tls.ConnectionState) error {
 	// certificate claims decides which roots it is held against.
 	anchors := roots.rootsFor(id)
 	if anchors == nil {
-		return &HandshakeError{Reason: UnknownAuthority, Peer: id, Err: fmt.Errorf("no bundle of trust domain %q", id.TrustDomain())}
+		err := fmt.Errorf("no bundle of trust domain %q", id.TrustDomain())
+		if idErr != nil {
+			err = fmt.Errorf("no bundle: it is for the trust domain of the certificate: %w", idErr)
+		}
+		return &HandshakeError{Reason: UnknownAuthority, Peer: id, Err: err}
 	}
 	intermediates := x509.NewCertPool()
 	for _, cert := range state.PeerCertificates[1:] {

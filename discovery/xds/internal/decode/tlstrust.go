@@ -7,6 +7,7 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/inboardmesh/inboard/internal/bundlemap"
 	"github.com/inboardmesh/inboard/internal/secret"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
@@ -88,7 +89,7 @@ func (d *decoder) bundles(at path, config *anypb.Any, c *commonTLS) {
 	default: // Envoy: it takes precedence over trust_domains
 		text, err := secret.Inline(source)
 		if err == nil {
-			roots, err = secret.Bundles(text)
+			roots, err = bundlemap.Parse(text)
 		}
 		if err != nil {
 			d.refusef(at.field("trust_bundles"), "%w", err)
@@ -103,7 +104,7 @@ func (d *decoder) bundles(at path, config *anypb.Any, c *commonTLS) {
 }
 
 func (d *decoder) bundle(at path, m *tlsv3.SPIFFECertValidatorConfig_TrustDomain, roots map[string][]*x509.Certificate) {
-	if _, err := secret.TrustDomain(m.GetName()); err != nil {
+	if _, err := bundlemap.TrustDomain(m.GetName()); err != nil {
 		d.refusef(at.field("name"), "%w", err)
 	}
 	if _, ok := roots[m.GetName()]; ok {

@@ -1,7 +1,6 @@
 package decode
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -38,15 +37,7 @@ const spiffeValidator = `"customValidatorConfig": {"name": "envoy.tls.cert_valid
 
 // bundleMap is a SPIFFE bundle map with the roots of one trust domain.
 func bundleMap(domain string, ca *tlstest.CA) string {
-	return fmt.Sprintf(`{"trust_domains": {%q: {"keys": [{"kty": "EC", "use": "x509-svid", "crv": "P-256", "x": %q, "y": %q, "x5c": [%q]}]}}}`,
-		domain, coordinate(ca, 1), coordinate(ca, 33), base64.StdEncoding.EncodeToString(ca.Certificate.Raw))
-}
-
-// coordinate is one of the two of the CA's public key, an uncompressed point at the
-// end of its SubjectPublicKeyInfo.
-func coordinate(ca *tlstest.CA, at int) string {
-	point := ca.Certificate.RawSubjectPublicKeyInfo[len(ca.Certificate.RawSubjectPublicKeyInfo)-65:]
-	return base64.RawURLEncoding.EncodeToString(point[at : at+32])
+	return tlstest.BundleMap(map[string][]*tlstest.CA{domain: {ca}})
 }
 
 // trustFixtures are a cluster with each way to say whom to trust.
