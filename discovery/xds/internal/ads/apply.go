@@ -149,7 +149,7 @@ func (c *Client) subjectLocked(lt *linkType, it *item) *entry {
 	}
 	e := lt.entries[it.name]
 	if e == nil && !it.heartbeat && len(lt.collectionsLocked(it.name)) > 0 {
-		if parsed, a, err := c.resolve(lt.typeState, it.name); err == nil {
+		if parsed, a, err := c.resolve(lt.typeState, it.name); err == nil && a.usesLocked(lt.link) {
 			e = lt.addLocked(&parsed, a)
 		}
 	}
@@ -217,7 +217,7 @@ func (c *Client) removeAllLocked(lt *linkType, r *response, present map[string]s
 	for _, name := range r.removed {
 		name = canonical(name)
 		e := lt.entries[name]
-		if _, ok := present[name]; ok || name == Wildcard || e == nil {
+		if _, ok := present[name]; ok || name == Wildcard || e == nil || !e.authority.usesLocked(lt.link) {
 			continue
 		}
 		if e.collection {
@@ -236,13 +236,16 @@ func (c *Client) removeAllLocked(lt *linkType, r *response, present map[string]s
 			if _, ok := present[name]; ok || e.collective() {
 				continue
 			}
-			if !e.held && len(e.watchers) > 0 {
+			switch {
+			case !e.held && len(e.watchers) > 0:
 				// The server may not have known that it was asked for when it
 				// wrote the response. Its timer decides.
 				e.omittedBy = lt.link
-				continue
+			case e.held && e.source != lt.link && len(e.watchers) > 0:
+				c.omittedLocked(e, lt.link) // nor of what another one has sent meanwhile
+			default:
+				remove(e)
 			}
-			remove(e)
 		}
 	}
 	if len(removed) > 0 {

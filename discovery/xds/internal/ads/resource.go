@@ -184,7 +184,7 @@ func (c *Client) releaseLocked(e *entry) {
 	}
 	if e.collective() {
 		for _, other := range ts.entries {
-			if other != e && len(other.watchers) == 0 && len(other.collectionsLocked()) == 0 && !other.toldOfLocked() {
+			if other != e && len(other.watchers) == 0 && len(other.collectionsLocked()) == 0 && !other.toldOfLocked() && !c.keepLocked(other) {
 				c.forgetLocked(other)
 			}
 		}
@@ -360,6 +360,22 @@ func (c *Client) removeLocked(e *entry, l *link) {
 		e.err = e.wrap(fmt.Errorf("%w: removed by xDS server %q, its last version stays in force", discovery.ErrNotFound, l.server.Name))
 	}
 	c.tellErrorLocked(e, e.err)
+}
+
+// omittedLocked notes that a preferred server, which is back, lists all there is
+// without what is in force from another one. It may not have been asked for that yet
+// when it wrote the list (gRFC A71): if it has nothing to say of it for as long as it
+// may take for a first answer, it has none.
+func (c *Client) omittedLocked(e *entry, l *link) {
+	if !l.maySayLocked(e) || !e.authority.usesLocked(l) || e.state == StateDoesNotExist || e.timer.setLocked() {
+		return
+	}
+	e.awaits = l
+	e.timer = c.alarmLocked(absenceTimeout, func() {
+		if e.held && e.source != l && e.authority.usesLocked(l) {
+			c.removeLocked(e, l)
+		}
+	})
 }
 
 // maySayLocked reports whether a server may take away what is in force: it sent
