@@ -53,22 +53,22 @@ func (c *cluster) updateLocked(client watchClient, f follower) {
 	switch {
 	case config == nil:
 		c.leaveEndpointsLocked()
-		c.fail(c.config.err)
+		c.fail(f, c.config.err)
 	case len(config.Aggregate) > 0:
 		c.followEndpointsLocked(client, f, "") // what it consists of is resolved when all are up to date
 	case config.Static != nil:
 		c.followEndpointsLocked(client, f, "")
-		c.use(config, config.Static)
+		c.use(f, config, config.Static)
 	default:
 		c.followEndpointsLocked(client, f, config.EDSName)
 		switch {
 		case c.endpoints.value != nil:
-			c.use(config, c.endpoints.value)
+			c.use(f, config, c.endpoints.value)
 		case c.works() && c.result.Cluster.EDSName != config.EDSName && c.hold():
 			// Those of the new name may never come, or be refused: the old ones are
 			// good, and ambient tells what is wrong.
 		default:
-			c.fail(c.endpoints.err)
+			c.fail(f, c.endpoints.err)
 		}
 	}
 	c.secrets.followLocked(client, f, c.secretUses())
@@ -137,10 +137,10 @@ func (c *cluster) lose() {
 }
 
 // use takes a configuration into force, once its secrets are there.
-func (c *cluster) use(config *discovery.Cluster, endpoints *discovery.Assignment) {
+func (c *cluster) use(f follower, config *discovery.Cluster, endpoints *discovery.Assignment) {
 	values, complete, err := c.secrets.values(config.SecretUses())
 	if !complete {
-		c.fail(err)
+		c.fail(f, err)
 		return
 	}
 	c.enforce(discovery.ClusterResult{Cluster: config, Endpoints: endpoints, Secrets: values})
@@ -154,9 +154,10 @@ func (c *cluster) enforce(result discovery.ClusterResult) {
 }
 
 // fail notes that there is nothing new to use. Without an error, or with one
-// that will pass, that is no result.
-func (c *cluster) fail(err error) {
-	c.pending = err == nil || isOffline(err)
+// that will pass and is waited for, that is no result.
+func (c *cluster) fail(f follower, err error) {
+	waits := isOffline(err) && f.waitsLocked(err)
+	c.pending = err == nil || waits && !isOffline(c.result.Err)
 	if !c.pending {
 		c.enforce(discovery.ClusterResult{Err: referenced(err)})
 	}

@@ -33,6 +33,7 @@ type inbound struct {
 	next     *inboundPlan                               // guarded by Mutex; not ready yet, or nil
 	last     discovery.Update[*discovery.Inbound]       // guarded by Mutex; what was published
 	lastPlan *inboundPlan                               // guarded by Mutex; of which last was assembled
+	others   outsiders                                  // guarded by Mutex
 }
 
 // inboundPlan is a listener and its route tables. It is immutable.
@@ -49,6 +50,7 @@ func newInbound(address, listener string, client watchClient, p *publisher, noti
 		routes:   make(map[string]*resource[discovery.RouteTable]),
 		clusters: make(clusters),
 		secrets:  make(secrets),
+		others:   outsiders{home: authorityOf(listener)},
 	}
 	in.Lock()
 	defer in.Unlock()
@@ -136,7 +138,14 @@ func (in *inbound) followClustersLocked() {
 			wanted = append(wanted, p.clusters...)
 		}
 	}
+	in.others.met = false
 	in.clusters.followLocked(in.client, in, wanted)
+	in.others.settleLocked()
+}
+
+// waitsLocked is as [outsiders] has it.
+func (in *inbound) waitsLocked(err error) bool {
+	return in.others.waitsLocked(err, in.current != nil, in)
 }
 
 // filterClusters returns the clusters that the filters of a listener call,

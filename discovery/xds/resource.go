@@ -21,6 +21,9 @@ type follower interface {
 	updateLocked()
 	// clusterLocked runs after each event of a resource of a cluster.
 	clusterLocked(c *cluster)
+	// waitsLocked reports whether what cannot be asked for, because of err, is to be
+	// waited for.
+	waitsLocked(err error) bool
 }
 
 // resource is one xDS resource that a follower watches. A nil *resource is one

@@ -43,7 +43,8 @@ type target struct {
 	changed  []*cluster          // guarded by Mutex
 	anew     bool                // guarded by Mutex
 	// rehold is whether what is held may be something else by now.
-	rehold bool // guarded by Mutex
+	rehold bool      // guarded by Mutex
+	others outsiders // guarded by Mutex
 	// unready is the index of a cluster of next that was not ready, all before
 	// it having been.
 	unready int // guarded by Mutex
@@ -68,7 +69,10 @@ type plan struct {
 }
 
 func newTarget(name, listener, local string, client watchClient, p *publisher, notify func(discovery.Update[*discovery.Target])) *target {
-	t := &target{name: name, local: local, client: client, publisher: p, notify: notify, clusters: make(clusters)}
+	t := &target{
+		name: name, local: local, client: client, publisher: p, notify: notify, clusters: make(clusters),
+		others: outsiders{home: authorityOf(listener)},
+	}
 	t.Lock()
 	defer t.Unlock()
 	t.listener = watchLocked(client, t, decode.ListenerURL, listener, outbound)
@@ -151,6 +155,9 @@ func (t *target) clusterLocked(c *cluster) {
 	}
 }
 
+// waitsLocked is as [outsiders] has it.
+func (t *target) waitsLocked(err error) bool { return t.others.waitsLocked(err, t.current != nil, t) }
+
 // planLocked finds the newest plan. It is next unless it is in force already.
 func (t *target) planLocked() {
 	listener := t.listener.value
@@ -232,7 +239,9 @@ func (t *target) followClustersLocked() {
 	if t.local != "" && len(wanted) > 0 {
 		wanted = append(wanted, t.local)
 	}
+	t.others.met = false
 	t.clusters.followLocked(t.client, t, wanted)
+	t.others.settleLocked()
 	t.clusters = slim.Fit(t.clusters, &t.most)
 	t.aggregated = t.clusters.aggregatesLocked()
 	t.troubled = t.clusters.troubledLocked()

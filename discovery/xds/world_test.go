@@ -161,9 +161,15 @@ func offline(k key) error {
 }
 
 // recorder keeps what was published.
-type recorder[T any] struct{ updates []discovery.Update[T] }
+type recorder[T any] struct {
+	updates []discovery.Update[T]
+	latest  T // what is in force, whether it was taken or not
+}
 
-func (r *recorder[T]) notify(u discovery.Update[T]) { r.updates = append(r.updates, u) }
+func (r *recorder[T]) notify(u discovery.Update[T]) {
+	r.updates = append(r.updates, u)
+	r.latest = u.Value
+}
 
 // take returns what was published since the last take.
 func (r *recorder[T]) take() []discovery.Update[T] {

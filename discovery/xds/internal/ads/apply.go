@@ -115,7 +115,7 @@ func (l *link) apply(lt *linkType, r *response, items []item) (answer reply, bro
 		}
 	}
 	for _, failure := range r.failed {
-		name := canonical(failure.GetResourceName().GetName())
+		name := Canonical(failure.GetResourceName().GetName())
 		present[name] = struct{}{}
 		if e := lt.entries[name]; e != nil && e.authority.usesLocked(l) {
 			c.serverFailedLocked(e, l, failure.GetErrorDetail())
@@ -215,7 +215,7 @@ func (c *Client) removeAllLocked(lt *linkType, r *response, present map[string]s
 		}
 	}
 	for _, name := range r.removed {
-		name = canonical(name)
+		name = Canonical(name)
 		e := lt.entries[name]
 		if _, ok := present[name]; ok || name == Wildcard || e == nil || !e.authority.usesLocked(lt.link) {
 			continue

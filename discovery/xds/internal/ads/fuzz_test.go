@@ -122,7 +122,7 @@ func (r *fuzzRun) heard() (notFound map[string]int, lost bool) {
 	notFound = make(map[string]int, len(r.watchers))
 	for name, w := range r.watchers {
 		w.mu.Lock()
-		notFound[canonical(name)] += w.notFound
+		notFound[Canonical(name)] += w.notFound
 		lost = lost || w.lost
 		w.mu.Unlock()
 	}

@@ -83,6 +83,17 @@ func parseName(name string) (resourceName, error) {
 	return n, nil
 }
 
+// Authority returns what tells apart the authorities of names in their canonical form:
+// "//AUTHORITY" for an xdstp: name, "" for one without an authority.
+func Authority(name string) string {
+	rest, ok := strings.CutPrefix(name, scheme+"//")
+	if !ok {
+		return ""
+	}
+	authority, _, _ := strings.Cut(rest, "/")
+	return "//" + authority
+}
+
 // escapeSegment escapes what may not stand in a segment of a path (RFC 3986,
 // pchar), and nothing else.
 func escapeSegment(s string) string {
@@ -115,9 +126,9 @@ func contextParameters(query url.Values) string {
 // escapeParameter escapes a space as RFC 3986 does, and not as forms do.
 func escapeParameter(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
 
-// canonical returns the form of a name that came from a server in which it is
-// known here. A name without one is left alone: nobody asked for it.
-func canonical(name string) string {
+// Canonical returns the form of a name in which it is known here, and told of by hooks
+// and [Client.Dump]. One that cannot be asked for is left alone.
+func Canonical(name string) string {
 	if n, err := parseName(name); err == nil {
 		return n.canonical
 	}

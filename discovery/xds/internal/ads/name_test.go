@@ -26,8 +26,8 @@ func TestNamesHaveOneCanonicalForm(t *testing.T) {
 			if err != nil || got.canonical != tt.want || got.glob != tt.glob {
 				t.Errorf("%+v, %v; want %q in %q", got, err, tt.want, tt.glob)
 			}
-			if again := canonical(got.canonical); again != got.canonical {
-				t.Errorf("canonical(%q) = %q", got.canonical, again)
+			if again := Canonical(got.canonical); again != got.canonical {
+				t.Errorf("Canonical(%q) = %q", got.canonical, again)
 			}
 		})
 	}

@@ -167,7 +167,7 @@ func (l *link) decode(lt *linkType, r *response) []item {
 }
 
 func (l *link) decodeOne(lt *linkType, raw *rawResource) item {
-	it := item{name: canonical(raw.name), version: raw.version, err: raw.err}
+	it := item{name: Canonical(raw.name), version: raw.version, err: raw.err}
 	if it.err != nil {
 		return it
 	}
@@ -195,7 +195,7 @@ func (l *link) decodeOne(lt *linkType, raw *rawResource) item {
 	}
 	name, resource, err := l.decodeSafely(lt.typeState, value)
 	if it.name == "" {
-		it.name = canonical(name)
+		it.name = Canonical(name)
 	}
 	switch {
 	case err != nil:
