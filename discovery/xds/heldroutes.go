@@ -26,7 +26,7 @@ type heldRoute struct {
 // forwards: its filters are those of the newer one.
 func (t *target) holdLocked(p *plan, before *discovery.RouteTable) {
 	var held []heldRoute
-	if before != nil && !t.publisher.strict && !t.usableLocked(p.clusters) {
+	if before != nil && !t.usableLocked(p.clusters) {
 		hosts := make(map[string]*discovery.VirtualHost, len(before.VirtualHosts))
 		for _, old := range slices.Backward(before.VirtualHosts) { // the first of a name is the last to be noted
 			hosts[old.Name] = old
@@ -57,7 +57,7 @@ func (t *target) holdRoutesLocked(held []heldRoute, host, before *discovery.Virt
 			continue
 		}
 		names := clustersOfRoute(route)
-		if t.usableLocked(names) {
+		if t.usableLocked(names) || slices.ContainsFunc(names, func(name string) bool { return t.publisher.strict.of(name) && !t.clusters[name].works() }) {
 			continue
 		}
 		if byPath == nil {

@@ -141,7 +141,7 @@ func TestX70_ARouteFailsWithItsNewClusterIfNothingBetterIsThere(t *testing.T) {
 		"no route had the same conditions": {tableOf(prefixRoute("/three", "c")), func(*world) {}},
 		"it was answered":                  {tableOf(prefixRoute("/direct", "c")), func(*world) {}},
 		"its old cluster is gone, too":     {tableOf(prefixRoute("/two", "c")), func(w *world) { w.fail(cds("b"), notFound(cds("b")), true) }},
-		"the control plane asks for it":    {tableOf(prefixRoute("/two", "c")), func(w *world) { w.publisher.strict = true }},
+		"the control plane asks for it":    {tableOf(prefixRoute("/two", "c")), func(w *world) { w.publisher.strict = strictness{"": true} }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

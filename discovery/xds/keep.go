@@ -44,23 +44,37 @@ type keeper struct {
 	logger *slog.Logger
 	// strict drops what is lent when an invalid version of it comes, or the word that it
 	// does not exist (gRFC A88).
-	strict bool
+	strict strictness
+	// servers are the authorities that a server stands for.
+	servers map[string][]string
 
 	// resources and versions belong to the client's goroutine.
 	resources map[lastgood.Key]*keptResource
 	versions  map[lastgood.Key]string
 	// These and the two below are how many there were, see [slim.Fit].
 	mostResources, mostVersions int
-	// heard is whether the control plane has said anything since its stream began, silent
-	// whether it has been waited for in vain since it last did: then it is not waited for
-	// again for each resource that those from disk lead to. Both belong to the client's
-	// goroutine.
-	heard, silent bool
+	// voices are those of the authorities. They belong to the client's goroutine, and
+	// the map itself does not change.
+	voices map[string]*voice
 
 	mu                 sync.Mutex
 	lent               map[lastgood.Key]string   // guarded by mu; the versions of what is lent
 	live               map[lastgood.Key]struct{} // guarded by mu; what came from the control plane
 	mostLent, mostLive int                       // guarded by mu
+}
+
+// voice is what was heard of the control plane of one authority: heard is whether it has
+// said anything since its stream began, silent whether it has been waited for in vain
+// since it last did. Then it is not waited for again for each resource that those from
+// disk lead to.
+type voice struct{ heard, silent bool }
+
+// voice returns that of a resource. What is of no authority has one that says nothing.
+func (k *keeper) voice(key lastgood.Key) *voice {
+	if v := k.voices[ads.Authority(key.Name)]; v != nil {
+		return v
+	}
+	return new(voice)
 }
 
 // keptClient is what a keeper needs of [ads.Client].
@@ -126,8 +140,10 @@ func (k *keeper) note(hooks observe.Hooks) observe.Hooks {
 		}
 	}
 	hooks.StreamChanged = func(e observe.StreamEvent) {
+		for _, authority := range k.servers[e.Server] {
+			k.voices[authority].heard = false
+		}
 		k.store.Connected(e.Server, e.Connected)
-		k.heard = false
 		if changed != nil {
 			changed(e)
 		}
@@ -141,7 +157,7 @@ func (k *keeper) Watch(typeURL, name string, w ads.Watcher) (cancel func()) {
 	if typeURL == decode.SecretURL {
 		return k.client.Watch(typeURL, name, w)
 	}
-	kw := &keptWatch{keeper: k, key: lastgood.Key{TypeURL: typeURL, Name: name}, to: w}
+	kw := &keptWatch{keeper: k, key: lastgood.Key{TypeURL: typeURL, Name: ads.Canonical(name)}, to: w}
 	k.client.Do(kw.begin) // before the first event
 	stop := k.client.Watch(typeURL, name, kw)
 	return sync.OnceFunc(func() {
@@ -159,7 +175,7 @@ type keptWatch struct {
 	cancelled atomic.Bool
 	resource  *keptResource
 	given     any         // what the watcher has; nil while it has nothing
-	silent    *time.Timer // nil if there is nothing to wait for
+	silent    *time.Timer // nil if there is nothing to wait for, or no more
 }
 
 var _ ads.ExpiryWatcher = (*keptWatch)(nil)
@@ -172,7 +188,7 @@ func (w *keptWatch) begin() {
 		k.resources[w.key] = w.resource
 	}
 	w.resource.watches++
-	if (w.resource.lent || k.silent) && w.lend(errSilent) {
+	if (w.resource.lent || k.voice(w.key).silent) && w.lend(errSilent) {
 		return
 	}
 	if _, ok := k.store.Kept(w.key); ok {
@@ -182,18 +198,25 @@ func (w *keptWatch) begin() {
 
 // impatient lends what is on disk unless there is something better.
 func (w *keptWatch) impatient() {
-	if w.given == nil && !w.cancelled.Load() && w.lend(errSilent) {
-		w.keeper.silent = !w.keeper.heard
+	if w.silent != nil && w.given == nil && !w.cancelled.Load() && w.lend(errSilent) {
+		v := w.keeper.voice(w.key)
+		v.silent = !v.heard
+	}
+}
+
+// waitNoMore ends the wait for the control plane.
+func (w *keptWatch) waitNoMore() {
+	if w.silent != nil {
+		w.silent.Stop()
+		w.silent = nil
 	}
 }
 
 // hear notes that the control plane has said something.
-func (k *keeper) hear() { k.heard, k.silent = true, false }
+func (w *keptWatch) hear() { *w.keeper.voice(w.key) = voice{heard: true} }
 
 func (w *keptWatch) end() {
-	if w.silent != nil {
-		w.silent.Stop()
-	}
+	w.waitNoMore()
 	k, r := w.keeper, w.resource
 	r.watches--
 	if r.watches > 0 {
@@ -266,7 +289,7 @@ func (k *keeper) decode(typeURL string, raw []byte) (value any, err error) {
 // force, and no word that it is back.
 func (w *keptWatch) Changed(resource any) {
 	k, r := w.keeper, w.resource
-	k.hear()
+	w.hear()
 	from := resource.(*decoded)
 	if r.from != from || r.removed && w.given != nil {
 		if r.value == nil || !bytes.Equal(r.raw, from.raw) {
@@ -306,9 +329,9 @@ func (w *keptWatch) ResourceError(err error) {
 	k, r := w.keeper, w.resource
 	gone := isWithdrawn(err) && !errors.Is(err, ads.ErrUnanswered)
 	if !isOffline(err) && !errors.Is(err, ads.ErrUnanswered) {
-		k.hear()
+		w.hear()
 	}
-	if gone && k.strict {
+	if gone && k.strict.of(r.key.Name) {
 		k.store.Drop(r.key)
 	}
 	if r.from != nil {
@@ -323,6 +346,7 @@ func (w *keptWatch) ResourceError(err error) {
 		return
 	}
 	w.given = nil
+	w.waitNoMore() // it is not silent
 	if r.lent {
 		r.raw, r.value, r.lent = nil, nil, false
 	}
@@ -339,7 +363,7 @@ func isWithdrawn(err error) bool {
 // lendable reports whether what is on disk may be used although the client reports
 // an error.
 func (w *keptWatch) lendable(err error) bool {
-	return !w.keeper.strict || isOffline(err) || errors.Is(err, ads.ErrTransient) || errors.Is(err, ads.ErrUnanswered)
+	return !w.keeper.strict.of(w.key.Name) || isOffline(err) || errors.Is(err, ads.ErrTransient) || errors.Is(err, ads.ErrUnanswered)
 }
 
 // AmbientError says that something is wrong with what the client has.

@@ -132,12 +132,19 @@ func newKeeper(config *bootstrap.Config, options *Options, types []ads.Type) (*k
 	}
 	k := &keeper{
 		types: make(map[string]ads.Type, len(types)), hooks: &options.Hooks, logger: options.Logger,
-		strict:    strict(config),
+		strict: strict(config), servers: make(map[string][]string), voices: make(map[string]*voice),
 		resources: make(map[lastgood.Key]*keptResource), versions: make(map[lastgood.Key]string),
 		lent: make(map[lastgood.Key]string), live: make(map[lastgood.Key]struct{}),
 	}
 	for _, t := range types {
 		k.types[t.URL] = t
+	}
+	servers := authoritiesOf(config)
+	for authority, all := range servers {
+		k.voices[authority] = new(voice)
+		for _, server := range all {
+			k.servers[server.URI] = append(k.servers[server.URI], authority)
+		}
 	}
 	if k.logger == nil {
 		k.logger = slog.New(slog.DiscardHandler)
@@ -149,6 +156,12 @@ func newKeeper(config *bootstrap.Config, options *Options, types []ads.Type) (*k
 	store := lastgood.Config{
 		Dir: options.LastKnownGood.Dir, MaxAge: options.LastKnownGood.MaxAge, MaxBytes: options.LastKnownGood.MaxBytes,
 		Owner: owner, Label: label, Report: k.disk,
+		Servers: func(key lastgood.Key) (names []string) {
+			for _, server := range servers[ads.Authority(key.Name)] {
+				names = append(names, server.URI)
+			}
+			return names
+		},
 	}
 	if store.MaxAge == 0 {
 		store.MaxAge = DefaultMaxAge
@@ -200,9 +213,32 @@ func (k *keeper) describe(state *ResourceState) {
 	}
 }
 
-// strict reports whether a server asks for its errors to be those of calls.
-func strict(config *bootstrap.Config) bool {
-	return slices.ContainsFunc(serversOf(config), func(s bootstrap.Server) bool { return s.Has(bootstrap.FeatureFailOnDataErrors) })
+// strictness has the authorities of which a server asks for its errors to be those of
+// calls (gRFC A88).
+type strictness map[string]bool
+
+// of reports whether a resource is of one of them.
+func (s strictness) of(name string) bool { return s[authorityOf(name)] }
+
+func strict(config *bootstrap.Config) strictness {
+	s := make(strictness)
+	for authority, servers := range authoritiesOf(config) {
+		s[authority] = slices.ContainsFunc(servers, func(one bootstrap.Server) bool { return one.Has(bootstrap.FeatureFailOnDataErrors) })
+	}
+	return s
+}
+
+// authoritiesOf are the servers of a bootstrap by what [ads.Authority] tells apart.
+func authoritiesOf(config *bootstrap.Config) map[string][]bootstrap.Server {
+	all := map[string][]bootstrap.Server{"": config.Servers}
+	for name, authority := range config.Authorities {
+		servers := authority.Servers
+		if len(servers) == 0 {
+			servers = config.Servers
+		}
+		all["//"+name] = servers
+	}
+	return all
 }
 
 // serversOf are all servers of a bootstrap: its own, and those of its authorities by

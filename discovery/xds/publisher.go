@@ -14,7 +14,7 @@ type publisher struct {
 	logger *slog.Logger
 	// strict holds no route back for a cluster that does not exist or is refused: the
 	// control plane has asked for its errors to be those of calls (gRFC A88).
-	strict bool
+	strict strictness
 
 	added  *sync.Cond // its lock guards the fields below
 	queue  []deliverer

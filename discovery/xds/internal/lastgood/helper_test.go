@@ -50,7 +50,8 @@ func (r *reports) take() []observe.LastGoodEvent {
 func setting(dir string) Config {
 	return Config{
 		Dir: dir, MaxAge: time.Hour, MaxBytes: 1 << 20, Owner: "us", Label: `node "us"`,
-		Report: func(observe.LastGoodEvent) {},
+		Servers: func(Key) []string { return []string{server} },
+		Report:  func(observe.LastGoodEvent) {},
 	}
 }
 

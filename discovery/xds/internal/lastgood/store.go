@@ -43,6 +43,9 @@ type Config struct {
 	// Owner says all that must be equal for a file to be ours: who asks which
 	// control plane. Label is the same for people, in short.
 	Owner, Label string
+	// Servers returns the servers, as they are told to [Store.Connected], that stand by
+	// a resource.
+	Servers func(Key) []string
 	// Report is told what happens, never with a lock held. It must not block.
 	Report func(observe.LastGoodEvent)
 }
@@ -82,14 +85,15 @@ type Store struct {
 	wg      sync.WaitGroup
 
 	mu        sync.Mutex
-	items     map[Key]*item       // guarded by mu
-	most      int                 // guarded by mu; how many items there were, see [slim.Fit]
-	connected map[string]struct{} // guarded by mu; the servers that there is a stream to
-	contact   time.Time           // guarded by mu; when the last stream broke
-	dirty     bool                // guarded by mu; something is not written
-	frozen    bool                // guarded by mu; nothing is noted any more
-	status    Status              // guarded by mu
-	told      string              // guarded by mu; the reason for which writing failed last
+	items     map[Key]*item        // guarded by mu
+	most      int                  // guarded by mu; how many items there were, see [slim.Fit]
+	connected map[string]struct{}  // guarded by mu; the servers that there is a stream to
+	contacts  map[string]time.Time // guarded by mu; when the last stream to each broke
+	contact   time.Time            // guarded by mu; when the last of all broke
+	dirty     bool                 // guarded by mu; something is not written
+	frozen    bool                 // guarded by mu; nothing is noted any more
+	status    Status               // guarded by mu
+	told      string               // guarded by mu; the reason for which writing failed last
 }
 
 // item is a resource that is kept.
@@ -112,7 +116,7 @@ func Open(config Config) (*Store, error) {
 	s := &Store{
 		config: config, owner: sha256.Sum256([]byte(config.Owner)),
 		wake: make(chan struct{}, 1), ending: make(chan struct{}),
-		items: make(map[Key]*item), connected: make(map[string]struct{}),
+		items: make(map[Key]*item), connected: make(map[string]struct{}), contacts: make(map[string]time.Time),
 	}
 	s.status.File = filepath.Join(config.Dir, fileName(s.owner, 0))
 	s.stop = sync.OnceFunc(s.end)
@@ -260,11 +264,24 @@ func (s *Store) Disown(key Key) {
 
 func (s *Store) disownLocked(it *item) {
 	if it.live {
-		it.live, it.resource.Seen = false, s.savedLocked(time.Now())
+		it.live, it.resource.Seen = false, s.seenLocked(it.resource.Key, time.Now())
 	}
 }
 
-// savedLocked is until when the control plane stands by what is live.
+// seenLocked is until when a server that a live resource can be from stands by it.
+func (s *Store) seenLocked(key Key, now time.Time) (seen time.Time) {
+	for _, server := range s.config.Servers(key) {
+		if _, ok := s.connected[server]; ok {
+			return now
+		}
+		if at := s.contacts[server]; at.After(seen) {
+			seen = at
+		}
+	}
+	return seen
+}
+
+// savedLocked is when the control plane was last heard of.
 func (s *Store) savedLocked(now time.Time) time.Time {
 	if len(s.connected) > 0 {
 		return now
@@ -295,6 +312,7 @@ func (s *Store) Connected(server string, connected bool) {
 	case was:
 		delete(s.connected, server)
 		s.contact = time.Now()
+		s.contacts[server] = s.contact
 		s.dirty = true // as old as that, from now on
 	}
 }

@@ -164,9 +164,13 @@ func (s *Store) collect(now time.Time) (kept *snapshot, ok bool) {
 	kept = &snapshot{owner: s.owner, label: s.config.Label, saved: saved, resources: make([]Resource, 0, len(s.items))}
 	for key, it := range s.items {
 		r := it.resource
+		if it.live {
+			r.Seen, r.live = s.seenLocked(key, now), true
+		}
 		switch {
-		case it.live:
-			r.Seen, r.live = kept.saved, true
+		case it.live && now.Sub(r.Seen) <= s.config.MaxAge:
+		case it.live: // it is in use, and would not be at a start
+			continue
 		case now.Sub(r.Seen) > s.config.MaxAge, !it.lingers(now):
 			delete(s.items, key)
 			continue
