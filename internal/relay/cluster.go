@@ -33,7 +33,7 @@ type clusterPair struct {
 func (e *encoder) clusterPair(name string, r discovery.ClusterResult, refused refusedClusters) (clusterPair, error) {
 	c := r.Cluster
 	where := fmt.Sprintf("cluster %q", name)
-	out := &clusterv3.Cluster{Name: name}
+	out := &clusterv3.Cluster{Name: plainName(name)}
 	if err := e.balancing(where, c, out); err != nil {
 		return clusterPair{}, err
 	}
@@ -86,7 +86,7 @@ func (e *encoder) clusterPair(name string, r discovery.ClusterResult, refused re
 	}
 	// The name tells how the endpoints are reached, so that a cluster never meets
 	// endpoints that are for another way.
-	assigned.ClusterName = name
+	assigned.ClusterName = out.GetName()
 	if chosen.name != "" {
 		assigned.ClusterName += "|" + chosen.name
 	}

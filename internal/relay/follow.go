@@ -197,10 +197,15 @@ type refusedClusters map[string]bool
 // in error, so that it must be another cluster.
 func (r refusedClusters) name(cluster string) string {
 	if r[cluster] {
-		return cluster + "|refused"
+		return plainName(cluster) + "|refused"
 	}
-	return cluster
+	return plainName(cluster)
 }
+
+// plainName is a name without an authority: grpc-go would write one that has an
+// authority in a form of its own when it asks for it, and ask for its endpoints by such a
+// name, too.
+func plainName(cluster string) string { return strings.TrimPrefix(cluster, scheme) }
 
 // writeClusters writes the clusters of a target, those first of which others
 // consist.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +24,9 @@ import (
 	"github.com/inboardmesh/inboard/observe"
 	"github.com/inboardmesh/inboard/tls/meshtls"
 )
+
+// scheme begins the names that have an authority (gRFC A47).
+const scheme = "xdstp:"
 
 // address is the relay's in its own network in memory.
 const address = "relay"
@@ -128,6 +132,16 @@ func (r *Relay) ServerTemplate() string {
 // ClientTemplate names, for guests, the Listener of a destination.
 func (r *Relay) ClientTemplate() string { return cmp.Or(r.options.Config.ClientListenerTemplate, "%s") }
 
+// Authorities have, for guests, the template of each authority (gRFC A47). The relay is
+// the server of them all.
+func (r *Relay) Authorities() map[string]string {
+	templates := make(map[string]string, len(r.options.Config.Authorities))
+	for name, authority := range r.options.Config.Authorities {
+		templates[name] = cmp.Or(authority.ClientListenerTemplate, scheme+"//"+name+"/envoy.config.listener.v3.Listener/%s")
+	}
+	return templates
+}
+
 // Identity finds a certificate provider instance.
 func (r *Relay) Identity(instance string) (meshtls.Source, error) {
 	return r.options.Identity(instance)
@@ -225,10 +239,17 @@ func (r *Relay) destination(name string) (of string, server bool) {
 	if of, ok := within(name, r.ServerTemplate()); ok {
 		return of, true
 	}
-	if of, ok := within(name, r.ClientTemplate()); ok {
-		return of, false
+	of = name
+	least := len(name) + 1 // the template that says most of the name is meant
+	if rest, ok := within(name, r.ClientTemplate()); ok {
+		of, least = rest, len(rest)
 	}
-	return name, false
+	for authority, template := range r.Authorities() {
+		if rest, ok := within(name, template); ok && len(rest) < least {
+			of, least = "//"+authority+"/"+rest, len(rest)
+		}
+	}
+	return of, false
 }
 
 // within finds what stands for "%s" of a template in a name.
@@ -241,5 +262,8 @@ func within(name, template string) (of string, ok bool) {
 		return "", false
 	}
 	of, ok = strings.CutSuffix(name, after)
+	if plain, err := url.PathUnescape(of); err == nil && strings.HasPrefix(template, scheme) {
+		of = plain // it is escaped in these names (gRFC A47)
+	}
 	return of, ok && of != ""
 }

@@ -93,11 +93,17 @@ func (g *Guest) Bootstrap() []byte { return append([]byte(nil), g.bootstrap...) 
 
 // guestBootstrap is the part of grpc-go's bootstrap that guests need.
 type guestBootstrap struct {
-	Servers        []server            `json:"xds_servers"`
-	Node           node                `json:"node"`
-	Providers      map[string]provider `json:"certificate_providers,omitempty"`
-	ServerTemplate string              `json:"server_listener_resource_name_template"`
-	ClientTemplate string              `json:"client_default_listener_resource_name_template"`
+	Servers        []server             `json:"xds_servers"`
+	Authorities    map[string]authority `json:"authorities,omitempty"`
+	Node           node                 `json:"node"`
+	Providers      map[string]provider  `json:"certificate_providers,omitempty"`
+	ServerTemplate string               `json:"server_listener_resource_name_template"`
+	ClientTemplate string               `json:"client_default_listener_resource_name_template"`
+}
+
+// authority has no servers of its own: the relay is the server of all of them.
+type authority struct {
+	ClientTemplate string `json:"client_listener_resource_name_template"`
 }
 
 type server struct {
@@ -138,12 +144,16 @@ func bootstrapFor(name string, r *relay.Relay) ([]byte, error) {
 			Credentials: []typedJSON{{Type: credentialsType, Config: reference{Mesh: name}}},
 		}},
 		Node:           node{ID: config.Node.ID, Cluster: config.Node.Cluster, Metadata: config.Node.Metadata},
+		Authorities:    make(map[string]authority),
 		Providers:      make(map[string]provider),
 		ServerTemplate: r.ServerTemplate(),
 		ClientTemplate: r.ClientTemplate(),
 	}
 	if l := config.Node.Locality; l != (balancer.Locality{}) {
 		b.Node.Locality = &locality{Region: l.Region, Zone: l.Zone, SubZone: l.SubZone}
+	}
+	for name, template := range r.Authorities() {
+		b.Authorities[name] = authority{ClientTemplate: template}
 	}
 	for _, instance := range r.Instances() {
 		b.Providers[instance] = provider{Plugin: credentialsType, Config: reference{Mesh: name, Instance: instance}}
