@@ -79,9 +79,11 @@ func NewSource(config *bootstrap.Config, options Options) (*Source, error) {
 	}
 	clusters, hooks := decode.Clusters(options.Balancers), options.Hooks
 	var reporter *loadReporter
+	var moved func()
 	if options.Loads != nil {
 		reporter = newLoadReporter(options.Loads, options.Logger)
 		clusters, hooks = reporter.watching(clusters), reporter.note(hooks)
+		moved = reporter.poke
 	}
 	types := []ads.Type{
 		{URL: decode.ListenerURL, Name: "Listener", FullStateInSotW: true, Decode: decoder(decode.Listener)},
@@ -102,6 +104,7 @@ func NewSource(config *bootstrap.Config, options Options) (*Source, error) {
 		Types:       types,
 		Node:        node,
 		Hooks:       hooks,
+		Moved:       moved,
 		Logger:      options.Logger,
 	})
 	if err != nil {

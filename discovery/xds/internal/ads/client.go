@@ -40,6 +40,7 @@ const (
 type Client struct {
 	node   *corev3.Node
 	hooks  observe.Hooks
+	moved  func() // nil if nobody has to know
 	logger *slog.Logger
 	types  map[string]*typeState // the map itself is immutable
 	serial *serializer
@@ -81,6 +82,7 @@ func NewClient(options Options) (*Client, error) {
 	c := &Client{
 		node:        node,
 		hooks:       options.Hooks,
+		moved:       options.Moved,
 		logger:      logger,
 		types:       make(map[string]*typeState),
 		serial:      newSerializer(),

@@ -137,6 +137,9 @@ type Options struct {
 	Node *corev3.Node
 	// Hooks is told of streams and resources.
 	Hooks observe.Hooks
+	// Moved is called, as watchers are, when what is in force has come from another
+	// server than before, though it may be the same; nil if nobody has to know.
+	Moved func()
 	// Logger is told of streams and rejections; nil discards.
 	Logger *slog.Logger
 }

@@ -261,6 +261,9 @@ func (c *Client) acceptLocked(e *entry, l *link, it *item) (changed bool) {
 	c.setTTLLocked(e, it)
 	e.state, e.err = StateAcked, nil
 	e.rejectedVersion, e.rejectedRaw, e.reported = "", nil, ""
+	if e.held && e.source != l && c.moved != nil {
+		c.serial.add(c.moved)
+	}
 	e.version, e.source = it.version, l
 	for _, all := range e.collectionsLocked() {
 		all.shown, all.state, all.err, all.told = true, StateAcked, nil, ""
