@@ -25,6 +25,7 @@ type inbound struct {
 	sync.Mutex
 
 	stopped  bool                                       // guarded by Mutex
+	left     bool                                       // guarded by Mutex; nobody is told of it any more
 	listener *resource[discovery.Inbound]               // guarded by Mutex
 	routes   map[string]*resource[discovery.RouteTable] // guarded by Mutex; those of the newest listener
 	clusters clusters                                   // guarded by Mutex; those of current and next
@@ -60,10 +61,30 @@ func newInbound(address, listener string, client watchClient, p *publisher, noti
 	return in
 }
 
+// leave tells nobody any more. It reports whether anything is in force.
+func (in *inbound) leave() bool {
+	in.Lock()
+	defer in.Unlock()
+	in.left = true
+	return in.current != nil
+}
+
+// withdrawnLocked ends one that is left: who comes next has no use to go on with.
+func (in *inbound) withdrawnLocked() bool {
+	if in.left {
+		in.stopLocked()
+	}
+	return in.left
+}
+
 // stop ends all watches.
 func (in *inbound) stop() {
 	in.Lock()
 	defer in.Unlock()
+	in.stopLocked()
+}
+
+func (in *inbound) stopLocked() {
 	in.stopped = true
 	in.current, in.next = nil, nil
 	in.listener.leaveLocked()
@@ -260,7 +281,7 @@ func (in *inbound) deliver() {
 func (in *inbound) news() (update discovery.Update[*discovery.Inbound], ok bool) {
 	in.Lock()
 	defer in.Unlock()
-	if in.stopped {
+	if in.stopped || in.left {
 		return update, false
 	}
 	update.Value = in.assembleLocked()

@@ -24,6 +24,10 @@ type follower interface {
 	// waitsLocked reports whether what cannot be asked for, because of err, is to be
 	// waited for.
 	waitsLocked(err error) bool
+	// withdrawnLocked runs when the control plane does not stand by a resource any more,
+	// of which the last version stays in force for those who use it. A follower that
+	// nobody uses ends with that, and reports it.
+	withdrawnLocked() bool
 }
 
 // resource is one xDS resource that a follower watches. A nil *resource is one
@@ -79,7 +83,11 @@ func (r *resource[V]) ResourceError(err error) {
 
 // AmbientError keeps the value.
 func (r *resource[V]) AmbientError(err error) {
-	r.event(func() { r.err = err })
+	r.event(func() {
+		if !isWithdrawn(err) || !r.follower.withdrawnLocked() {
+			r.err = err
+		}
+	})
 }
 
 func (r *resource[V]) event(apply func()) {

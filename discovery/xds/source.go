@@ -45,6 +45,7 @@ type Source struct {
 	keeper    *keeper     // nil if nothing is kept
 	publisher *publisher
 	channels  channels
+	lingering lingering
 	wg        sync.WaitGroup
 	close     func() error
 	local     string // Options.LocalCluster
@@ -126,6 +127,7 @@ func NewSource(config *bootstrap.Config, options Options) (*Source, error) {
 	}
 	s.close = sync.OnceValue(func() error {
 		s.StopKeeping()
+		s.lingering.close()
 		stopReports()
 		err := s.client.Close()
 		s.publisher.close()
@@ -157,7 +159,9 @@ func decoder[V any](f func([]byte) (string, *V, error)) func([]byte) (string, an
 // unknown.
 //
 // A call of notify that has begun when stop is called may still be running when
-// stop has returned. After Close a watch is told nothing.
+// stop has returned. After Close a watch is told nothing. What was in use when stop is
+// called is followed for five minutes longer, by nobody, for who watches it again: the
+// control plane may have gone away by then. That goes for the last 64.
 func (s *Source) WatchTarget(name string, notify func(discovery.Update[*discovery.Target])) (stop func()) {
 	listener, err := s.config.ListenerName(name)
 	if err != nil {
@@ -167,7 +171,20 @@ func (s *Source) WatchTarget(name string, notify func(discovery.Update[*discover
 		s.publisher.add(t)
 		return t.stop
 	}
-	return newTarget(name, listener, s.local, s.watches, s.publisher, notify).stop
+	t := newTarget(name, listener, s.local, s.watches, s.publisher, notify)
+	return s.leaving("destination "+name, t.leave, t.stop)
+}
+
+// leaving returns what ends a watch. Its follower stays for a while if leave, which
+// keeps it from telling anything more, reports that it has something.
+func (s *Source) leaving(name string, leave func() bool, stop func()) func() {
+	return sync.OnceFunc(func() {
+		if leave() {
+			s.lingering.add(name, stop)
+		} else {
+			stop()
+		}
+	})
 }
 
 // WatchInbound follows the listener of this process at an address,
@@ -181,7 +198,8 @@ func (s *Source) WatchInbound(address string, notify func(discovery.Update[*disc
 		s.publisher.add(in)
 		return in.stop
 	}
-	return newInbound(address, name, s.watches, s.publisher, notify).stop
+	in := newInbound(address, name, s.watches, s.publisher, notify)
+	return s.leaving("address "+address, in.leave, in.stop)
 }
 
 // Close ends every watch and the connection and waits for the goroutines. It

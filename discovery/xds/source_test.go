@@ -472,7 +472,12 @@ func TestX103_WatchingAndLeavingKeepsNothing(t *testing.T) {
 			}
 			stop()
 			cp.run()
+			if dump := source.Dump(); len(dump) != 5 {
+				t.Fatalf("%d resources are known, want those of the destination once, and the one that is watched: %+v", len(dump), dump)
+			}
 		}
+		time.Sleep(5 * time.Minute) // for which the last one is followed
+		cp.run()
 		if dump := source.Dump(); len(dump) != 1 {
 			t.Errorf("%d resources are known, want the one that is watched: %+v", len(dump), dump)
 		}

@@ -28,6 +28,7 @@ type target struct {
 	sync.Mutex
 
 	stopped  bool                             // guarded by Mutex
+	left     bool                             // guarded by Mutex; nobody is told of it any more
 	listener *resource[discovery.APIListener] // guarded by Mutex
 	routes   *resource[discovery.RouteTable]  // guarded by Mutex; nil for an inline table
 	clusters clusters                         // guarded by Mutex; those of current and next
@@ -79,10 +80,30 @@ func newTarget(name, listener, local string, client watchClient, p *publisher, n
 	return t
 }
 
+// leave tells nobody any more. It reports whether anything is in force.
+func (t *target) leave() bool {
+	t.Lock()
+	defer t.Unlock()
+	t.left = true
+	return t.current != nil
+}
+
+// withdrawnLocked ends one that is left: who comes next has no use to go on with.
+func (t *target) withdrawnLocked() bool {
+	if t.left {
+		t.stopLocked()
+	}
+	return t.left
+}
+
 // stop ends all watches.
 func (t *target) stop() {
 	t.Lock()
 	defer t.Unlock()
+	t.stopLocked()
+}
+
+func (t *target) stopLocked() {
 	t.stopped = true
 	t.current, t.next = nil, nil
 	t.listener.leaveLocked()
@@ -289,7 +310,7 @@ func (t *target) news() (update discovery.Update[*discovery.Target], ok bool, he
 	t.Lock()
 	defer t.Unlock()
 	switch {
-	case t.stopped:
+	case t.stopped, t.left:
 		return update, false, nil
 	case t.current != nil:
 		if t.rehold {
