@@ -19,6 +19,10 @@ const (
 	// idleFactor times the length of the last write is the least pause between two:
 	// a large configuration that changes all the time takes a tenth of the disk.
 	idleFactor = 9
+	// maxBytesPerSecond bounds what is written on average: the file is written whole, and
+	// one of 24 MB that changes all the time would be 500 MB a minute. A process that is
+	// killed begins with what was in force for as long before.
+	maxBytesPerSecond = 1 << 20
 	// retryDelay is after how long a write that failed is tried again.
 	retryDelay = time.Minute
 	// refreshes is how often within MaxAge a file is written although nothing has

@@ -26,7 +26,7 @@ func (s *Store) run() {
 	defer pause.Stop()
 	retry := time.NewTimer(retryDelay)
 	defer retry.Stop()
-	delay := writeDelay
+	var earliest time.Time // when the next write may begin
 	for {
 		select {
 		case <-s.ending:
@@ -37,7 +37,7 @@ func (s *Store) run() {
 		case <-refresh.C:
 			s.refresh()
 		}
-		pause.Reset(delay)
+		pause.Reset(max(writeDelay, time.Until(earliest)))
 		select {
 		case <-s.ending:
 			return
@@ -48,9 +48,10 @@ func (s *Store) run() {
 		default:
 		}
 		start := time.Now()
-		s.write()
+		size := s.write()
 		retry.Reset(retryDelay)
-		delay = max(writeDelay, idleFactor*time.Since(start))
+		pace := time.Duration(float64(size) / maxBytesPerSecond * float64(time.Second))
+		earliest = time.Now().Add(max(idleFactor*time.Since(start), pace))
 	}
 }
 
@@ -84,11 +85,12 @@ func (i *item) lingers(now time.Time) bool {
 	return i.live || i.released.IsZero() || now.Sub(i.released) <= linger
 }
 
-// write writes the file, if there is something new to say.
-func (s *Store) write() {
+// write writes the file, if there is something new to say. It returns the size of what
+// it tried to write.
+func (s *Store) write() (size int64) {
 	kept, ok := s.collect(time.Now())
 	if !ok {
-		return
+		return 0
 	}
 	size, err := s.fit(kept)
 	if err == nil {
@@ -100,6 +102,7 @@ func (s *Store) write() {
 		}
 	}
 	s.written(kept, size, err)
+	return size
 }
 
 // enter opens the directory, unless it is open.
