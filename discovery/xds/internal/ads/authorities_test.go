@@ -296,3 +296,48 @@ func TestX99_WhatTheServerThatReturnsDoesNotHaveIsGoneAfterItsTime(t *testing.T)
 		}
 	})
 }
+
+func TestX92_TwoFormsOfOneNameInAResponseAreOneNameTwice(t *testing.T) {
+	t.Parallel()
+	withAuthorities(t, func(h *harness, two *adstest.Server) {
+		const one = "xdstp://two/" + cluster + "/a%62c/d%2fe?a=1&b=2"
+		const known = "xdstp://two/" + cluster + "/abc/d%2Fe?a=1&b=2"
+		const other = "xdstp://two/" + cluster + "/other"
+		s, w := h.hold(two, nil, one, "v1", "n1", "1")
+		h.watch(cds, other)
+		s.RecvType(cds)
+		h.respond(s, cds, "v2", "n2",
+			value("xdstp://two/"+cluster+"/abc/d%2fe?b=2&a=0&a=1", "v2", "2"), value(known, "v2", "3"), value(other, "v2", "4"))
+		h.expectNACK(s, cds, "v1", "n2", []string{known, other}, "appears 2 times")
+		if got := h.state(cds, known); got.Resource != "1" || got.State != ads.StateNacked {
+			h.t.Errorf("state %+v, want what was in force", got)
+		}
+		if got := h.state(cds, other); got.Resource != "4" {
+			h.t.Errorf("state %+v", got)
+		}
+		w.expect(h.t, "ambient appears 2 times")
+		h.respond(s, cds, "v3", "n3", value(one, "v3", "5"), value(other, "v3", "4"))
+		h.expectACK(s, cds, "v3", "n3", known, other)
+		w.expect(h.t, "changed 5")
+	})
+}
+
+func TestX94_CloseWaitsForNoneOfTheServers(t *testing.T) {
+	t.Parallel()
+	bothSharing(t, func(h *harness, second *adstest.Server) {
+		h.hold(h.server, nil, given("both", "a"), "v1", "n1", "1")
+		h.hold(second, nil, given("back", "b"), "v1", "n1", "2")
+		h.server.Freeze()
+		second.Stop()
+		time.Sleep(3 * time.Second)
+		h.watch(cds, given("both", "new"))
+		h.watch(cds, given("back", "new"))
+		begun := time.Now()
+		if err := h.client.Close(); err != nil {
+			h.t.Error(err)
+		}
+		if took := time.Since(begun); took > 0 {
+			h.t.Errorf("Close took %v", took)
+		}
+	})
+}
