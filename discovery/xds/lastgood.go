@@ -79,7 +79,8 @@ type ConfigSource struct {
 	Refused error
 	// Written is when this process last wrote the file, zero if it did not yet.
 	Written time.Time
-	// NotWritten is why the last attempt failed; nil if it did not.
+	// NotWritten is why the last attempt failed, or what the file is without because it
+	// would be too large; nil if all is written.
 	NotWritten error
 }
 

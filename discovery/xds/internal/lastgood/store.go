@@ -68,7 +68,7 @@ type Status struct {
 	// nothing.
 	Refused error
 	// Written is when the file was last written by this process, NotWritten why the
-	// last attempt failed, nil if it did not.
+	// last attempt failed, or what the file is without, nil if neither.
 	Written    time.Time
 	NotWritten error
 }
@@ -98,6 +98,7 @@ type Store struct {
 	frozen    bool                 // guarded by mu; nothing is noted any more
 	status    Status               // guarded by mu
 	told      string               // guarded by mu; the reason for which writing failed last
+	toldLeft  string               // guarded by mu; what the file was last told to be without
 }
 
 // item is a resource that is kept.

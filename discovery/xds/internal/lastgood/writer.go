@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -92,6 +93,7 @@ func (s *Store) write() (size int64) {
 	if !ok {
 		return 0
 	}
+	left := s.leaveOut(kept)
 	size, err := s.fit(kept)
 	if err == nil {
 		err = s.enter()
@@ -102,7 +104,65 @@ func (s *Store) write() (size int64) {
 		}
 	}
 	s.written(kept, size, err)
+	if err == nil {
+		s.leftOut(left)
+	}
 	return size
+}
+
+// leaveOut takes out of what is written the live resources of the control plane that has
+// most of them, if all together are too many and there are others: it must not be the
+// reason that nothing of the others is there at a start. It returns what is left out, nil
+// if nothing is.
+func (s *Store) leaveOut(kept *snapshot) error {
+	live := kept.overhead()
+	for i := range kept.resources {
+		if r := &kept.resources[i]; r.live {
+			live += sizeOf(r)
+		}
+	}
+	if live <= s.config.MaxBytes {
+		return nil
+	}
+	whose := func(r *Resource) string { return strings.Join(s.config.Servers(r.Key), ", ") }
+	sizes := make(map[string]int64)
+	for i := range kept.resources {
+		if r := &kept.resources[i]; r.live {
+			sizes[whose(r)] += sizeOf(r)
+		}
+	}
+	var left []string
+	for live > s.config.MaxBytes && len(sizes) > 1 {
+		most := slices.MaxFunc(slices.Sorted(maps.Keys(sizes)), func(a, b string) int { return cmp.Compare(sizes[a], sizes[b]) })
+		left = append(left, most) // not how much it is: that may change all the time
+		live -= sizes[most]
+		delete(sizes, most)
+	}
+	if len(left) == 0 {
+		return nil // fit says that it is too much
+	}
+	kept.resources = slices.DeleteFunc(kept.resources, func(r Resource) bool {
+		_, stays := sizes[whose(&r)]
+		return r.live && !stays
+	})
+	return fmt.Errorf("file %q is without what comes from %s: with it there would be more than the %d bytes that are allowed",
+		s.status.File, strings.Join(left, " and "), s.config.MaxBytes)
+}
+
+// leftOut reports what a file that was written is without, each once.
+func (s *Store) leftOut(err error) {
+	s.mu.Lock()
+	s.status.NotWritten = err
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	again := text == s.toldLeft
+	s.toldLeft = text
+	s.mu.Unlock()
+	if err != nil && !again {
+		s.config.Report(observe.LastGoodEvent{Kind: observe.LastGoodNotWritten, Err: err})
+	}
 }
 
 // enter opens the directory, unless it is open.
