@@ -23,33 +23,31 @@ const (
 // it comes and goes.
 type lingering struct {
 	mu     sync.Mutex
-	closed bool   // guarded by mu
-	stays  []stay // guarded by mu; the oldest first
+	closed bool    // guarded by mu
+	stays  []*stay // guarded by mu; the oldest first
 }
 
 // stay is one follower.
 type stay struct {
 	name  string
-	timer *time.Timer
+	timer *time.Timer // guarded by lingering.mu
 	stop  func()
 }
 
 // add lets a follower stay, which stop ends.
 func (l *lingering) add(name string, stop func()) {
-	s := stay{name: name, stop: stop}
+	s := &stay{name: name, stop: stop}
 	over := []func(){stop}
 	l.mu.Lock()
 	if !l.closed {
 		over = nil
-		if at := slices.IndexFunc(l.stays, func(other stay) bool { return other.name == name }); at >= 0 {
+		if at := slices.IndexFunc(l.stays, func(other *stay) bool { return other.name == name }); at >= 0 {
 			over = append(over, l.removeLocked(at))
 		}
 		if len(l.stays) == maxLingering {
 			over = append(over, l.removeLocked(0))
 		}
-		var timer *time.Timer
-		timer = time.AfterFunc(lingerTime, func() { l.end(timer) })
-		s.timer = timer
+		s.timer = time.AfterFunc(lingerTime, func() { l.end(s) })
 		l.stays = append(l.stays, s)
 	}
 	l.mu.Unlock()
@@ -58,11 +56,11 @@ func (l *lingering) add(name string, stop func()) {
 	}
 }
 
-// end ends the stay with a timer.
-func (l *lingering) end(timer *time.Timer) {
+// end ends one stay, unless it is over.
+func (l *lingering) end(s *stay) {
 	stop := func() {}
 	l.mu.Lock()
-	if at := slices.IndexFunc(l.stays, func(s stay) bool { return s.timer == timer }); at >= 0 {
+	if at := slices.Index(l.stays, s); at >= 0 {
 		stop = l.removeLocked(at)
 	}
 	l.mu.Unlock()
@@ -83,7 +81,7 @@ func (l *lingering) close() {
 	l.closed, l.stays = true, nil
 	l.mu.Unlock()
 	for _, s := range stays {
-		s.timer.Stop()
+		s.timer.Stop() // nobody changes it any more
 		s.stop()
 	}
 }
