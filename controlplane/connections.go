@@ -4,8 +4,10 @@ import (
 	"container/list"
 	"context"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -90,25 +92,54 @@ func (c *connections) fit(files uint64) (most int, lowered bool) {
 type bounded struct {
 	net.Listener
 	all *connections
+
+	fresh map[*connection]struct{} // guarded by all.mu; those that had no call yet
+	ended bool                     // guarded by all.mu
+}
+
+func (c *connections) bound(listener net.Listener) *bounded {
+	return &bounded{Listener: listener, all: c, fresh: make(map[*connection]struct{})}
+}
+
+// end closes the connections that had no call yet, and those that still come. Servers
+// wait for them to become one when they end: those that say nothing would take all the
+// time that a handshake may.
+func (b *bounded) end() {
+	b.all.mu.Lock()
+	b.ended = true
+	fresh := slices.Collect(maps.Keys(b.fresh))
+	for _, conn := range fresh {
+		conn.cut = true
+		b.all.removeLocked(conn)
+	}
+	b.all.mu.Unlock()
+	for _, conn := range fresh {
+		_ = conn.Conn.Close() // who reads from it sees that
+	}
 }
 
 // Accept implements [net.Listener].
-func (b bounded) Accept() (net.Conn, error) {
+func (b *bounded) Accept() (net.Conn, error) {
 	for {
 		raw, err := b.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
-		if conn := b.all.admit(raw); conn != nil {
+		if conn := b.all.admit(raw, b); conn != nil {
 			return conn, nil
 		}
 	}
 }
 
-// admit takes a connection in, or closes it and returns nil.
-func (c *connections) admit(raw net.Conn) *connection {
+// admit takes a connection of a listener in, or closes it and returns nil.
+func (c *connections) admit(raw net.Conn, of *bounded) *connection {
 	now := time.Now()
 	c.mu.Lock()
+	if of.ended {
+		c.mu.Unlock()
+		_ = raw.Close() // nothing was said on it
+		return nil
+	}
 	var left *connection
 	if c.open >= c.most {
 		if left = c.longestLocked(now); left == nil {
@@ -127,7 +158,8 @@ func (c *connections) admit(raw net.Conn) *connection {
 		c.counts.idle++
 		c.removeLocked(left)
 	}
-	conn := &connection{Conn: raw, all: c}
+	conn := &connection{Conn: raw, all: c, of: of}
+	of.fresh[conn] = struct{}{}
 	c.open++
 	c.counts.total++
 	conn.timer = time.AfterFunc(idleEnd, conn.expire)
@@ -162,6 +194,7 @@ func (c *connections) removeLocked(conn *connection) {
 		return
 	}
 	conn.closed = true
+	delete(conn.of.fresh, conn)
 	conn.timer.Stop()
 	if conn.waiting != nil {
 		c.idle.Remove(conn.waiting)
@@ -175,6 +208,7 @@ func (c *connections) removeLocked(conn *connection) {
 type connection struct {
 	net.Conn
 	all *connections
+	of  *bounded
 
 	calls   int           // guarded by all.mu; of which there is more than the headers
 	short   int           // guarded by all.mu; calls that are no streams
@@ -182,6 +216,14 @@ type connection struct {
 	waiting *list.Element // guarded by all.mu; nil with a call, or when it is closed
 	timer   *time.Timer   // guarded by all.mu
 	closed  bool          // guarded by all.mu
+	cut     bool          // guarded by all.mu; its listener has ended before it had a call
+}
+
+// wasCut reports whether it was closed because its listener has ended.
+func (c *connection) wasCut() bool {
+	c.all.mu.Lock()
+	defer c.all.mu.Unlock()
+	return c.cut
 }
 
 // Close implements [net.Conn].
@@ -211,6 +253,7 @@ func (c *connection) begin() {
 	c.all.mu.Lock()
 	defer c.all.mu.Unlock()
 	c.calls++
+	delete(c.of.fresh, c)
 	if c.waiting != nil {
 		c.all.idle.Remove(c.waiting)
 		c.waiting = nil

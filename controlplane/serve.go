@@ -43,7 +43,9 @@ type Listeners struct {
 }
 
 // Serve serves until ctx ends or the server is closed, and then returns nil
-// when all calls have ended, after two seconds at most. An error of a
+// when all calls have ended, after two seconds at most: the streams of ADS are
+// ended, and what has that time are calls of the CA, and those who watch the health.
+// Connections over which nothing was asked yet are closed at once. An error of a
 // listener ends it as well, and is returned.
 func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
 	defer listeners.close()
@@ -62,24 +64,27 @@ func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
 	var wg sync.WaitGroup
 	var stops []func()
 	failed := make(chan error, 3) // one for each listener
-	run := func(name string, listener net.Listener, serve func(net.Listener) error, stop func()) {
+	run := func(name string, listener *bounded, serve func(net.Listener) error, stop func()) {
 		s.logger.Info("listening", "listener", name, "address", listener.Addr().String())
 		wg.Go(func() { // until stop
 			if err := serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
 				failed <- fmt.Errorf("serve %s listener: %w", name, err)
 			}
 		})
-		stops = append(stops, stop)
+		stops = append(stops, func() {
+			listener.end()
+			stop()
+		})
 	}
 	if listeners.Secure != nil {
 		server := grpc.NewServer(s.serverOptions(s.secureCredentials(), plainPeer)...)
 		s.register(ctx, server, true)
-		run("secure", bounded{listeners.Secure, s.connections}, server.Serve, func() { stopGRPC(server) })
+		run("secure", s.connections.bound(listeners.Secure), server.Serve, func() { stopGRPC(server) })
 	}
 	if listeners.Plaintext != nil {
 		server := grpc.NewServer(s.serverOptions(insecure.NewCredentials())...)
 		s.register(ctx, server, false)
-		run("plaintext", bounded{listeners.Plaintext, s.connections}, server.Serve, func() { stopGRPC(server) })
+		run("plaintext", s.connections.bound(listeners.Plaintext), server.Serve, func() { stopGRPC(server) })
 	}
 	if listeners.Status != nil {
 		server := &http.Server{
@@ -91,7 +96,7 @@ func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
 			ConnState:         countHTTP,
 			ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
 		}
-		run("status", bounded{listeners.Status, newConnections(maxStatusConnections, s.logger)}, server.Serve, func() { stopHTTP(server) })
+		run("status", newConnections(maxStatusConnections, s.logger).bound(listeners.Status), server.Serve, func() { stopHTTP(server) })
 	}
 
 	select {

@@ -343,7 +343,10 @@ func (s *Server) begin() (end func(), err error) {
 }
 
 // Close ends every stream and every [Server.Serve], and returns when nothing
-// of the server runs any more. It may be called more than once.
+// of the server runs any more: as [Server.Serve] says, after two seconds at most, of
+// which it takes none unless a call goes on. A stream on a server of the caller's
+// ([Server.Register]) whose client does not read is waited for until that server ends
+// it, within a second. It may be called more than once; each call waits.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true

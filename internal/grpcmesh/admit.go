@@ -3,6 +3,8 @@ package grpcmesh
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -48,6 +50,8 @@ func (a *admission) admit(ctx context.Context, ln *inbound.Listener, chain *inbo
 		call.Route = a.decision.Route.Name
 	}
 	switch r := a.decision.Route; {
+	case errors.Is(err, net.ErrClosed): // the mesh was
+		return status.Error(codes.Unavailable, "not serving")
 	case err != nil:
 		return status.FromContextError(ctx.Err()).Err()
 	case answer != nil:

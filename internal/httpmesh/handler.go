@@ -2,6 +2,7 @@ package httpmesh
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"slices"
@@ -274,6 +275,8 @@ func (s *serving) answered(ctx context.Context, view *route.Request, w http.Resp
 		s.mutates = true
 	}
 	switch r := s.decision.Route; {
+	case errors.Is(err, net.ErrClosed): // the mesh was
+		s.fail(w, view, http.StatusServiceUnavailable, grpcUnavailable, "not serving")
 	case err != nil:
 		s.fail(w, view, http.StatusGatewayTimeout, grpcDeadlineExceeded, "the deadline passed in a filter")
 	case answer != nil:

@@ -78,6 +78,7 @@ func New(options Options) *Listeners {
 		options: options, open: make(map[*Listener]struct{}), byAddress: make(map[string]*Listener),
 		stopping: make(chan struct{}), ended: make(chan struct{}), peers: peers{seed: maphash.MakeSeed()},
 	}
+	l.faults.Closing = l.ended
 	l.services = service.NewClient(l.cluster, options.Hooks)
 	l.tokens = jwt.NewStore(l.fetchKeys, options.Hooks)
 	return l
@@ -188,7 +189,8 @@ func (l *Listeners) remove(ln *Listener) {
 }
 
 // Close closes every listener. Connections that were accepted stay with their
-// servers, but nothing that comes over them is served any more.
+// servers, but nothing that comes over them is served any more, nor what an injected
+// delay holds back. It waits for no request, and for hooks only.
 func (l *Listeners) Close() error {
 	l.mu.Lock()
 	open := slices.Collect(maps.Keys(l.open))
