@@ -105,7 +105,8 @@ func (e *expiring) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo
 	if err != nil {
 		// gRPC drops the error. Whoever connects and says nothing, as a TCP
 		// health check does, is not worth a line, nor is who comes when we go.
-		if of, ok := raw.(*connection); !errors.Is(err, io.EOF) && !(ok && of.wasCut()) {
+		of, ok := raw.(*connection)
+		if cut := ok && of.wasCut(); !cut && !errors.Is(err, io.EOF) {
 			peer := raw.RemoteAddr().String()
 			if logged, unlogged := e.paced.allow(hostOf(peer)); logged {
 				e.logger.Warn("connection refused", "peer", peer, "error", err, "unlogged", unlogged)

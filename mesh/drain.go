@@ -63,8 +63,8 @@ type DrainPolicy struct {
 // ends the listening of its own listener. Outbound calls go on until [Mesh.Close].
 //
 // A mesh drains once: the policy is that of the first call, and every call returns
-// its result, or an error if its own context ends before. [Mesh.Close] ends it. Safe
-// for concurrent use.
+// its result, or an error if its own context ends before. [Mesh.Close] ends it at once,
+// with an error if anything runs. Safe for concurrent use.
 func (m *Mesh) Drain(ctx context.Context, policy DrainPolicy) (DrainReport, error) {
 	if !m.inbound.Draining() {
 		m.settings.logger.InfoContext(ctx, "draining")

@@ -352,10 +352,16 @@ func (m *Mesh) ServerOptions() []grpc.ServerOption { return m.grpc.ServerOptions
 func (m *Mesh) String() string { return "mesh of " + strconv.Quote(m.settings.bootstrap.Node.ID) }
 
 // Close leaves the mesh: listeners and connections are closed, calls in flight
-// fail, and every goroutine of the mesh has ended when it returns: it waits for
-// functions of the application that the mesh has called, such as hooks, and GetBody of
-// a hedged request. It may be called at any time and more than once; the result is
-// that of the first call.
+// fail, those included that wait for a connection, and every goroutine of the mesh has
+// ended when it returns. It waits for no answer of a peer, of the control plane or of a
+// certificate provider, and for no request that is being served: for those [Mesh.Drain]
+// comes before. It does wait for functions of the application that the mesh has called,
+// such as hooks, GetBody of a hedged request, and a [Network] that does not heed its
+// context; and for the disk, if configuration is kept there. A call that fails tells
+// hooks so on the goroutine of its caller, which may be a moment later.
+//
+// It must not be called by a hook. It may be called at any time and more than once;
+// the result is that of the first call, for which others wait.
 func (m *Mesh) Close() error {
 	m.closing.Store(true)
 	m.closeOnce.Do(func() {

@@ -49,8 +49,9 @@ func (m *Mesh) ServeTCP(ctx context.Context, inner net.Listener) (net.Listener, 
 //
 // The destination must have one route for everything, as ports of TCP have: where
 // requests decide, Dial fails. A host that the mesh does not know is dialed directly,
-// by [Network], if the outbound policy is [AllowAny], and is an error otherwise. An
-// error is an [*Error], but for those of direct connections.
+// by [Network], if the outbound policy is [AllowAny], and is an error otherwise; what
+// comes of that is the caller's alone. A Dial that is under way ends at once when the
+// mesh is closed. An error is an [*Error], but for those of direct connections.
 //
 // The caller closes the connection, which the mesh does when it is closed, when nothing
 // has come or gone over it for the cluster's idle timeout, when it is as old as the

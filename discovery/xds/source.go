@@ -202,6 +202,7 @@ func (s *Source) WatchInbound(address string, notify func(discovery.Update[*disc
 	return s.leaving("address "+address, in.leave, in.stop)
 }
 
-// Close ends every watch and the connection and waits for the goroutines. It
-// must not be called inside notify. Later calls wait as well.
+// Close ends every watch and the connections, writes what is kept on disk, and waits for
+// the goroutines, and for a notify or hook that is being called. It waits for no server.
+// It must not be called inside either. Later calls wait as well.
 func (s *Source) Close() error { return s.close() }

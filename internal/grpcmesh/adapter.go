@@ -57,12 +57,12 @@ func (a *Adapter) channel(cc *grpc.ClientConn) uint64 {
 	return (uint64(reflect.ValueOf(cc).Pointer()) ^ a.salt) * 0x9E3779B97F4A7C15
 }
 
-// Close closes the channels to hosts outside the mesh, those of copies, and all
-// connections to endpoints. The channels of the application are its own.
+// Close closes all connections to endpoints, and the channels of copies and those to
+// hosts outside the mesh. It waits for no peer. The channels of the application are its
+// own.
 func (a *Adapter) Close() error {
-	err := errors.Join(a.mirrors.close(), a.direct.close())
-	a.conns.close()
-	return err
+	a.conns.close() // first: a channel that is closed says GOAWAY over those that it has
+	return errors.Join(a.mirrors.close(), a.direct.close())
 }
 
 const (

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/hangup"
 	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/upstream"
 )
@@ -21,6 +22,7 @@ type directConns struct {
 	mu     sync.Mutex
 	conns  map[string]*grpc.ClientConn // guarded by mu; by "host:port"
 	closed bool                        // guarded by mu
+	lines  hangup.Lines
 }
 
 // around returns the channel for a target that the control plane does not know,
@@ -45,7 +47,7 @@ func (d *directConns) get(name string) (*grpc.ClientConn, error) {
 		return cc, nil
 	}
 	cc, err := grpc.NewClient("dns:///"+name,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(d.lines.Secure(insecure.NewCredentials())),
 		grpc.WithChainUnaryInterceptor(func(
 			ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
 		) error {
@@ -84,6 +86,7 @@ func (d *directConns) close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true
+	d.lines.End()
 	var errs []error
 	for _, cc := range d.conns {
 		errs = append(errs, cc.Close())

@@ -212,7 +212,11 @@ type Target struct {
 	// fast road to what state says.
 	config atomic.Pointer[Config]
 	state  watch.Value[targetState]
-	used   atomic.Int64 // Unix seconds of the last wait
+	// changing is held while either changes; over is set when that is for good, and
+	// guarded by it. An update may be on its way when the source is told to stop.
+	changing sync.Mutex
+	over     bool
+	used     atomic.Int64 // Unix seconds of the last wait
 	// watched keeps it from being forgotten: somebody waits for its changes.
 	watched atomic.Bool
 }
@@ -245,6 +249,11 @@ func (t *Target) Name() string { return t.name }
 // update takes over what the source published. It runs on the source's
 // goroutine, off the way of any request.
 func (t *Target) update(u discovery.Update[*discovery.Target]) {
+	t.changing.Lock()
+	defer t.changing.Unlock()
+	if t.over {
+		return
+	}
 	old := t.config.Load()
 	switch {
 	case u.Value == nil:
@@ -284,8 +293,11 @@ func (t *Target) update(u discovery.Update[*discovery.Target]) {
 
 func (t *Target) close(err error) {
 	t.stop()
+	t.changing.Lock()
+	t.over = true
 	old := t.config.Swap(nil)
 	t.state.Store(targetState{err: err})
+	t.changing.Unlock()
 	if old != nil {
 		t.out.upstreams.Release(old.Clusters)
 	}

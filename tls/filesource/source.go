@@ -63,8 +63,8 @@ func (s *Source) Changed() <-chan struct{} { return s.kept.Changed() }
 // with the unexported fields.
 func (*Source) String() string { return "a source of certificate files" }
 
-// Close ends the readings and returns when the last one has ended. The current
-// certificate stays available until it expires, so that handshakes that are
+// Close ends the readings and returns when the last one has ended, and OnChange, which
+// must not call it. The current certificate stays available until it expires, so that handshakes that are
 // under way do not fail.
 func (s *Source) Close() {
 	s.kept.Close()

@@ -66,9 +66,10 @@ func (s *Source) Changed() <-chan struct{} { return s.kept.Changed() }
 // with the unexported fields.
 func (*Source) String() string { return "a source of Istio's CA" }
 
-// Close ends the renewal and returns when the last request has ended. The
-// current certificate stays available until it expires, so that handshakes
-// that are under way do not fail.
+// Close ends the renewal, with the request that is under way, and returns when its
+// goroutine has ended. It waits for OnChange, which must not call it, and for no answer.
+// The current certificate stays available until it expires, so that handshakes that are
+// under way do not fail.
 func (s *Source) Close() {
 	s.kept.Close()
 	s.cancel()

@@ -92,8 +92,8 @@ func (s *Source) Changed() <-chan struct{} { return s.kept.Changed() }
 // with the unexported fields.
 func (*Source) String() string { return "an SDS source" }
 
-// Close ends the streams and returns when their goroutines have ended. The current
-// certificate stays available until it expires, so that handshakes that are under
+// Close ends the streams and returns when their goroutines have ended. It waits for
+// OnChange, which must not call it, and for no answer. The current certificate stays available until it expires, so that handshakes that are under
 // way do not fail.
 func (s *Source) Close() {
 	s.kept.Close()

@@ -26,6 +26,8 @@ type Keeper struct {
 	expiry *time.Timer // guarded by mu; nil without a certificate
 	failed error       // guarded by mu; of the last attempt at a successor, nil if that went well
 	closed bool        // guarded by mu
+	// telling counts the expiries that are being reported; Add is guarded by mu.
+	telling sync.WaitGroup
 }
 
 // Config says whose identity is kept, in the words of its source.
@@ -161,6 +163,8 @@ func (k *Keeper) expire(identity *meshtls.Identity) {
 	}
 	err := k.expiredLocked(identity)
 	k.state.Store(state{err: err})
+	k.telling.Add(1)
+	defer k.telling.Done() // also if OnChange panics
 	k.mu.Unlock()
 	k.Report(identity, err)
 }
@@ -185,13 +189,15 @@ func (k *Keeper) Report(identity *meshtls.Identity, err error) {
 	k.config.OnChange(event)
 }
 
-// Close ends the changes. What there is stays until it expires, so that handshakes
+// Close ends the changes. It waits for OnChange if that is being told of an expiry, and
+// must not be called by it. What there is stays until it expires, so that handshakes
 // that are under way do not fail.
 func (k *Keeper) Close() {
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	k.closed = true
 	if k.expiry != nil {
 		k.expiry.Stop()
 	}
+	k.mu.Unlock()
+	k.telling.Wait()
 }

@@ -135,6 +135,26 @@ func TestAClosedKeeperHasNothingToTell(t *testing.T) {
 	k.Fail(context.Canceled)
 }
 
+// Nothing is told once Close has returned, not even what was about to be.
+func TestCloseWaitsForWhatIsBeingToldOfAnExpiry(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var told atomic.Bool
+		telling := make(chan struct{})
+		k := keeper.New(keeper.Config{Plugin: "test", OnChange: func(observe.CertificateEvent) {
+			close(telling)
+			time.Sleep(time.Second)
+			told.Store(true)
+		}})
+		k.Set(newIdentity(t, tlstest.NewCA(t)))
+		<-telling
+		k.Close()
+		if !told.Load() {
+			t.Error("Close has returned before")
+		}
+	})
+}
+
 func TestRootsAloneDoNotExpire(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
