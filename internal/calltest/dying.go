@@ -147,11 +147,11 @@ func (c *DyingConn) Serve(begin func(frame *http2.MetaHeadersFrame, number strin
 	}
 }
 
-// Say writes frames one writer at a time. The peer may have gone.
-func (c *DyingConn) Say(f func(f *http2.Framer) error) {
+// Say writes frames one writer at a time, and reports whether the connection has not ended.
+func (c *DyingConn) Say(f func(f *http2.Framer) error) bool {
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	_ = f(c.framer)
+	return f(c.framer) == nil
 }
 
 // Allow is how many streams there may be.

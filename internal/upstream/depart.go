@@ -23,7 +23,7 @@ type Departure interface {
 type wanting struct {
 	// anew is for a request that is made anew: no HTTP/1.1 connection will do that has
 	// carried another. Its server may be about to close it, as it has closed the one
-	// before. In HTTP/2 pings find out.
+	// before. Those of HTTP/2 that were idle went when it was found dead, see pool.lost.
 	anew bool
 	// since is how many dials had begun when the call came.
 	since uint64

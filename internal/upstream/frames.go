@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"math"
 	"net"
@@ -14,8 +15,8 @@ import (
 // was given the whole of it. It notices a GOAWAY, of which net/http does not tell whose
 // connection is idle: it says that it has no room, as it does of one whose server allows
 // no streams for now. And it keeps to itself how many streams the peer allows; its reader
-// learns that they are as many as there can be. Read is called by net/http's read loop
-// only.
+// learns that they are as many as there can be. And it counts what comes and goes, see
+// moment. Read is called by net/http's read loop only.
 type framesConn struct {
 	net.Conn
 	// header is what was read of the next frame's header, of which there are have bytes;
@@ -35,6 +36,15 @@ type framesConn struct {
 	streams atomic.Int64           // how many the peer allows, noLimit before it has said
 	onNews  atomic.Pointer[func()] // nil before the connection is a pool's
 
+	heard    atomic.Uint64 // reads that brought something
+	said     atomic.Uint64 // writes of which something may have gone out
+	answered atomic.Bool   // a request was
+	rested   atomic.Bool   // nobody had a request for it when it was made
+	gone     atomic.Bool   // the peer has ended it, and all that it had said was read
+	unheard  bool          // the peer takes nothing any more; of Write
+	// records is what is below TLS, nil in the clear.
+	records *recordsConn
+
 	closeOnce sync.Once
 	closed    chan struct{}
 }
@@ -43,6 +53,7 @@ const (
 	// frameHeader is the length of a frame's header, which begins with the length
 	// of the rest in three bytes, and the type.
 	frameHeader  = 9
+	typeHeaders  = 1
 	typeSettings = 4
 	typeGoAway   = 7
 
@@ -57,9 +68,13 @@ const (
 // identifiers (RFC 9113, section 5.1.1).
 var anyNumber = [settingLength]byte{2: 0x7f, 3: 0xff, 4: 0xff, 5: 0xff}
 
-func newFramesConn(conn net.Conn) *framesConn {
+// newFramesConn follows a connection that is secured, if it is not nil.
+func newFramesConn(conn net.Conn, secured *tls.Conn) *framesConn {
 	c := &framesConn{Conn: conn, settled: make(chan struct{}), closed: make(chan struct{})}
 	c.streams.Store(noLimit)
+	if secured != nil {
+		c.records, _ = secured.NetConn().(*recordsConn)
+	}
 	return c
 }
 
@@ -75,6 +90,12 @@ func (c *framesConn) Read(p []byte) (int, error) {
 		close(c.settled)
 	}
 	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.heard.Add(1)
+	}
+	if err != nil && endedByPeer(err) {
+		c.gone.Store(true)
+	}
 	if c.follow(p[:n]) {
 		if f := c.onNews.Load(); f != nil {
 			(*f)()
@@ -101,8 +122,11 @@ func (c *framesConn) follow(p []byte) (news bool) {
 			c.have, c.begun = 0, true
 			c.body = int(c.header[0])<<16 | int(c.header[1])<<8 | int(c.header[2])
 			c.known = 0
-			if c.header[3] == typeGoAway && !c.goAway.Swap(true) {
-				news = true
+			switch c.header[3] {
+			case typeHeaders:
+				c.answered.Store(true)
+			case typeGoAway:
+				news = !c.goAway.Swap(true) || news
 			}
 		}
 	}

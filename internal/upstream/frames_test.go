@@ -23,7 +23,7 @@ func (s script) Read(p []byte) (int, error) { return s.said.Read(p[:min(len(p), 
 
 // follow reads all that a peer has said, and returns what its reader makes of it.
 func follow(said []byte, most int) (c *framesConn, passed []byte, news int) {
-	c = newFramesConn(script{said: bytes.NewReader(said), most: most})
+	c = newFramesConn(script{said: bytes.NewReader(said), most: most}, nil)
 	count := func() { news++ }
 	c.onNews.Store(&count)
 	passed, _ = io.ReadAll(c) // what was said before it ended

@@ -64,6 +64,7 @@ type conn struct {
 	arriving  bool   // is one of pool.arriving
 	draining  bool
 	removed   bool
+	lost      bool // see pool.lost
 	counted   bool // is one of pool.upgraded
 	upgraded  bool // guarded by the manager's mu: an upgrade took it over
 	idleSince time.Time
@@ -378,6 +379,9 @@ func (p *pool) offerSharedLocked(c *conn) {
 		p.popWaiterLocked().ready <- acquired{conn: c}
 	}
 	if !c.busyLocked() {
+		if c.requests == 0 {
+			c.cc.rest()
+		}
 		c.idleSince = time.Now()
 	}
 }

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -11,8 +12,8 @@ import (
 // newHTTP2 makes an HTTP/2 connection and waits for the server's SETTINGS, with
 // which every server begins (RFC 9113, section 3.4). Before them the client does
 // not know how many streams it may open.
-func newHTTP2(ctx context.Context, tr *http.Transport, conn net.Conn, address string) (httpConn, error) {
-	frames := newFramesConn(conn)
+func newHTTP2(ctx context.Context, tr *http.Transport, conn net.Conn, secured *tls.Conn, address string) (httpConn, error) {
+	frames := newFramesConn(conn, secured)
 	cc, err := newClientConn(ctx, tr, frames, address)
 	if err != nil {
 		return nil, err
@@ -44,6 +45,18 @@ func (c sharedConn) onChange(f func()) {
 	c.standardConn.onChange(f)
 	c.frames.onNews.Store(&f)
 }
+
+// RoundTrip also finds out what has become of a request whose connection was dying.
+func (c sharedConn) RoundTrip(req *http.Request) (*http.Response, error) {
+	then := c.frames.now()
+	resp, err := c.standardConn.RoundTrip(req)
+	if err != nil && req.Context().Err() == nil {
+		err = c.frames.explain(then, err)
+	}
+	return resp, err
+}
+
+func (c sharedConn) rest() { c.frames.rested.Store(true) }
 
 func (c sharedConn) leaving() bool { return c.frames.goAway.Load() }
 

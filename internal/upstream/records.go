@@ -14,6 +14,7 @@ type recordsConn struct {
 	held     atomic.Bool
 	admitted atomic.Bool
 	ahead    atomic.Bool
+	partial  atomic.Bool // the last Read has ended within a record
 
 	// header is what was read of the next record's header, of which there are have bytes;
 	// body is what is left of the record that is being read.
@@ -52,6 +53,7 @@ func (c *recordsConn) Read(p []byte) (int, error) {
 	if n > 0 {
 		records, rest := c.follow(p[:n])
 		c.ahead.Store(records > 1 || records == 1 && rest)
+		c.partial.Store(rest)
 	}
 	return n, err
 }

@@ -22,8 +22,8 @@ type Failure struct {
 	Kind outcome.Kind
 	// Sent is false only if no byte of the request was written.
 	Sent bool
-	// Stale is set if a connection that had carried other requests ended before a
-	// byte of an answer: its peer may have closed it while it was idle.
+	// Stale is set if a connection that had carried other requests, or had been idle,
+	// was ended by its peer before a byte came: that may have been while it was idle.
 	Stale bool
 	Err   error
 }
@@ -56,7 +56,11 @@ func (e *Endpoint) Send(req *http.Request, priority discovery.RoutingPriority, d
 	if err != nil {
 		letGo()
 		p.changed(c)
-		return nil, exchangeFailure(err)
+		failure := exchangeFailure(err)
+		if failure.Stale && c.http2 {
+			p.lost(c)
+		}
+		return nil, failure
 	}
 	if c.http2 {
 		p.share(c, resp, letGo)
@@ -226,14 +230,26 @@ func exchangeFailure(err error) *Failure {
 	e, direct := errors.AsType[*http1.Error](err)
 	switch {
 	case !direct:
-		kind, sent := exchangeKind(err)
-		return &Failure{Kind: kind, Sent: sent, Err: err}
+		return sharedFailure(err)
 	case e.Unsendable:
 		return &Failure{Kind: outcome.BodyFailure, Sent: true, Err: err}
 	case !e.Written:
 		return &Failure{Kind: outcome.ResetBeforeRequest, Stale: e.Stale, Err: err}
 	}
 	return &Failure{Kind: outcome.Reset, Sent: true, Stale: e.Stale, Err: err}
+}
+
+// sharedFailure is exchangeFailure for a connection of net/http's.
+func sharedFailure(err error) *Failure {
+	kind, sent := exchangeKind(err)
+	f := &Failure{Kind: kind, Sent: sent, Err: err}
+	if lost, ok := errors.AsType[*lostError](err); ok && kind == outcome.Reset {
+		f.Stale = lost.stale
+		if !lost.written {
+			f.Kind, f.Sent = outcome.ResetBeforeRequest, false
+		}
+	}
+	return f
 }
 
 // exchangeKind classifies a failure on a connection.

@@ -104,7 +104,7 @@ func (e *Endpoint) dialAt(ctx context.Context, address string, protocol wireProt
 		d.raw.watchWrites(e.cluster.manager.writes, &e.cluster.manager.ending)
 		// net/http does not look at ctx while it writes what a connection begins with.
 		given := context.AfterFunc(ctx, func() { _ = d.raw.Close() })
-		d.cc, err = newHTTP2(ctx, state.transport.http2, e.Pinging(conn), address)
+		d.cc, err = newHTTP2(ctx, state.transport.http2, e.Pinging(conn), d.secured, address)
 		if !given() && err == nil {
 			err = errors.Join(fmt.Errorf("http2: %w", context.Cause(ctx)), ignoreClosed(d.cc.Close()))
 		}
