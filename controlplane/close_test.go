@@ -72,7 +72,8 @@ func TestASilentConnectionDoesNotKeepAServerThatEnds(t *testing.T) {
 					if err := server.Close(); err != nil {
 						t.Error(err)
 					}
-					if took := time.Since(begun); took > 0 {
+					// net/http looks every few milliseconds whether its connections are closed.
+					if took := time.Since(begun); took > 50*time.Millisecond {
 						t.Errorf("it took %v", took)
 					}
 					cancel()
