@@ -180,7 +180,7 @@ func TestANativeServerAndTheMeshCallEachOther(t *testing.T) {
 	}
 	w.Apply(service(ln.Addr().String()) + strict)
 	own := w.Join("shop", "payment", map[string]string{"app": "payment"})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	meshed, err := own.Serve(ctx, ln)
 	if err != nil {
