@@ -276,6 +276,10 @@ func TestBH3_LimitsOfHeadersAsTheyCome(t *testing.T) {
 		{"fewer are allowed", `"commonHttpProtocolOptions": {"maxHeadersCount": 20}`, many(21), false},
 		{"only small ones are allowed", `"maxRequestHeadersKb": 2`, large(2 << 10), false},
 		{"small ones", `"maxRequestHeadersKb": 2`, large(1 << 10), true},
+		{"large ones are allowed", `"maxRequestHeadersKb": 200`, large(199 << 10), true},
+		{"large ones are allowed, and these are larger", `"maxRequestHeadersKb": 200`, large(200 << 10), false},
+		{"many large ones are allowed", `"maxRequestHeadersKb": 96, "commonHttpProtocolOptions": {"maxHeadersCount": 3000}`, many(2900), true},
+		{"the largest that may be", `"maxRequestHeadersKb": 8192`, large(8191 << 10), true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -100,7 +100,12 @@ func New(ctx context.Context, options ...Option) (_ *Mesh, err error) {
 		LocalCluster: s.balancing.LocalCluster, Locality: s.bootstrap.Node.Locality,
 	})
 	m.outbound = pipeline.NewOutbound(m.source, m.upstreams, s.hooks)
-	m.inbound = inbound.New(inbound.Options{Source: m.source, Upstreams: m.upstreams, Identity: m.identity, Hooks: s.hooks})
+	m.inbound = inbound.New(inbound.Options{
+		Source: m.source, Upstreams: m.upstreams, Identity: m.identity, Hooks: s.hooks,
+		Warn: func(listener, text string) {
+			s.logger.Warn("a listener allows more than its server does", "listener", listener, "reason", text)
+		},
+	})
 	m.closers = append(m.closers,
 		func() error { m.upstreams.Close(); return nil },
 		func() error { m.outbound.Close(); return nil },
@@ -340,9 +345,11 @@ func (m *Mesh) DialOptions() []grpc.DialOption { return m.grpc.DialOptions() }
 // ServerOptions are the options of a gRPC server that serves on listeners of
 // [Mesh.Listen]. Connections from any other listener are closed, because no
 // policy can be said to hold for them. A connection has 1024 streams at most, ends after
-// an hour without a call, and a call has 64 KiB of headers. Calls run on goroutines that are kept, eight for each
-// processor and 128 at most, and on ones of their own if none of these is free: what
-// a handler sets for its goroutine, such as a profiler's labels, it must set back.
+// an hour without a call, and a call has 64 KiB of headers, or what
+// max_request_headers_kb of the listeners that are open already allows, if that is more:
+// open the listener first, or add grpc.MaxHeaderListSize. Calls run on goroutines that
+// are kept, eight for each processor and 128 at most, and on ones of their own if none of
+// these is free: what a handler sets for its goroutine, such as a profiler's labels, it must set back.
 // Options of the application may follow, and override that (grpc.NumStreamWorkers(0)
 // keeps none), or precede them, but for its credentials: TLS is the listener's.
 func (m *Mesh) ServerOptions() []grpc.ServerOption { return m.grpc.ServerOptions() }

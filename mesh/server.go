@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"net/http"
@@ -15,7 +16,7 @@ const (
 	// readHeaderTimeout is how long a request's headers may take to arrive.
 	readHeaderTimeout = 10 * time.Second
 	// maxHeaderBytes is a little above Envoy's 60 KiB, which the listener's
-	// configuration applies.
+	// configuration applies. It is more if that allows more when the server starts.
 	maxHeaderBytes = 64 << 10
 	// serverIdleTimeout is Envoy's idle_timeout.
 	serverIdleTimeout = time.Hour
@@ -26,7 +27,10 @@ const (
 // Server returns an HTTP server for a listener of [Mesh.Listen] that serves next
 // through [Mesh.Handler], with HTTP/1.1 and HTTP/2, with and without TLS, and
 // with the limits that a server on a network needs and net/http does not set:
-// 10 s for the headers of a request, 64 KiB of them, 1024 streams at a time on a
+// 10 s for the headers of a request, 64 KiB of them (or what max_request_headers_kb of
+// the first listener allows when the server starts to serve it, if that is more, and the
+// caller has not set MaxHeaderBytes; a configuration that allows more than the server
+// reads is warned of in the log), 1024 streams at a time on a
 // connection of HTTP/2, and an hour without a request. By its BaseContext the
 // listener learns that requests come over its connections: one of HTTP/1.1 that has
 // Content-Length beside Transfer-Encoding is refused with 400, and nothing behind it is
@@ -56,7 +60,13 @@ func (m *Mesh) Server(next http.Handler) *http.Server {
 	}
 	server.BaseContext = func(ln net.Listener) context.Context {
 		m.inbound.Follow(ln)
-		once.Do(func() { httpmesh.PartGracefully(server) })
+		once.Do(func() {
+			httpmesh.PartGracefully(server)
+			if server.MaxHeaderBytes == maxHeaderBytes { // no connection has been accepted that reads it
+				server.MaxHeaderBytes = max(maxHeaderBytes, m.inbound.HeaderBytes(ln))
+			}
+		})
+		m.inbound.ReadBy(ln, cmp.Or(server.MaxHeaderBytes, http.DefaultMaxHeaderBytes))
 		return context.Background()
 	}
 	return server

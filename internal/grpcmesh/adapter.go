@@ -124,18 +124,19 @@ func streamWorkers() uint32 { return uint32(min(8*runtime.GOMAXPROCS(0), maxStre
 // mesh.
 func (a *Adapter) ServerOptions() []grpc.ServerOption {
 	s := &server{listeners: a.options.Listeners, hooks: a.options.Hooks}
+	headerBytes := max(maxHeaderBytes, a.options.Listeners.MaxHeaderBytes())
 	return []grpc.ServerOption{
 		// Envoy's, where grpc-go has next to none (row BH3). Options of the
 		// application that follow say otherwise.
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
-		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.MaxHeaderListSize(uint32(headerBytes)),
 		grpc.NumStreamWorkers(streamWorkers()),
 		// Nor has it an end for a connection of somebody who says nothing.
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: defaultIdleTimeout}),
 		// As with Envoy, clients may ask whether the server is there whenever their
 		// configuration says so; grpc-go takes that for an attack.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Millisecond, PermitWithoutStream: true}),
-		grpc.Creds(&serverCredentials{listeners: a.options.Listeners, hooks: a.options.Hooks}),
+		grpc.Creds(&serverCredentials{listeners: a.options.Listeners, hooks: a.options.Hooks, headerBytes: headerBytes}),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
 	}

@@ -112,6 +112,9 @@ func (*clientCredentials) OverrideServerName(string) error {
 type serverCredentials struct {
 	listeners *inbound.Listeners
 	hooks     *observe.Hooks
+	// headerBytes is what the server reads of headers, unless the application's options
+	// say otherwise.
+	headerBytes int
 }
 
 var _ credentials.TransportCredentials = (*serverCredentials)(nil)
@@ -138,6 +141,7 @@ func (s *serverCredentials) accept(raw net.Conn) (net.Conn, credentials.AuthInfo
 		return nil, nil, errors.New("mesh: this listener is not the mesh's: serve on one from Mesh.Listen")
 	}
 	ln.Serves()
+	ln.ReadBy(s.headerBytes)
 	conn, ok := raw.(*tls.Conn)
 	if !ok {
 		return s.farewell(raw), plaintextAuth{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}}, nil
@@ -169,7 +173,8 @@ func (*serverCredentials) Info() credentials.ProtocolInfo {
 }
 
 func (s *serverCredentials) Clone() credentials.TransportCredentials {
-	return &serverCredentials{listeners: s.listeners, hooks: s.hooks}
+	c := *s
+	return &c
 }
 
 func (*serverCredentials) OverrideServerName(string) error {

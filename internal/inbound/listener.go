@@ -56,6 +56,8 @@ type Listener struct {
 	known connections
 	// serves is set once requests are served over the listener.
 	serves atomic.Bool
+	// headerLimit is how much headers the server reads; 0 is not known.
+	headerLimit atomic.Int64
 	// follows is set if the requests of its connections are followed.
 	follows atomic.Bool
 	// streams is set if the connections are for a server of a protocol of its own.
@@ -104,6 +106,9 @@ func (ln *Listener) update(u discovery.Update[*discovery.Inbound]) {
 		next = &state{source: u.Value, err: err}
 	}
 	ln.state.Store(next)
+	if next.headerBytes() != old.headerBytes() {
+		ln.checkHeaders(next)
+	}
 }
 
 // compile chooses the filter chains for each kind of connection and prepares

@@ -40,6 +40,9 @@ type Options struct {
 	// TLS settings name.
 	Identity func(instance string) (meshtls.Source, error)
 	Hooks    *observe.Hooks
+	// Warn is told what a configuration allows and the server of its listener does not;
+	// nil tells nobody.
+	Warn func(listener, text string)
 }
 
 // Listeners holds the listeners of one mesh. Safe for concurrent use.
