@@ -258,8 +258,9 @@ var errSwitched = errors.New("the endpoint switched protocols, which nobody had 
 // within a way there and back. Whoever took longer may have served the request.
 const staleWithin = time.Second
 
-// Depart says in the headers how long the call may take from now on: a hop never
-// gets more time than its caller has left, however long that waited for a connection.
+// Depart says in the headers how long the call may take from now on: a hop never gets
+// more time than its caller has left, in whole milliseconds, however long that waited for
+// a connection.
 // The per-try timeout is not said, other than by Envoy: it ends with the headers of the
 // response, and a server that ended with it would cut off the body. What is left of a
 // millisecond is rounded up, as gRPC does, so that it is the caller whose time is over
