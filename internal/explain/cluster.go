@@ -83,7 +83,7 @@ func leafOf(from *upstream.Cluster, plan *pipeline.Plan) Leaf {
 		return l
 	}
 	l.Policy, l.Protocol = policyName(config.Balancer), protocolName(config.Protocol)
-	l.ZoneAware, l.Pool = from.ZoneRouting(), pool(config, plan.Priority)
+	l.ZoneAware, l.Pool = from.ZoneRouting(), pool(config, plan)
 	l.Outlier, l.Detectors = config.Outlier.Ejects(), detectors(config.Outlier)
 	l.SlowStart, l.Checks = slowStart(&config.Balancer), checks(config.HealthCheck)
 	l.PanicThreshold, l.Subsetting = config.Balancer.PanicThreshold, subsetting(from)

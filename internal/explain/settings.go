@@ -9,15 +9,22 @@ import (
 	"github.com/inboardmesh/inboard/balancer"
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/health"
+	"github.com/inboardmesh/inboard/internal/pipeline"
 	"github.com/inboardmesh/inboard/internal/upstream"
+	"github.com/inboardmesh/inboard/observe"
 )
 
 // defaultIdle is after how long an idle connection is closed unless configured (Envoy's
 // idle_timeout), which is not said.
 const defaultIdle = time.Hour
 
-// pool says how connections to the endpoints are shared, and when they are closed.
-func pool(c *discovery.Cluster, priority discovery.RoutingPriority) string {
+// pool says how connections to the endpoints are shared, and when they are closed. Calls
+// of gRPC share theirs in all priorities, and make none ahead.
+func pool(c *discovery.Cluster, plan *pipeline.Plan) string {
+	priority, isGRPC := plan.Priority, plan.Protocol == observe.GRPC
+	if isGRPC {
+		priority = discovery.PriorityDefault
+	}
 	var all []string
 	add := func(has bool, format string, args ...any) {
 		if has {
@@ -30,8 +37,39 @@ func pool(c *discovery.Cluster, priority discovery.RoutingPriority) string {
 	add(c.IdleTimeout > 0 && c.IdleTimeout != defaultIdle, "closed after %v without a call", c.IdleTimeout)
 	add(c.IdleTimeout <= 0, "kept however long they are idle")
 	add(c.MaxConnectionDuration > 0, "closed when %v old", c.MaxConnectionDuration)
-	add(c.PreconnectRatio > 1, "made ahead: %.4g for each call", c.PreconnectRatio)
+	add(c.PreconnectRatio > 1 && !isGRPC, "made ahead: %.4g for each call", c.PreconnectRatio)
+	all = append(all, keepAlive(c, isGRPC)...)
 	return strings.Join(all, "; ")
+}
+
+// keepAlive says how connections are asked whether their peers are there.
+func keepAlive(c *discovery.Cluster, isGRPC bool) []string {
+	var all []string
+	if k := c.KeepAlive; k != nil {
+		probes := "TCP probes"
+		if k.Time > 0 {
+			probes += fmt.Sprintf(" after %v without a byte", k.Time)
+		}
+		if k.Interval > 0 {
+			probes += fmt.Sprintf(" every %v", k.Interval)
+		}
+		if k.Probes > 0 {
+			probes += fmt.Sprintf(", closed after %d without an answer", k.Probes)
+		}
+		if k.Off {
+			probes = "no TCP probes"
+		}
+		all = append(all, probes)
+	}
+	if p := &c.HTTP2.Pings; isGRPC || c.Protocol != discovery.HTTP1 {
+		if p.Interval > 0 {
+			all = append(all, fmt.Sprintf("PING of HTTP/2 after %v without a byte, closed %v later", p.Interval, p.Timeout))
+		}
+		if p.Idle > 0 {
+			all = append(all, fmt.Sprintf("PING with a call after %v without a byte, closed %v later", p.Idle, p.Timeout))
+		}
+	}
+	return all
 }
 
 // panicking says what becomes of the calls that come to priorities with too few fit

@@ -136,6 +136,7 @@ func (c *Config) Err() error { return c.filtersErr }
 // Plan is what bounds and repeats a call: what its route says, within which the
 // application has its own say.
 type Plan struct {
+	Protocol observe.Protocol
 	// Limit is for the whole call, 0 without a limit. MinTime must be left for an
 	// attempt to begin.
 	Limit, MinTime time.Duration
@@ -194,8 +195,9 @@ func (c *Config) Plan(ctx context.Context, p *Planned) Plan {
 	call.bound(ctx, c)
 	defer call.timeout.Stop()
 	plan := Plan{
-		Limit: call.limit(c), MinTime: call.minTime, Policy: *call.policy, Hedge: call.hedge, Priority: call.routingPriority,
-		Pick: call.pick, Keyed: call.options.keyed(), Answer: answer, Passed: call.passed(), Ends: ends,
+		Protocol: p.Protocol, Limit: call.limit(c), MinTime: call.minTime, Policy: *call.policy, Hedge: call.hedge,
+		Priority: call.routingPriority,
+		Pick:     call.pick, Keyed: call.options.keyed(), Answer: answer, Passed: call.passed(), Ends: ends,
 	}
 	if call.hashes != nil {
 		plan.Hashes = *call.hashes
