@@ -19,6 +19,18 @@ func ExampleGate() {
 	// true 1
 }
 
+func ExampleGate_AddConnection() {
+	gate := breaker.NewGate(breaker.Limits{MaxConnections: 1})
+	gate.AddConnection()
+	gate.AddConnection() // of a pool that would have none
+	fmt.Println(gate.Usage().Connections, gate.Remaining().Connections)
+	gate.ReleaseConnection()
+	fmt.Println(gate.TryConnection())
+	// Output:
+	// 2 0
+	// false
+}
+
 func ExampleGate_SetRetryBudget() {
 	gate := breaker.NewGate(breaker.DefaultLimits)
 	gate.SetRetryBudget(20, 3, true)

@@ -9,8 +9,9 @@ import (
 // Gate counts what one cluster has in flight at one routing priority and
 // enforces its [Limits]. The zero value refuses everything; use [NewGate].
 //
-// Each Try takes a permit if one is free and never waits; each successful Try
-// is followed by exactly one Release of the same kind, whatever became of the
+// Each Try takes a permit if one is free and never waits, and Add takes one in any
+// case; each successful Try, and each Add, is followed by exactly one Release of the
+// same kind, whatever became of the
 // attempt: success, error, timeout, cancellation or panic (so: in a defer). A
 // Release without its Try panics, since a lost or a doubled count would move the
 // limit for ever.
@@ -94,6 +95,10 @@ func (g *Gate) current() gateConfig {
 func (g *Gate) TryConnection() bool {
 	return g.connections.take(g.current().limits.MaxConnections)
 }
+
+// AddConnection takes a permit for a connection in spite of the limit. As long as there
+// are more than it allows, no further one passes [Gate.TryConnection].
+func (g *Gate) AddConnection() { g.connections.add() }
 
 // ReleaseConnection gives the permit of a connection back.
 func (g *Gate) ReleaseConnection() { g.connections.release("Connection") }
@@ -192,6 +197,9 @@ func (c *counter) take(limit uint32) bool {
 		}
 	}
 }
+
+// add adds one, whatever the limit.
+func (c *counter) add() { c.n.Add(1) }
 
 func (c *counter) release(kind string) {
 	if c.n.Add(^uint32(0)) == math.MaxUint32 {

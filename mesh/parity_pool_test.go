@@ -18,7 +18,7 @@ var overflowed = failedBy(outcome.Overflow, codes.Unavailable)
 const (
 	// oneCallAConnection is why the limit on connections is one on calls for
 	// HTTP/1.1.
-	oneCallAConnection = "HTTP/1.1 carries one call at a time on a connection; HTTP/2 and gRPC share one"
+	oneCallAConnection = "HTTP/1.1 carries one call at a time on a connection; over HTTP/2 and gRPC calls share one, and wait for another if they cannot"
 	// grpcReplacesWorn is when a connection is let go.
 	grpcReplacesWorn = "gRPC replaces a connection that is too old when the next call comes; HTTP closes it at once, if it is idle"
 )

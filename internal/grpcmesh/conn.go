@@ -61,6 +61,11 @@ type clientConn struct {
 	hooks   *observe.Hooks
 	address string
 	began   time.Time
+
+	mu      sync.Mutex
+	closed  bool   // guarded by mu
+	onClose func() // guarded by mu; called once
+
 	// opened is what was reported when the connection was ready; nil before, and
 	// after it was closed.
 	opened atomic.Pointer[openedConn]
@@ -144,10 +149,29 @@ func (c *clientConn) ready(cluster *upstream.Cluster, state *tls.ConnectionState
 func (c *clientConn) Close() error {
 	c.conns.remove(c)
 	err := c.Conn.Close()
+	c.mu.Lock()
+	c.closed = true
+	f := c.onClose
+	c.onClose = nil
+	c.mu.Unlock()
+	if f != nil {
+		f()
+	}
 	if opened := c.opened.Swap(nil); opened != nil && c.hooks.ConnClosed != nil {
 		e := opened.event
 		e.Duration = time.Since(opened.at)
 		c.hooks.ConnClosed(e)
 	}
 	return err
+}
+
+// afterClose calls f when the connection is closed. It reports false if it is already, and
+// does not call f then.
+func (c *clientConn) afterClose(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.onClose = f
+	}
+	return !c.closed
 }

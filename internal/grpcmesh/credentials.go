@@ -27,6 +27,10 @@ type connecting struct {
 	// expires is when the certificates of the last handshake no longer prove
 	// anything, in Unix nanoseconds; 0 is never.
 	expires atomic.Int64
+	// security is what the last handshake was made under, nil before.
+	security atomic.Pointer[upstream.Security]
+	// conn is what the last handshake was over, nil before.
+	conn atomic.Pointer[clientConn]
 }
 
 // clientCredentials do the TLS of the cluster that a connection is made for.
@@ -65,11 +69,14 @@ func (creds *clientCredentials) ClientHandshake(ctx context.Context, _ string, r
 	if err := creds.conns.add(conn); err != nil { // gRPC closes it if this fails, now or later
 		return nil, nil, err
 	}
+	security := made.endpoint.Security() // before the settings: these may be newer
+	made.security.Store(&security)
 	config, own, err := made.endpoint.TLS()
 	if err != nil {
 		conn.failed(cluster, err)
 		return nil, nil, fmt.Errorf("mesh: cluster %q: %w", cluster.Name(), err)
 	}
+	made.conn.Store(conn)
 	made.expires.Store(0)
 	if config == nil {
 		conn.ready(cluster, nil)

@@ -58,23 +58,27 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	}
 	var t *turn
 	for {
-		result, full, err := p.pick(a, t)
-		if full == nil {
+		result, awaited, err := p.pick(a, t)
+		if awaited == nil {
 			p.policy.leave(t)
 			return result, err
 		}
 		// gRPC would wait where this does, until it has another picker or the call
-		// ends: here one call goes on, instead of all.
-		if t = p.policy.queue(full, t); !t.wait(info.Ctx) {
+		// ends: here as many calls go on as can be sent, instead of all.
+		var overflow bool
+		if t, overflow = p.policy.queue(awaited, t); overflow {
+			a.overflowed("connections")
+		}
+		if !t.wait(info.Ctx) {
 			p.policy.leave(t)
 			return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
 		}
 	}
 }
 
-// pick is Pick, but for the wait for room on the connections to an endpoint: full is
-// the endpoint for which the call must wait, with its turn t if it has waited already.
-func (p *picker) pick(a *attempt, t *turn) (result balancer.PickResult, full *upstream.Endpoint, err error) {
+// pick is Pick, but for the wait for a connection, or for room on one: awaited is the
+// endpoint for which the call must wait, with its turn t if it has waited already.
+func (p *picker) pick(a *attempt, t *turn) (result balancer.PickResult, awaited *upstream.Endpoint, err error) {
 	a.picking.Lock()
 	defer a.picking.Unlock()
 	if a.over {
@@ -101,7 +105,7 @@ func (p *picker) pick(a *attempt, t *turn) (result balancer.PickResult, full *up
 	}
 	insist := false
 	for {
-		c, state, noRoom, failure := p.policy.get(endpoint, insist, t)
+		c, state, failure := p.policy.get(endpoint, insist, t)
 		switch state {
 		case connectivity.Ready:
 			a.waitOver()
@@ -117,14 +121,8 @@ func (p *picker) pick(a *attempt, t *turn) (result balancer.PickResult, full *up
 				if err := a.wait(); err != nil {
 					return balancer.PickResult{}, nil, err
 				}
-				if state == connectivity.Idle {
-					c.sc.Connect()
-				}
 				a.waited = a.waited.with(endpoint)
-				if noRoom {
-					return balancer.PickResult{}, endpoint, nil
-				}
-				return balancer.PickResult{}, nil, balancer.ErrNoSubConnAvailable
+				return balancer.PickResult{}, endpoint, nil
 			}
 		}
 		a.unreachable = a.unreachable.with(endpoint)
@@ -256,6 +254,15 @@ func (a *attempt) wait() error {
 	}
 	a.pending = gate
 	return nil
+}
+
+// overflowed tells of a limit that the attempt has met.
+func (a *attempt) overflowed(resource string) {
+	a.picking.Lock()
+	defer a.picking.Unlock()
+	if !a.over {
+		a.pipeline.Overflowed(resource)
+	}
 }
 
 // waitOver ends what wait began. The caller holds picking.

@@ -53,7 +53,9 @@ type policy struct {
 	conns  map[*upstream.Endpoint][]*subConn // guarded by mu; none is empty
 	counts [5]int                            // guarded by mu; sub-connections by connectivity.State
 	closed bool                              // guarded by mu
-	lines  map[*upstream.Endpoint]*line      // guarded by mu; none without a limit of calls on a connection
+	lines  map[*upstream.Endpoint]*line      // guarded by mu; calls that wait for a connection
+	// parting is how many connections to an endpoint were let go and are open still.
+	parting map[*upstream.Endpoint]int // guarded by mu
 	// waiting is how many calls are in the lines; it grows under mu.
 	waiting atomic.Int64
 	lookout lookout
@@ -65,14 +67,13 @@ var _ balancer.Balancer = (*policy)(nil)
 // policy.mu unless they are atomic or never change.
 type subConn struct {
 	sc balancer.SubConn
-	// generation is that of the cluster's connection settings, security what
-	// the connection is made under.
+	// generation is that of the cluster's connection settings.
 	generation uint64
-	security   upstream.Security
 	connecting connecting
-	// gated is whether it holds a permit of the cluster's connection limit.
-	gated bool
-	state connectivity.State
+	// counted is whether it holds a permit of the cluster's connection limit: it was told
+	// to connect, and that has neither failed nor has its connection been let go.
+	counted bool
+	state   connectivity.State
 	// err is why the last connect failed. While it is set, calls go elsewhere,
 	// also while connecting is tried again.
 	err error
@@ -95,6 +96,8 @@ type subConn struct {
 	// parting is whether the endpoint had left before: it is for calls that were routed
 	// there until then, and goes when they have ended.
 	parting bool
+	// retired is whether it takes no call any more, and goes behind those that it has.
+	retired atomic.Bool
 	// reporting is not guarded by policy.mu.
 	reporting reporting
 }
@@ -104,6 +107,9 @@ type subConn struct {
 func (p *policy) ended(c *subConn) {
 	if c.active.Add(-1) == 0 {
 		c.idleSince.Store(time.Now().UnixNano())
+		if c.retired.Load() {
+			c.sc.Shutdown()
+		}
 	}
 	if p.waiting.Load() > 0 {
 		p.mu.Lock()
@@ -123,9 +129,19 @@ func (c *subConn) worn(cluster *upstream.Cluster) bool {
 	if c.requests > 0 && c.expired() {
 		return true
 	}
-	return config.MaxRequestsPerConnection > 0 && c.requests >= config.MaxRequestsPerConnection ||
+	return c.spent(config.MaxRequestsPerConnection) ||
 		config.MaxConnectionDuration > 0 && time.Since(c.ready) >= config.MaxConnectionDuration
 }
+
+// madeUnder reports whether the connection is made under such security.
+func (c *subConn) madeUnder(s upstream.Security) bool {
+	made := c.connecting.security.Load()
+	return made == nil || made.Same(s)
+}
+
+// spent reports whether the connection has carried as many calls as it may, 0 is any
+// number.
+func (c *subConn) spent(limit uint32) bool { return limit > 0 && c.requests >= limit }
 
 // UpdateClientConnState lets go of the sub-connections whose endpoints left, or
 // whose cluster asks for other connections now. The others report as it asks for now.
@@ -147,7 +163,7 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 			}
 		}
 	}
-	var gone []balancer.SubConn
+	var gone []*subConn
 	var reporting []*subConn
 	p.mu.Lock()
 	for endpoint, conns := range p.conns {
@@ -155,15 +171,17 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 		every := reportsEvery(endpoint)
 		for _, c := range slices.Clone(conns) {
 			if !c.parting && (!ok || generation != c.generation) {
-				gone = append(gone, p.forgetLocked(endpoint, c))
+				p.forgetLocked(endpoint, c)
+				gone = append(gone, c)
 			} else if c.state == connectivity.Ready && c.reporting.every != every {
 				reporting = append(reporting, c)
 			}
 		}
 	}
+	p.dissolveLocked()
 	p.mu.Unlock()
-	for _, sc := range gone {
-		sc.Shutdown() // calls on it end where they are
+	for _, c := range gone {
+		c.goUnused()
 	}
 	for _, c := range reporting {
 		c.reporting.follow(c.connecting.endpoint, c.sc)
@@ -172,22 +190,31 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 	return nil
 }
 
-func (p *policy) forgetLocked(endpoint *upstream.Endpoint, c *subConn) balancer.SubConn {
+// forgetLocked lets go of a sub-connection: it takes no call any more. The caller calls
+// goUnused, without the lock.
+func (p *policy) forgetLocked(endpoint *upstream.Endpoint, c *subConn) {
 	left := slices.DeleteFunc(p.conns[endpoint], func(other *subConn) bool { return other == c })
 	if p.conns[endpoint] = left; len(left) == 0 {
 		delete(p.conns, endpoint)
 	}
-	c.release(endpoint)
+	p.partLocked(endpoint, c)
 	c.stay()
 	p.setLocked(c, connectivity.Shutdown)
-	return c.sc
+	c.retired.Store(true)
 }
 
-// publish gives the channel a new picker, which wakes the calls that wait for a
-// connection, and those that wait for room on one.
+// goUnused closes the connection of a sub-connection that was let go, unless it has calls:
+// these end where they are, and the last closes it.
+func (c *subConn) goUnused() {
+	if c.active.Load() == 0 {
+		c.sc.Shutdown()
+	}
+}
+
+// publish gives the channel a new picker, which wakes the calls that wait for ready
+// without an endpoint.
 func (p *policy) publish() {
 	p.mu.Lock()
-	p.dissolveLocked()
 	state := connectivity.Idle
 	switch {
 	case p.closed:
@@ -227,59 +254,52 @@ func (p *policy) Close() {
 	}
 }
 
-// get returns the sub-connection to an endpoint, making it if there is none, for
-// a call to be sent on it, with its state and why the last connect failed. If it
-// is ready, ended must be called when the call has ended. One that was made under
-// other settings or roots, or is worn, is replaced; so is one that could not connect, if the
-// call insists. full is whether the call is to wait in line for room, in which t is
-// the turn that it had, nil before.
-func (p *policy) get(endpoint *upstream.Endpoint, insist bool, t *turn) (c *subConn, state connectivity.State, full bool, failure error) {
+// get returns the sub-connection to an endpoint for a call to be sent on it, with its
+// state and why the last connect failed. If it is ready, ended must be called when the
+// call has ended. If there is none, or none with room, it is nil, and connecting: the call
+// is to wait in line. t is the turn that it had there, nil before. A sub-connection that
+// was made under other settings or roots, or is worn, goes; so does one that could not
+// connect, if the call insists.
+func (p *policy) get(endpoint *upstream.Endpoint, insist bool, t *turn) (c *subConn, state connectivity.State, failure error) {
 	security := endpoint.Security()
-	var stale []balancer.SubConn
+	var stale []*subConn
 	defer func() {
-		for _, sc := range stale {
-			sc.Shutdown() // without the lock; calls on it end where they are
+		for _, c := range stale {
+			c.goUnused() // without the lock
 		}
 	}()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return nil, connectivity.Shutdown, false, upstream.ErrClosed
+		return nil, connectivity.Shutdown, upstream.ErrClosed
 	}
 	for i := 0; i < len(p.conns[endpoint]); {
 		switch c := p.conns[endpoint][i]; {
-		case !c.security.Same(security), c.worn(endpoint.Cluster()), insist && c.state == connectivity.TransientFailure:
-			stale = append(stale, p.forgetLocked(endpoint, c))
+		case !c.madeUnder(security), c.worn(endpoint.Cluster()), insist && c.state == connectivity.TransientFailure:
+			p.forgetLocked(endpoint, c)
+			stale = append(stale, c)
 		default:
 			i++
 		}
 	}
-	switch c, full = p.chooseLocked(endpoint, t); {
+	c, failed := p.chooseLocked(endpoint, t)
+	switch {
+	case failed != nil:
+		return nil, failed.state, failed.err
 	case c == nil:
-	case c.state != connectivity.Ready:
-		return c, c.state, full, c.err
-	case full:
-		return c, connectivity.Connecting, true, nil
-	default:
-		c.take() // under the lock, so that the room is still there
-		p.takenLocked(t)
-		return c, c.state, false, nil
+		return nil, connectivity.Connecting, nil
 	}
-	gated, ok := p.anotherLocked(endpoint)
-	if !ok {
-		return p.conns[endpoint][0], connectivity.Connecting, true, nil
+	c.take() // under the lock, so that the room is still there
+	p.takenLocked(t)
+	if config := endpoint.Cluster().Config(); config != nil && c.spent(config.MaxRequestsPerConnection) {
+		p.forgetLocked(endpoint, c) // it goes behind this call
 	}
-	if c, failure = p.connLocked(endpoint, security); failure != nil {
-		releaseGate(endpoint, gated)
-		return nil, connectivity.TransientFailure, false, failure
-	}
-	c.gated = gated
-	return c, c.state, full, nil
+	return c, connectivity.Ready, nil
 }
 
 // connLocked makes a sub-connection.
-func (p *policy) connLocked(endpoint *upstream.Endpoint, security upstream.Security) (*subConn, error) {
-	c := &subConn{generation: endpoint.Cluster().Generation(), security: security, state: connectivity.Idle}
+func (p *policy) connLocked(endpoint *upstream.Endpoint) (*subConn, error) {
+	c := &subConn{generation: endpoint.Cluster().Generation(), state: connectivity.Idle}
 	c.connecting.endpoint = endpoint
 	var err error
 	c.sc, err = p.cc.NewSubConn( //nolint:staticcheck // deprecated for those with several addresses
@@ -310,9 +330,10 @@ func (p *policy) left(endpoint *upstream.Endpoint, c *subConn) {
 		p.mu.Unlock()
 		return
 	}
-	gone := p.forgetLocked(endpoint, c)
+	p.forgetLocked(endpoint, c)
+	p.scatterLocked(endpoint)
 	p.mu.Unlock()
-	gone.Shutdown() // calls on it end where they are
+	c.goUnused()
 	p.publish()
 }
 
@@ -321,13 +342,18 @@ func (p *policy) left(endpoint *upstream.Endpoint, c *subConn) {
 func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balancer.SubConnState) {
 	p.mu.Lock()
 	if p.closed || c.state == connectivity.Shutdown || s.ConnectivityState == connectivity.Shutdown {
+		lost := c.retired.Load() && !p.closed && s.ConnectivityState == connectivity.Idle
 		p.mu.Unlock()
+		if lost {
+			p.publish() // a call may have been given it, and not have been sent
+		}
 		return
 	}
 	if c.parting && s.ConnectivityState == connectivity.Idle {
-		gone := p.forgetLocked(endpoint, c)
+		p.forgetLocked(endpoint, c)
+		p.scatterLocked(endpoint)
 		p.mu.Unlock()
-		gone.Shutdown() // it has ended, or its back-off has, and no call will come
+		c.goUnused() // it has ended, or its back-off has, and no call will come
 		p.publish()
 		return
 	}
@@ -343,12 +369,19 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 			c.err = errors.New("connection failed")
 		}
 		failed = c.err
+		p.partLocked(endpoint, c)
+	case connectivity.Idle:
+		// It was connected, or its back-off has passed: connect again, so that
+		// the next call does not have to wait.
+		p.partLocked(endpoint, c)
+		p.connectLocked(endpoint, c)
 	case connectivity.Ready:
 		endpoint.Host().Opened()
 		c.err, c.ready, c.requests = nil, time.Now(), 0
 		c.idleSince.Store(c.ready.UnixNano())
 		c.idle = time.AfterFunc(min(idleTimeout(endpoint), trustCheck), func() { p.lookIdle(endpoint, c) })
 	}
+	p.movedLocked(endpoint)
 	p.mu.Unlock()
 	switch s.ConnectivityState {
 	case connectivity.Ready:
@@ -359,10 +392,6 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 		if connecting {
 			endpoint.ConnectFailed(failed)
 		}
-	case connectivity.Idle:
-		// It was connected, or its back-off has passed: connect again, so that
-		// the next call does not have to wait.
-		c.sc.Connect()
 	}
 	p.publish()
 }
@@ -398,6 +427,7 @@ func (p *policy) connectOverdue(endpoint *upstream.Endpoint, c *subConn) {
 	p.setLocked(c, connectivity.TransientFailure)
 	err := fmt.Errorf("connect timeout of %v", endpoint.ConnectTimeout())
 	c.err = err
+	p.movedLocked(endpoint)
 	p.mu.Unlock()
 	endpoint.ConnectFailed(err)
 	p.publish()
@@ -422,7 +452,7 @@ const trustCheck = 5 * time.Second
 // that the next call would let go: it was made under other settings or roots, or its
 // certificates have expired. The next call makes another one.
 func (p *policy) lookIdle(endpoint *upstream.Endpoint, c *subConn) {
-	trusted := !endpoint.Distrusts(c.security) && !c.expired()
+	trusted := !endpoint.Distrusts(*c.connecting.security.Load()) && !c.expired()
 	parted := c.parting && c.active.Load() == 0
 	p.mu.Lock()
 	if p.closed || c.state != connectivity.Ready {
@@ -435,8 +465,9 @@ func (p *policy) lookIdle(endpoint *upstream.Endpoint, c *subConn) {
 		return
 	}
 	p.forgetLocked(endpoint, c)
+	p.movedLocked(endpoint)
 	p.mu.Unlock()
-	c.sc.Shutdown() // calls on it end where they are
+	c.goUnused()
 	p.publish()
 }
 

@@ -3,18 +3,14 @@ package grpcmesh
 import (
 	"container/list"
 	"context"
-	"math"
-
-	"google.golang.org/grpc/connectivity"
 
 	"github.com/inboardmesh/inboard/internal/upstream"
 )
 
-// Calls that find no room on the connections to an endpoint wait in line. gRPC would
-// wake them all whenever a call ends, so that each end costs as much as calls wait.
+// Calls that find no connection to an endpoint, or no room on one, wait in line. gRPC
+// would wake them all whenever a call ends, so that each end costs as much as calls wait.
 
-// line is the calls that wait for room on the connections to one endpoint, the first
-// one in front. Its fields are guarded by policy.mu.
+// line is the calls that wait for a connection to one endpoint, the first one in front. Its fields are guarded by policy.mu.
 type line struct {
 	waiting list.List // of *turn
 	// called is how many turns have come and are not taken yet: so much of the room
@@ -35,17 +31,23 @@ type turn struct {
 }
 
 // queue gives a call a place in the line, in front if its turn had come and the room
-// was lost.
-func (p *policy) queue(endpoint *upstream.Endpoint, before *turn) *turn {
-	t := &turn{endpoint: endpoint, come: make(chan struct{})}
+// was lost, and makes the connections that are missing. overflow is whether a limit keeps
+// it from that.
+func (p *policy) queue(endpoint *upstream.Endpoint, before *turn) (t *turn, overflow bool) {
+	t = &turn{endpoint: endpoint, come: make(chan struct{})}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	front := before != nil && before.called && before.endpoint == endpoint
-	p.leaveLocked(before)
+	if front {
+		before.called = false // nobody else is called before it is in front
+		p.lines[endpoint].called--
+	} else {
+		p.leaveLocked(before)
+	}
 	if p.closed {
 		t.over = true
 		close(t.come)
-		return t
+		return t, false
 	}
 	l := p.lines[endpoint]
 	if l == nil {
@@ -63,8 +65,7 @@ func (p *policy) queue(endpoint *upstream.Endpoint, before *turn) *turn {
 	// A call that ends from now on sees the one that waits; what has ended before is
 	// seen here.
 	p.waiting.Add(1)
-	p.callLocked(endpoint)
-	return t
+	return t, p.callLocked(endpoint)
 }
 
 // wait waits for the turn, or for the end of the call or of the channel.
@@ -127,53 +128,71 @@ func (p *policy) takenLocked(t *turn) {
 	p.callLocked(t.endpoint)
 }
 
-// callLocked calls those in front, as many as there is room for.
-func (p *policy) callLocked(endpoint *upstream.Endpoint) {
+// callLocked calls those in front, as many as there is room for, and makes connections for
+// the others. overflow is whether a limit keeps it from that.
+func (p *policy) callLocked(endpoint *upstream.Endpoint) (overflow bool) {
 	l := p.lines[endpoint]
 	if l == nil {
-		return
+		return false
 	}
 	if l.waiting.Len() > 0 {
 		for room := p.roomLocked(endpoint); l.waiting.Len() > 0 && l.called < room; l.called++ {
-			p.nextLocked(l).called = true
+			p.nextLocked(l, p.closed).called = true
 		}
+	}
+	if l.waiting.Len() > 0 {
+		overflow = p.dialLocked(endpoint, l)
 	}
 	if l.waiting.Len() == 0 && l.called == 0 {
 		delete(p.lines, endpoint)
 	}
+	return overflow
 }
 
-// nextLocked takes the first turn out of a line and lets it go on.
-func (p *policy) nextLocked(l *line) *turn {
+// nextLocked takes the first turn out of a line and lets it go on, if the channel is not
+// over.
+func (p *policy) nextLocked(l *line, over bool) *turn {
 	t := l.waiting.Remove(l.waiting.Front()).(*turn) //nolint:forcetypeassert // a line holds nothing else
 	t.place = nil
 	p.waiting.Add(-1)
-	t.over = p.closed
+	t.over = over
 	close(t.come)
 	return t
 }
 
-// dissolveLocked lets all calls that wait look again: connections have come or gone.
-func (p *policy) dissolveLocked() {
-	for endpoint, l := range p.lines {
+// movedLocked follows when a connection to an endpoint has come or gone: those in line go
+// on as there is room, or elsewhere if there is nothing to wait for.
+func (p *policy) movedLocked(endpoint *upstream.Endpoint) {
+	if p.failedLocked(endpoint) != nil {
+		p.scatterLocked(endpoint)
+		return
+	}
+	p.callLocked(endpoint)
+}
+
+// scatterLocked lets the calls that wait for an endpoint look again.
+func (p *policy) scatterLocked(endpoint *upstream.Endpoint) {
+	if l := p.lines[endpoint]; l != nil {
 		for l.waiting.Len() > 0 {
-			p.nextLocked(l)
+			p.nextLocked(l, p.closed)
 		}
 		p.callLocked(endpoint)
 	}
 }
 
+// dissolveLocked lets all calls that wait look again: the configuration has changed, or
+// the channel is closed.
+func (p *policy) dissolveLocked() {
+	for endpoint := range p.lines {
+		p.scatterLocked(endpoint)
+	}
+}
+
 // roomLocked is how many calls more the connections to an endpoint can carry.
 func (p *policy) roomLocked(endpoint *upstream.Endpoint) int {
-	limit, room := int64(endpoint.Cluster().MaxStreams()), int64(0)
+	limits, room := limitsOf(endpoint), int64(0)
 	for _, c := range p.conns[endpoint] {
-		switch {
-		case c.state != connectivity.Ready:
-		case limit == 0:
-			return math.MaxInt
-		default:
-			room += max(limit-c.active.Load(), 0)
-		}
+		room += limits.room(c)
 	}
 	return int(room)
 }

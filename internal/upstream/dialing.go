@@ -1,6 +1,10 @@
 package upstream
 
-import "math"
+import (
+	"math"
+
+	"github.com/inboardmesh/inboard/breaker"
+)
 
 // missingLocked is how many connections those who wait need.
 func (p *pool) missingLocked() int {
@@ -61,13 +65,10 @@ func (p *pool) dialMissingLocked() (overflow bool) {
 		if limit := p.hostLimit(); limit > 0 && open >= limit {
 			return true
 		}
-		gated := p.gate.TryConnection()
-		if !gated && open > 0 {
-			// A pool without any connection gets one in spite of the limit, or
-			// its calls would wait for ever (as in Envoy's connection pools).
+		if !PermitConnection(p.gate, open) {
 			return true
 		}
-		if !p.startLocked(gated) {
+		if !p.startLocked() {
 			p.failLocked(ErrClosed, len(p.waiters))
 			return false
 		}
@@ -82,19 +83,33 @@ func (p *pool) reconnect() {
 	if p.ended || p.draining || len(p.conns)+p.dialing > 0 {
 		return
 	}
-	gated := p.gate.TryConnection()
-	if gated || p.upgraded == 0 {
-		p.startLocked(gated)
+	if PermitConnection(p.gate, p.upgraded) {
+		p.startLocked()
 	}
 }
 
-// startLocked begins to make a connection. It reports false if the manager is closed.
-func (p *pool) startLocked(gated bool) bool {
+// PermitConnection takes a permit for one more connection of a pool that has so many open
+// already, those included whose last calls run. The first is made in spite of the limit,
+// or its calls would wait for ever (as in Envoy's connection pools). It counts, too.
+func PermitConnection(gate *breaker.Gate, open int) bool {
+	if gate.TryConnection() {
+		return true
+	}
+	if open > 0 {
+		return false
+	}
+	gate.AddConnection()
+	return true
+}
+
+// startLocked begins to make a connection, for which there is a permit. It reports false
+// if the manager is closed.
+func (p *pool) startLocked() bool {
 	p.dialing++
 	number := p.dials.Add(1)
-	if !p.endpoint.cluster.manager.background(func() { p.dial(gated, number) }) {
+	if !p.endpoint.cluster.manager.background(func() { p.dial(number) }) {
 		p.dialing--
-		p.releaseGate(gated)
+		p.gate.ReleaseConnection()
 		return false
 	}
 	return true

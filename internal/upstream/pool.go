@@ -50,7 +50,6 @@ type pool struct {
 type conn struct {
 	dialed
 	pool   *pool
-	gated  bool // holds a permit of the connection limit
 	opened time.Time
 	number uint64 // of its dial
 
@@ -249,7 +248,7 @@ func (p *pool) replaceIdleLocked() bool {
 
 // dial opens one connection and hands it to those who wait. It ends with the
 // connect timeout, or when the manager is closed.
-func (p *pool) dial(gated bool, number uint64) {
+func (p *pool) dial(number uint64) {
 	start := time.Now()
 	cluster := p.endpoint.cluster
 	defer p.endpoint.connecting()()
@@ -261,7 +260,7 @@ func (p *pool) dial(gated bool, number uint64) {
 		}
 		p.mu.Lock()
 		p.dialing--
-		p.releaseGate(gated)
+		p.gate.ReleaseConnection()
 		if cluster.manager.ctx.Err() != nil {
 			p.failLocked(ErrClosed, len(p.waiters))
 		}
@@ -272,11 +271,11 @@ func (p *pool) dial(gated bool, number uint64) {
 		return
 	}
 	p.endpoint.Connected()
-	c := &conn{dialed: *d, pool: p, gated: gated, opened: time.Now(), number: number}
+	c := &conn{dialed: *d, pool: p, opened: time.Now(), number: number}
 	p.mu.Lock()
 	p.dialing--
 	if p.ended || !cluster.manager.opened(c) {
-		p.releaseGate(gated)
+		p.gate.ReleaseConnection()
 		p.failLocked(ErrClosed, len(p.waiters))
 		p.mu.Unlock()
 		_ = c.cc.Close()
@@ -463,7 +462,7 @@ func (p *pool) discard(c *conn) {
 
 // closed settles the accounts of a connection that is closed.
 func (p *pool) closed(c *conn, err error) {
-	p.releaseGate(c.gated)
+	p.gate.ReleaseConnection()
 	p.endpoint.host.Closed()
 	p.endpoint.cluster.manager.gone(c)
 	p.mu.Lock()
@@ -503,12 +502,6 @@ func (p *pool) maxRequests() uint32 {
 		return config.MaxRequestsPerConnection
 	}
 	return 0
-}
-
-func (p *pool) releaseGate(gated bool) {
-	if gated {
-		p.gate.ReleaseConnection()
-	}
 }
 
 func (p *pool) opened(event observe.ConnEvent) {

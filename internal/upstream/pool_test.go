@@ -201,7 +201,7 @@ func TestBC1_TooManyPendingRequestsOverflow(t *testing.T) {
 }
 
 // The limit counts connections of the whole cluster. An endpoint without any
-// connection gets one in spite of it, or its calls would wait for ever.
+// connection gets one in spite of it, or its calls would wait for ever. It counts, too.
 func TestBC1_AnEndpointIsNeverWithoutAConnection(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -213,7 +213,7 @@ func TestBC1_AnEndpointIsNeverWithoutAConnection(t *testing.T) {
 		get(t, endpoint(t, c, paymentAddress))
 		get(t, endpoint(t, c, other))
 		w.expectConnections(2, 0)
-		expectIdle(t, c, 1)
+		expectIdle(t, c, 2)
 	})
 }
 

@@ -36,7 +36,7 @@ func (p *pool) anticipateLocked() {
 		if !p.gate.TryConnection() {
 			return
 		}
-		if !p.startLocked(true) {
+		if !p.startLocked() {
 			return
 		}
 	}
