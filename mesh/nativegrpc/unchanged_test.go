@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"testing"
 	"time"
 
@@ -24,12 +25,13 @@ import (
 )
 
 // unchangedVariable makes this program the one of
-// [TestCodeThatKnowsNothingOfTheMeshIsAGuest]: the port that it serves on.
+// [TestCodeThatKnowsNothingOfTheMeshIsAGuest]. It serves on a listener that it is
+// started with: a port that is only told may be another's by then.
 const unchangedVariable = "INBOARD_TEST_UNCHANGED"
 
 func TestMain(m *testing.M) {
-	if port := os.Getenv(unchangedVariable); port != "" {
-		if err := unchanged(port); err != nil {
+	if os.Getenv(unchangedVariable) != "" {
+		if err := unchanged(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -40,7 +42,7 @@ func TestMain(m *testing.M) {
 
 // unchanged joins the mesh, and then is a program that knows nothing of it: grpc-go
 // reads its bootstrap from the environment. It calls itself.
-func unchanged(address string) error {
+func unchanged() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	m, err := mesh.New(ctx)
@@ -66,7 +68,8 @@ func unchanged(address string) error {
 		return err
 	}
 	grpc_testing.RegisterTestServiceServer(server, &nativePayment{name: "unchanged"})
-	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	const firstExtraFile = 3
+	ln, err := net.FileListener(os.NewFile(firstExtraFile, "listener"))
 	if err != nil {
 		return err
 	}
@@ -102,13 +105,21 @@ func unchanged(address string) error {
 // TestCodeThatKnowsNothingOfTheMeshIsAGuest: the bootstrap sends it there.
 func TestCodeThatKnowsNothingOfTheMeshIsAGuest(t *testing.T) {
 	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("a listener cannot be handed to another process")
+	}
 	w := worldtest.New(t, "")
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	address := ln.Addr().String()
-	_ = ln.Close() // the program's
+	file, err := ln.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	_ = ln.Close() // the file keeps it open
 	w.Apply(service(address) + strict)
 	var bootstrap map[string]any
 	if err := json.Unmarshal([]byte(w.BootstrapJSON("shop", "payment", map[string]string{"app": "payment"})), &bootstrap); err != nil {
@@ -121,7 +132,8 @@ func TestCodeThatKnowsNothingOfTheMeshIsAGuest(t *testing.T) {
 		t.Fatal(err)
 	}
 	program := exec.CommandContext(t.Context(), os.Args[0])
-	program.Env = append(os.Environ(), "GRPC_EXPERIMENTAL_XDS_BOOTSTRAP_CALL_CREDS=true", unchangedVariable+"="+address, "GRPC_XDS_BOOTSTRAP_CONFIG="+string(text))
+	program.Env = append(os.Environ(), "GRPC_EXPERIMENTAL_XDS_BOOTSTRAP_CALL_CREDS=true", unchangedVariable+"=yes", "GRPC_XDS_BOOTSTRAP_CONFIG="+string(text))
+	program.ExtraFiles = []*os.File{file}
 	var stderr bytes.Buffer
 	program.Stderr = &stderr
 	out, err := program.Output()
