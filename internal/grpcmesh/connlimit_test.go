@@ -2,6 +2,7 @@ package grpcmesh_test
 
 import (
 	"context"
+	"net"
 	"slices"
 	"sync"
 	"testing"
@@ -328,5 +329,26 @@ func TestBC1_HTTPAndGRPCShareTheLimitOfConnections(t *testing.T) {
 		expect(2, 1) // gRPC hears of its own connections
 		calls.Wait()
 		expect(1, 0)
+	})
+}
+
+// A connection of the application's dialer whose handshake fails does not count any more.
+func TestBC5_AFailedHandshakeOfAForeignDialerLeavesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.identify(paymentID)
+		f.serve(endpoint, &backend{}) // in plaintext
+		f.configure(forward("main"), mutual(cluster("main", endpoint)))
+		client := f.client(grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return f.network.DialContext(ctx, "tcp", address)
+		}))
+		if _, err := client.EmptyCall(withTimeout(t), &grpc_testing.Empty{}); err == nil {
+			t.Error("the call succeeded without TLS")
+		}
+		synctest.Wait()
+		if used := f.gate().Usage(); used.Connections != 0 {
+			t.Errorf("in use are %+v, want no connections", used)
+		}
 	})
 }

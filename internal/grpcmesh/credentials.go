@@ -74,6 +74,7 @@ func (creds *clientCredentials) ClientHandshake(ctx context.Context, _ string, r
 	config, own, err := made.endpoint.TLS()
 	if err != nil {
 		conn.failed(cluster, err)
+		_ = conn.Close() // gRPC closes what is below
 		return nil, nil, fmt.Errorf("mesh: cluster %q: %w", cluster.Name(), err)
 	}
 	made.conn.Store(conn)
@@ -85,6 +86,7 @@ func (creds *clientCredentials) ClientHandshake(ctx context.Context, _ string, r
 	secure := tls.Client(conn, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		conn.failed(cluster, err)
+		_ = conn.Close() // as above
 		return nil, nil, fmt.Errorf("mesh: cluster %q: tls handshake: %w", cluster.Name(), err)
 	}
 	state := secure.ConnectionState()
