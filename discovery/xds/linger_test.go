@@ -116,6 +116,31 @@ func TestX33_WhatIsTakenAwayAfterItWasGivenUpIsNotThereForWhoComesLater(t *testi
 	}
 }
 
+// What stayed ends with its Listener, and then it watches nothing any more: it would be told
+// of what went with the Listener, and end again, for ever.
+func TestX33_X103_WhatEndsBecauseItWasTakenAwayIsNotAskedForAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cp := newControlPlane(t)
+		serveOne(cp)
+		cp.set(serverListener("in"), serverRoutes("in"))
+		source := cp.source()
+		source.WatchTarget("other:1", func(discovery.Update[*discovery.Target]) {}) // keeps the stream
+		leave := source.WatchTarget(destination, new(recorder[*discovery.Target]).notify)
+		shut := source.WatchInbound("0.0.0.0:8080", new(recorder[*discovery.Inbound]).notify)
+		cp.accept()
+		leave()
+		shut()
+		cp.remove(nameOf(apiListener("r")))
+		cp.remove(nameOf(serverListener("in")))
+		time.Sleep(time.Second) // much less than the stay
+		cp.run()
+		if got := source.Dump(); len(got) != 1 {
+			t.Errorf("%+v are known, want the one that is watched", got)
+		}
+	})
+}
+
 func TestX103_WhatIsGivenUpEndsAfterFiveMinutesAndWithTheSixtyFifth(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -97,9 +97,11 @@ func (r *resource[V]) event(apply func()) {
 		return // it was on its way when the watch ended
 	}
 	apply()
-	if r.cluster != nil {
+	switch {
+	case r.cancel == nil: // that has ended the follower, which must follow nothing more
+	case r.cluster != nil:
 		r.follower.clusterLocked(r.cluster)
-	} else {
+	default:
 		r.follower.updateLocked()
 	}
 }
