@@ -87,14 +87,17 @@ func left(limit, used int64) int64 {
 
 // dialLocked makes as many connections as the calls in line need, of which none is under
 // way. overflow is whether a limit has kept it from that: the calls then wait for what
-// other calls leave. If the channel is closed, nobody waits any more.
+// other calls leave. Nothing waits for a back-off as long as another connection may be
+// tried. If the channel is closed, nobody waits any more.
 func (p *policy) dialLocked(endpoint *upstream.Endpoint, l *line) (overflow bool) {
 	capacity := limitsOf(endpoint).capacity()
 	want := (int64(l.waiting.Len()) + capacity - 1) / capacity
-	for _, c := range p.conns[endpoint] {
-		if want > 0 && c.state != connectivity.Ready {
-			if want--; !p.connectLocked(endpoint, c) {
-				return true
+	for _, failed := range [...]bool{false, true} {
+		for _, c := range p.conns[endpoint] {
+			if want > 0 && c.state != connectivity.Ready && (c.err != nil) == failed {
+				if want--; !p.connectLocked(endpoint, c) {
+					return true
+				}
 			}
 		}
 	}
