@@ -3,12 +3,15 @@ package grpcmesh_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/inboardmesh/inboard/discovery"
 )
@@ -52,4 +55,34 @@ func TestBC1_NobodyWaitsForABackOffWhileAnotherConnectionMayBeTried(t *testing.T
 			}
 		})
 	}
+}
+
+// The calls on a connection that its peer has sent away take no room on the next one, and
+// go on when that is let go.
+func TestBC1_CallsOnAConnectionSentAwayTakeNoRoomOnTheNext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		goAway := grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 3 * time.Second, MaxConnectionAgeGrace: time.Hour})
+		w := newLimitedConns(t, 2, func(c *discovery.Cluster) { c.HTTP2.MaxStreams, c.IdleTimeout = 1, time.Second }, goAway)
+		w.back.before = nil
+		client := w.client()
+		lasts, err := client.FullDuplexCall(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3500 * time.Millisecond) // it was sent away, and there is another one
+		w.expect(t, 2, 0)
+		if _, err := client.EmptyCall(withTimeout(t), &grpc_testing.Empty{}); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(2 * time.Second) // that is idle
+		w.expect(t, 1, 0)
+		if err := lasts.CloseSend(); err != nil {
+			t.Error(err)
+		}
+		if _, err := lasts.Recv(); !errors.Is(err, io.EOF) {
+			t.Errorf("the stream has ended with %v", err)
+		}
+		w.expect(t, 0, 0)
+	})
 }

@@ -73,10 +73,10 @@ func (a *attempt) trailer() metadata.MD {
 // done is called by gRPC when the attempt has ended on a sub-connection, before
 // the call returns. What a stats handler would be told costs fifteen allocations
 // more.
-func (a *attempt) done(p *policy, c *subConn, info *balancer.DoneInfo) {
-	p.ended(c)
+func (a *attempt) done(p *policy, taken *load, info *balancer.DoneInfo) {
+	p.ended(taken)
 	a.marks.ended(info)
-	endpoint := c.connecting.endpoint
+	endpoint := taken.conn.connecting.endpoint
 	obey(endpoint, info.Trailer)
 	findReport(endpoint, info.Trailer)
 }

@@ -105,16 +105,16 @@ func (p *picker) pick(a *attempt, t *turn) (result balancer.PickResult, awaited 
 	}
 	insist := false
 	for {
-		c, state, failure := p.policy.get(endpoint, insist, t)
+		taken, state, failure := p.policy.get(endpoint, insist, t)
 		switch state {
 		case connectivity.Ready:
 			a.waitOver()
 			if err := a.pipeline.Depart(); err != nil {
-				p.policy.ended(c)
+				p.policy.ended(taken)
 				_ = a.pickFailed(outcome.Timeout, err)
 				return balancer.PickResult{}, nil, status.Error(codes.DeadlineExceeded, err.Error()) // a status, so that no call waits
 			}
-			result = balancer.PickResult{SubConn: c.sc, Done: func(info balancer.DoneInfo) { a.done(p.policy, c, &info) }, Metadata: a.authority(endpoint)}
+			result = balancer.PickResult{SubConn: taken.conn.sc, Done: func(info balancer.DoneInfo) { a.done(p.policy, taken, &info) }, Metadata: a.authority(endpoint)}
 			return result, nil, nil
 		case connectivity.Idle, connectivity.Connecting:
 			if failure == nil || a.insisted {

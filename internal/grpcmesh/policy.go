@@ -82,14 +82,15 @@ type subConn struct {
 	// overdue fires when connecting has taken longer than the cluster allows.
 	overdue *time.Timer
 	// ready is when it was connected, requests how many calls were sent on it
-	// since, active how many of them have not ended.
+	// since, load how many of them have not ended.
 	ready    time.Time
 	requests uint32
-	active   atomic.Int64
-	// idle looks for a connection without calls, or without trust in its peer; idleSince
-	// is when the last call ended, in Unix nanoseconds.
-	idle      *time.Timer
-	idleSince atomic.Int64
+	// load is another one when the connection is lost: calls go on where they are if the
+	// peer has sent the connection away, and take no room on the next one. It stays when
+	// the sub-connection is retired.
+	load *load
+	// idle looks for a connection without calls, or without trust in its peer.
+	idle *time.Timer
 	// stay ends the wait for the endpoint to leave its cluster, which the channel
 	// is not told of if the answer of a resolver is the reason.
 	stay func() bool
@@ -102,12 +103,21 @@ type subConn struct {
 	reporting reporting
 }
 
+// load is the calls that are on one connection of a sub-connection.
+type load struct {
+	conn   *subConn
+	active atomic.Int64
+	// idleSince is when the last one ended, in Unix nanoseconds.
+	idleSince atomic.Int64
+}
+
 // ended takes note of the end of a call that was sent on a sub-connection. There may
 // be room now for one that waits.
-func (p *policy) ended(c *subConn) {
-	if c.active.Add(-1) == 0 {
-		c.idleSince.Store(time.Now().UnixNano())
-		if c.retired.Load() {
+func (p *policy) ended(l *load) {
+	c := l.conn
+	if l.active.Add(-1) == 0 {
+		l.idleSince.Store(time.Now().UnixNano())
+		if c.retired.Load() && c.load == l {
 			c.sc.Shutdown()
 		}
 	}
@@ -206,7 +216,7 @@ func (p *policy) forgetLocked(endpoint *upstream.Endpoint, c *subConn) {
 // goUnused closes the connection of a sub-connection that was let go, unless it has calls:
 // these end where they are, and the last closes it.
 func (c *subConn) goUnused() {
-	if c.active.Load() == 0 {
+	if c.load.active.Load() == 0 {
 		c.sc.Shutdown()
 	}
 }
@@ -254,13 +264,13 @@ func (p *policy) Close() {
 	}
 }
 
-// get returns the sub-connection to an endpoint for a call to be sent on it, with its
+// get returns the connection to an endpoint for a call to be sent on it, with its
 // state and why the last connect failed. If it is ready, ended must be called when the
 // call has ended. If there is none, or none with room, it is nil, and connecting: the call
 // is to wait in line. t is the turn that it had there, nil before. A sub-connection that
 // was made under other settings or roots, or is worn, goes; so does one that could not
 // connect, if the call insists.
-func (p *policy) get(endpoint *upstream.Endpoint, insist bool, t *turn) (c *subConn, state connectivity.State, failure error) {
+func (p *policy) get(endpoint *upstream.Endpoint, insist bool, t *turn) (l *load, state connectivity.State, failure error) {
 	security := endpoint.Security()
 	var stale []*subConn
 	defer func() {
@@ -289,18 +299,19 @@ func (p *policy) get(endpoint *upstream.Endpoint, insist bool, t *turn) (c *subC
 	case c == nil:
 		return nil, connectivity.Connecting, nil
 	}
-	c.take() // under the lock, so that the room is still there
+	l = c.take() // under the lock, so that the room is still there
 	p.takenLocked(t)
 	if config := endpoint.Cluster().Config(); config != nil && c.spent(config.MaxRequestsPerConnection) {
 		p.forgetLocked(endpoint, c) // it goes behind this call
 	}
-	return c, connectivity.Ready, nil
+	return l, connectivity.Ready, nil
 }
 
 // connLocked makes a sub-connection.
 func (p *policy) connLocked(endpoint *upstream.Endpoint) (*subConn, error) {
 	c := &subConn{generation: endpoint.Cluster().Generation(), state: connectivity.Idle}
 	c.connecting.endpoint = endpoint
+	c.load = &load{conn: c}
 	var err error
 	c.sc, err = p.cc.NewSubConn( //nolint:staticcheck // deprecated for those with several addresses
 		[]resolver.Address{{
@@ -373,12 +384,13 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 	case connectivity.Idle:
 		// It was connected, or its back-off has passed: connect again, so that
 		// the next call does not have to wait.
+		c.load = &load{conn: c}
 		p.partLocked(endpoint, c)
 		p.connectLocked(endpoint, c)
 	case connectivity.Ready:
 		endpoint.Host().Opened()
 		c.err, c.ready, c.requests = nil, time.Now(), 0
-		c.idleSince.Store(c.ready.UnixNano())
+		c.load.idleSince.Store(c.ready.UnixNano())
 		c.idle = time.AfterFunc(min(idleTimeout(endpoint), trustCheck), func() { p.lookIdle(endpoint, c) })
 	}
 	p.movedLocked(endpoint)
@@ -453,12 +465,12 @@ const trustCheck = 5 * time.Second
 // certificates have expired. The next call makes another one.
 func (p *policy) lookIdle(endpoint *upstream.Endpoint, c *subConn) {
 	trusted := !endpoint.Distrusts(*c.connecting.security.Load()) && !c.expired()
-	parted := c.parting && c.active.Load() == 0
 	p.mu.Lock()
 	if p.closed || c.state != connectivity.Ready {
 		p.mu.Unlock()
 		return
 	}
+	parted := c.parting && c.load.active.Load() == 0
 	if left := c.idleLeft(endpoint); left > 0 && trusted && !parted {
 		c.idle.Reset(min(left, trustCheck))
 		p.mu.Unlock()
@@ -475,8 +487,8 @@ func (p *policy) lookIdle(endpoint *upstream.Endpoint, c *subConn) {
 // policy.mu.
 func (c *subConn) idleLeft(endpoint *upstream.Endpoint) time.Duration {
 	left := idleTimeout(endpoint)
-	if c.active.Load() == 0 {
-		left -= time.Since(time.Unix(0, c.idleSince.Load()))
+	if c.load.active.Load() == 0 {
+		left -= time.Since(time.Unix(0, c.load.idleSince.Load()))
 	}
 	return left
 }

@@ -21,9 +21,10 @@ import (
 
 // take counts a call on a connection that is ready and has room. The caller holds
 // policy.mu.
-func (c *subConn) take() {
+func (c *subConn) take() *load {
 	c.requests++
-	c.active.Add(1)
+	c.load.active.Add(1)
+	return c.load
 }
 
 // chooseLocked returns the sub-connection for a call to an endpoint: one that is ready
@@ -72,7 +73,7 @@ func (l connLimits) room(c *subConn) int64 {
 	if c.state != connectivity.Ready {
 		return 0
 	}
-	return max(min(left(l.streams, c.active.Load()), left(l.requests, int64(c.requests))), 0)
+	return max(min(left(l.streams, c.load.active.Load()), left(l.requests, int64(c.requests))), 0)
 }
 
 // capacity is how many calls a new connection can carry.
