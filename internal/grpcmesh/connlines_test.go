@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,5 +86,37 @@ func TestBC1_CallsOnAConnectionSentAwayTakeNoRoomOnTheNext(t *testing.T) {
 			t.Errorf("the stream has ended with %v", err)
 		}
 		w.expect(t, 0, 0)
+	})
+}
+
+// Calls in line for an endpoint that a name no longer stands for go to the next one, also
+// if no connection is being made that would tell of it.
+func TestBC1_CallsInLineForAnEndpointThatANameLeftGoElsewhere(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		var moved atomic.Bool
+		f.lookup = func(context.Context, string, string) ([]netip.Addr, error) {
+			if moved.Load() {
+				return []netip.Addr{netip.MustParseAddr("10.0.0.2")}, nil
+			}
+			return []netip.Addr{netip.MustParseAddr("10.0.0.1")}, nil
+		}
+		f.serve("10.0.0.1:1", &backend{name: "first"})
+		f.serve("10.0.0.2:1", &backend{name: "second"})
+		named := cluster("payment", net.JoinHostPort("payment.example", "1"))
+		named.Cluster.DNS = &discovery.DNS{Refresh: 5 * time.Second}
+		named.Cluster.Limits[0].MaxConnections, named.Cluster.MaxRequestsPerConnection = 1, 1
+		f.configure(forward("payment"), named)
+		client := f.client()
+		if _, err := client.FullDuplexCall(t.Context()); err != nil { // to the end of the test
+			t.Fatal(err)
+		}
+		start := time.Now()
+		time.AfterFunc(time.Second, func() { moved.Store(true) })
+		reply, err := client.UnaryCall(withTimeout(t), &grpc_testing.SimpleRequest{})
+		if took := time.Since(start); err != nil || reply.GetUsername() != "second" || took > 6*time.Second {
+			t.Errorf("after %v: %v, %v; want the second server, as soon as the name stands for it", took, reply, err)
+		}
 	})
 }

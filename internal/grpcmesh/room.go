@@ -10,12 +10,16 @@ import (
 // Calls that find no connection to an endpoint, or no room on one, wait in line. gRPC
 // would wake them all whenever a call ends, so that each end costs as much as calls wait.
 
-// line is the calls that wait for a connection to one endpoint, the first one in front. Its fields are guarded by policy.mu.
+// line is the calls that wait for a connection to one endpoint, the first one in front.
+// Its fields are guarded by policy.mu.
 type line struct {
 	waiting list.List // of *turn
 	// called is how many turns have come and are not taken yet: so much of the room
 	// is theirs.
 	called int
+	// stay ends the wait for the endpoint to leave its cluster, nil without one: there was
+	// no sub-connection that waits for that.
+	stay func() bool
 }
 
 // turn is a call's place in a line. Its fields are guarded by policy.mu, but come, and
@@ -143,8 +147,14 @@ func (p *policy) callLocked(endpoint *upstream.Endpoint) (overflow bool) {
 	if l.waiting.Len() > 0 {
 		overflow = p.dialLocked(endpoint, l)
 	}
-	if l.waiting.Len() == 0 && l.called == 0 {
+	switch {
+	case l.waiting.Len() == 0 && l.called == 0:
+		if l.stay != nil {
+			l.stay()
+		}
 		delete(p.lines, endpoint)
+	case overflow && l.stay == nil && len(p.conns[endpoint]) == 0 && !endpoint.Draining():
+		l.stay = endpoint.AfterLeaving(func() { p.leftLine(endpoint) })
 	}
 	return overflow
 }
@@ -178,6 +188,13 @@ func (p *policy) scatterLocked(endpoint *upstream.Endpoint) {
 		}
 		p.callLocked(endpoint)
 	}
+}
+
+// leftLine lets the calls that wait for an endpoint look elsewhere: it has left its cluster.
+func (p *policy) leftLine(endpoint *upstream.Endpoint) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.scatterLocked(endpoint)
 }
 
 // dissolveLocked lets all calls that wait look again: the configuration has changed, or
