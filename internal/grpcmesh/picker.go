@@ -66,7 +66,7 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 		// gRPC would wait where this does, until it has another picker or the call
 		// ends: here as many calls go on as can be sent, instead of all.
 		var overflow bool
-		if t, overflow = p.policy.queue(awaited, t); overflow {
+		if t, overflow = p.policy.queue(awaited, a.insists(), t); overflow {
 			a.overflowed("connections")
 		}
 		if !t.wait(info.Ctx) {
@@ -254,6 +254,13 @@ func (a *attempt) wait() error {
 	}
 	a.pending = gate
 	return nil
+}
+
+// insists reports whether the attempt has asked for a connect in spite of the back-off.
+func (a *attempt) insists() bool {
+	a.picking.Lock()
+	defer a.picking.Unlock()
+	return a.insisted
 }
 
 // overflowed tells of a limit that the attempt has met.

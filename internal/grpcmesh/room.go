@@ -4,6 +4,8 @@ import (
 	"container/list"
 	"context"
 
+	"google.golang.org/grpc/connectivity"
+
 	"github.com/inboardmesh/inboard/internal/upstream"
 )
 
@@ -36,8 +38,9 @@ type turn struct {
 
 // queue gives a call a place in the line, in front if its turn had come and the room
 // was lost, and makes the connections that are missing. overflow is whether a limit keeps
-// it from that.
-func (p *policy) queue(endpoint *upstream.Endpoint, before *turn) (t *turn, overflow bool) {
+// it from that. If none can be connected any more, and the call does not insist, its turn
+// is over at once: it must look elsewhere.
+func (p *policy) queue(endpoint *upstream.Endpoint, insist bool, before *turn) (t *turn, overflow bool) {
 	t = &turn{endpoint: endpoint, come: make(chan struct{})}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -51,6 +54,11 @@ func (p *policy) queue(endpoint *upstream.Endpoint, before *turn) (t *turn, over
 	if p.closed {
 		t.over = true
 		close(t.come)
+		return t, false
+	}
+	if failed := p.failedLocked(endpoint); failed != nil && (!insist || failed.state == connectivity.TransientFailure) {
+		close(t.come) // since get
+		p.callLocked(endpoint)
 		return t, false
 	}
 	l := p.lines[endpoint]

@@ -1,0 +1,117 @@
+package grpcmesh
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
+
+	meshbalancer "github.com/inboardmesh/inboard/balancer"
+	"github.com/inboardmesh/inboard/breaker"
+	"github.com/inboardmesh/inboard/discovery"
+	"github.com/inboardmesh/inboard/internal/upstream"
+	"github.com/inboardmesh/inboard/observe"
+)
+
+// stubChannel is a channel whose sub-connections do what the test says.
+type stubChannel struct {
+	balancer.ClientConn
+
+	conns []*stubConn
+}
+
+type stubConn struct {
+	balancer.SubConn
+
+	told      func(balancer.SubConnState)
+	connected int
+}
+
+func (c *stubChannel) UpdateState(balancer.State) {}
+
+func (c *stubChannel) NewSubConn(_ []resolver.Address, options balancer.NewSubConnOptions) (balancer.SubConn, error) {
+	conn := &stubConn{told: options.StateListener}
+	c.conns = append(c.conns, conn)
+	return conn, nil
+}
+
+func (c *stubConn) Connect() { c.connected++ }
+
+func (c *stubConn) Shutdown() {}
+
+func (c *stubConn) become(state connectivity.State) {
+	s := balancer.SubConnState{ConnectivityState: state}
+	if state == connectivity.TransientFailure {
+		s.ConnectionError = errors.New("nobody is there")
+	}
+	c.told(s)
+}
+
+// stubPolicy is a policy over a stub, and an endpoint.
+func stubPolicy(t *testing.T) (*policy, *stubChannel, *upstream.Endpoint) {
+	t.Helper()
+	m := upstream.NewManager(upstream.Options{Hooks: &observe.Hooks{}})
+	t.Cleanup(m.Close)
+	clusters := m.Hold(map[string]discovery.ClusterResult{"c": {
+		Cluster: &discovery.Cluster{Name: "c", Limits: [2]breaker.Limits{breaker.DefaultLimits, breaker.DefaultLimits}},
+		Endpoints: &discovery.Assignment{Name: "c", Localities: []discovery.LocalityEndpoints{{
+			Weight: 1, Endpoints: []meshbalancer.Endpoint{{Address: "10.0.0.1:1"}},
+		}}},
+	}})
+	channel := &stubChannel{}
+	p := &policy{cc: channel, conns: make(map[*upstream.Endpoint][]*subConn)}
+	t.Cleanup(p.Close)
+	for endpoint := range clusters["c"].Endpoints {
+		return p, channel, endpoint
+	}
+	t.Fatal("no endpoint")
+	return nil, nil, nil
+}
+
+func hasCome(t *turn) bool {
+	select {
+	case <-t.come:
+		return true
+	default:
+		return false
+	}
+}
+
+// A call that was to wait for a connection looks elsewhere if that has failed before it
+// was in line: it does not wait for the back-off.
+func TestACallDoesNotQueueForAConnectionThatHasFailed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p, channel, endpoint := stubPolicy(t)
+		first, _ := p.queue(endpoint, false, nil)
+		channel.conns[0].become(connectivity.Connecting)
+		if _, state, failure := p.get(endpoint, false, nil); state != connectivity.Connecting || failure != nil {
+			t.Fatalf("%v, %v", state, failure)
+		}
+		channel.conns[0].become(connectivity.TransientFailure)
+		for _, insist := range []bool{false, true} {
+			if late, _ := p.queue(endpoint, insist, nil); !hasCome(late) || late.over {
+				t.Errorf("insist %v: the call waits", insist)
+			}
+		}
+		if !hasCome(first) {
+			t.Error("the call that was in line waits")
+		}
+		channel.conns[0].become(connectivity.Idle)
+		channel.conns[0].become(connectivity.Connecting)
+		if late, _ := p.queue(endpoint, false, nil); !hasCome(late) {
+			t.Error("the call waits for a connection that is tried again")
+		}
+		insists, _ := p.queue(endpoint, true, nil)
+		if hasCome(insists) {
+			t.Error("the call that insists does not wait")
+		}
+		channel.conns[0].become(connectivity.Ready)
+		if !hasCome(insists) || p.waiting.Load() != 0 {
+			t.Error("the call that insists still waits")
+		}
+	})
+}
