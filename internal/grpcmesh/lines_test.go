@@ -14,6 +14,7 @@ import (
 	"github.com/inboardmesh/inboard/discovery"
 	"github.com/inboardmesh/inboard/internal/upstream"
 	"github.com/inboardmesh/inboard/observe"
+	"github.com/inboardmesh/inboard/tls/meshtls"
 )
 
 // stubChannel is a channel whose sub-connections do what the test says.
@@ -51,12 +52,15 @@ func (c *stubConn) become(state connectivity.State) {
 }
 
 // stubPolicy is a policy over a stub, and an endpoint.
-func stubPolicy(t *testing.T) (*policy, *stubChannel, *upstream.Endpoint) {
+func stubPolicy(t *testing.T, tls *discovery.UpstreamTLS) (*policy, *stubChannel, *upstream.Endpoint) {
 	t.Helper()
-	m := upstream.NewManager(upstream.Options{Hooks: &observe.Hooks{}})
+	m := upstream.NewManager(upstream.Options{
+		Hooks:    &observe.Hooks{},
+		Identity: func(string) (meshtls.Source, error) { return meshtls.NewStatic(nil), nil },
+	})
 	t.Cleanup(m.Close)
 	clusters := m.Hold(map[string]discovery.ClusterResult{"c": {
-		Cluster: &discovery.Cluster{Name: "c", Limits: [2]breaker.Limits{breaker.DefaultLimits, breaker.DefaultLimits}},
+		Cluster: &discovery.Cluster{Name: "c", TLS: tls, Limits: [2]breaker.Limits{breaker.DefaultLimits, breaker.DefaultLimits}},
 		Endpoints: &discovery.Assignment{Name: "c", Localities: []discovery.LocalityEndpoints{{
 			Weight: 1, Endpoints: []meshbalancer.Endpoint{{Address: "10.0.0.1:1"}},
 		}}},
@@ -85,7 +89,7 @@ func hasCome(t *turn) bool {
 func TestACallDoesNotQueueForAConnectionThatHasFailed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p, channel, endpoint := stubPolicy(t)
+		p, channel, endpoint := stubPolicy(t, nil)
 		first, _ := p.queue(endpoint, false, nil)
 		channel.conns[0].become(connectivity.Connecting)
 		if _, state, failure := p.get(endpoint, false, nil); state != connectivity.Connecting || failure != nil {
@@ -112,6 +116,31 @@ func TestACallDoesNotQueueForAConnectionThatHasFailed(t *testing.T) {
 		channel.conns[0].become(connectivity.Ready)
 		if !hasCome(insists) || p.waiting.Load() != 0 {
 			t.Error("the call that insists still waits")
+		}
+	})
+}
+
+// Those in line are not left with a connection that another call lets go, whatever becomes
+// of that call.
+func TestThoseInLineDoNotWaitForAConnectionThatIsLetGo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p, channel, endpoint := stubPolicy(t, nil)
+		waits, _ := p.queue(endpoint, false, nil)
+		channel.conns[0].become(connectivity.Connecting)
+		_, _, secured := stubPolicy(t, &discovery.UpstreamTLS{RootInstance: "default"})
+		other := secured.Security()
+		p.conns[endpoint][0].connecting.security.Store(&other) // of the connection before
+		if _, state, _ := p.get(endpoint, false, nil); state != connectivity.Connecting || hasCome(waits) {
+			t.Fatalf("%v", state)
+		}
+		if len(channel.conns) != 2 || channel.conns[1].connected != 1 {
+			t.Fatal("no connection is made for the call in line")
+		}
+		channel.conns[1].become(connectivity.Connecting)
+		channel.conns[1].become(connectivity.Ready)
+		if !hasCome(waits) {
+			t.Error("the call in line waits")
 		}
 	})
 }

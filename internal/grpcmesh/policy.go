@@ -292,6 +292,9 @@ func (p *policy) get(endpoint *upstream.Endpoint, insist bool, t *turn) (l *load
 			i++
 		}
 	}
+	if len(stale) > 0 {
+		p.callLocked(endpoint) // those in line wait for another one now; this call may fail
+	}
 	c, failed := p.chooseLocked(endpoint, t)
 	switch {
 	case failed != nil:
