@@ -144,3 +144,33 @@ func TestThoseInLineDoNotWaitForAConnectionThatIsLetGo(t *testing.T) {
 		}
 	})
 }
+
+// A connection that failed, and that a limit kept from being made again, is made when
+// calls ask for it, though they go elsewhere.
+func TestAFailedConnectionIsMadeAgainWhenTheLimitAllows(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p, channel, endpoint := stubPolicy(t, nil)
+		_, _ = p.queue(endpoint, false, nil)
+		conn := channel.conns[0]
+		conn.become(connectivity.Connecting)
+		conn.become(connectivity.TransientFailure)
+		gate := gateOf(endpoint)
+		gate.SetLimits(breaker.Limits{MaxConnections: 1})
+		gate.AddConnection() // another channel's
+		p.mu.Lock()
+		p.parting = map[*upstream.Endpoint]int{endpoint: 1} // and one that has its last calls
+		p.mu.Unlock()
+		conn.become(connectivity.Idle)
+		if conn.connected != 1 {
+			t.Fatal("it is made in spite of the limit")
+		}
+		if _, _, err := p.get(endpoint, false, nil); err == nil || conn.connected != 1 {
+			t.Fatalf("connected %d times, %v", conn.connected, err)
+		}
+		gate.ReleaseConnection()
+		if _, _, err := p.get(endpoint, false, nil); err == nil || conn.connected != 2 {
+			t.Errorf("connected %d times, %v; want twice, and that the call goes elsewhere", conn.connected, err)
+		}
+	})
+}

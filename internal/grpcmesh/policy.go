@@ -298,6 +298,7 @@ func (p *policy) get(endpoint *upstream.Endpoint, insist bool, t *turn) (l *load
 	c, failed := p.chooseLocked(endpoint, t)
 	switch {
 	case failed != nil:
+		p.connectLocked(endpoint, failed) // if only a limit was in the way
 		return nil, failed.state, failed.err
 	case c == nil:
 		return nil, connectivity.Connecting, nil
