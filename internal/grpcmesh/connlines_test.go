@@ -120,3 +120,33 @@ func TestBC1_CallsInLineForAnEndpointThatANameLeftGoElsewhere(t *testing.T) {
 		}
 	})
 }
+
+// secureOnly are credentials of calls that must not be sent in plaintext.
+type secureOnly struct{}
+
+func (secureOnly) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "secret"}, nil
+}
+
+func (secureOnly) RequireTransportSecurity() bool { return true }
+
+// A connection of the application's dialer over which gRPC refuses to send the credentials
+// of the application's does not count any more.
+func TestBC5_AConnectionOfAForeignDialerThatIsNotSecureEnoughLeavesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.serve(endpoint, &backend{})
+		f.forwardTo(endpoint)
+		client := f.client(grpc.WithPerRPCCredentials(secureOnly{}), grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return f.network.DialContext(ctx, "tcp", address)
+		}))
+		if _, err := client.EmptyCall(withTimeout(t), &grpc_testing.Empty{}); err == nil {
+			t.Error("the credentials were sent in plaintext")
+		}
+		synctest.Wait()
+		if used := f.gate().Usage(); used.Connections != 0 {
+			t.Errorf("in use are %+v, want no connections", used)
+		}
+	})
+}

@@ -373,6 +373,7 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 		return
 	}
 	var failed error
+	var given *clientConn                            // to gRPC, which could not use it
 	connecting := c.state == connectivity.Connecting // and not overdue
 	p.setLocked(c, s.ConnectivityState)
 	switch s.ConnectivityState {
@@ -384,6 +385,7 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 			c.err = errors.New("connection failed")
 		}
 		failed = c.err
+		given = c.connecting.conn.Load()
 		p.partLocked(endpoint, c)
 	case connectivity.Idle:
 		// It was connected, or its back-off has passed: connect again, so that
@@ -405,6 +407,9 @@ func (p *policy) stateChanged(endpoint *upstream.Endpoint, c *subConn, s balance
 		c.reporting.end() // of the connection before
 		c.reporting.follow(endpoint, c.sc)
 	case connectivity.TransientFailure:
+		if given != nil {
+			_ = given.Close() // gRPC has closed what it is over, if a dialer of the application's made that
+		}
 		if connecting {
 			endpoint.ConnectFailed(failed)
 		}
