@@ -174,3 +174,22 @@ func TestAFailedConnectionIsMadeAgainWhenTheLimitAllows(t *testing.T) {
 		}
 	})
 }
+
+// Those in line are told that their endpoint has left, also if the connection that hears of
+// it is let go at the same time.
+func TestThoseInLineAreToldOfAnEndpointThatLeavesWithItsConnection(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p, channel, endpoint := stubPolicy(t, nil)
+		waits, _ := p.queue(endpoint, false, nil)
+		channel.conns[0].become(connectivity.Connecting)
+		c := p.conns[endpoint][0]
+		p.mu.Lock()
+		p.forgetLocked(endpoint, c)
+		p.mu.Unlock()
+		p.left(endpoint, c) // it had begun
+		if !hasCome(waits) {
+			t.Error("the call in line waits")
+		}
+	})
+}

@@ -341,12 +341,14 @@ func (p *policy) connLocked(endpoint *upstream.Endpoint) (*subConn, error) {
 // that wait for it are sent elsewhere.
 func (p *policy) left(endpoint *upstream.Endpoint, c *subConn) {
 	p.mu.Lock()
-	if p.closed || !slices.Contains(p.conns[endpoint], c) {
+	if p.closed {
 		p.mu.Unlock()
 		return
 	}
-	p.forgetLocked(endpoint, c)
-	p.scatterLocked(endpoint)
+	if slices.Contains(p.conns[endpoint], c) {
+		p.forgetLocked(endpoint, c)
+	}
+	p.scatterLocked(endpoint) // also if it was let go meanwhile, and nobody else tells them
 	p.mu.Unlock()
 	c.goUnused()
 	p.publish()
