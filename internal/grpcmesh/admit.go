@@ -50,10 +50,8 @@ func (a *admission) admit(ctx context.Context, ln *inbound.Listener, chain *inbo
 		call.Route = a.decision.Route.Name
 	}
 	switch r := a.decision.Route; {
-	case errors.Is(err, net.ErrClosed): // the mesh was
-		return status.Error(codes.Unavailable, "not serving")
 	case err != nil:
-		return status.FromContextError(ctx.Err()).Err()
+		return undecided(ctx, err)
 	case answer != nil:
 		return a.answer(ctx, answer)
 	case r == nil:
@@ -66,6 +64,15 @@ func (a *admission) admit(ctx context.Context, ln *inbound.Listener, chain *inbo
 		return status.Error(codes.Unavailable, "the route leads to another process")
 	}
 	return nil
+}
+
+// undecided is the status of a call about which a filter could not decide: never OK,
+// whatever the reason is, and though the time of the call may not be over.
+func undecided(ctx context.Context, err error) error {
+	if ended := ctx.Err(); ended != nil && !errors.Is(err, net.ErrClosed) {
+		return status.FromContextError(ended).Err()
+	}
+	return status.Error(codes.Unavailable, "not serving")
 }
 
 // hasOneSpelling reports whether a method is written as methods are. What an
