@@ -167,9 +167,10 @@ func wholeMilliseconds(left int64) int64 {
 	return (left + ms - 1) / ms * ms
 }
 
-// Three processes, each with its own mesh, call one another; the last never answers.
-// Every hop learns of what its caller has left, never gets more than that in whole
-// milliseconds, and ends when that is over. The machine may be busy: of several calls the best must be within 30 ms.
+// Three processes, each with its own mesh, call one another; the last never answers. Every
+// hop learns of what its caller has left, never gets more than that in whole milliseconds,
+// and ends when that is over. The machine may be busy: of several calls the best must be
+// within 30 ms.
 func TestBT7_DeadlinesOverThreeProcesses(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {

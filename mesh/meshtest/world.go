@@ -199,10 +199,10 @@ func (w *World) warn() {
 	}
 }
 
-// DialContext connects to a service from outside the mesh, without an identity:
-// to the first instance of it that runs. It is for an [net/http.Transport], or
-// for grpc.WithContextDialer, in tests of who may call. address is "payment.shop:80". The caller closes the
-// connection.
+// DialContext connects to a service from outside the mesh, without an identity: to the
+// first instance of it that runs. It is for an [net/http.Transport], or for
+// grpc.WithContextDialer, in tests of who may call. address is "payment.shop:80". The
+// caller closes the connection.
 func (w *World) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {

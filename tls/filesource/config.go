@@ -52,8 +52,9 @@ type Config struct {
 //	}
 //
 // In the place of "ca_certificate_file", or beside it and preferred to it, it may have
-// "spiffe_trust_bundle_map_file" (gRFC A87). The interval is a duration in protobuf's JSON form: seconds. Every mistake is
-// reported, with the field's name; a field that is not known is a mistake.
+// "spiffe_trust_bundle_map_file" (gRFC A87). The interval is a duration in protobuf's JSON
+// form: seconds. Every mistake is reported, with the field's name; a field that is not
+// known is a mistake.
 func ParseConfig(data []byte) (Config, error) {
 	var raw struct {
 		CertificateFile   string `json:"certificate_file"`

@@ -64,8 +64,8 @@ func (s *Source) Changed() <-chan struct{} { return s.kept.Changed() }
 func (*Source) String() string { return "a source of certificate files" }
 
 // Close ends the readings and returns when the last one has ended, and OnChange, which
-// must not call it. The current certificate stays available until it expires, so that handshakes that are
-// under way do not fail.
+// must not call it. The current certificate stays available until it expires, so that
+// handshakes that are under way do not fail.
 func (s *Source) Close() {
 	s.kept.Close()
 	s.cancel()

@@ -93,8 +93,8 @@ func (s *Source) Changed() <-chan struct{} { return s.kept.Changed() }
 func (*Source) String() string { return "an SDS source" }
 
 // Close ends the streams and returns when their goroutines have ended. It waits for
-// OnChange, which must not call it, and for no answer. The current certificate stays available until it expires, so that handshakes that are under
-// way do not fail.
+// OnChange, which must not call it, and for no answer. The current certificate stays
+// available until it expires, so that handshakes that are under way do not fail.
 func (s *Source) Close() {
 	s.kept.Close()
 	s.cancel()

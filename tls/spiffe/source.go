@@ -72,8 +72,8 @@ func (s *Source) Changed() <-chan struct{} { return s.kept.Changed() }
 func (*Source) String() string { return "a SPIFFE Workload API source" }
 
 // Close ends the stream and returns when its goroutine has ended. It waits for OnChange,
-// which must not call it, and for no answer. The current certificate stays available until it expires, so that handshakes that are
-// under way do not fail.
+// which must not call it, and for no answer. The current certificate stays available until
+// it expires, so that handshakes that are under way do not fail.
 func (s *Source) Close() {
 	s.kept.Close()
 	s.cancel()
