@@ -31,6 +31,7 @@ func TestACallWhoseHookPanicsLeavesNoCopy(t *testing.T) {
 			_, _ = client.FullDuplexCall(withTimeout(t))
 			t.Error("the hook did not panic")
 		}()
+		synctest.Wait() // the copy ends on a goroutine of its own
 		f.checkNothingCounted()
 		events := f.seen.mirrored()
 		if len(events) != 1 || events[0].Dropped != pipeline.DropIncomplete {
